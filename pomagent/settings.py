@@ -1,0 +1,173 @@
+"""What the running agent has been told to do: frozen facts, resolved and validated by ``config``.
+
+Every reference is followed (a route carries its gateway and its credential), every ``auto`` is decided, every path is
+absolute, every host lower-case and IDNA-encoded. Two settings that are equal ask for the same thing: ``plan`` compares
+nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from pydantic import SecretStr
+
+Warm: TypeAlias = Literal["tunnel", "tls", "off"]
+HalfClose: TypeAlias = Literal["auto", "linger", "close"]
+Source: TypeAlias = Literal["service_account_file", "systemd_credential", "env", "command", "login"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A host (name or address, IPv6 without brackets) and a port, printed the way a CONNECT names them."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A Unix socket to listen on, with the permissions it gets."""
+
+    path: Path
+    mode: int = 0o660
+    user: str = ""
+    group: str = ""
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+ListenAddress: TypeAlias = HostPort | UnixAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Everything a TLS context is made of; gateways with an equal one share a context."""
+
+    verify: bool = True
+    ca_file: Path | None = None
+    client_cert_file: Path | None = None
+    client_key_file: Path | None = None
+    ca_pem: str = field(default="", repr=False)
+    """CA certificates given inline (a command's flag), instead of a file."""
+    digest: str = ""
+    """Of the files' contents when they were read, so that a replaced certificate counts as a change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A Pomerium edge and how to reach it."""
+
+    name: str
+    """The table's name, or the edge's ``host:port`` where a route's ``from`` implies it."""
+    address: HostPort
+    """Host and port of the URL: the host is SNI and the verified name."""
+    tls: bool = True
+    connect_to: HostPort | None = None
+    """Dialled instead of ``address`` where given."""
+    credential_header: Literal["authorization", "x-pomerium-authorization"] = "authorization"
+    trust: Trust = Trust()
+    forward_proxy: str = ""
+    forward_proxy_credentials_file: Path | None = None
+    transport: Literal["http1", "http2"] = "http1"
+    connect_timeout_s: float = 5.0
+    tls_timeout_s: float = 5.0
+    response_timeout_s: float = 35.0
+    max_dials: int = 8
+
+    @property
+    def dial_address(self) -> HostPort:
+        return self.connect_to or self.address
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Where a token comes from, and the token as it was read with the settings."""
+
+    name: str
+    source: Source
+    path: Path | None = None
+    """Of ``service_account_file`` and ``systemd_credential``."""
+    variable: str = ""
+    """Of ``env``."""
+    command: tuple[str, ...] = ()
+    command_timeout_s: float = 30.0
+    recheck_s: float = 0.0
+    scheme: Literal["pomerium", "bearer"] = "pomerium"
+    token: SecretStr | None = None
+    """None for the sources that are asked later (``command``, ``login``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One ``[[routes]]`` entry, resolved: a local address that leads to a destination behind a gateway."""
+
+    name: str
+    listen: ListenAddress
+    destination: HostPort
+    gateway: Gateway
+    credential: Credential | None = None
+    protocol: str = "generic"
+    warm: Warm = "tunnel"
+    pool_min: int = 1
+    pool_max: int = 4
+    pool_max_age_s: float = 120.0
+    """Never 0: where the file says 0, the protocol's own."""
+    pool_decay_s: float = 1800.0
+    wait_timeout_s: float = 20.0
+    max_sessions: int = 256
+    half_close: HalfClose = "auto"
+    half_close_timeout_s: float = 60.0
+    idle_timeout_s: float = 0.0
+    max_lifetime_s: float = 0.0
+    allow_users: tuple[str, ...] = ()
+    enabled: bool = True
+    tags: tuple[str, ...] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_sessions: Literal["all", "errors", "none"] = "all"
+    max_sessions: int = 2000
+    workers: int = 1
+    boot_from_last_good: bool = False
+    allow_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSettings:
+    listen: HostPort | None = HostPort("127.0.0.1", 9765)
+    allow_users: tuple[str, ...] = ()
+    control_socket: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSettings:
+    accept_for_s: float = 0.0
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One accepted ``agent.toml`` with everything it includes."""
+
+    path: Path
+    agent: AgentSettings = AgentSettings()
+    status: StatusSettings = StatusSettings()
+    drain: DrainSettings = DrainSettings()
+    routes: tuple[Route, ...] = ()
+    """The enabled and the disabled ones, in the order of the files."""
+    watched: frozenset[Path] = frozenset()
+    """Every file, and every directory of an ``include`` pattern, whose change calls for a reload."""
+    sha: str = ""
+    """Short hash over all bytes that were read; equal hashes need no reload."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about what is accepted but not as safe or as effective as it looks, each with file and line."""

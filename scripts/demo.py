@@ -1,0 +1,175 @@
+"""The agent at work: an embedded gateway, two private servers behind it, and two local ports that lead there.
+
+Run it as ``scripts/demo``. Everything is on loopback and gone afterwards.
+"""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.gateway.agent_toml import write_agent_toml
+from tests.gateway.facade import Gateway
+from tests.gateway.ports import LOOPBACK, unused_port
+from tests.gateway.tether import tethered
+from tests.gateway.waiting import scaled
+
+READY_TIMEOUT_S = 20
+ANSWER_TIMEOUT_S = 5
+STOP_TIMEOUT_S = 10
+POLL_S = 0.1
+HELLO = b"hello through the tunnel\n"
+
+
+class DemoError(Exception):
+    """The agent did not do what this demo shows; says what."""
+
+
+class Agent:
+    """``pomagent run`` in a process of its own, with its log in a file."""
+
+    def __init__(self, settings: Path, log: Path) -> None:
+        self.log = log
+        command = tethered(sys.executable, "-m", "pomagent", "run", "--config", str(settings))
+        with log.open("wb") as output:
+            # A session of its own: Ctrl-C is for the demo, which then lets the agent drain.
+            self._process = subprocess.Popen(
+                command, stdout=output, stderr=output, env=_clean_environment(), start_new_session=True
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """Ask it to drain, and wait for it; insist if it does not end."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, _interrupt)  # so that a supervisor's stop cleans up like Ctrl-C
+    try:
+        with Gateway() as gateway, tempfile.TemporaryDirectory(prefix="pomagent-demo-") as directory:
+            return _show(gateway, Path(directory), stay="--check" not in sys.argv[1:])
+    except KeyboardInterrupt:
+        return 0
+
+
+def _show(gateway: Gateway, directory: Path, *, stay: bool) -> int:
+    page, echo, status = unused_port(), unused_port(), unused_port()
+    settings = _write_settings(directory, gateway, page, echo, status)
+    with _running(settings, directory / "agent.log") as agent:
+        try:
+            _prove(agent, "an HTTP page", lambda: _fetch_page(page))
+            _prove(agent, "an echo", lambda: _echo(echo))
+        except DemoError as error:
+            print(f"\ndemo: {error}\n\nThe agent's log:\n{agent.log.read_text(errors='replace') or '(empty)'}")
+            return 1
+        if stay:
+            _explain(settings, page, echo, status)
+            _follow(agent)
+    return 0
+
+
+def _write_settings(directory: Path, gateway: Gateway, page: int, echo: int, status: int) -> Path:
+    return write_agent_toml(
+        directory,
+        gateway,
+        {"page": f"{LOOPBACK}:{page}", "echo": f"{LOOPBACK}:{echo}"},
+        agent={"log_format": "console"},
+        status={"listen": f"{LOOPBACK}:{status}", "control_socket": str(directory / "control.sock")},
+    )
+
+
+@contextlib.contextmanager
+def _running(settings: Path, log: Path) -> Iterator[Agent]:
+    agent = Agent(settings, log)
+    try:
+        yield agent
+    finally:
+        agent.stop()
+
+
+def _prove(agent: Agent, what: str, attempt: Callable[[], bool]) -> None:
+    """Try until it works; what the operating system says in the meantime only means "not yet"."""
+    end = time.monotonic() + scaled(READY_TIMEOUT_S)
+    problem: object = "a wrong answer"
+    while time.monotonic() < end:
+        if agent.exit_code is not None:
+            raise DemoError(f"the agent ended with exit code {agent.exit_code} instead of serving")
+        try:
+            if attempt():
+                print(f"demo: {what} came through its tunnel")
+                return
+        except (OSError, http.client.HTTPException) as error:
+            problem = error
+        time.sleep(POLL_S)
+    raise DemoError(f"{what} did not come through its tunnel: {problem}")
+
+
+def _fetch_page(port: int) -> bool:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=ANSWER_TIMEOUT_S)
+    try:
+        connection.request("GET", "/")
+        return b"It works" in connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+def _echo(port: int) -> bool:
+    with socket.create_connection((LOOPBACK, port), ANSWER_TIMEOUT_S) as connection:
+        connection.sendall(HELLO)
+        return connection.makefile("rb").readline() == HELLO
+
+
+def _explain(settings: Path, page: int, echo: int, status: int) -> None:
+    print(f"""
+Try it, in another terminal:
+
+    curl http://{LOOPBACK}:{page}
+    printf 'hello\\n' | nc -w 1 {LOOPBACK} {echo}
+    xdg-open http://{LOOPBACK}:{status}        # what the agent is doing
+
+Edit the routes and save: the agent follows, and no open connection notices.
+
+    $EDITOR {settings}
+
+Below is the agent's log. Ctrl-C stops everything.
+""")
+
+
+def _follow(agent: Agent) -> None:
+    """Show the agent's log as it grows, until the agent ends."""
+    with agent.log.open() as log:
+        while agent.exit_code is None:
+            for line in log:
+                print(line, end="", flush=True)
+            time.sleep(POLL_S)
+        print(log.read(), end="")
+
+
+def _clean_environment() -> dict[str, str]:
+    """Ours, without what would configure the agent behind the back of the file that the demo shows."""
+    hidden = ("POMAGENT_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+
+
+def _interrupt(*_signal: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Fixtures that every test may use, and the rule that nothing is skipped in CI."""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.gateway import ports
+from tests.gateway.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.gateway.facade import Gateway
+
+__all__ = ["wait_until"]
+
+
+@pytest.fixture(scope="session")
+def shared_gateway() -> "Iterator[Gateway]":
+    """One gateway for the whole session; use ``gateway``, which puts it right after each test."""
+    from tests.gateway.facade import Gateway  # Envoy, gRPC and cryptography: unit tests need none of them
+
+    with Gateway() as running:
+        yield running
+
+
+@pytest.fixture
+def gateway(shared_gateway: "Gateway") -> "Iterator[Gateway]":
+    """A well-behaved gateway, shared: stop it, freeze it, let its authorizer fail; add routes under new names."""
+    shared_gateway.recover()
+    yield shared_gateway
+    shared_gateway.recover()
+
+
+@pytest.fixture
+def own_gateway() -> "Iterator[Gateway]":
+    """A gateway of the test's own, for what ``recover`` does not undo: its certificate, its built-in routes."""
+    from tests.gateway.facade import Gateway
+
+    with Gateway() as running:
+        yield running
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A loopback port on which nothing listens; ``tests.gateway.ports.unused_port()`` gives more of them."""
+    return ports.unused_port()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        config.pluginmanager.register(NoSkips(), "no-skips")
+
+
+class NoSkips:
+    """Makes the session fail if a test was skipped: in CI, what was not tested does not count as passed."""
+
+    def __init__(self) -> None:
+        self._skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self._skipped.append(_describe(report))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self._skipped.append(_describe(report))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._skipped and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._skipped:
+            terminalreporter.section("skipped, which fails the session because CI is set", red=True)
+            for line in self._skipped:
+                terminalreporter.write_line(line)
+
+
+def _describe(report: pytest.TestReport | pytest.CollectReport) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    return f"{report.nodeid}: {reason}"

@@ -1,0 +1,242 @@
+"""The authorize service of a Pomerium-like gateway: Envoy asks it over gRPC about every request.
+
+It speaks ``envoy.service.auth.v3.Authorization/Check`` and answers like Pomerium's own: allowed, sent to sign-in,
+401, 403 — or, told so by a test, with any other answer, with a failure, or never. It runs on grpc's own threads.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import grpc
+
+from tests.gateway import protobuf
+from tests.gateway.ports import LOOPBACK
+
+SERVICE = "envoy.service.auth.v3.Authorization"
+SIGN_IN_URL = "https://authenticate.example.test/.pomerium/sign_in?pomerium_redirect_uri=…"
+MAX_WORKERS = 32  # as many checks may hang at a time before further ones queue
+OK, PERMISSION_DENIED, OVERWRITE = 0, 7, 2  # google.rpc.Code twice, HeaderValueOption.append_action
+TITLES = {302: "Found", 401: "Unauthenticated", 403: "Forbidden", 404: "Not Found"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One request that the gateway asked about."""
+
+    method: str
+    host: str
+    path: str
+    headers: Mapping[str, str] = field(repr=False)
+    context: Mapping[str, str] = field(repr=False)
+
+    @property
+    def token(self) -> str:
+        """The session token in any of the header forms that Pomerium reads, or ""."""
+        authorization = self.headers.get("authorization", "")
+        for prefix in ("Pomerium ", "Bearer Pomerium-", "Bearer "):
+            if authorization.startswith(prefix):
+                return authorization.removeprefix(prefix)
+        return self.headers.get("x-pomerium-authorization", "")
+
+    @property
+    def request_id(self) -> str:
+        """The id that the client sees as ``x-request-id`` in the answer."""
+        return self.headers.get("x-request-id", "")
+
+    @property
+    def wants_json(self) -> bool:
+        return "application/json" in self.headers.get("accept", "")
+
+    @property
+    def is_internal(self) -> bool:
+        """A path of the gateway itself, such as /healthz, which needs no login."""
+        return self.context.get("internal") == "true"
+
+    @property
+    def is_public(self) -> bool:
+        return self.context.get("public") == "true"
+
+
+@dataclass(frozen=True)
+class Denial:
+    """An answer that Envoy passes to the client instead of opening a tunnel."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+class Authorizer:
+    """Decides by token, records every check, and misbehaves when a test asks for it.
+
+    Safe to use from any thread; what a method changes holds for the next check.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._checks: list[Check] = []
+        self._good_tokens: set[str] = set()
+        self._forbidden_tokens: set[str] = set()
+        self._forbidden_hosts: set[str] = set()
+        self._misbehave: Callable[[grpc.ServicerContext], None] | None = None
+        self._refusal: Denial | None = None
+        self._released = threading.Event()
+
+    def start(self) -> None:
+        """Serve on a free loopback port, ``port``."""
+        self._server = grpc.server(ThreadPoolExecutor(MAX_WORKERS, "authorizer"))
+        check = grpc.unary_unary_rpc_method_handler(self._answer, bytes, bytes)
+        service = grpc.method_handlers_generic_handler(SERVICE, {"Check": check})
+        self._server.add_generic_rpc_handlers((service,))
+        self.port = self._server.add_insecure_port(f"{LOOPBACK}:0")
+        self._server.start()
+
+    def stop(self) -> None:
+        """Stop serving; checks that hang end now. Blocks until the threads are done."""
+        self.behave()
+        self._server.stop(grace=None).wait()
+
+    # What the tokens are good for.
+
+    def trust(self, token: str) -> None:
+        """From now on this token opens every route that is not forbidden."""
+        with self._lock:
+            self._good_tokens.add(token)
+
+    def revoke(self, token: str) -> None:
+        """From now on this token is unknown: 401. Open tunnels live on, as they do with Pomerium."""
+        with self._lock:
+            self._good_tokens.discard(token)
+
+    def forbid_token(self, token: str) -> None:
+        """From now on this token is known and opens nothing: 403."""
+        with self._lock:
+            self._forbidden_tokens.add(token)
+
+    def forbid_host(self, host: str) -> None:
+        """From now on no token opens this destination ("host:port"): 403."""
+        with self._lock:
+            self._forbidden_hosts.add(host)
+
+    def permit_host(self, host: str) -> None:
+        """Takes ``forbid_host`` back."""
+        with self._lock:
+            self._forbidden_hosts.discard(host)
+
+    # How it behaves.
+
+    def behave(self) -> None:
+        """Answer normally again; checks that hang are answered now."""
+        with self._lock:
+            self._misbehave, self._refusal = None, None
+            self._released.set()
+
+    def hang(self) -> None:
+        """Answer no check until ``behave``; the gateway gives up after its own timeout with a 503."""
+        with self._lock:
+            self._released = threading.Event()
+            self._misbehave = _wait_for(self._released)
+
+    def fail(self) -> None:
+        """Fail every check, so that the gateway answers 503 with an empty body."""
+        with self._lock:
+            self._misbehave = lambda context: context.abort(grpc.StatusCode.UNAVAILABLE, "told to fail")
+
+    def refuse(self, status: int, headers: Mapping[str, str] | None = None, body: str = "") -> None:
+        """Answer every check for a route with this, whatever its token."""
+        with self._lock:
+            self._refusal = Denial(status, headers or {}, body)
+
+    # What it saw.
+
+    @property
+    def checks(self) -> list[Check]:
+        """Every check so far, oldest first, answered or not."""
+        with self._lock:
+            return list(self._checks)
+
+    def checks_for(self, host: str) -> list[Check]:
+        """The checks for one destination, "host:port"."""
+        return [check for check in self.checks if check.host == host]
+
+    def forget(self) -> None:
+        """Start the record anew."""
+        with self._lock:
+            self._checks.clear()
+
+    def _answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        check = parse_check(request)
+        with self._lock:
+            self._checks.append(check)
+            misbehave = self._misbehave
+        if misbehave:
+            misbehave(context)
+        with self._lock:
+            denial = self._decide(check)
+        return encode_denial(denial) if denial else encode_permission()
+
+    def _decide(self, check: Check) -> Denial | None:
+        if check.is_internal:
+            return None
+        if self._refusal:
+            return self._refusal
+        if check.host in self._forbidden_hosts or check.token in self._forbidden_tokens:
+            return denial(check, 403)
+        if check.is_public or check.token in self._good_tokens:
+            return None
+        return denial(check, 401 if check.token or check.wants_json else 302)
+
+
+def _wait_for(released: threading.Event) -> Callable[[grpc.ServicerContext], None]:
+    def wait(_context: grpc.ServicerContext) -> None:
+        released.wait()
+
+    return wait
+
+
+def denial(check: Check, status: int) -> Denial:
+    """Pomerium's own page or JSON for a status; only the page carries the "intercepted" header."""
+    title = TITLES[status]
+    if check.wants_json:
+        body = json.dumps({"error": title, "request_id": check.request_id})
+        return Denial(status, {"content-type": "application/json"}, body)
+    headers = {"content-type": "text/html; charset=UTF-8", "x-pomerium-intercepted-response": "true"}
+    if status == 302:
+        headers["location"] = SIGN_IN_URL
+    return Denial(status, headers, f"<!doctype html><title>{status} {title}</title><p>{check.request_id}</p>\n")
+
+
+def parse_check(request: bytes) -> Check:
+    """A CheckRequest: attributes(1), in it request(4).http(2) and context_extensions(10)."""
+    attributes = protobuf.inner(protobuf.decode(request), 1)
+    http = protobuf.inner(protobuf.inner(attributes, 4), 2)
+    return Check(
+        method=protobuf.text(http, 2),
+        host=protobuf.text(http, 5),
+        path=protobuf.text(http, 4),
+        headers=protobuf.string_map(http, 3),
+        context=protobuf.string_map(attributes, 10),
+    )
+
+
+def encode_permission() -> bytes:
+    """A CheckResponse with status(1) OK and an empty ok_response(3)."""
+    return protobuf.encode_bytes(1, protobuf.encode_int(1, OK)) + protobuf.encode_bytes(3, b"")
+
+
+def encode_denial(denial: Denial) -> bytes:
+    """A CheckResponse with denied_response(2): status(1).code(1), headers(2), body(3)."""
+    response = protobuf.encode_bytes(1, protobuf.encode_int(1, denial.status))
+    response += b"".join(_encode_header(name, value) for name, value in denial.headers.items())
+    response += protobuf.encode_bytes(3, denial.body)
+    status = protobuf.encode_int(1, PERMISSION_DENIED)
+    return protobuf.encode_bytes(1, status) + protobuf.encode_bytes(2, response)
+
+
+def _encode_header(name: str, value: str) -> bytes:
+    """A HeaderValueOption: header(1) with key(1) and value(2), append_action(3)."""
+    header = protobuf.encode_bytes(1, name) + protobuf.encode_bytes(2, value)
+    return protobuf.encode_bytes(2, protobuf.encode_bytes(1, header) + protobuf.encode_int(3, OVERWRITE))
