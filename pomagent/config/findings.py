@@ -1,0 +1,38 @@
+"""What a load has to say: problems, which reject the file, and warnings, which do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pomagent.config.documents import Document, Place
+from pomagent.errors import Problem
+
+
+class Findings:
+    """Collects problems and warnings in any order and gives them in the order of the files."""
+
+    def __init__(self) -> None:
+        self._problems: list[Problem] = []
+        self._warnings: list[Problem] = []
+
+    def problem(self, place: Place, key: str, message: str) -> None:
+        self._problems.append(place.problem(key, message))
+
+    def warning(self, place: Place, key: str, message: str) -> None:
+        self._warnings.append(place.problem(key, message))
+
+    def add(self, problems: Iterable[Problem]) -> None:
+        self._problems.extend(problems)
+
+    def problems(self, documents: Iterable[Document]) -> tuple[Problem, ...]:
+        return _in_order(self._problems, documents)
+
+    def warnings(self, documents: Iterable[Document]) -> tuple[str, ...]:
+        return tuple(map(str, _in_order(self._warnings, documents)))
+
+
+def _in_order(found: list[Problem], documents: Iterable[Document]) -> tuple[Problem, ...]:
+    """By file, then by line; what has no file last."""
+    order = {document.path: document.order for document in documents}
+    last = len(order)
+    return tuple(sorted(found, key=lambda p: (order.get(p.path, last) if p.path else last + 1, p.line)))

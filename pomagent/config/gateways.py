@@ -1,0 +1,201 @@
+"""From ``[gateways.*]`` and ``[credentials.*]`` to what the agent dials and presents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pomagent.config.findings import Findings
+from pomagent.config.inputs import Inputs
+from pomagent.config.model import CredentialTable, GatewayTable
+from pomagent.config.secrets import looks_like_token, read_secret_file, read_token
+from pomagent.config.tables import Entry
+from pomagent.config.trust import read_trust
+from pomagent.errors import CredentialError
+from pomagent.protocol.route_url import AddressError, EdgeUrl, parse_edge_url, parse_host_port
+from pomagent.settings import Credential, Gateway, HostPort, Source
+
+SOURCES: tuple[Source, ...] = ("service_account_file", "systemd_credential", "env", "command", "login")
+PROXY_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+
+_PROXY_FORMS = ", ".join(f"{scheme}://HOST:PORT" for scheme in PROXY_PORTS)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def resolve_gateway(name: str, entry: Entry[GatewayTable], findings: Findings, inputs: Inputs) -> Gateway | None:
+    """Checks one gateway and reads its files, or reports why it cannot be used. Blocks."""
+    table = entry.table
+    url = _url(entry, findings)
+    _check_combinations(entry, url, findings)
+    _check_forward_proxy(entry, findings, inputs)
+    connect_to = _connect_to(entry, findings)
+    trust = read_trust(entry, findings, inputs)
+    if not url:
+        return None
+    return Gateway(
+        name=name,
+        address=url.address,
+        tls=url.tls,
+        connect_to=connect_to,
+        credential_header=table.credential_header,
+        trust=trust,
+        forward_proxy=table.forward_proxy,
+        forward_proxy_credentials_file=_optional_file(entry, table.forward_proxy_credentials_file),
+        transport=table.transport,
+        connect_timeout_s=table.connect_timeout_s,
+        tls_timeout_s=table.tls_timeout_s,
+        response_timeout_s=table.response_timeout_s,
+        max_dials=table.max_dials,
+    )
+
+
+def resolve_credential(
+    name: str, entry: Entry[CredentialTable], environ: Mapping[str, str], findings: Findings, inputs: Inputs
+) -> Credential | None:
+    """Checks one credential and reads its token, or reports why it cannot be used. Blocks."""
+    table, place = entry.table, entry.place
+    given = [source for source in SOURCES if source in entry.given]
+    if len(given) != 1:
+        message = f"has the sources {_listed(given)}" if given else "has no source"
+        findings.problem(place, "", f"{message}; expected exactly one of {', '.join(SOURCES)}")
+        return None
+    source = given[0]
+    if not entry.has(source):
+        return None
+    if source == "login" and table.scheme == "bearer":
+        findings.problem(place, "scheme", 'is "bearer", but login = "browser" obtains a token of the scheme "pomerium"')
+    credential = Credential(
+        name=name,
+        source=source,
+        variable=table.env or "",
+        command=tuple(table.command or ()),
+        command_timeout_s=table.command_timeout_s,
+        recheck_s=table.recheck_s,
+        scheme=table.scheme,
+    )
+    try:
+        credential = replace(credential, path=_token_file(entry, environ))
+        if source in {"command", "login"}:
+            return credential
+        return _with_token(credential, environ, inputs)
+    except CredentialError as error:
+        findings.problem(place, source, str(error))
+        return None
+
+
+def _with_token(credential: Credential, environ: Mapping[str, str], inputs: Inputs) -> Credential:
+    if credential.path:
+        inputs.watch(credential.path)
+    elif not _VARIABLE.fullmatch(credential.variable):
+        raise CredentialError("is not the name of an environment variable")
+    elif looks_like_token(credential.variable) and credential.variable not in environ:
+        raise CredentialError("looks like a token; expected the name of an environment variable that holds it")
+    token = read_token(credential, environ)
+    inputs.add(credential.path or Path(credential.variable), token.get_secret_value().encode())
+    return replace(credential, token=token)
+
+
+def _token_file(entry: Entry[CredentialTable], environ: Mapping[str, str]) -> Path | None:
+    table = entry.table
+    if table.systemd_credential:
+        directory = environ.get("CREDENTIALS_DIRECTORY")
+        if looks_like_token(table.systemd_credential) or "/" in table.systemd_credential:
+            raise CredentialError("is not the name of a credential that systemd loads")
+        if not directory:
+            raise CredentialError("needs $CREDENTIALS_DIRECTORY, which systemd sets for a unit with LoadCredential=")
+        return Path(directory, table.systemd_credential)
+    if table.service_account_file:
+        path = entry.place.file(table.service_account_file)
+        if looks_like_token(table.service_account_file) and not path.is_file():
+            raise CredentialError("looks like a token; expected the path of a file that holds it")
+        return path
+    return None
+
+
+def _url(entry: Entry[GatewayTable], findings: Findings) -> EdgeUrl | None:
+    if not entry.has("url"):
+        return None
+    try:
+        return parse_edge_url(entry.table.url)
+    except AddressError as error:
+        findings.problem(entry.place, "url", str(error))
+        return None
+
+
+def _connect_to(entry: Entry[GatewayTable], findings: Findings) -> HostPort | None:
+    try:
+        return parse_host_port(entry.table.connect_to) if entry.table.connect_to else None
+    except AddressError as error:
+        findings.problem(entry.place, "connect_to", str(error))
+        return None
+
+
+def _check_combinations(entry: Entry[GatewayTable], url: EdgeUrl | None, findings: Findings) -> None:
+    table, place = entry.table, entry.place
+    if table.client_key_file and not table.client_cert_file:
+        findings.problem(place, "client_key_file", "is set, but client_cert_file is not; expected both or neither")
+    if table.ca_file and not table.verify_tls:
+        findings.problem(
+            place, "ca_file", "is set, but verify_tls = false trusts every certificate; expected one of them"
+        )
+    if not table.verify_tls:
+        findings.warning(place, "verify_tls", "is false: whoever is between here and the gateway can take the token")
+    if table.insecure_http:
+        findings.warning(place, "insecure_http", "is true: the token travels in clear text")
+    if url and not url.tls:
+        _check_clear_text(entry, findings)
+
+
+def _check_clear_text(entry: Entry[GatewayTable], findings: Findings) -> None:
+    table, place = entry.table, entry.place
+    if not table.insecure_http and entry.has("insecure_http"):
+        message = "is http, which sends the token in clear text; expected https://, or insecure_http = true beside it"
+        findings.problem(place, "url", message)
+    if table.transport == "http2":
+        findings.problem(place, "transport", 'is "http2", which needs TLS, but the url is http')
+    for key in ("ca_file", "client_cert_file", "client_key_file"):
+        if getattr(table, key):
+            findings.problem(place, key, "is set, but the url is http, which has no certificates")
+
+
+def _check_forward_proxy(entry: Entry[GatewayTable], findings: Findings, inputs: Inputs) -> None:
+    proxy, place = entry.table.forward_proxy, entry.place
+    if proxy and proxy != "env":
+        scheme, has_scheme, rest = proxy.partition("://")
+        try:
+            if not has_scheme or scheme not in PROXY_PORTS:
+                findings.problem(place, "forward_proxy", f'expected "env" or a URL: {_PROXY_FORMS}')
+            else:
+                parse_host_port(rest.removesuffix("/"), default_port=PROXY_PORTS[scheme])
+        except AddressError as error:
+            hint = "; a password belongs into forward_proxy_credentials_file" if "@" in rest else ""
+            findings.problem(place, "forward_proxy", f"{str(error).partition(';')[0]}{hint}")
+    file = _optional_file(entry, entry.table.forward_proxy_credentials_file)
+    if file:
+        _check_proxy_credentials(entry, file, findings, inputs)
+
+
+def _check_proxy_credentials(entry: Entry[GatewayTable], file: Path, findings: Findings, inputs: Inputs) -> None:
+    key = "forward_proxy_credentials_file"
+    if not entry.table.forward_proxy:
+        findings.problem(entry.place, key, "is set, but forward_proxy is not; expected both or neither")
+    inputs.watch(file)
+    try:
+        content = read_secret_file(file)
+    except CredentialError as error:
+        findings.problem(entry.place, key, str(error))
+        return
+    inputs.add(file, content.encode())
+    if not content.partition(":")[0] or ":" not in content or "\n" in content:
+        findings.problem(entry.place, key, f'{file} does not hold one line "user:password"')
+
+
+def _optional_file(entry: Entry[GatewayTable], name: str) -> Path | None:
+    return entry.place.file(name) if name else None
+
+
+def _listed(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,0 +1,45 @@
+"""The files that one load reads: their bytes, what to watch, and one hash over all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+SHA_LENGTH = 12  # of 64 hexadecimal digits: enough to tell versions of a file apart by eye
+
+
+class Inputs:
+    """Remembers every file and directory that the settings depend on."""
+
+    def __init__(self) -> None:
+        self._watched: set[Path] = set()
+        self._digest = hashlib.sha256()
+
+    def read(self, path: Path, *, limit: int) -> bytes:
+        """Reads a file and counts it in; blocks. Raises OSError, and ValueError if it is no path or larger than ``limit``."""
+        if "\0" in str(path):
+            raise ValueError("is not a path")
+        self.watch(path)
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise ValueError(f"is larger than {limit} bytes")
+        self.add(path, content)
+        return content
+
+    def watch(self, path: Path) -> None:
+        """Calls for a reload whenever ``path`` changes, also where it cannot be read now."""
+        self._watched.add(path.absolute())
+
+    def add(self, path: Path, content: bytes) -> None:
+        """Counts in what was read elsewhere."""
+        self._digest.update(b"%s\0%d\0" % (str(path.absolute()).encode(errors="surrogateescape"), len(content)))
+        self._digest.update(content)
+
+    @property
+    def watched(self) -> frozenset[Path]:
+        return frozenset(self._watched)
+
+    @property
+    def sha(self) -> str:
+        return self._digest.hexdigest()[:SHA_LENGTH]

@@ -1,0 +1,160 @@
+"""``agent.toml`` and the environment to ``Settings``, or every problem with its line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pomagent.config.documents import Document, read_document
+from pomagent.config.environment import overrides
+from pomagent.config.findings import Findings
+from pomagent.config.gateways import resolve_credential, resolve_gateway
+from pomagent.config.includes import included_files, is_literal
+from pomagent.config.inputs import Inputs
+from pomagent.config.listen import Listeners
+from pomagent.config.model import AgentTable
+from pomagent.config.pending import warn_of_pending
+from pomagent.config.references import References
+from pomagent.config.resolve import (
+    RouteResolver,
+    agent_settings,
+    check_pool,
+    drain_settings,
+    status_settings,
+)
+from pomagent.config.tables import TableReader, Tables
+from pomagent.errors import ConfigError, Problem
+from pomagent.settings import Route, Settings
+
+CONFIG_VARIABLE = "POMAGENT_CONFIG"
+LOCAL_PATH = Path("agent.toml")
+SYSTEM_PATH = Path("/etc/pomagent/agent.toml")
+
+
+def find_config(flag: str | Path | None, environ: Mapping[str, str]) -> Path:
+    """The file to load: ``--config``, else ``POMAGENT_CONFIG``, else ``./agent.toml`` if there is one, else /etc's."""
+    if named := flag or environ.get(CONFIG_VARIABLE):
+        return Path(named)
+    return LOCAL_PATH if LOCAL_PATH.is_file() else SYSTEM_PATH
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Settings:
+    """Reads and validates the file and everything it names. Blocks. Raises ConfigError with every problem."""
+    return _Load(path, environ).settings()
+
+
+class _Load:
+    """One load: the documents, and what there is to say about them."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self._path = path
+        self._environ = environ
+        self._inputs = Inputs()
+        self._findings = Findings()
+        self._documents: list[Document] = []
+        self._is_complete = True
+
+    def settings(self) -> Settings:
+        self._add_document(self._path)
+        if not self._documents:
+            raise self._error()
+        self._add_included()
+        tables = self._tables()
+        if not self._documents[0].text.strip() and not tables.agent.table.allow_empty:
+            raise ConfigError([Problem(self._path, 0, "", "is empty; a file without routes needs agent.allow_empty")])
+        settings = self._resolved(tables)
+        if self._problems:
+            raise self._error()
+        return settings
+
+    @property
+    def _problems(self) -> tuple[Problem, ...]:
+        return self._findings.problems(self._documents)
+
+    def _error(self) -> ConfigError:
+        return ConfigError(self._problems)
+
+    def _add_document(self, path: Path) -> None:
+        document = read_document(path, self._inputs, order=len(self._documents))
+        if isinstance(document, Problem):
+            self._findings.add([document])
+            self._is_complete = False
+        else:
+            self._documents.append(document)
+
+    def _add_included(self) -> None:
+        overlay, _ = overrides(self._environ, _token_variables(self._documents))
+        agent = TableReader(self._documents, overlay, Findings()).single("agent", AgentTable)
+        try:
+            files = included_files(self._documents[0], agent.table.include, self._inputs)
+        except ValueError:
+            self._findings.problem(agent.place, "include", "holds something that is no pattern of file names")
+            return
+        for pattern, paths in files.items():
+            if is_literal(pattern) and paths and not paths[0].is_file():
+                self._findings.problem(agent.place, "include", f"{paths[0]} is not a file")
+                self._is_complete = False
+                continue
+            for path in paths:
+                self._add_document(path)
+
+    def _tables(self) -> Tables:
+        overlay, misnamed = overrides(self._environ, _token_variables(self._documents))
+        self._findings.add(misnamed)
+        return TableReader(self._documents, overlay, self._findings).read()
+
+    def _resolved(self, tables: Tables) -> Settings:
+        findings, inputs, environ = self._findings, self._inputs, self._environ
+        listeners = Listeners()
+        gateways = {name: resolve_gateway(name, entry, findings, inputs) for name, entry in tables.gateways.items()}
+        credentials = {
+            name: resolve_credential(name, entry, environ, findings, inputs)
+            for name, entry in tables.credentials.items()
+        }
+        references = References(tables, gateways, credentials, findings, is_complete=self._is_complete)
+        references.check_gateways()
+        check_pool(tables.defaults, findings)
+        status = status_settings(tables.status, listeners, environ, findings)
+        agent = agent_settings(tables.agent, findings)
+        routes = self._routes(tables, RouteResolver(references, listeners, findings))
+        self._check_not_empty(tables)
+        warn_of_pending(tables, findings)
+        return Settings(
+            path=self._path.absolute(),
+            agent=agent,
+            status=status,
+            drain=drain_settings(tables.drain),
+            routes=routes,
+            watched=inputs.watched,
+            sha=inputs.sha,
+            warnings=findings.warnings(self._documents),
+        )
+
+    def _routes(self, tables: Tables, resolver: RouteResolver) -> tuple[Route, ...]:
+        return tuple(route for entry in tables.routes if (route := resolver.resolve(entry)))
+
+    def _check_not_empty(self, tables: Tables) -> None:
+        """A file that somebody is still writing must not stop all routes."""
+        if tables.agent.table.allow_empty or not self._is_complete:
+            return
+        for document in self._documents[1:]:
+            if not document.text.strip():
+                self._findings.add([Problem(document.path, 0, "", "is empty; remove it or comment out its routes")])
+        if not tables.routes and not self._mentions_routes():
+            self._findings.add(
+                [Problem(self._path, 0, "routes", "has no [[routes]]; expected one, or agent.allow_empty = true")]
+            )
+
+    def _mentions_routes(self) -> bool:
+        return any(document.data.get("routes", []) != [] for document in self._documents)
+
+
+def _token_variables(documents: Iterable[Document]) -> frozenset[str]:
+    """The variables that hold tokens, and so are no settings."""
+    return frozenset(name for document in documents for name in _env_sources(document.data.get("credentials")))
+
+
+def _env_sources(credentials: Any) -> Iterable[str]:
+    tables = credentials.values() if isinstance(credentials, dict) else ()
+    return [table["env"] for table in tables if isinstance(table, dict) and isinstance(table.get("env"), str)]

@@ -1,0 +1,54 @@
+"""Keys that are accepted, but whose effect comes with a later version: each gets a warning where it is set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pomagent.config.findings import Findings
+from pomagent.config.tables import Entry, Tables
+
+_LATER = "has no effect yet"
+_ANYBODY = "has NO EFFECT YET: connections are NOT restricted, every local user can connect"
+
+# Table and key: the value that asks for nothing beyond what there is, and what to say about every other one.
+PENDING: dict[str, dict[str, tuple[object, str]]] = {
+    "agent": {"boot_from_last_good": (False, _LATER)},
+    "status": {
+        "listen": ("", "has no effect yet: nothing listens there"),
+        "allow_users": ([], _LATER),
+        "control_socket": ("", _LATER),
+    },
+    "gateways": {
+        "forward_proxy": ("", "has no effect yet: the gateway is dialled directly"),
+        "forward_proxy_credentials_file": ("", _LATER),
+        "transport": ("http1", "has no effect yet: http1 is used"),
+    },
+    "credentials": {
+        "command": (None, "has no effect yet: no token is obtained, and CONNECT requests carry none"),
+        "command_timeout_s": (30, _LATER),
+        "login": (None, "has no effect yet: no token is obtained, and CONNECT requests carry none"),
+        "recheck_s": (0, _LATER),
+    },
+    "routes": {
+        "allow_users": ([], _ANYBODY),
+        "pool_decay_s": (0, "has no effect yet: an unused route keeps its warm tunnels"),
+    },
+}
+
+
+def warn_of_pending(tables: Tables, findings: Findings) -> None:
+    """Warns of each key that is set and has no effect yet."""
+    for kind, entry in _entries(tables):
+        for key, (idle, message) in PENDING[kind].items():
+            if key in entry.given and entry.given[key] != idle:
+                findings.warning(entry.place, key, message)
+
+
+def _entries(tables: Tables) -> Iterator[tuple[str, Entry[Any]]]:
+    yield "agent", tables.agent
+    yield "status", tables.status
+    yield "routes", tables.defaults
+    yield from (("gateways", entry) for entry in tables.gateways.values())
+    yield from (("credentials", entry) for entry in tables.credentials.values())
+    yield from (("routes", entry) for entry in tables.routes)

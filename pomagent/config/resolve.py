@@ -1,0 +1,167 @@
+"""From validated tables to ``settings``: decides every ``auto``, and checks what needs more than one key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from pomagent.config.findings import Findings
+from pomagent.config.listen import Listeners, is_loopback, parse_listen
+from pomagent.config.model import AgentTable, DrainTable, RouteDefaults, RouteTable, StatusTable
+from pomagent.config.presets import protocol_and_preset
+from pomagent.config.references import References
+from pomagent.config.tables import Entry, RouteEntry
+from pomagent.protocol.route_url import AddressError, RouteUrl
+from pomagent.settings import (
+    AgentSettings,
+    DrainSettings,
+    HostPort,
+    ListenAddress,
+    Route,
+    StatusSettings,
+    UnixAddress,
+)
+
+RUNTIME_DIRECTORY = Path("/run/pomagent")
+CONTROL_SOCKET = "control.sock"
+
+
+class RouteResolver:
+    """Resolves one route after the other; they share names and addresses."""
+
+    def __init__(self, references: References, listeners: Listeners, findings: Findings) -> None:
+        self._references = references
+        self._listeners = listeners
+        self._findings = findings
+        self._names: set[str] = set()
+
+    def resolve(self, entry: RouteEntry) -> Route | None:
+        """Checks a route in every respect; None if it cannot be used."""
+        self._claim_name(entry)
+        url = self._url(entry)
+        listen = self._listen(entry)
+        gateway = self._references.gateway(entry, url)
+        credential = self._references.credential(entry)
+        if "pool_min" in entry.given or "pool_max" in entry.given:
+            check_pool(entry, self._findings)
+        if not url or not listen or not gateway:
+            return None
+        table = entry.table
+        protocol, preset = protocol_and_preset(table.protocol, table.warm, url.destination.port)
+        return Route(
+            name=entry.name,
+            listen=listen,
+            destination=url.destination,
+            gateway=gateway,
+            credential=credential,
+            protocol=protocol,
+            warm=preset.warm if table.warm == "auto" else table.warm,
+            pool_min=table.pool_min,
+            pool_max=table.pool_max,
+            pool_max_age_s=table.pool_max_age_s or preset.max_age_s,
+            pool_decay_s=table.pool_decay_s,
+            wait_timeout_s=table.wait_timeout_s,
+            max_sessions=table.max_sessions,
+            half_close=table.half_close,
+            half_close_timeout_s=table.half_close_timeout_s,
+            idle_timeout_s=table.idle_timeout_s,
+            max_lifetime_s=table.max_lifetime_s,
+            allow_users=tuple(map(str, table.allow_users)),
+            enabled=table.enabled,
+            tags=tuple(table.tags),
+            description=table.description,
+        )
+
+    def _claim_name(self, entry: RouteEntry) -> None:
+        if entry.name in self._names and entry.has("name"):
+            missing = "" if "name" in entry.given else "is missing, and the default "
+            self._findings.problem(entry.place, "name", f'{missing}"{entry.name}" is already the name of another route')
+        self._names.add(entry.name)
+
+    def _url(self, entry: RouteEntry) -> RouteUrl | None:
+        if isinstance(entry.url, RouteUrl):
+            return entry.url
+        if entry.has("from"):
+            self._findings.problem(entry.place, "from", str(entry.url))
+        return None
+
+    def _listen(self, entry: RouteEntry) -> ListenAddress | None:
+        owner = f'route "{entry.name}"'
+        listeners = self._listeners if entry.table.enabled else Listeners()
+        address = claimed_address(entry, listeners, owner, self._findings)
+        if isinstance(address, Path):
+            table = entry.table
+            return UnixAddress(address, int(table.socket_mode, 8), table.socket_user, table.socket_group)
+        return address
+
+
+def claimed_address(
+    entry: Entry[RouteTable] | Entry[StatusTable], listeners: Listeners, owner: str, findings: Findings
+) -> HostPort | Path | None:
+    """The address that an entry listens on, if nobody else does and it is as safe as the entry says."""
+    if not entry.has("listen"):
+        return None
+    try:
+        address = parse_listen(entry.table.listen, entry.place.document.directory)
+    except AddressError as error:
+        findings.problem(entry.place, "listen", str(error))
+        return None
+    shown = f"unix:{address}" if isinstance(address, Path) else str(address)
+    if present := listeners.claim(address, owner):
+        findings.problem(entry.place, "listen", f"{shown} is already used by {present}")
+    if not is_loopback(address):
+        _check_exposed(entry, shown, findings)
+    return address
+
+
+def _check_exposed(entry: Entry[RouteTable] | Entry[StatusTable], shown: str, findings: Findings) -> None:
+    if entry.table.unsafe_listen:
+        findings.warning(entry.place, "listen", f"{shown} is not loopback: other hosts can connect")
+    elif entry.has("unsafe_listen"):
+        message = f"{shown} is not loopback; expected a loopback address, or unsafe_listen = true beside it"
+        findings.problem(entry.place, "listen", message)
+
+
+def check_pool(entry: Entry[RouteDefaults] | RouteEntry, findings: Findings) -> None:
+    """Reports a pool whose least is more than its most."""
+    table = entry.table
+    if table.pool_min > table.pool_max and entry.has("pool_min") and entry.has("pool_max"):
+        key = "pool_min" if "pool_min" in entry.given else "pool_max"
+        findings.problem(entry.place, key, f"pool_min = {table.pool_min} is more than pool_max = {table.pool_max}")
+
+
+def agent_settings(entry: Entry[AgentTable], findings: Findings) -> AgentSettings:
+    """``[agent]`` without the includes, which are read by now."""
+    if entry.table.workers != 1:
+        findings.problem(entry.place, "workers", f"is {entry.table.workers}; expected 1, there is no more for now")
+    return AgentSettings(**{field.name: getattr(entry.table, field.name) for field in fields(AgentSettings)})
+
+
+def drain_settings(entry: Entry[DrainTable]) -> DrainSettings:
+    return DrainSettings(entry.table.accept_for_s, entry.table.timeout_s)
+
+
+def status_settings(
+    entry: Entry[StatusTable], listeners: Listeners, environ: Mapping[str, str], findings: Findings
+) -> StatusSettings:
+    """``[status]`` with the default of the control socket."""
+    address = claimed_address(entry, listeners, "status.listen", findings) if entry.table.listen else None
+    if isinstance(address, Path):
+        findings.problem(entry.place, "listen", "is a Unix socket; expected IP:PORT")
+    socket = entry.table.control_socket
+    return StatusSettings(
+        listen=address if isinstance(address, HostPort) else None,
+        allow_users=tuple(map(str, entry.table.allow_users)),
+        control_socket=entry.place.file(socket) if socket else default_control_socket(environ),
+    )
+
+
+def default_control_socket(environ: Mapping[str, str]) -> Path | None:
+    """Where the agent of this user, or the service, is steered; None where no directory is the user's own."""
+    is_service = str(RUNTIME_DIRECTORY) in environ.get("RUNTIME_DIRECTORY", "").split(":")
+    if is_service or os.geteuid() == 0:
+        return RUNTIME_DIRECTORY / CONTROL_SOCKET
+    own = environ.get("XDG_RUNTIME_DIR")
+    return Path(own, "pomagent", CONTROL_SOCKET) if own else None

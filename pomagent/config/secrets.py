@@ -1,0 +1,82 @@
+"""Reads and checks tokens; at load, and again while the agent runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from pomagent.errors import CredentialError
+from pomagent.settings import Credential
+
+MAX_TOKEN_BYTES = 64 * 1024  # half of what an edge accepts as headers
+_OTHERS = stat.S_IROTH | stat.S_IWOTH
+_JWT = re.compile(r"eyJ[\w-]*\.?")
+_OPAQUE = re.compile(r"[\w+=-]{32,}")
+
+
+def read_token(credential: Credential, environ: Mapping[str, str]) -> SecretStr:
+    """Reads a credential's token from its file or variable. Blocks. Raises CredentialError."""
+    if credential.path:
+        return _token(read_secret_file(credential.path), str(credential.path))
+    if credential.source == "env":
+        return _token(_variable(credential.variable, environ), f"the environment variable {credential.variable}")
+    raise CredentialError(f"credential {credential.name} has no token to read: its source is {credential.source}")
+
+
+def read_secret_file(path: Path) -> str:
+    """Reads a file that nobody but its owner and group may read, without blanks around it. Raises CredentialError."""
+    try:
+        content = _read_private(path)
+    except OSError as error:
+        raise CredentialError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:  # a NUL
+        raise CredentialError("is not a path") from None
+    if len(content) > MAX_TOKEN_BYTES:
+        raise CredentialError(f"{path} is larger than {MAX_TOKEN_BYTES} bytes; expected one token")
+    try:
+        return content.decode().strip()
+    except UnicodeDecodeError:
+        raise CredentialError(f"{path} is not a text file") from None
+
+
+def looks_like_token(text: str) -> bool:
+    """Whether somebody seems to have pasted a token where a name or a path was asked for."""
+    return bool(_JWT.match(text) or _OPAQUE.fullmatch(text))
+
+
+def _read_private(path: Path) -> bytes:
+    # not blocking: opening a named pipe would wait for a writer
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor has no path
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise CredentialError(f"{path} is not a regular file")
+        if status.st_mode & _OTHERS:
+            raise CredentialError(
+                f"{path} can be read or written by every user (mode {stat.S_IMODE(status.st_mode):04o}); "
+                "expected 0640 or less"
+            )
+        return file.read(MAX_TOKEN_BYTES + 1)
+
+
+def _variable(name: str, environ: Mapping[str, str]) -> str:
+    if name not in environ:
+        raise CredentialError(f"the environment variable {name} is not set")
+    if len(environ[name]) > MAX_TOKEN_BYTES:
+        raise CredentialError(f"the environment variable {name} is longer than {MAX_TOKEN_BYTES} bytes")
+    return environ[name].strip()
+
+
+def _token(text: str, where: str) -> SecretStr:
+    if not text:
+        raise CredentialError(f"{where} is empty; expected one token")
+    if any(character.isspace() for character in text):
+        raise CredentialError(f"{where} holds more than one word; expected one token and nothing else")
+    if not all("!" <= character <= "~" for character in text):
+        raise CredentialError(f"{where} holds characters that no token has; expected printable ASCII")
+    return SecretStr(text)

@@ -1,0 +1,100 @@
+"""Reads and checks the certificates and keys of a gateway."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import stat
+from pathlib import Path
+
+from pomagent.config.findings import Findings
+from pomagent.config.inputs import Inputs
+from pomagent.config.model import GatewayTable
+from pomagent.config.tables import Entry
+from pomagent.settings import Trust
+
+MAX_PEM_BYTES = 4 * 1024 * 1024  # the system's own bundle of all CAs is 0.2 MB
+
+_FILES = ("ca_file", "client_cert_file", "client_key_file")
+_ENCRYPTED = (b"ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")
+
+
+def read_trust(entry: Entry[GatewayTable], findings: Findings, inputs: Inputs) -> Trust:
+    """Reads the files of a gateway, reports those that are of no use, and takes the digest of all. Blocks."""
+    paths = {key: entry.place.file(name) for key in _FILES if (name := getattr(entry.table, key))}
+    contents = {key: _read(entry, key, path, findings, inputs) for key, path in paths.items()}
+    if None not in contents.values():
+        _check_pair(entry, paths, contents, findings)
+    return Trust(
+        verify=entry.table.verify_tls,
+        ca_file=paths.get("ca_file"),
+        client_cert_file=paths.get("client_cert_file"),
+        client_key_file=paths.get("client_key_file"),
+        digest=_digest(contents),
+    )
+
+
+def _read(entry: Entry[GatewayTable], key: str, path: Path, findings: Findings, inputs: Inputs) -> bytes | None:
+    """The contents if the file is of use."""
+    try:
+        content = inputs.read(path, limit=MAX_PEM_BYTES)
+    except OSError as error:
+        problem = f"{path} cannot be read: {error.strerror}"
+    except ValueError as error:
+        problem = f"{path} {error}"
+    else:
+        problem = _defect(key, path, content)
+        if not problem and b"PRIVATE KEY-----" in content and path.stat().st_mode & stat.S_IROTH:
+            findings.warning(entry.place, key, f"{path} holds a private key and can be read by every user")
+    if problem:
+        findings.problem(entry.place, key, problem)
+        return None
+    return content
+
+
+def _defect(key: str, path: Path, content: bytes) -> str:
+    if key == "client_key_file":
+        return _key_defect(path, content)
+    if b"-----BEGIN CERTIFICATE-----" not in content and b"-----BEGIN TRUSTED CERTIFICATE-----" not in content:
+        return f"{path} holds no PEM certificate"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except (ssl.SSLError, OSError):
+        return f"{path} holds a PEM certificate that cannot be parsed"
+    return ""
+
+
+def _key_defect(path: Path, content: bytes) -> str:
+    if any(mark in content for mark in _ENCRYPTED):
+        return f"{path} is encrypted, and a service has nobody to ask for the password; expected a key without one"
+    return "" if b"PRIVATE KEY-----" in content else f"{path} holds no PEM private key"
+
+
+def _check_pair(
+    entry: Entry[GatewayTable], paths: dict[str, Path], contents: dict[str, bytes | None], findings: Findings
+) -> None:
+    certificate = paths.get("client_cert_file")
+    if not certificate:
+        return
+    key_holder = "client_key_file" if "client_key_file" in paths else "client_cert_file"
+    key = paths[key_holder]
+    if defect := _key_defect(key, contents[key_holder] or b""):
+        hint = "; name the key's file: client_key_file" if key == certificate else ""
+        findings.problem(entry.place, key_holder, defect + hint)
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=lambda: "")
+    except (ssl.SSLError, OSError) as error:
+        mismatch = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
+        what = f"is not the key of the certificate {certificate}" if mismatch else "holds a key that cannot be parsed"
+        findings.problem(entry.place, key_holder, f"{key} {what}")
+
+
+def _digest(contents: dict[str, bytes | None]) -> str:
+    if not contents:
+        return ""
+    digest = hashlib.sha256()
+    for key, content in contents.items():
+        digest.update(b"%s\0%d\0" % (key.encode(), len(content or b"")))
+        digest.update(content or b"")
+    return digest.hexdigest()

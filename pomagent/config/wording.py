@@ -1,0 +1,97 @@
+"""pydantic's findings as sentences that say what is wrong and what was expected, and repeat no value but numbers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, time
+from typing import Any
+
+from pydantic import BaseModel
+
+# What people call a token that they want to paste into the file.
+_SECRET_KEYS = frozenset(
+    {"token", "jwt", "secret", "password", "bearer", "authorization", "service_account", "api_key"}
+)
+_SECRET_ENDINGS = ("_token", "_jwt", "_password", "_secret")
+_OF_ONE_ROUTE = frozenset({"name", "from", "listen"})
+_PATTERNS = {
+    "name": "expected a-z 0-9 - _ . only, with a letter or a digit first",
+    "socket_mode": 'expected an octal mode such as "0660"',
+}
+
+
+def describe(value: Any) -> str:
+    """Names a value without repeating it, unless it is a number."""
+    for kind, words in (
+        (bool, "a boolean"),
+        (str, "a string"),
+        (list, "an array"),
+        (dict, "a table"),
+        ((date, time), "a date or time"),
+    ):
+        if isinstance(value, kind):
+            return words
+    return str(value)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A suggestion to put behind a sentence, or nothing."""
+    close = difflib.get_close_matches(word.lower(), list(known), n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def unknown_key(name: str, model: type[BaseModel]) -> str:
+    """What to say about a key that the model does not have."""
+    if name.lower() in _SECRET_KEYS or name.lower().endswith(_SECRET_ENDINGS):
+        return "a token never stands in this file; put it into a file of its own and name that: service_account_file"
+    if name in _OF_ONE_ROUTE:
+        return "unknown key here; it belongs into a [[routes]] entry"
+    known = [field.alias or key for key, field in model.model_fields.items()]
+    return "unknown key" + did_you_mean(name, known)
+
+
+def sentence(error: Mapping[str, Any], model: type[BaseModel], value: Any) -> str:
+    """Says what one of pydantic's errors means; ``value`` is what the key holds."""
+    name = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        return unknown_key(name, model)
+    if error["type"] == "missing":
+        return f"is missing; expected: {_description(name, model)}"
+    if word := _TYPES.get(error["type"]):
+        unit = " of seconds" if name.endswith("_s") else ""
+        if isinstance(value, list) and len(error["loc"]) > 1:
+            return f"has {describe(value[error['loc'][1]])} in it; expected {word}"
+        return f"is {describe(value)}; expected {word}{unit}"
+    if say := _BOUNDS.get(error["type"]):
+        return say(name, error.get("ctx", {}), describe(value))
+    message = str(error["msg"])
+    return message[:1].lower() + message[1:]
+
+
+def _description(name: str, model: type[BaseModel]) -> str:
+    found = (field.description for key, field in model.model_fields.items() if name in {key, field.alias})
+    return str(next(found, "")).removesuffix(".")
+
+
+_TYPES = {
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "an array",
+    "dict_type": "a table",
+    "model_type": "a table",
+}
+
+_BOUNDS: dict[str, Callable[[str, Mapping[str, Any], str], str]] = {
+    "greater_than_equal": lambda _, limit, given: f"is {given}; expected at least {limit['ge']:.10g}",
+    "greater_than": lambda _, limit, given: f"is {given}; expected more than {limit['gt']:.10g}",
+    "less_than_equal": lambda _, limit, given: f"is {given}; expected at most {limit['le']:.10g}",
+    "finite_number": lambda _, __, given: f"is {given}; expected a finite number",
+    "literal_error": lambda _, limit, __: f"expected {limit['expected']}",
+    "string_too_short": lambda *_: "is empty",
+    "too_short": lambda *_: "is empty",
+    "string_too_long": lambda _, limit, __: f"is longer than {limit['max_length']} characters",
+    "string_pattern_mismatch": lambda name, *_: _PATTERNS[name],
+}

@@ -1,0 +1,46 @@
+"""An ``agent.toml`` of the test's own, in a directory of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from pomagent.config import load
+from pomagent.settings import Settings
+
+Load: TypeAlias = Callable[..., Settings]
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The present directory, empty, so that messages show short paths."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def load_text(directory: Path) -> Load:
+    """Writes the text to ``agent.toml`` and loads it."""
+
+    def write_and_load(text: str, environ: Mapping[str, str] | None = None) -> Settings:
+        (directory / "agent.toml").write_text(text)
+        return load(Path("agent.toml"), environ or {})
+
+    return write_and_load
+
+
+@pytest.fixture
+def write(directory: Path) -> Callable[..., Path]:
+    """Writes another file beside it, by default one that only its owner can read."""
+
+    def write_file(name: str, content: str | bytes, mode: int = 0o600) -> Path:
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.chmod(mode)
+        return path
+
+    return write_file
