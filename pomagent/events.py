@@ -1,0 +1,62 @@
+"""Every name in the log: ``noun.past_participle``, ``…ing`` for a phase that begins.
+
+Plain constants rather than an enumeration: ``events.SESSION_CLOSED`` reads the same, and ``Event`` stays gevent's word.
+Names are never interpolated; what varies is a field.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+AGENT_STARTED: Final = "agent.started"
+AGENT_DRAINING: Final = "agent.draining"
+AGENT_STOPPED: Final = "agent.stopped"
+
+CONFIG_LOADED: Final = "config.loaded"
+CONFIG_APPLIED: Final = "config.applied"
+CONFIG_UNCHANGED: Final = "config.unchanged"
+CONFIG_REJECTED: Final = "config.rejected"
+CONFIG_WARNED: Final = "config.warned"
+"""Accepted, but not as safe or as effective as it looks (``warning``)."""
+
+LISTENER_BOUND: Final = "listener.bound"
+LISTENER_CLOSED: Final = "listener.closed"
+LISTENER_BIND_FAILED: Final = "listener.bind_failed"
+LISTENER_ACCEPT_FAILED: Final = "listener.accept_failed"
+
+ROUTE_QUARANTINED: Final = "route.quarantined"
+ROUTE_CLASSIFIED: Final = "route.classified"
+ROUTE_DEMOTED: Final = "route.demoted"
+ROUTE_PROMOTED: Final = "route.promoted"
+
+CONTROL_CHANGED: Final = "control.changed"
+
+SESSION_OPENED: Final = "session.opened"
+SESSION_CLOSED: Final = "session.closed"
+SESSION_REFUSED: Final = "session.refused"
+
+TUNNEL_OPENED: Final = "tunnel.opened"
+TUNNEL_CLOSED: Final = "tunnel.closed"
+TUNNEL_FAILED: Final = "tunnel.failed"
+TUNNELS_LOST: Final = "tunnels.lost"
+
+POOL_FILLED: Final = "pool.filled"
+POOL_STARVED: Final = "pool.starved"
+
+BREAKER_OPENED: Final = "breaker.opened"
+BREAKER_CLOSED: Final = "breaker.closed"
+
+CREDENTIAL_REFRESHED: Final = "credential.refreshed"
+CREDENTIAL_REJECTED: Final = "credential.rejected"
+CREDENTIAL_EXPIRING: Final = "credential.expiring"
+
+GREENLET_CRASHED: Final = "greenlet.crashed"
+
+WATCH_DEGRADED: Final = "watch.degraded"
+"""inotify is not to be had for a directory; the slow poll alone looks after it."""
+
+LOG_DROPPED: Final = "log.dropped"
+"""The reader of standard error was stuck; ``count`` lines are missing before this one."""
+
+LIBRARY_WARNED: Final = "library.warned"
+"""A library said so through ``logging`` (``library``, ``message``)."""

@@ -1,0 +1,119 @@
+"""Lines to a file descriptor by a thread of its own, so that a stuck reader of standard error never freezes the hub."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading  # noqa: TID251 - see LogWriter: it must outlive the hub
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import repeat
+from typing import Final
+
+QUEUE_LINES: Final = 10_000
+"""About 5 MB of lines: ten seconds of a busy agent. Beyond that the reader is stuck, not slow."""
+BATCH_LINES: Final = 200
+"""Lines that share one write: some 100 KB, little enough to be lost with a descriptor that fails."""
+CLOSE_CHECK_MS: Final = 100
+"""How often a wait for a full pipe looks whether the time to flush is over."""
+
+
+class LogWriter:
+    """A bounded queue of lines and the thread that writes them; any thread may ``write``, which never blocks.
+
+    A bare thread instead of a worker of gevent's: lines are also written before the hub runs and after it is gone, and
+    ``close`` waits for it without a hub. No lock: a destructor that logs would meet it again in its own thread. Each
+    counter is changed by one side only.
+    """
+
+    def __init__(self, fd: int, *, queue_lines: int = QUEUE_LINES) -> None:
+        self.fd = fd
+        self.describe_loss: Callable[[int], str] = "{} log lines were dropped".format
+        self._refused = 0  # found the queue full
+        self._failed = 0  # were handed to a descriptor that is gone
+        self._reported = 0
+        self._queue_lines = queue_lines
+        self._queue: deque[str] = deque()
+        self._is_asleep = False
+        self._deadline: float | None = None
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were lost so far."""
+        return self._refused + self._failed
+
+    def write(self, line: str) -> None:
+        """Queues a line, or counts it as dropped while the queue is full."""
+        if len(self._queue) >= self._queue_lines or self._deadline is not None:
+            self._refused += 1
+            return
+        self._queue.append(line)
+        if self._is_asleep:
+            self._ring()
+
+    def close(self, timeout_s: float = 1.0) -> bool:
+        """Writes what is queued and says whether all of it went out. Blocks the calling thread, hub or not."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + timeout_s
+            self._ring()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():  # inside a blocking write: nothing but the reader can free it
+            return False
+        if self._bell >= 0:
+            os.close(self._bell)
+            self._bell = -1
+        return not self._queue and self.dropped == self._reported
+
+    def _ring(self) -> None:
+        self._is_asleep = False
+        with suppress(OSError):  # closed meanwhile by another thread
+            os.eventfd_write(self._bell, 1)
+
+    def _run(self) -> None:
+        while self._deadline is None or (self._queue and time.monotonic() < self._deadline):
+            if self._queue:
+                self._write_batch()
+            else:
+                self._sleep()
+
+    def _sleep(self) -> None:
+        self._is_asleep = True
+        # Looked at once more after the flag is up: whoever queues from now on rings.
+        if not self._queue and self._deadline is None:
+            os.eventfd_read(self._bell)
+        self._is_asleep = False
+
+    def _write_batch(self) -> None:
+        lines = [self._queue.popleft() for _ in repeat(None, min(len(self._queue), BATCH_LINES))]
+        if not self._write_all(lines):
+            self._failed += len(lines)
+            return
+        lost = self.dropped - self._reported
+        if lost and self._write_all([self.describe_loss(lost)]):
+            self._reported += lost
+
+    def _write_all(self, lines: list[str]) -> bool:
+        data = memoryview("".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
+        while data:
+            try:
+                data = data[os.write(self.fd, data) :]
+            except BlockingIOError:
+                if not self._wait_for_room():
+                    return False
+            except OSError:  # EPIPE, EIO of a hung-up terminal, ENOSPC: these lines are lost, later ones may not be
+                return False
+        return True
+
+    def _wait_for_room(self) -> bool:
+        """Waits until a non-blocking descriptor takes more; false when it is time to give up."""
+        room = select.poll()
+        room.register(self.fd, select.POLLOUT)
+        while not room.poll(CLOSE_CHECK_MS):
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                return False
+        return True
