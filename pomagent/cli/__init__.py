@@ -1,0 +1,36 @@
+"""The command line: one module per group of commands; errors become sentences and exit codes."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from pomagent import __version__
+from pomagent.cli.check import check
+from pomagent.cli.exits import INVALID
+from pomagent.cli.probe import probe
+from pomagent.cli.run import run
+from pomagent.cli.schema import schema
+from pomagent.cli.tcp import tcp
+from pomagent.errors import ConfigError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="pomagent")
+def cli() -> None:
+    """Fixed local ports for the TCP routes of a Pomerium gateway."""
+
+
+for command in (run, check, probe, tcp, schema):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        cli(prog_name="pomagent")
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        sys.exit(INVALID)

@@ -1,0 +1,121 @@
+"""``pomagent probe``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import click
+
+from pomagent.cli.exits import CANNOT_SERVE
+from pomagent.cli.options import config_option, load_config
+from pomagent.config import read_token
+from pomagent.errors import TunnelError
+from pomagent.settings import Route, Settings
+
+AT_A_TIME = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of one route's tunnel."""
+
+    route: str
+    destination: str
+    gateway: str
+    ok: bool
+    dns_ms: float | None = None
+    tcp_ms: float | None = None
+    tls_ms: float | None = None
+    connect_ms: float | None = None
+    certificate_expires: str | None = None
+    phase: str | None = None
+    status: int | None = None
+    recovery: str | None = None
+    request_id: str = ""
+    error: str = ""
+
+
+@click.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+@click.argument("routes", nargs=-1, metavar="[ROUTE]…")
+def probe(config: Path | None, as_json: bool, routes: tuple[str, ...]) -> None:
+    """Open and close one tunnel per route; say how long each step took, or what refused it and what to do.
+
+    Exits 69 if a route cannot be served.
+    """
+    settings = load_config(config)
+    findings = _probe_all(settings, _chosen(settings, routes))
+    if as_json:
+        click.echo(json.dumps({"routes": [asdict(finding) for finding in findings]}))
+    else:
+        _print(findings)
+    if not all(finding.ok for finding in findings):
+        sys.exit(CANNOT_SERVE)
+
+
+def _chosen(settings: Settings, names: tuple[str, ...]) -> list[Route]:
+    known = {route.name: route for route in settings.routes}
+    for name in names:
+        if name not in known:
+            raise click.UsageError(f"no route is named {name}; {settings.path} has {', '.join(known) or 'none'}")
+    return [known[name] for name in names] or [route for route in settings.routes if route.enabled]
+
+
+def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
+    from gevent.pool import Pool  # noqa: PLC0415 - the other commands need no event loop
+
+    from pomagent.gateways import Gateways  # noqa: PLC0415
+    from pomagent.log import LogLevel, LogWriter, make_logger  # noqa: PLC0415
+
+    writer = LogWriter(sys.stderr.fileno())
+    log = make_logger(writer, format="console", level=LogLevel("critical"))  # the findings say it all
+    gateways = Gateways(lambda credential: read_token(credential, os.environ), log)
+    try:
+        gateways.adopt(settings, gateways.prepare(settings))
+
+        def look(route: Route) -> Finding:
+            connector = gateways.connector(route, log)
+            named = Finding(route.name, str(route.destination), str(route.gateway.address), ok=False)
+            try:
+                tunnel = connector.open(connector.secure())
+            except TunnelError as error:
+                return replace(
+                    named, phase=error.phase, status=error.status, recovery=error.recovery.value,
+                    request_id=error.request_id, error=str(error),
+                )  # fmt: skip
+            try:
+                return replace(
+                    named, ok=True, **asdict(tunnel.timings), request_id=tunnel.request_id,
+                    certificate_expires=tunnel.certificate_expires,
+                )  # fmt: skip
+            finally:
+                tunnel.finish()
+
+        return list(Pool(AT_A_TIME).imap(look, routes))
+    finally:
+        gateways.close()
+        writer.close()
+
+
+def _print(findings: list[Finding]) -> None:
+    width = max([len(finding.route) for finding in findings], default=0)
+    for finding in findings:
+        name = f"{finding.route:<{width}}"
+        if not finding.ok:
+            request = f" (request {finding.request_id})" if finding.request_id else ""
+            click.echo(f"{name}  failed  {finding.error}{request}")
+            continue
+        times = (
+            ("dns", finding.dns_ms),
+            ("tcp", finding.tcp_ms),
+            ("tls", finding.tls_ms),
+            ("connect", finding.connect_ms),
+        )
+        steps = "  ".join(f"{phase} {'-' if ms is None else format(ms, '.1f')} ms" for phase, ms in times)
+        expires = f"  certificate until {finding.certificate_expires}" if finding.certificate_expires else ""
+        click.echo(f"{name}  ok      {steps}{expires}")

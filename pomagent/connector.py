@@ -1,0 +1,180 @@
+"""Opens the tunnels of one route: dial, TLS, CONNECT, and one more try where a fresh token or connection may help."""
+
+from __future__ import annotations
+
+import time
+
+from pydantic import SecretStr
+
+from pomagent import credentials, events
+from pomagent.credentials import Token
+from pomagent.deadline import Deadline
+from pomagent.dial import ALERTS_FOR_A_CERTIFICATE, Dialer, certificate_wanted
+from pomagent.errors import (
+    CredentialRejected,
+    GatewayMisbehaved,
+    GatewayTimedOut,
+    GatewayUnreachable,
+    GatewayUntrusted,
+    StreamLost,
+    TunnelError,
+)
+from pomagent.log import Logger
+from pomagent.protocol.answers import refusal
+from pomagent.protocol.connect import Answer, Exchange, MalformedAnswer
+from pomagent.protocol.lifecycle import Reason
+from pomagent.settings import Route
+from pomagent.tunnel import Tunnel
+
+READ_BYTES = 16 * 1024
+
+
+class Connector:
+    """How the tunnels of one route come to be."""
+
+    def __init__(self, route: Route, dialer: Dialer, token: Token | None, log: Logger) -> None:
+        self._route = route
+        self._dialer = dialer
+        self._token = token
+        self._log = log
+        self._named = {"gateway": str(route.gateway.address), "destination": str(route.destination)}
+
+    def secure(self) -> Tunnel:
+        """A connection to the gateway, ready for its CONNECT. Blocks. Raises TunnelError."""
+        tunnel = Tunnel()
+        try:
+            secured = self._dialer.dial(str(self._route.destination), tunnel.securing)
+        except TunnelError as error:
+            self._failed(tunnel, error)
+            raise
+        except BaseException:
+            tunnel.close(Reason.ABORTED)
+            raise
+        tunnel.secured(secured.stream, secured.timings)
+        return tunnel
+
+    def open(self, tunnel: Tunnel) -> Tunnel:
+        """Send the CONNECT over a secured tunnel and return the accepted one, which may be another. Blocks.
+
+        Once: a connection that died while it was waiting is replaced, and a refused token is read again.
+        Raises TunnelError.
+        """
+        sent = self._token.value if self._token else None
+        try:
+            return self._connect(tunnel, sent)
+        except CredentialRejected:
+            if self._token is None or not self._token.reread(sent):
+                raise
+        except GatewayUnreachable:
+            if not tunnel.was_warm:
+                raise
+        return self._connect(self.secure(), self._token.value if self._token else None)
+
+    def _connect(self, tunnel: Tunnel, token: SecretStr | None) -> Tunnel:
+        try:
+            tunnel.opening()
+            began = time.monotonic()
+            answer = self._exchange(tunnel, token)
+            tunnel.timings.connect_ms = (time.monotonic() - began) * 1000
+            self._check(answer, token)
+        except TunnelError as error:
+            self._failed(tunnel, error)
+            raise
+        except BaseException:
+            tunnel.close(Reason.ABORTED)
+            raise
+        tunnel.accepted(answer.request_id, answer.early)
+        self._opened(tunnel)
+        return tunnel
+
+    def _check(self, answer: Answer, token: SecretStr | None) -> None:
+        if not answer.is_tunnel:
+            credential = self._token.credential.name if self._token and token else None
+            raise refusal(answer, credential=credential, **self._named)
+
+    def _exchange(self, tunnel: Tunnel, token: SecretStr | None) -> Answer:
+        exchange = Exchange(str(self._route.destination), self._headers(token))
+        deadline = Deadline(self._route.gateway.response_timeout_s)
+        try:
+            self._send(tunnel, exchange.request, deadline)
+            return self._receive(tunnel, exchange, deadline)
+        except StreamLost as error:
+            if any(alert in error.alert for alert in ALERTS_FOR_A_CERTIFICATE):
+                raise certificate_wanted(str(error), phase="connect", **self._named) from error
+            raise self._unreachable(f"connection lost before the answer ({error})") from error
+        except MalformedAnswer as error:
+            raise GatewayMisbehaved(
+                f"not an HTTP answer ({error}); does the gateway's URL lead to Pomerium?",
+                phase="connect",
+                **self._named,
+            ) from error
+
+    def _send(self, tunnel: Tunnel, request: bytes, deadline: Deadline) -> None:
+        view = memoryview(request)
+        try:
+            while view := view[tunnel.stream.send(view) :]:
+                if not tunnel.stream.wait_writable(deadline.remaining_s):
+                    raise self._timed_out(deadline)
+        except StreamLost:
+            # The gateway's last words, such as "client certificate required", may be waiting (wire contract §3.2).
+            tunnel.stream.recv_into(memoryview(bytearray(READ_BYTES)))
+            raise
+
+    def _receive(self, tunnel: Tunnel, exchange: Exchange, deadline: Deadline) -> Answer:
+        buffer = memoryview(bytearray(READ_BYTES))
+        answer: Answer | None = None
+        while answer is None:
+            count = tunnel.stream.recv_into(buffer)
+            if count:
+                answer = exchange.receive(bytes(buffer[:count]))
+            elif count == 0:
+                answer = exchange.answer_so_far
+                if answer is None:
+                    raise self._unreachable("closed by the gateway before it answered")
+            elif not tunnel.stream.wait_readable(deadline.remaining_s):
+                answer = exchange.answer_so_far
+                if answer is None:
+                    raise self._timed_out(deadline)
+        return answer
+
+    def _headers(self, token: SecretStr | None) -> dict[str, str]:
+        if self._token is None or token is None:
+            return {}
+        return credentials.header(self._route.gateway.credential_header, self._token.credential.scheme, token)
+
+    def _unreachable(self, what: str) -> GatewayUnreachable:
+        return GatewayUnreachable(f"{what}; is the gateway restarting?", phase="connect", **self._named)
+
+    def _timed_out(self, deadline: Deadline) -> GatewayTimedOut:
+        return GatewayTimedOut(
+            f"no answer to the CONNECT within {deadline.budget_s:g} s; look at the gateway's load and connection limit",
+            phase="connect", **self._named,
+        )  # fmt: skip
+
+    def _opened(self, tunnel: Tunnel) -> None:
+        times = tunnel.timings
+        self._log.debug(
+            events.TUNNEL_OPENED, **self._named, request_id=tunnel.request_id,
+            tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),
+        )  # fmt: skip
+
+    def _failed(self, tunnel: Tunnel, error: TunnelError) -> None:
+        tunnel.close(_reason(error))
+        self._log.warning(
+            events.TUNNEL_FAILED, **self._named, phase=error.phase, error=str(error), recovery=error.recovery.value,
+            status=error.status, request_id=error.request_id,
+        )  # fmt: skip
+
+
+def _reason(error: TunnelError) -> Reason:
+    if isinstance(error, GatewayTimedOut):
+        return Reason.TIMED_OUT
+    if isinstance(error, GatewayUntrusted):
+        return Reason.UNTRUSTED
+    if isinstance(error, GatewayUnreachable):
+        return Reason.UNREACHABLE
+    return Reason.REFUSED
+
+
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 1)

@@ -1,0 +1,141 @@
+"""A route while it runs: its pool, its sessions, and what becomes of them when the route changes or goes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import gevent
+from gevent.pool import Group
+
+from pomagent.client import LocalClient
+from pomagent.deadline import Deadline
+from pomagent.errors import CredentialRejected, PoolClosed, RouteForbidden
+from pomagent.log import Logger
+from pomagent.places import Places
+from pomagent.pool import Pool
+from pomagent.protocol.lifecycle import Reason
+from pomagent.relay import End
+from pomagent.session import Client, Session, Surroundings
+from pomagent.settings import Route
+from pomagent.sockdiag import SockDiag
+from pomagent.tunnel import Tunnel
+
+CHECK_EVERY_S = 1.0
+"""How often the sessions' limits are looked at: finer than any of them needs."""
+
+ABORT_TIMEOUT_S = 3.0
+"""For sessions that were told to end to say good-bye to both sides."""
+
+MakePool = Callable[[Route, Logger], Pool]
+
+
+class Forwarder:
+    """Serves the clients of one route; the listener that brings them is somebody else's."""
+
+    def __init__(
+        self, route: Route, make_pool: MakePool, surroundings: Surroundings, diag: SockDiag | None, log: Logger,
+        numbers: Iterator[int], generation: int,
+    ) -> None:  # fmt: skip
+        self.route = route
+        self._make_pool = make_pool
+        self._surroundings = surroundings
+        self._diag = diag
+        self._log = log.bind(route=route.name)
+        self._numbers = numbers
+        self._generation = generation
+        self._places = Places(route.max_sessions)
+        self._sessions: dict[gevent.Greenlet, Session] = {}
+        self._group = Group()
+        self._checker = Group()
+        self.pool = make_pool(route, self._log)
+
+    def __repr__(self) -> str:
+        return f"<Forwarder {self.route.name}: {len(self._sessions)} sessions, {self.pool!r}>"
+
+    @property
+    def sessions(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def state(self) -> str:
+        """The route's state in the words of the status: untried, up, down, unauthenticated or denied."""
+        error = self.pool.last_error
+        if isinstance(error, CredentialRejected):
+            return "unauthenticated"
+        if isinstance(error, RouteForbidden):
+            return "denied"
+        if error is not None:
+            return "down"
+        return "up" if self.pool.has_succeeded else "untried"
+
+    def start(self) -> None:
+        """Begin to keep tunnels warm."""
+        self.pool.start()
+        self._checker.spawn(self._check_sessions).name = f"route {self.route.name}: limits"
+
+    def accept(self, sock: socket.socket, peer: str) -> None:
+        """Take over a connection that was accepted for this route. Does not block."""
+        self.serve(LocalClient(sock, self._diag), peer)
+
+    def serve(self, client: Client, peer: str) -> gevent.Greenlet:
+        """Serve a client in a greenlet of its own, which is returned. Does not block."""
+        number = next(self._numbers)
+        session = Session(
+            client, peer, self.route, self.lease, self._places, self._surroundings,
+            self._log.bind(session=number), self._generation,
+        )  # fmt: skip
+        greenlet = gevent.Greenlet(session.run)
+        greenlet.name = f"session {number}"
+        greenlet.rawlink(self._forget)
+        self._sessions[greenlet] = session
+        self._group.start(greenlet)
+        return greenlet
+
+    def lease(self, deadline: Deadline) -> Tunnel:
+        """A tunnel of the pool that is in charge, even if that changes meanwhile. Blocks. See ``Pool.lease``."""
+        while True:
+            pool = self.pool
+            try:
+                return pool.lease(deadline)
+            except PoolClosed:
+                if pool is self.pool:
+                    raise
+
+    def follow(self, route: Route, generation: int) -> None:
+        """Go on under changed settings: sessions live on under the old ones, warm tunnels do not."""
+        self.route, self._generation = route, generation
+        self._places.resize(route.max_sessions)
+        old, self.pool = self.pool, self._make_pool(route, self._log)
+        self.pool.start()
+        old.close(Reason.STALE)
+
+    def drain(self) -> None:
+        """Close what is warm and keep nothing warm any more; clients that wait still get their tunnels."""
+        self.pool.drain(Reason.DRAINED)
+
+    def finish(self, timeout_s: float, end: End) -> int:
+        """Let the sessions finish, end those left after ``timeout_s``, and return how many those were. Blocks."""
+        self._group.join(timeout=timeout_s)
+        left = self.sessions
+        self.stop_sessions(end)
+        self._group.join(timeout=ABORT_TIMEOUT_S)
+        self._group.kill(timeout=ABORT_TIMEOUT_S)
+        self.pool.close(Reason.DRAINED)
+        self._checker.kill()
+        return left
+
+    def stop_sessions(self, end: End) -> None:
+        """End all sessions now, each with its own line in the log. Does not block."""
+        for session in list(self._sessions.values()):
+            session.stop(end)
+
+    def _forget(self, greenlet: gevent.Greenlet) -> None:
+        self._sessions.pop(greenlet, None)
+
+    def _check_sessions(self) -> None:
+        while True:
+            gevent.sleep(CHECK_EVERY_S)
+            now = self._surroundings.clock()
+            for session in list(self._sessions.values()):
+                session.check(now)

@@ -1,0 +1,73 @@
+"""Everything that leads to gateways, shared by the routes that use it: trust, dialers, tokens, names."""
+
+from __future__ import annotations
+
+import ssl
+
+from gevent.threadpool import ThreadPool
+
+from pomagent.connector import Connector
+from pomagent.credentials import ReadToken, Token
+from pomagent.dial import Dialer
+from pomagent.errors import ConfigError, Problem
+from pomagent.log import Logger
+from pomagent.resolver import Resolver
+from pomagent.settings import Credential, Gateway, Route, Settings, Trust
+from pomagent.tls import make_context
+
+Contexts = dict[Trust, ssl.SSLContext]
+
+
+class Gateways:
+    """One dialer per gateway and one token per credential, however many routes share them."""
+
+    def __init__(self, read_token: ReadToken, log: Logger) -> None:
+        self._read_token = read_token
+        self._log = log
+        self._resolver = Resolver()
+        self._threads = ThreadPool(1)
+        self._contexts: Contexts = {}
+        self._dialers: dict[Gateway, Dialer] = {}
+        self._tokens: dict[Credential, Token] = {}
+
+    def prepare(self, settings: Settings) -> Contexts:
+        """Build, off the hub, what ``settings`` need and nobody has yet; nothing changes before ``adopt``.
+
+        Blocks. Raises ConfigError.
+        """
+        wanted = {route.gateway.trust: route.gateway.name for route in settings.routes if route.gateway.tls}
+        missing = {trust: name for trust, name in wanted.items() if trust not in self._contexts}
+        made: Contexts = self._threads.apply(_make_contexts, (missing, settings)) if missing else {}
+        return {trust: made.get(trust) or self._contexts[trust] for trust in wanted}
+
+    def adopt(self, settings: Settings, contexts: Contexts) -> None:
+        """Go over to what was prepared, and forget what no route uses any more. Does not block."""
+        self._contexts = contexts
+        gateways = {route.gateway for route in settings.routes}
+        credentials = {route.credential for route in settings.routes}
+        self._dialers = {gateway: dialer for gateway, dialer in self._dialers.items() if gateway in gateways}
+        self._tokens = {credential: token for credential, token in self._tokens.items() if credential in credentials}
+
+    def connector(self, route: Route, log: Logger) -> Connector:
+        """How the tunnels of a route of the adopted settings are opened."""
+        gateway, credential = route.gateway, route.credential
+        if gateway not in self._dialers:
+            self._dialers[gateway] = Dialer(gateway, self._contexts.get(gateway.trust), self._resolver)
+        if credential is not None and credential not in self._tokens:
+            self._tokens[credential] = Token(credential, self._read_token, self._log)
+        return Connector(route, self._dialers[gateway], self._tokens[credential] if credential else None, log)
+
+    def close(self) -> None:
+        self._resolver.close()
+
+
+def _make_contexts(missing: dict[Trust, str], settings: Settings) -> Contexts:
+    contexts, problems = {}, []
+    for trust, name in missing.items():
+        try:
+            contexts[trust] = make_context(trust)
+        except (OSError, ssl.SSLError) as error:
+            problems.append(Problem(settings.path, 0, f"gateways.{name}", f"its certificates cannot be used: {error}"))
+    if problems:
+        raise ConfigError(problems)
+    return contexts

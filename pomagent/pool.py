@@ -1,0 +1,260 @@
+"""Keeps the tunnels of one route warm: lease, refill, retire."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import gevent
+from gevent import Timeout
+from gevent.event import AsyncResult, Event
+from gevent.pool import Group
+
+from pomagent import events
+from pomagent.backoff import Backoff, Dice
+from pomagent.deadline import Clock, Deadline
+from pomagent.errors import PoolClosed, PoolExhausted, TunnelError
+from pomagent.log import Logger
+from pomagent.protocol.lifecycle import Reason, State
+from pomagent.settings import Route, Warm
+from pomagent.stock import Stock, StockPolicy
+from pomagent.tunnel import Tunnel
+
+REFILL_DELAY_S = 0.02
+"""After a take, so that the refill's handshake does not compete with the client's first byte (2.1 → 1.4 ms)."""
+KEEPER_RESTART_S = 1.0
+"""A keeper that crashed has its bug again at once; not in a tight loop."""
+
+
+class Opener(Protocol):
+    """What a pool needs to know about tunnels: ``connector.Connector``, or a stand-in."""
+
+    def secure(self) -> Tunnel: ...
+    def open(self, tunnel: Tunnel) -> Tunnel: ...
+
+
+class Pool:
+    """The warm tunnels of one route under one set of settings; a change of those makes a new pool."""
+
+    def __init__(
+        self, route: Route, opener: Opener, log: Logger,
+        *, clock: Clock = time.monotonic, dice: Dice = random.uniform,
+    ) -> None:  # fmt: skip
+        self._route = route
+        self._level: Warm = route.warm
+        self._opener = opener
+        self._log = log
+        self._clock = clock
+        self._stock: Stock[Tunnel, AsyncResult] = Stock(_policy(route), dice)
+        self._backoff = Backoff(dice)
+        self._wake = Event()
+        self._group = Group()
+        self._keeper = Group()
+        self._refill_from = 0.0
+        self._is_closed = False
+        self.last_error: TunnelError | None = None
+        """Of the last dial, None after one that succeeded."""
+
+    def __repr__(self) -> str:
+        stock = self._stock
+        return f"<Pool {self._route.name}: {len(stock)}/{stock.target(self._clock())} warm, {stock.waiting} waiting>"
+
+    @property
+    def warm(self) -> int:
+        return len(self._stock)
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether a dial has ever succeeded."""
+        return self._stock.dial_s > 0
+
+    def start(self) -> None:
+        """Begin to keep tunnels warm."""
+        self._keeper.spawn(self._keep_going).name = f"pool {self._route.name}: keeper"
+
+    def lease(self, deadline: Deadline) -> Tunnel:
+        """A tunnel that is ready, warm if there is one. Blocks.
+
+        Raises PoolClosed, PoolExhausted when the budget is over or too many wait, and the TunnelError of the dial
+        that was to serve this client.
+        """
+        if self._is_closed:
+            raise PoolClosed(f"route {self._route.name} is closing")
+        self._stock.note_take(self._clock())
+        self._refill_from = self._clock() + REFILL_DELAY_S
+        self._wake.set()
+        tunnel = (self._take() if self._level == "tunnel" else None) or self._wait_for_one(deadline)
+        tunnel.lease()
+        return tunnel
+
+    def drain(self, reason: Reason) -> None:
+        """Lease to nobody new and keep nothing warm; clients that wait already are still served."""
+        self._is_closed = True
+        self._keeper.kill(block=False)
+        for tunnel in self._stock.empty():
+            self._discard(tunnel, reason)
+
+    def close(self, reason: Reason) -> None:
+        """Drain, and refuse whoever still waits; leased tunnels are the sessions' own."""
+        self.drain(reason)
+        self._group.kill(block=False)
+        while waiter := self._stock.next_waiter():
+            waiter.set_exception(PoolClosed(f"route {self._route.name} is closing"))
+
+    def retry_now(self) -> None:
+        """Forget the wait after failures."""
+        self._backoff.reset()
+        self._wake.set()
+
+    def _take(self) -> Tunnel | None:
+        """The oldest warm tunnel that is still alive at this moment."""
+        while (tunnel := self._stock.take()) is not None:
+            tunnel.look()
+            if tunnel.state is not State.CLOSED:
+                return tunnel
+        return None
+
+    def _wait_for_one(self, deadline: Deadline) -> Tunnel:
+        if not self._stock.may_wait:
+            raise PoolExhausted(f"{self._stock.waiting} clients wait for a tunnel of route {self._route.name} already")
+        waiter = AsyncResult()
+        self._stock.wait(waiter)
+        self._dial_for_clients()
+        try:
+            with Timeout(deadline.remaining_s, False):
+                waiter.wait()
+        except BaseException:  # this client was killed while it waited
+            self._stock.leave(waiter)
+            if waiter.successful():
+                self._supply(waiter.get_nowait())
+            raise
+        if waiter.ready():
+            tunnel: Tunnel = waiter.get_nowait()
+            return tunnel
+        self._stock.leave(waiter)
+        self._log.warning(events.POOL_STARVED, warm=self.warm, waiting=self._stock.waiting)
+        raise PoolExhausted(
+            f"no tunnel of route {self._route.name} was ready within {deadline.budget_s:g} s"
+            + (f"; last failure: {self.last_error}" if self.last_error else "")
+        )
+
+    # --- the keeper -----------------------------------------------------------------------------------------------
+
+    def _keep_going(self) -> None:
+        while True:
+            try:
+                self._keep()
+            except Exception:  # noqa: BLE001 - the crash boundary of this greenlet: a bug costs a second, not the route
+                gevent.get_hub().handle_error(gevent.getcurrent(), *sys.exc_info())
+                gevent.sleep(KEEPER_RESTART_S)
+
+    def _keep(self) -> None:
+        while True:
+            self._wake.clear()
+            now = self._clock()
+            for tunnel in self._stock.expired(now):
+                self._discard(tunnel, Reason.EXPIRED)
+            wanted = 0 if self._level == "off" else self._stock.dials_wanted_by_stock(now)
+            begin = max(self._refill_from, self._backoff.retry_at)
+            if wanted and now >= begin:
+                self._dial_for_stock(wanted)
+                wanted = 0
+            self._wake.wait(self._pause(now, begin if wanted else None))
+
+    def _pause(self, now: float, begin: float | None) -> float | None:
+        moments = [at for at in (self._stock.next_expiry(), begin) if at is not None]
+        return max(0.001, min(moments) - now) if moments else None
+
+    # --- dials ----------------------------------------------------------------------------------------------------
+
+    def _dial_for_clients(self) -> None:
+        for _ in range(self._stock.dials_wanted_by_clients()):
+            self._stock.dials_by_clients += 1
+            self._spawn("dial for a client", self._serve_client)
+
+    def _dial_for_stock(self, count: int) -> None:
+        for _ in range(count):
+            self._stock.dials_by_stock += 1
+            self._spawn("refill", self._fill_up)
+
+    def _serve_client(self) -> None:
+        """Dial for whoever waits; its failure is the outcome of the client that has waited longest."""
+        try:
+            tunnel = self._dial(self._open_for_client)
+        except TunnelError as error:
+            waiter = self._stock.next_waiter()
+            if waiter is not None:
+                waiter.set_exception(error)
+        else:
+            self._supply(tunnel)
+        finally:
+            self._stock.dials_by_clients -= 1
+            self._dial_for_clients()
+            self._wake.set()
+
+    def _fill_up(self) -> None:
+        """Dial for the stock; its failure only delays the next try."""
+        try:
+            tunnel = self._dial(self._open_for_stock)
+        except TunnelError:
+            pass  # the connector has logged it, and the back-off knows
+        else:
+            self._supply(tunnel)
+        finally:
+            self._stock.dials_by_stock -= 1
+            self._wake.set()
+
+    def _open_for_client(self) -> Tunnel:
+        secured = self._take() if self._level == "tls" else None
+        return self._opener.open(secured or self._opener.secure())
+
+    def _open_for_stock(self) -> Tunnel:
+        tunnel = self._opener.secure()
+        return self._opener.open(tunnel) if self._level == "tunnel" else tunnel
+
+    def _dial(self, dial: Callable[[], Tunnel]) -> Tunnel:
+        began = self._clock()
+        try:
+            tunnel = dial()
+        except TunnelError as error:
+            self.last_error = error
+            self._backoff.failed(error.recovery, self._clock(), getattr(error, "retry_after_s", 0.0))
+            raise
+        self.last_error = None
+        self._stock.dial_took(self._clock() - began)
+        return tunnel
+
+    def _supply(self, tunnel: Tunnel) -> None:
+        """Give a tunnel to the client that has waited longest, else to the stock."""
+        waiter = self._stock.next_waiter() if tunnel.is_ready else None
+        if waiter is not None:
+            waiter.set(tunnel)
+        elif self._is_closed or (tunnel.is_ready and self._level != "tunnel"):
+            self._discard(tunnel, Reason.ABORTED)  # its client has left; idle it could hurt the destination
+        else:
+            self._stock.put(tunnel, self._clock())
+            tunnel.keep_warm(self._ended)
+            self._log.debug(events.POOL_FILLED, warm=self.warm, target=self._stock.target(self._clock()))
+
+    def _ended(self, tunnel: Tunnel) -> None:
+        """Called in the hub when a warm tunnel ended by itself."""
+        self._stock.remove(tunnel)
+        self._discard(tunnel, Reason.PEER_CLOSED)
+        self._backoff.ended_early(tunnel.age_ms / 1000, self._clock())
+        self._wake.set()
+
+    def _discard(self, tunnel: Tunnel, reason: Reason) -> None:
+        tunnel.close(reason)
+        self._log.debug(events.TUNNEL_CLOSED, reason=reason.value, age_ms=tunnel.age_ms, request_id=tunnel.request_id)
+
+    def _spawn(self, name: str, run: Callable[[], None]) -> None:
+        self._group.spawn(run).name = f"pool {self._route.name}: {name}"
+
+
+def _policy(route: Route) -> StockPolicy:
+    if route.warm == "off":
+        return StockPolicy(0, 0, route.pool_max_age_s)
+    return StockPolicy(route.pool_min, route.pool_max, route.pool_max_age_s)

@@ -1,0 +1,140 @@
+"""The agent as a process: start in the right order, follow the files, obey signals, tell systemd, stop in order."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Group
+from gevent.threadpool import ThreadPool
+from pydantic import SecretStr
+
+from pomagent import __version__, events
+from pomagent.agent import Agent
+from pomagent.config import load
+from pomagent.config.secrets import read_token
+from pomagent.errors import ConfigError
+from pomagent.log import Logger, LogLevel
+from pomagent.reload import Reloader
+from pomagent.settings import Credential, Settings
+from pomagent.systemd import Notifier
+from pomagent.watch import Watch
+
+STATUS_EVERY_S = 5.0
+NOTHING_BOUND = 77
+"""Exit code: no route could be bound."""
+INVALID = 78
+"""Exit code: invalid configuration."""
+
+
+class Service:
+    """One run of ``pomagent run``."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str], log: Logger, level: LogLevel) -> None:
+        self._path = path
+        self._environ = environ
+        self._log = log
+        self._notifier = Notifier(environ)
+        self._readers = ThreadPool(2)  # of tokens, after a refusal
+        self._agent = Agent(log, level, self._read_token)
+        self._reloader = Reloader(lambda: load(self._path, environ), self._agent.apply, self._follow, log)
+        self._watch = Watch(self._reloader.notice, log)
+        self._group = Group()
+        self._stop = Event()
+        self._stop_now = Event()
+        self._signal = ""
+        self._began = time.monotonic()
+
+    def run(self) -> int:
+        """Serve until a signal and return the exit code. Blocks."""
+        _raise_descriptor_limit()
+        self._obey_signals()
+        self._watch.watch(frozenset({self._path}))  # before reading: an edit in between is not lost
+        try:
+            self._reloader.start()
+        except ConfigError as error:
+            self._log.error(events.CONFIG_REJECTED, path=self._path, problems=[str(p) for p in error.problems])
+            return INVALID
+        if self._agent.quarantined and not self._agent.bound:
+            self._log.error(events.AGENT_STOPPED, error="no route could be bound", signal="")
+            return NOTHING_BOUND
+        self._log.info(
+            events.AGENT_STARTED, version=__version__, routes=self._agent.bound,
+            quarantined=len(self._agent.quarantined), pid=os.getpid(),
+        )  # fmt: skip
+        self._notifier.ready(self._agent.status())
+        self._group.spawn(self._reloader.run).name = "reload"
+        self._group.spawn(self._tell_status).name = "status"
+        if self._notifier.watchdog_interval_s:
+            self._group.spawn(self._feed_watchdog, self._notifier.watchdog_interval_s).name = "watchdog"
+        self._stop.wait()
+        return self._drain()
+
+    def _follow(self, settings: Settings) -> None:
+        self._watch.watch(settings.watched | {self._path})
+
+    def _read_token(self, credential: Credential) -> SecretStr:
+        token: SecretStr = self._readers.apply(read_token, (credential, self._environ))
+        return token
+
+    def _obey_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            gevent.signal_handler(number, self._on_stop, signal.Signals(number).name)
+        gevent.signal_handler(signal.SIGHUP, self._reloader.request)
+        gevent.signal_handler(signal.SIGUSR1, self._agent.retry)
+
+    def _on_stop(self, name: str) -> None:
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._signal = name
+        self._stop.set()
+
+    def _drain(self) -> int:
+        settings = self._reloader.current
+        assert settings is not None
+        self._group.kill()  # no reload any more, whatever is edited or signalled
+        self._notifier.stopping("draining")
+        left = self._agent.sessions
+        self._log.info(events.AGENT_DRAINING, signal=self._signal, sessions_left=left)
+        hurry = self._group.spawn(self._abort_when_told)
+        self._stop_now.wait(settings.drain.accept_for_s)
+        self._agent.stop_accepting()
+        self._notifier.extend(round((settings.drain.timeout_s + 10) * 1_000_000))
+        aborted = self._agent.finish(0 if self._stop_now.is_set() else settings.drain.timeout_s)
+        hurry.kill()
+        self._watch.close()
+        self._log.info(
+            events.AGENT_STOPPED, signal=self._signal, sessions_left=aborted,
+            uptime_ms=round((time.monotonic() - self._began) * 1000),
+        )  # fmt: skip
+        return 0
+
+    def _abort_when_told(self) -> None:
+        self._stop_now.wait()
+        self._agent.abort()
+
+    def _tell_status(self) -> None:
+        told = ""
+        while True:
+            status = self._agent.status()
+            if status != told:
+                self._notifier.status(status)
+                told = status
+            gevent.sleep(STATUS_EVERY_S)
+
+    def _feed_watchdog(self, interval_s: float) -> None:
+        while True:
+            self._notifier.watchdog()
+            gevent.sleep(interval_s)
+
+
+def _raise_descriptor_limit() -> None:
+    """A session needs two descriptors, and the usual soft limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

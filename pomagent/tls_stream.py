@@ -1,0 +1,162 @@
+"""TLS over a socket, through memory: few system calls per record, and no half-close that garbles what follows."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from contextlib import suppress
+
+from pomagent.errors import StreamLost
+from pomagent.stream import SCRATCH_BYTES, Buffer, SocketStream
+
+
+class TlsStream:
+    """TLS over a ``SocketStream``, through memory: never a half-close of the socket that would garble what follows."""
+
+    __slots__ = ("_incoming", "_outgoing", "_scratch", "_ssl", "_unsent", "transport")
+
+    def __init__(self, transport: SocketStream, context: ssl.SSLContext, server_name: str, scratch: memoryview) -> None:
+        self.transport = transport
+        self._scratch = scratch
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self._unsent: memoryview | None = None
+
+    @property
+    def sock(self) -> socket.socket:
+        return self.transport.sock
+
+    def peer_certificate(self) -> dict[str, object]:
+        """The gateway's certificate in Python's words; empty where it was not verified."""
+        return dict(self._ssl.getpeercert() or {})
+
+    def handshake_step(self) -> bool:
+        """Go on with the handshake as far as possible; True once it is done. Raises StreamLost, ssl.SSLError."""
+        while True:
+            try:
+                self._ssl.do_handshake()
+            except ssl.SSLWantReadError:
+                self._push()
+                if self._feed() is None:
+                    return False
+            except ssl.SSLError:
+                self._say_last_words()
+                raise
+            else:
+                self._push()
+                return True
+
+    def recv_into(self, buffer: memoryview) -> int | None:
+        total, room = 0, len(buffer)
+        try:
+            while total < room:
+                count = self._read_record(buffer[total:])
+                if count is None:
+                    break
+                if not count:
+                    return total  # once more, as the end, with the next read
+                total += count
+        except StreamLost:
+            if not total:
+                raise
+            return total  # what came before the loss counts; the loss shows again with the next read
+        if self._outgoing.pending:  # answers of the TLS layer itself, such as a key update
+            self._push()
+        return total or None
+
+    def send(self, data: Buffer) -> int:
+        if not self._push():
+            return 0
+        taken, view = 0, memoryview(data)[:SCRATCH_BYTES]
+        try:
+            while taken < len(view):
+                taken += self._ssl.write(view[taken:])
+        except ssl.SSLError as error:
+            raise lost_tls(error) from error
+        self._push()
+        return taken
+
+    def flush(self) -> None:
+        while not self._push():
+            self.transport.wait_writable()
+
+    def wait_readable(self, timeout_s: float | None = None) -> bool:
+        return self.transport.wait_readable(timeout_s)
+
+    def wait_writable(self, timeout_s: float | None = None) -> bool:
+        return self.transport.wait_writable(timeout_s)
+
+    def watch(self, callback: object) -> None:
+        self.transport.watch(callback)
+
+    def unwatch(self) -> None:
+        self.transport.unwatch()
+
+    def send_eof(self) -> None:
+        """Send close_notify and FIN: over HTTP/1.1 the gateway ends the whole tunnel then (wire contract §6.3)."""
+        self._say_close()
+        self.transport.send_eof()
+
+    def unsent_bytes(self) -> int:
+        return (len(self._unsent) if self._unsent else 0) + self.transport.unsent_bytes()
+
+    def is_lost(self) -> bool:
+        return self.transport.is_lost()
+
+    def close(self) -> None:
+        self.transport.close()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def _read_record(self, room: memoryview) -> int | None:
+        """Decrypt one record, or as much of it as fits: its length, 0 at the end, None if there is nothing now."""
+        while True:
+            try:
+                return self._ssl.read(len(room), room)  # type: ignore[return-value]  # typeshed: bytes, or a length
+            except ssl.SSLWantReadError:
+                if self._feed() is None:
+                    return None
+            except ssl.SSLZeroReturnError:
+                return 0
+            except ssl.SSLError as error:
+                raise lost_tls(error) from error
+
+    def _feed(self) -> int | None:
+        """Move what the socket has to the TLS layer: its length, 0 at its end, None if there is nothing now."""
+        count = self.transport.recv_into(self._scratch)
+        if count:
+            self._incoming.write(self._scratch[:count])
+        elif count == 0:
+            self._incoming.write_eof()
+        return count
+
+    def _push(self) -> bool:
+        """Hand ciphertext to the socket; True if nothing is left."""
+        while True:
+            if self._unsent is None:
+                if not self._outgoing.pending:
+                    return True
+                self._unsent = memoryview(self._outgoing.read())
+            sent = self.transport.send(self._unsent)
+            if sent < len(self._unsent):
+                self._unsent = self._unsent[sent:]
+                return False
+            self._unsent = None
+
+    def _say_close(self) -> None:
+        with suppress(ssl.SSLError):  # it waits for the other side's close_notify, which nobody needs
+            self._ssl.unwrap()
+        self._push()
+
+    def _say_last_words(self) -> None:
+        with suppress(StreamLost):
+            self._push()  # the alert that tells the gateway why we turn away
+
+
+def lost_tls(error: ssl.SSLError) -> StreamLost:
+    if isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING":
+        return StreamLost("closed without close_notify")
+    alert = error.reason or ""
+    return StreamLost(alert.lower().replace("_", " ") or str(error), alert if "ALERT" in alert else "")

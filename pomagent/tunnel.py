@@ -1,0 +1,157 @@
+"""One CONNECT tunnel from dial to close; it serves one session and is never used again."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from pomagent import tcp
+from pomagent.deadline import Clock, Deadline
+from pomagent.dial import Timings
+from pomagent.errors import StreamLost
+from pomagent.protocol.lifecycle import Reason, State, advance
+from pomagent.stream import SocketStream
+from pomagent.tls_stream import TlsStream
+
+MAX_EARLY_BYTES = 16 * 1024
+"""Kept of what the destination says while nobody listens: greetings are short; the rest stays with the kernel."""
+
+
+GOODBYE_TIMEOUT_S = 2.0
+"""For the gateway to end its side after ours, so that our close does not destroy what it has not yet forwarded."""
+
+
+class Tunnel:
+    """A connection to the gateway on its way through the states of ``protocol.lifecycle``."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._stream: SocketStream | TlsStream | None = None
+        self._on_end: Callable[[Tunnel], None] | None = None
+        self._since = clock()
+        self.state = State.DIALING
+        self.timings = Timings()
+        self.request_id = ""
+        self.reason: Reason | None = None
+        """Why it was closed."""
+        self.early = bytearray()
+        """What the destination said before a session leased the tunnel."""
+        self.was_warm = False
+        """Whether it waited in a pool before it was leased."""
+
+    def __repr__(self) -> str:
+        return f"<Tunnel {self.state.value}{' warm' if self.was_warm else ''} {self.request_id}>"
+
+    @property
+    def stream(self) -> SocketStream | TlsStream:
+        assert self._stream is not None, "a tunnel has a stream once it is secured"
+        return self._stream
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state is State.READY
+
+    @property
+    def is_secured(self) -> bool:
+        return self.state is State.SECURED
+
+    @property
+    def certificate_expires(self) -> str | None:
+        """Of the gateway's certificate, as an ISO 8601 time; None where it was not verified."""
+        until = self.stream.peer_certificate().get("notAfter") if isinstance(self.stream, TlsStream) else None
+        if not isinstance(until, str):
+            return None
+        return datetime.fromtimestamp(ssl.cert_time_to_seconds(until), UTC).isoformat().replace("+00:00", "Z")
+
+    @property
+    def age_ms(self) -> int:
+        return round((self._clock() - self._since) * 1000)
+
+    def securing(self) -> None:
+        self.state = advance(self.state, State.SECURING)
+
+    def secured(self, stream: SocketStream | TlsStream, timings: Timings) -> None:
+        self.state = advance(self.state, State.SECURED)
+        self._stream, self.timings = stream, timings
+
+    def opening(self) -> None:
+        self.unwatch()
+        self.state = advance(self.state, State.OPENING)
+
+    def accepted(self, request_id: str, early: bytes) -> None:
+        self.state = advance(self.state, State.READY)
+        self.request_id = request_id
+        self.early += early
+
+    def keep_warm(self, on_end: Callable[[Tunnel], None]) -> None:
+        """Watch the waiting tunnel: keep what the destination says, and call ``on_end`` once if it ends.
+
+        ``on_end`` is called in the hub and must not block.
+        """
+        self.was_warm = True
+        self._on_end = on_end
+        self.stream.watch(self.look)
+        self.look()
+
+    def unwatch(self) -> None:
+        if self._on_end is not None:
+            self._on_end = None
+            self.stream.unwatch()
+
+    def lease(self) -> None:
+        """Hand the tunnel to a session."""
+        self.unwatch()
+        self.state = advance(self.state, State.ACTIVE)
+        tcp.limit_silence(self.stream.sock, on=False)
+
+    def close(self, reason: Reason) -> None:
+        """End the tunnel at once. Does nothing the second time."""
+        if self.state is State.CLOSED:
+            return
+        self.unwatch()
+        self.state = advance(self.state, State.CLOSED)
+        self.reason = reason
+        if self._stream is not None:
+            self._stream.close()
+
+    def finish(self) -> None:
+        """End the tunnel in order: what was sent still reaches the destination. Blocks, at most GOODBYE_TIMEOUT_S."""
+        scrap, deadline = memoryview(bytearray(16 * 1024)), Deadline(GOODBYE_TIMEOUT_S, self._clock)
+        try:
+            self.stream.send_eof()
+            while (count := self.stream.recv_into(scrap)) != 0 and not deadline.is_over:
+                if count is None and not self.stream.wait_readable(deadline.remaining_s):
+                    break
+        except StreamLost:
+            pass  # the gateway has ended it already
+        finally:
+            self.close(Reason.FINISHED)
+
+    def look(self) -> None:
+        """Take notice of what has arrived while nobody has leased the tunnel. Does not block."""
+        if self._on_end is None:
+            return
+        room = MAX_EARLY_BYTES - len(self.early) if self.state is State.READY else 1
+        if room <= 0:
+            return
+        buffer = bytearray(room)
+        try:
+            count = self.stream.recv_into(memoryview(buffer))
+        except StreamLost:
+            count = 0
+        if count is None:
+            return
+        if count == 0 or self.state is State.SECURED:  # before the CONNECT a gateway has nothing to say but good-bye
+            self._ended()
+            return
+        self.early += buffer[:count]
+        if len(self.early) >= MAX_EARLY_BYTES:
+            self.stream.unwatch()
+
+    def _ended(self) -> None:
+        on_end = self._on_end
+        self.unwatch()
+        if on_end is not None:
+            on_end(self)

@@ -1,0 +1,189 @@
+"""Bytes through the real agent and the real gateway."""
+
+import hashlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agent_process import AgentProcess, connect, read_to_end
+from tests.gateway.agent_toml import write_agent_toml
+from tests.gateway.destinations import pseudo_random, sha256_of
+from tests.gateway.facade import Gateway
+from tests.gateway.ports import LOOPBACK, unused_port
+
+MIB = 1024 * 1024
+Start = Callable[..., tuple[AgentProcess, dict[str, int]]]
+
+
+@pytest.fixture
+def start(gateway: Gateway, tmp_path: Path) -> Iterator[Start]:
+    """Start an agent with routes to some of the gateway's destinations; gives it and their ports."""
+    running: list[AgentProcess] = []
+
+    def start_agent(*names: str, **tables: Any) -> tuple[AgentProcess, dict[str, int]]:
+        ports = {name: unused_port() for name in names}
+        path = write_agent_toml(
+            tmp_path, gateway, {name: f"{LOOPBACK}:{port}" for name, port in ports.items()},
+            **{"status": {"listen": ""}, **tables},
+        )  # fmt: skip
+        agent = AgentProcess(path)
+        agent.__enter__()
+        running.append(agent)
+        return agent, ports
+
+    yield start_agent
+    for agent in running:
+        agent.__exit__(None, None, None)
+
+
+def test_an_echo_comes_back_through_the_tunnel(start: Start) -> None:
+    _, ports = start("echo")
+    with connect(ports["echo"]) as client:
+        client.sendall(b"hello\n")
+        assert client.recv(100) == b"hello\n"
+
+
+def test_every_session_is_one_line_that_joins_with_the_gateways_log(start: Start, gateway: Gateway) -> None:
+    agent, ports = start("echo")
+    with connect(ports["echo"]) as client:
+        client.sendall(b"hello\n")
+        assert client.recv(100) == b"hello\n"
+    closed = agent.wait_for("session.closed")
+    assert (closed["side"], closed["reason"], closed["bytes_up"], closed["bytes_down"]) == ("client", "finished", 6, 6)
+    assert closed["route"] == "echo"
+    assert closed["request_id"]
+    assert len(agent.events("session.closed")) == 1
+
+
+@pytest.mark.parametrize("warm", ["tunnel", "tls", "off"])
+def test_64_mib_up_and_down_on_8_connections_at_a_time_arrive_unchanged(start: Start, warm: str) -> None:
+    _, ports = start("upload", "download", defaults={"warm": warm})
+
+    def exchange(seed: int) -> None:
+        with connect(ports["upload"]) as up:
+            up.sendall((8 * MIB).to_bytes(8, "big"))
+            for block in pseudo_random(seed, 8 * MIB):
+                up.sendall(block)
+            assert up.makefile("rb").readline().decode().strip() == sha256_of(seed, 8 * MIB)
+        with connect(ports["download"]) as down:
+            down.sendall(f"{seed} {8 * MIB}\n".encode())
+            assert hashlib.sha256(read_to_end(down)).hexdigest() == sha256_of(seed, 8 * MIB)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(exchange, range(8)))
+
+
+def test_500_applications_that_close_at_once_all_find_a_place(start: Start) -> None:
+    agent, ports = start("echo", defaults={"max_sessions": 64})
+    for number in range(500):
+        with connect(ports["echo"]) as client:
+            client.sendall(b"%d\n" % number)
+            assert client.recv(100) == b"%d\n" % number
+    agent.wait_for("session.closed", count=500)
+    assert not agent.events("session.refused")
+
+
+def test_a_client_that_half_closes_after_its_request_gets_the_whole_answer(start: Start) -> None:
+    agent, ports = start("answer")
+    with connect(ports["answer"]) as client:
+        client.sendall(b"1500 the whole answer\n")
+        client.shutdown(socket.SHUT_WR)
+        assert read_to_end(client) == b"the whole answer\n"
+    assert agent.wait_for("session.closed")["side"] == "gateway"
+
+
+def test_what_a_client_sends_before_it_closes_reaches_the_destination(start: Start, gateway: Gateway) -> None:
+    received = _Sink()
+    address = gateway.add_route("sink.example.test:7100", received.port)
+    _, ports = start(address)
+    body = b"".join(pseudo_random(7, 4 * MIB))
+    with connect(ports[address]) as client:
+        client.sendall(body)
+    assert hashlib.sha256(received.everything()).hexdigest() == sha256_of(7, 4 * MIB)
+    gateway.remove_route(address)
+
+
+def test_a_server_that_speaks_first_is_heard_through_a_warm_tunnel(start: Start) -> None:
+    agent, ports = start("banner", defaults={"warm": "tunnel"})
+    agent.wait_for("pool.filled")
+    with connect(ports["banner"]) as client:
+        assert client.recv(100) == b"SSH-2.0-test\r\n"
+        client.sendall(b"and now me\n")
+        assert client.recv(100) == b"and now me\n"
+    assert agent.wait_for("session.closed")["warm"] is True
+
+
+def test_a_destination_that_closes_is_an_orderly_end_for_the_client(start: Start) -> None:
+    _, ports = start("page")
+    with connect(ports["page"]) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"It works" in read_to_end(client)
+
+
+def test_a_gateway_that_dies_is_a_reset_for_the_client(start: Start, gateway: Gateway) -> None:
+    agent, ports = start("echo")
+    with connect(ports["echo"]) as client:
+        client.sendall(b"hello\n")
+        assert client.recv(100) == b"hello\n"
+        gateway.edge.kill()
+        with pytest.raises(ConnectionResetError):
+            client.recv(100)
+    assert agent.wait_for("session.closed", side="gateway")["reason"] == "lost"
+
+
+def test_a_client_that_gets_no_tunnel_is_reset_and_the_log_says_why(start: Start) -> None:
+    agent, ports = start("down", defaults={"warm": "off"})
+    with connect(ports["down"]) as client, pytest.raises(ConnectionResetError):
+        client.recv(100)
+    refused = agent.wait_for("session.refused")
+    assert "503" in refused["error"]
+    assert refused["recovery"] == "retry"
+
+
+def test_the_first_byte_needs_no_dial_on_a_warm_route(start: Start, gateway: Gateway) -> None:
+    agent, ports = start("echo", defaults={"warm": "tunnel"})
+    filled = agent.wait_for("tunnel.opened")
+    with connect(ports["echo"]) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+    closed = agent.wait_for("session.closed")
+    assert closed["warm"] is True
+    assert closed["request_id"] == filled["request_id"]
+
+
+def test_sessions_beyond_the_limit_are_reset_with_its_name(start: Start) -> None:
+    agent, ports = start("echo", defaults={"max_sessions": 2})
+    first, second = connect(ports["echo"]), connect(ports["echo"])
+    with first, second:
+        for client in (first, second):
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+        with connect(ports["echo"]) as third, pytest.raises(ConnectionResetError):
+            third.recv(1)
+        assert agent.wait_for("session.refused")["reason"] == "limit"
+
+
+class _Sink:
+    """Takes one connection and keeps what it sends."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.port = self._listener.getsockname()[1]
+        self._received: list[bytes] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def everything(self) -> bytes:
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the connection has not ended"
+        return self._received[0]
+
+    def _run(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, self._listener:
+            self._received.append(read_to_end(connection))
