@@ -1,0 +1,55 @@
+"""The README says what is true."""
+
+import re
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from pomagent.cli import cli
+from scripts.docs import with_settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_tables_of_settings_are_those_of_the_model() -> None:
+    assert with_settings(README) == README, "run: python scripts/docs.py"
+
+
+def test_every_command_is_in_the_table_of_commands() -> None:
+    assert {f"pomagent {name}" for name in cli.commands} == set(
+        re.findall(r"^\| `(pomagent \w+)", README, re.MULTILINE)
+    )
+
+
+def test_every_flag_in_the_readme_exists() -> None:
+    for line in re.findall(r"^(?:ssh .*)?(pomagent \w+.*)$", README, re.MULTILINE):
+        command, *rest = line.removeprefix("pomagent ").split()
+        known = CliRunner().invoke(cli, [command, "--help"]).output
+        for flag in [word for word in rest if word.startswith("--")]:
+            assert flag.strip('"') in known, f"{line}: {flag}"
+
+
+def test_every_module_is_on_the_map() -> None:
+    the_map = README.partition("## Map of the code")[2].partition("## Decisions")[0]
+    modules = {path.name for path in (ROOT / "pomagent").glob("*.py")} - {"__init__.py", "__main__.py"}
+    unnamed = {name for name in modules if f"`{name}`" not in the_map}
+    assert unnamed == {"deadline.py", "places.py", "systemd.py", "log_writer.py", "log_boundary.py", "watch_facts.py"}
+
+
+def test_every_event_is_in_the_table_of_events() -> None:
+    text = (ROOT / "pomagent/events.py").read_text()
+    names = set(re.findall(r'Final = "([a-z]+\.[a-z_]+)"', text))
+    used = {name for name in names if _is_logged(name, text)}
+    assert used - set(re.findall(r"`([a-z]+\.[a-z_]+)`", README)) == set()
+
+
+def _is_logged(name: str, text: str) -> bool:
+    constant = re.search(rf'(\w+): Final = "{re.escape(name)}"', text)
+    assert constant
+    return any(f"events.{constant[1]}" in path.read_text() for path in (ROOT / "pomagent").rglob("*.py"))
+
+
+def test_every_exit_code_is_in_the_table_of_exit_codes() -> None:
+    listed = set(map(int, re.findall(r"^\| (\d+) \|", README, re.MULTILINE)))
+    assert listed == {0, 1, 2, 69, 77, 78}
