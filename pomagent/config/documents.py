@@ -29,6 +29,8 @@ class Document:
     text: str
     data: dict[str, Any]
     order: int = 0
+    content: bytes = b""
+    """As it was read."""
 
     @property
     def directory(self) -> Path:
@@ -95,7 +97,7 @@ def _parse(path: Path, content: bytes, order: int) -> Document | Problem:
         line = content.count(b"\n", 0, error.start) + 1
         return Problem(path, line, "", "not valid TOML: not UTF-8")
     try:
-        return Document(path, text, tomllib.loads(text), order)
+        return Document(path, text, tomllib.loads(text), order, content)
     except RecursionError:
         return Problem(path, 0, "", "not valid TOML: nested too deeply")
     except ValueError as error:

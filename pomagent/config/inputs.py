@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 SHA_LENGTH = 12  # of 64 hexadecimal digits: enough to tell versions of a file apart by eye
@@ -11,17 +12,21 @@ SHA_LENGTH = 12  # of 64 hexadecimal digits: enough to tell versions of a file a
 class Inputs:
     """Remembers every file and directory that the settings depend on."""
 
-    def __init__(self) -> None:
+    def __init__(self, stored: Mapping[Path, bytes] | None = None) -> None:
+        """``stored`` is read in place of the files of these absolute paths."""
+        self._stored = stored or {}
         self._watched: set[Path] = set()
         self._digest = hashlib.sha256()
 
     def read(self, path: Path, *, limit: int) -> bytes:
-        """Reads a file and counts it in; blocks. Raises OSError, and ValueError if it is no path or larger than ``limit``."""
+        """Reads a file and counts it in; blocks. Raises OSError, or ValueError: no path, or larger than ``limit``."""
         if "\0" in str(path):
             raise ValueError("is not a path")
         self.watch(path)
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
+        content = self._stored.get(path.absolute())
+        if content is None:
+            with path.open("rb") as file:
+                content = file.read(limit + 1)
         if len(content) > limit:
             raise ValueError(f"is larger than {limit} bytes")
         self.add(path, content)

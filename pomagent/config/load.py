@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pomagent.config.gateways import resolve_credential, resolve_gateway
 from pomagent.config.includes import included_files, is_literal
 from pomagent.config.inputs import Inputs
 from pomagent.config.listen import Listeners
+from pomagent.config.locations import locator
 from pomagent.config.model import AgentTable
 from pomagent.config.pending import warn_of_pending
 from pomagent.config.references import References
@@ -25,9 +26,11 @@ from pomagent.config.resolve import (
 )
 from pomagent.config.tables import TableReader, Tables
 from pomagent.errors import ConfigError, Problem
-from pomagent.settings import Route, Settings
+from pomagent.settings import Settings
 
 CONFIG_VARIABLE = "POMAGENT_CONFIG"
+StoredFiles = Sequence[tuple[Path, bytes]]
+
 LOCAL_PATH = Path("agent.toml")
 SYSTEM_PATH = Path("/etc/pomagent/agent.toml")
 
@@ -39,41 +42,43 @@ def find_config(flag: str | Path | None, environ: Mapping[str, str]) -> Path:
     return LOCAL_PATH if LOCAL_PATH.is_file() else SYSTEM_PATH
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Settings:
-    """Reads and validates the file and everything it names. Blocks. Raises ConfigError with every problem."""
-    return _Load(path, environ).settings()
+def load(path: Path, environ: Mapping[str, str], stored: StoredFiles = ()) -> Settings:
+    """Reads and validates the file and everything it names. Blocks. Raises ConfigError with every problem.
+
+    ``stored`` are TOML files as they once were: they stand in for the main file and for all that it includes.
+    """
+    return _Load(path, environ, stored).settings()
 
 
 class _Load:
     """One load: the documents, and what there is to say about them."""
 
-    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, environ: Mapping[str, str], stored: StoredFiles) -> None:
         self._path = path
         self._environ = environ
-        self._inputs = Inputs()
+        self._stored = [file for file, _ in stored]
+        self._inputs = Inputs(dict(stored))
+        self._patterns: tuple[str, ...] = ()
         self._findings = Findings()
         self._documents: list[Document] = []
         self._is_complete = True
 
     def settings(self) -> Settings:
         self._add_document(self._path)
-        if not self._documents:
-            raise self._error()
+        if error := self._error():
+            raise error
         self._add_included()
         tables = self._tables()
         if not self._documents[0].text.strip() and not tables.agent.table.allow_empty:
             raise ConfigError([Problem(self._path, 0, "", "is empty; a file without routes needs agent.allow_empty")])
         settings = self._resolved(tables)
-        if self._problems:
-            raise self._error()
+        if error := self._error():
+            raise error
         return settings
 
-    @property
-    def _problems(self) -> tuple[Problem, ...]:
-        return self._findings.problems(self._documents)
-
-    def _error(self) -> ConfigError:
-        return ConfigError(self._problems)
+    def _error(self) -> ConfigError | None:
+        problems = self._findings.problems(self._documents)
+        return ConfigError(problems, self._inputs.watched) if problems else None
 
     def _add_document(self, path: Path) -> None:
         document = read_document(path, self._inputs, order=len(self._documents))
@@ -86,6 +91,11 @@ class _Load:
     def _add_included(self) -> None:
         overlay, _ = overrides(self._environ, _token_variables(self._documents))
         agent = TableReader(self._documents, overlay, Findings()).single("agent", AgentTable)
+        self._patterns = tuple(Path(pattern).name for pattern in agent.table.include)
+        if self._stored:
+            for path in self._stored[1:]:
+                self._add_document(path)
+            return
         try:
             files = included_files(self._documents[0], agent.table.include, self._inputs)
         except ValueError:
@@ -117,7 +127,8 @@ class _Load:
         check_pool(tables.defaults, findings)
         status = status_settings(tables.status, listeners, environ, findings)
         agent = agent_settings(tables.agent, findings)
-        routes = self._routes(tables, RouteResolver(references, listeners, findings))
+        resolver = RouteResolver(references, listeners, findings)
+        routes = tuple(route for entry in tables.routes if (route := resolver.resolve(entry)))
         self._check_not_empty(tables)
         warn_of_pending(tables, findings)
         return Settings(
@@ -127,12 +138,12 @@ class _Load:
             drain=drain_settings(tables.drain),
             routes=routes,
             watched=inputs.watched,
+            patterns=self._patterns,
+            files=tuple((document.path.absolute(), document.content) for document in self._documents),
             sha=inputs.sha,
             warnings=findings.warnings(self._documents),
+            locate=locator(tables, self._path),
         )
-
-    def _routes(self, tables: Tables, resolver: RouteResolver) -> tuple[Route, ...]:
-        return tuple(route for entry in tables.routes if (route := resolver.resolve(entry)))
 
     def _check_not_empty(self, tables: Tables) -> None:
         """A file that somebody is still writing must not stop all routes."""

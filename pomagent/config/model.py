@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from pydantic.json_schema import SkipJsonSchema
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pomagent.config.keys import DAY_S, HOUR_S, LIVE, NEW_SESSIONS, REBIND, RESTART, key, off, on, seconds, timeout
@@ -25,7 +24,6 @@ MAX_SESSIONS = 1_000_000  # more than a host has local ports, descriptors or mem
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Text = Annotated[str, StringConstraints(min_length=1)]
-Optional = Text | SkipJsonSchema[None]
 Protocol = Literal["auto", "generic", "http", "redis", "postgres", "mysql", "ssh", "rdp", "mssql"]
 
 
@@ -52,7 +50,7 @@ class AgentTable(Table):
     max_sessions: int = key(2000, LIVE, "Sessions of all routes together.", ge=1, le=MAX_SESSIONS)
     workers: int = key(1, RESTART, "Processes that share the listeners; only 1 for now.", ge=1, le=1024)
     boot_from_last_good: bool = off(
-        RESTART, "Start from the last accepted file if the present one is invalid, instead of exiting with 78."
+        LIVE, "Start from the last accepted file if the present one is invalid, instead of exiting with 78."
     )
     allow_empty: bool = off(
         LIVE, "A file without routes is meant. Otherwise it is taken for one that is half written, and refused."
@@ -89,7 +87,7 @@ class GatewayTable(Table):
     connect_to: str = key(
         "", NEW_SESSIONS, "host:port to dial instead of the URL's; the URL's host stays SNI and the verified name."
     )
-    credential: str | SkipJsonSchema[None] = key(
+    credential: str | None = key(
         None, NEW_SESSIONS, 'Name of a [credentials.*] table. Default: "default" if there is one; "": none.'
     )
     credential_header: Literal["authorization", "x-pomerium-authorization"] = key(
@@ -122,18 +120,18 @@ class GatewayTable(Table):
 class CredentialTable(Table):
     """Where a token comes from: exactly one source."""
 
-    service_account_file: Optional = key(
+    service_account_file: Text | None = key(
         None, NEW_SESSIONS, "File with the token and nothing else, not readable by others; read again when it changes."
     )
-    systemd_credential: Optional = key(
+    systemd_credential: Text | None = key(
         None, NEW_SESSIONS, "Name of a file in $CREDENTIALS_DIRECTORY (LoadCredential=)."
     )
-    env: Optional = key(None, NEW_SESSIONS, "Name of the environment variable that holds the token.")
-    command: Annotated[list[str], Field(min_length=1)] | SkipJsonSchema[None] = key(
+    env: Text | None = key(None, NEW_SESSIONS, "Name of the environment variable that holds the token.")
+    command: Annotated[list[str], Field(min_length=1)] | None = key(
         None, NEW_SESSIONS, "Prints the token; run again before it expires and after a refusal. No shell."
     )
     command_timeout_s: float = timeout(30, "For one run of the command.")
-    login: Literal["browser"] | SkipJsonSchema[None] = key(
+    login: Literal["browser"] | None = key(
         None, NEW_SESSIONS, '"browser": `pomagent login` obtains and stores the token.'
     )
     recheck_s: float = seconds(
@@ -156,7 +154,7 @@ class RouteDefaults(Table):
         "", NEW_SESSIONS, "Name of a [gateways.*] table; only the destination is taken from `from` then. Default: the "
         "edge that `from` names, by HTTPS, port 443 unless it has one."
     )  # fmt: skip
-    credential: str | SkipJsonSchema[None] = key(
+    credential: str | None = key(
         None, NEW_SESSIONS, 'Name of a [credentials.*] table; overrides the gateway\'s; "": none.'
     )
     protocol: Protocol = key("auto", NEW_SESSIONS, "What the server speaks. auto: from the destination's port.")
@@ -198,7 +196,7 @@ class RouteDefaults(Table):
 class RouteTable(RouteDefaults):
     """A local address that leads to a destination behind a gateway."""
 
-    name: Annotated[Name, StringConstraints(max_length=260)] | SkipJsonSchema[None] = key(
+    name: Annotated[Name, StringConstraints(max_length=260)] | None = key(
         None, NEW_SESSIONS, "Unique; a-z 0-9 - _ . Default: the destination, such as redis.example.com-6379."
     )
     from_: Text = key(

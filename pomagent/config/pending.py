@@ -13,11 +13,10 @@ _ANYBODY = "has NO EFFECT YET: connections are NOT restricted, every local user 
 
 # Table and key: the value that asks for nothing beyond what there is, and what to say about every other one.
 PENDING: dict[str, dict[str, tuple[object, str]]] = {
-    "agent": {"boot_from_last_good": (False, _LATER)},
+    "agent": {},
     "status": {
         "listen": ("", "has no effect yet: nothing listens there"),
         "allow_users": ([], _LATER),
-        "control_socket": ("", _LATER),
     },
     "gateways": {
         "forward_proxy": ("", "has no effect yet: the gateway is dialled directly"),

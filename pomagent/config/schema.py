@@ -7,16 +7,22 @@ from typing import Any
 from pomagent.config.model import AgentFile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+NULL = {"type": "null"}
 
 
 def json_schema() -> dict[str, Any]:
     """Describes every key: type, bounds, default, meaning, and under ``x-apply`` how a change takes effect."""
-    schema = _without_null_defaults(AgentFile.model_json_schema(by_alias=True))
+    schema = _without_null(AgentFile.model_json_schema(by_alias=True))
     return {"$schema": DIALECT, **schema, "title": "agent.toml"}
 
 
-def _without_null_defaults(node: Any) -> Any:
-    """TOML has no null, so an editor must not offer it."""
-    if isinstance(node, dict):
-        return {k: _without_null_defaults(v) for k, v in node.items() if k != "default" or v is not None}
-    return [_without_null_defaults(item) for item in node] if isinstance(node, list) else node
+def _without_null(node: Any) -> Any:
+    """TOML has no null, so an editor must not offer it: a key that may be absent has the type it has when present."""
+    if isinstance(node, list):
+        return [_without_null(item) for item in node if item != NULL]
+    if not isinstance(node, dict):
+        return node
+    clean = {key: _without_null(value) for key, value in node.items() if value is not None}
+    if isinstance(clean.get("anyOf"), list) and len(clean["anyOf"]) == 1:
+        clean |= clean.pop("anyOf")[0]
+    return clean

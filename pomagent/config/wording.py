@@ -60,7 +60,7 @@ def sentence(error: Mapping[str, Any], model: type[BaseModel], value: Any) -> st
         return f"is missing; expected: {_description(name, model)}"
     if word := _TYPES.get(error["type"]):
         unit = " of seconds" if name.endswith("_s") else ""
-        if isinstance(value, list) and len(error["loc"]) > 1:
+        if len(error["loc"]) > 1 and isinstance(value, list):
             return f"has {describe(value[error['loc'][1]])} in it; expected {word}"
         return f"is {describe(value)}; expected {word}{unit}"
     if say := _BOUNDS.get(error["type"]):

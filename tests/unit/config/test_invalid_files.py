@@ -37,8 +37,8 @@ SETUP: Mapping[str, list[Callable[[], object]]] = {
     "two_words_in_a_token": [_file("token.jwt", "Pomerium hunter2")],
     "forward_proxy": [_file("proxy.secret", "user hunter2")],
     "problem_in_an_included_file": [
-        _file("routes.d/10-good.toml", '[[routes]]\nfrom = "a.example.com:1"\nlisten = "127.0.0.1:1"\ngateway = "paris"\n'),
-        _file("routes.d/20-bad.toml", '[agent]\nlog_level = "info"\n[[routes]]\nname = "x"\nfrom = "a:1"\nlisten = ":1"\n'),
+        _file("routes.d/10-good.toml", '[[routes]]\nfrom = "a:1"\nlisten = "127.0.0.1:1"\ngateway = "paris"\n'),
+        _file("routes.d/20-bad.toml", '[agent]\n\n[[routes]]\nname = "x"\nfrom = "a:1"\nlisten = ":1"\n'),
         _file("routes.d/30-empty.toml", "\n"),
         _file("routes.d/.#lock.toml", "not TOML"),
         _file("gateways.toml", '[gateways.paris]\nurl = "https://p"\n\n[gateways.corp]\nurl = "https://q"\n'),

@@ -57,10 +57,10 @@ class TestEnvironment:
                 "pomagent_defaults__warm": "off",
             },
         )
-        assert (7, True) == (settings.agent.max_sessions, settings.agent.boot_from_last_good)
+        assert (settings.agent.max_sessions, settings.agent.boot_from_last_good) == (7, True)
         assert settings.drain.timeout_s == 1.5
-        assert (None, ("root", "1000")) == (settings.status.listen, settings.status.allow_users)
-        assert (9, "off") == (settings.routes[0].pool_max, settings.routes[0].warm)
+        assert (settings.status.listen, settings.status.allow_users) == (None, ("root", "1000"))
+        assert (settings.routes[0].pool_max, settings.routes[0].warm) == (9, "off")
 
     def test_gateways_and_credentials_can_be_changed_and_added(self, load_text: Load) -> None:
         settings = load_text(
@@ -121,7 +121,7 @@ class TestIncludes:
         write("routes.d/20.toml", OTHER)
         write("routes.d/10.toml", OTHER.replace("b.", "c.").replace("127.0.0.1", "127.0.0.2"))
         names = [route.name for route in load_text(INCLUDE + ROUTE).routes]
-        assert ["a.example.com-6379", "c.example.com-22", "b.example.com-22"] == names
+        assert names == ["a.example.com-6379", "c.example.com-22", "b.example.com-22"]
 
     def test_the_main_file_may_have_no_routes_of_its_own(self, load_text: Load, write: Write) -> None:
         write("routes.d/a.toml", OTHER)
@@ -230,3 +230,26 @@ def test_the_control_socket_is_where_its_user_may_create_it(
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: uid)
     assert default_control_socket(environ) == (Path(expected) if expected else None)
+
+
+class TestWhereAKeyStands:
+    @pytest.fixture
+    def settings(self, load_text: Load, write: Write) -> Settings:
+        write("routes.d/a.toml", "# a comment\n" + OTHER)
+        return load_text(INCLUDE + ROUTE, {"POMAGENT_DRAIN__TIMEOUT_S": "1"})
+
+    @pytest.mark.parametrize(
+        ("key", "where"),
+        [
+            ("routes.a.example.com-6379.listen", "agent.toml:5"),
+            ("routes.a.example.com-6379.pool_max", "agent.toml:3"),
+            ("routes.b.example.com-22.listen", "routes.d/a.toml:4"),
+            ("agent.include", "agent.toml:2"),
+            ("routes.nobody.listen", "agent.toml"),
+        ],
+    )
+    def test_it_is_told_after_the_load(self, key: str, where: str, settings: Settings) -> None:
+        assert f"{where}: {key}: is taken" == str(settings.problem(key, "is taken"))
+
+    def test_a_key_of_the_environment_stands_in_no_file(self, settings: Settings) -> None:
+        assert str(settings.problem("drain.timeout_s", "x")) == "environment: drain.timeout_s: x"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,14 @@ from typing import Any
 import pytest
 
 from pomagent.config import json_schema, load
+from pomagent.config.model import (
+    AgentTable,
+    CredentialTable,
+    DrainTable,
+    GatewayTable,
+    RouteDefaults,
+    StatusTable,
+)
 from pomagent.settings import HostPort, Settings, UnixAddress
 
 ROOT = Path(__file__).parents[3]
@@ -66,15 +75,15 @@ def test_the_forms_of_from_and_listen_are_read(load_file: Callable[[str], Settin
         ("xn--bcher-kva.example.com-22", "127.0.0.1:2222", "xn--bcher-kva.example.com:443"),
     ] == [(route.name, str(route.listen), route.gateway.name) for route in routes]
     assert UnixAddress(Path.cwd() / "run/upper.sock", 0o660) == routes[4].listen
-    assert [True] * 6 + [False, True] == [route.gateway.tls for route in routes]
+    assert [route.gateway.tls for route in routes] == [True] * 6 + [False, True]
 
 
 def test_each_source_of_a_credential_is_followed(load_file: Callable[[str], Settings]) -> None:
     first, minted, public = load_file("every_source").routes
     assert first.credential
     assert minted.credential
-    assert ("env", "GOOD_TOKEN") == (first.credential.source, first.credential.variable)
-    assert ("command", None, "bearer") == (minted.credential.source, minted.credential.token, minted.credential.scheme)
+    assert (first.credential.source, first.credential.variable) == ("env", "GOOD_TOKEN")
+    assert (minted.credential.source, minted.credential.token, minted.credential.scheme) == ("command", None, "bearer")
     assert minted.credential.command == ("/usr/local/bin/mint-token", "--audience", "pomerium")
     assert public.credential is None
 
@@ -104,10 +113,17 @@ def test_the_example_is_accepted_with_all_of_its_keys_set(load_text: Callable[..
     assert len(load_text(text, {"POMAGENT_TOKEN": "token"}).routes) == 1
 
 
-def test_the_examples_defaults_are_the_real_ones(load_text: Callable[..., Settings]) -> None:
-    text = (ROOT / "agent.toml").read_text()
-    uncommented = re.sub(r"^# (?=\w+ = )(?!include|url|service_account_file|systemd|env|command|login|credential|"
-                         r"(connect|verify|ca_|client|forward|transport|tls_|response|max_dials|insecure|recheck|scheme))",
-                         "", text, flags=re.MULTILINE)  # fmt: skip
-    assert load_text(text).routes == load_text(uncommented).routes
-    assert load_text(text).agent == load_text(uncommented).agent
+def test_what_the_example_calls_a_default_is_one() -> None:
+    text = re.sub(r"^# (?=\w+ = |\[)", "", (ROOT / "agent.toml").read_text(), flags=re.MULTILINE)
+    shown = tomllib.loads(text)
+    examples = {"include", "url", "credential", "service_account_file", "systemd_credential", "env", "command", "login"}
+    for table, model in (
+        (shown["agent"], AgentTable()),
+        (shown["status"], StatusTable()),
+        (shown["drain"], DrainTable()),
+        (shown["gateways"]["corp"], GatewayTable(url="x")),
+        (shown["credentials"]["default"], CredentialTable()),
+        (shown["routes"][0], RouteDefaults()),
+    ):
+        told = {key: value for key, value in table.items() if key not in examples | {"name", "from", "listen"}}
+        assert {key: getattr(model, key) for key in told} == told

@@ -43,7 +43,7 @@ def _https(host: str, port: int = 443) -> EdgeUrl:
         ("tcp+https://[2001:db8::1]:8443/db.int:5432", HostPort("db.int", 5432), _https("2001:db8::1", 8443)),
         ("tcp+https://px.example.com/%5B2001:db8::5%5D:22", HostPort("2001:db8::5", 22), _https("px.example.com")),
         ("bücher.example:5432", HostPort("xn--bcher-kva.example", 5432), _https("xn--bcher-kva.example")),
-        ("tcp+https://px.example.com/B%C3%BCcher.example:1", HostPort("xn--bcher-kva.example", 1), _https("px.example.com")),
+        ("https://px.int/B%C3%BCcher.example:1", HostPort("xn--bcher-kva.example", 1), _https("px.int")),
         ("10.0.0.7:22", HostPort("10.0.0.7", 22), _https("10.0.0.7")),
         ("my_service.int:22", HostPort("my_service.int", 22), _https("my_service.int")),
         ("a:1", HostPort("a", 1), _https("a")),

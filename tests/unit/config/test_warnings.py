@@ -1,0 +1,94 @@
+"""What is accepted, but has no effect yet or is not as safe as it looks, is said with file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pomagent.config.pending import PENDING
+from pomagent.settings import Settings
+
+Load = Callable[..., Settings]
+
+ROUTE = '[[routes]]\nname = "redis"\nfrom = "redis.example.com:6379"\nlisten = "127.0.0.1:6379"\n'
+HEADERS = {
+    "status": "[status]\n",
+    "gateways": '[gateways.corp]\nurl = "https://edge.example.com"\n',
+    "credentials": "[credentials.default]\n",
+    "routes": ROUTE,
+}
+VALUES = {
+    ("status", "listen"): '"127.0.0.1:9765"',
+    ("status", "allow_users"): '["root"]',
+    ("gateways", "forward_proxy"): '"env"',
+    ("gateways", "forward_proxy_credentials_file"): '"proxy.secret"',
+    ("gateways", "transport"): '"http2"',
+    ("credentials", "command"): '["mint"]',
+    ("credentials", "command_timeout_s"): "5",
+    ("credentials", "login"): '"browser"',
+    ("credentials", "recheck_s"): "60",
+    ("routes", "allow_users"): '["root"]',
+    ("routes", "pool_decay_s"): "1800",
+}
+COMPANIONS = {
+    "forward_proxy_credentials_file": 'forward_proxy = "env"\n',
+    "command_timeout_s": 'env = "T"\n',
+    "recheck_s": 'env = "T"\n',
+}
+
+
+@pytest.mark.parametrize(("kind", "key"), VALUES, ids=".".join)
+def test_a_key_without_effect_is_warned_of_where_it_is_set(
+    kind: str, key: str, load_text: Load, write: Callable[..., object]
+) -> None:
+    write("proxy.secret", "user:password")
+    text = HEADERS[kind] + f"{key} = {VALUES[kind, key]}\n" + COMPANIONS.get(key, "")
+    warnings = load_text(text + ("" if kind == "routes" else ROUTE), {"T": "token"}).warnings
+    line = text.splitlines().index(f"{key} = {VALUES[kind, key]}") + 1
+    assert [warning for warning in warnings if warning.startswith(f"agent.toml:{line}: {kind}.")]
+    assert any(f".{key}: has " in warning and "EFFECT YET" in warning.upper() for warning in warnings)
+
+
+def test_every_key_without_effect_is_tested() -> None:
+    assert {(kind, key) for kind, keys in PENDING.items() for key in keys} == set(VALUES)
+
+
+def test_an_unrestricted_route_says_so_loudly(load_text: Load) -> None:
+    assert load_text(ROUTE + 'allow_users = ["root"]\n').warnings == (
+        "agent.toml:5: routes.redis.allow_users: has NO EFFECT YET: connections are NOT restricted, "
+        "every local user can connect",
+    )
+
+
+def test_a_default_is_warned_of_once_and_not_for_each_route(load_text: Load) -> None:
+    warnings = load_text('[defaults]\nallow_users = ["root"]\n' + ROUTE).warnings
+    assert [warning.rpartition(": has")[0] for warning in warnings] == ["agent.toml:2: defaults.allow_users"]
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (
+            HEADERS["gateways"] + "verify_tls = false\n",
+            "agent.toml:3: gateways.corp.verify_tls: "
+            "is false: whoever is between here and the gateway can take the token",
+        ),
+        (
+            HEADERS["gateways"] + "insecure_http = true\n",
+            "agent.toml:3: gateways.corp.insecure_http: is true: the token travels in clear text",
+        ),
+        (
+            '[[routes]]\nfrom = "a:1"\nlisten = "0.0.0.0:1"\nunsafe_listen = true\n',
+            "agent.toml:3: routes.a-1.listen: 0.0.0.0:1 is not loopback: other hosts can connect",
+        ),
+    ],
+)
+def test_what_is_unsafe_is_warned_of(text: str, warning: str, load_text: Load) -> None:
+    assert load_text(text + ROUTE).warnings == (warning,)
+
+
+def test_what_the_environment_sets_is_warned_of_as_such(load_text: Load) -> None:
+    assert load_text(ROUTE, {"POMAGENT_STATUS__ALLOW_USERS": '["root"]'}).warnings == (
+        "environment: POMAGENT_STATUS__ALLOW_USERS: has no effect yet",
+    )
