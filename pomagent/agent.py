@@ -9,23 +9,23 @@ from gevent.pool import Group
 
 from pomagent import events
 from pomagent.credentials import ReadToken
-from pomagent.errors import BindError, ConfigError, Problem
+from pomagent.errors import BindError, ConfigError
 from pomagent.forwarder import Forwarder
 from pomagent.gateways import Gateways
-from pomagent.listener import Listener
+from pomagent.holder import holder_of
+from pomagent.listeners import Listeners, Prepared
 from pomagent.log import Logger, LogLevel
 from pomagent.places import Places
-from pomagent.plan import Plan, diff, listen_key
+from pomagent.plan import Plan, diff
 from pomagent.pool import Pool
 from pomagent.relay import DRAINED, REMOVED, End, new_scratch
 from pomagent.session import Client, Surroundings
 from pomagent.settings import ListenAddress, Route, Settings
 from pomagent.sockdiag import SockDiag
+from pomagent.threads import Threads
 
 REBIND_FIRST_S, REBIND_MAX_S = 1.0, 30.0
 """Between tries to bind the address of a quarantined route."""
-
-ListenKey = tuple[ListenAddress, str]
 
 
 class Agent:
@@ -40,7 +40,8 @@ class Agent:
         self._numbers = count(1)
         self._places = Places(0)
         self._surroundings = Surroundings(self._places, new_scratch(), self._wished_sessions)
-        self._listeners: dict[ListenKey, Listener] = {}
+        self._listeners = Listeners(log)
+        self._threads = Threads(1)  # /proc, after an address was taken
         self._forwarders: dict[str, Forwarder] = {}
         self._quarantined: dict[str, str] = {}
         self._leaving: set[Forwarder] = set()
@@ -56,55 +57,51 @@ class Agent:
         """
         plan = diff(self._settings, new)
         contexts = self._gateways.prepare(new)
-        fresh = self._bind(new)
+        prepared = self._bind(new)
         # From here on nothing fails, and nothing switches until every listener has its route.
         self.generation += 1
         self._settings = new
         self._gateways.adopt(new, contexts)
+        self._listeners.take(prepared)
         self._level.set(new.agent.log_level)
         self._places.resize(new.agent.max_sessions)
-        self._listeners.update(fresh)
-        names = {route.name for route in _enabled(new)}
-        self._quarantined = {name: why for name, why in self._quarantined.items() if name in names}
         stopped = [self._forwarders.pop(route.name) for route in plan.stopped if route.name in self._forwarders]
         for replaced in plan.replaced:
             if replaced.new.name in self._forwarders:
                 self._forwarders[replaced.new.name].follow(replaced.new, self.generation)
-        for route in _enabled(new):
+        for route in new.enabled_routes:
             self._connect(route)
-        self._close_unused_listeners(new)
+        self._listeners.close_unused(new.enabled_routes)
         for forwarder in stopped:
             self._retire(forwarder)
+        self._quarantine(new, prepared.failures)
         return plan
 
-    def _bind(self, new: Settings) -> dict[ListenKey, Listener]:
-        fresh: dict[ListenKey, Listener] = {}
-        problems: list[Problem] = []
-        for route in _enabled(new):
-            key = listen_key(route)
-            if key in self._listeners or (route.name in self._quarantined and self._is_known(route)):
-                continue
-            try:
-                fresh[key] = Listener(route.listen, self._log.bind(route=route.name))
-            except BindError as error:
-                problems.append(Problem(new.path, 0, f"routes.{route.name}.listen", str(error)))
-                if self._settings is None:
-                    self._quarantine(route, str(error))
-        if problems and self._settings is not None:
-            for listener in fresh.values():
-                listener.close()
-            raise ConfigError(problems)
-        return fresh
+    def _bind(self, new: Settings) -> Prepared:
+        """Bind the addresses that are new; those of quarantined routes are left to their retries."""
+        waiting = {route.listen for route in self._enabled_routes() if route.name in self._quarantined}
+        routes = [route for route in new.enabled_routes if route.listen not in waiting]
+        prepared = self._listeners.prepare(routes, all_routes=new.enabled_routes)
+        if not prepared.failures:
+            return prepared
+        holders = self._threads.call(_holders_of, prepared.failures)
+        for name, holder in holders.items():
+            prepared.failures[name].held_by(holder)
+        if self._settings is not None:
+            self._listeners.undo(prepared)
+            raise ConfigError(
+                [new.problem(f"routes.{name}.listen", str(error)) for name, error in prepared.failures.items()]
+            )
+        return prepared
 
-    def _is_known(self, route: Route) -> bool:
-        return self._settings is not None and route in self._settings.routes
+    def _enabled_routes(self) -> tuple[Route, ...]:
+        return self._settings.enabled_routes if self._settings else ()
 
     def _connect(self, route: Route) -> None:
-        """Give the route's listener to its forwarder, either of which may be new."""
-        listener = self._listeners.get(listen_key(route))
+        """Give the route's listener, if it has one, to its forwarder, either of which may be new."""
+        listener = self._listeners.of(route)
         if listener is None:
             return  # quarantined
-        self._quarantined.pop(route.name, None)
         forwarder = self._forwarders.get(route.name)
         if forwarder is None:
             forwarder = self._forwarders[route.name] = self._make_forwarder(route)
@@ -118,11 +115,6 @@ class Agent:
 
     def _make_pool(self, route: Route, log: Logger) -> Pool:
         return Pool(route, self._gateways.connector(route, log), log)
-
-    def _close_unused_listeners(self, new: Settings) -> None:
-        used = {listen_key(route) for route in _enabled(new)}
-        for key in [key for key in self._listeners if key not in used]:
-            self._listeners.pop(key).close()
 
     def _retire(self, forwarder: Forwarder) -> None:
         """Let the sessions of a removed route finish, within the limit of a drain."""
@@ -151,37 +143,47 @@ class Agent:
 
     # --- quarantine -----------------------------------------------------------------------------------------------
 
-    def _quarantine(self, route: Route, problem: str) -> None:
-        self._quarantined[route.name] = problem
-        self._log.error(events.ROUTE_QUARANTINED, route=route.name, problems=[problem])
-        self._group.spawn(self._rebind, route).name = f"quarantined route {route.name}"
+    def _quarantine(self, new: Settings, failures: dict[str, BindError]) -> None:
+        """Remember which routes could not be bound at start, and keep trying; forget those that are gone."""
+        names = {route.name for route in new.enabled_routes if route.name not in self._forwarders}
+        self._quarantined = {name: why for name, why in self._quarantined.items() if name in names}
+        for name, error in failures.items():
+            self._quarantined[name] = str(error)
+            self._log.error(events.ROUTE_QUARANTINED, route=name, problems=[str(error)])
+            self._group.spawn(self._rebind, name).name = f"quarantined route {name}"
 
-    def _rebind(self, route: Route) -> None:
-        """Try again and again until the address is free or the settings have changed it."""
+    def _rebind(self, name: str) -> None:
+        """Try again and again until the address is free or the route is gone."""
         pause_s = REBIND_FIRST_S
-        while True:
+        while name in self._quarantined:
             gevent.sleep(pause_s)
             pause_s = min(REBIND_MAX_S, pause_s * 2)
-            if route.name not in self._quarantined or not self._is_known(route):
+            route = next((route for route in self._enabled_routes() if route.name == name), None)
+            if route is None or name not in self._quarantined:
                 return
-            try:
-                listener = Listener(route.listen, self._log.bind(route=route.name))
-            except BindError as error:
-                self._log.error(
-                    events.LISTENER_BIND_FAILED, route=route.name, listen=str(route.listen), error=str(error),
-                    retry_in_ms=round(pause_s * 1000),
-                )  # fmt: skip
-                continue
-            self._listeners[listen_key(route)] = listener
-            self._connect(route)
-            return
+            prepared = self._listeners.prepare([route], all_routes=self._enabled_routes())
+            if name not in prepared.failures:
+                self._listeners.take(prepared)
+                self._connect(route)
+                del self._quarantined[name]
+                return
+            self._quarantined[name] = str(prepared.failures[name])
+            self._log.error(
+                events.LISTENER_BIND_FAILED, route=name, listen=str(route.listen), error=self._quarantined[name],
+                retry_in_ms=round(pause_s * 1000),
+            )  # fmt: skip
 
     # --- what it is doing -----------------------------------------------------------------------------------------
 
+    def forwarder(self, name: str) -> Forwarder | None:
+        """The running route of that name."""
+        return self._forwarders.get(name)
+
     def listen_address(self, name: str) -> ListenAddress:
         """Where the route of that name listens: with the port that the kernel chose."""
-        route = self._forwarders[name].route
-        return self._listeners[listen_key(route)].address
+        listener = self._listeners.of(self._forwarders[name].route)
+        assert listener is not None, "a route has a forwarder once it listens"
+        return listener.address
 
     @property
     def sessions(self) -> int:
@@ -208,9 +210,7 @@ class Agent:
 
     def stop_accepting(self) -> None:
         """Close all listeners and what is warm; sessions go on, and clients that wait still get their tunnels."""
-        for listener in self._listeners.values():
-            listener.close()
-        self._listeners.clear()
+        self._listeners.close()
         for forwarder in self._forwarders.values():
             forwarder.drain()
 
@@ -240,8 +240,8 @@ class Agent:
         return self._settings.agent.log_sessions if self._settings else "all"
 
 
-def _enabled(settings: Settings) -> list[Route]:
-    return [route for route in settings.routes if route.enabled]
+def _holders_of(failures: dict[str, BindError]) -> dict[str, str]:
+    return {name: holder for name, error in failures.items() if (holder := holder_of(error.address))}
 
 
 def _sock_diag() -> SockDiag | None:

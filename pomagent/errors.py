@@ -49,8 +49,10 @@ class Problem:
 class ConfigError(PomagentError):
     """The configuration cannot be used; ``problems`` has every reason, in the order of the files."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], watched: frozenset[Path] = frozenset()) -> None:
         self.problems = tuple(problems)
+        self.watched = watched
+        """Files whose change may heal it."""
         super().__init__("\n".join(map(str, self.problems)))
 
 
@@ -59,7 +61,15 @@ class BindError(PomagentError):
 
     def __init__(self, address: object, cause: str) -> None:
         self.address = address
-        super().__init__(f"cannot listen on {address}: {cause}")
+        self._cause = cause
+        super().__init__(address, cause)
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.address}: {self._cause}"
+
+    def held_by(self, holder: str) -> None:
+        """Say who has the address, as far as that is known."""
+        self._cause += f"; {holder} listens there"
 
 
 class StreamLost(PomagentError):

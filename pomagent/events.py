@@ -30,6 +30,8 @@ ROUTE_DEMOTED: Final = "route.demoted"
 ROUTE_PROMOTED: Final = "route.promoted"
 
 CONTROL_CHANGED: Final = "control.changed"
+CONTROL_REFUSED: Final = "control.refused"
+"""Somebody who may not steer the agent tried to (``uid``, ``command``)."""
 
 SESSION_OPENED: Final = "session.opened"
 SESSION_CLOSED: Final = "session.closed"

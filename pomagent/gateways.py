@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ssl
 
-from gevent.threadpool import ThreadPool
-
 from pomagent.connector import Connector
 from pomagent.credentials import ReadToken, Token
 from pomagent.dial import Dialer
@@ -13,6 +11,7 @@ from pomagent.errors import ConfigError, Problem
 from pomagent.log import Logger
 from pomagent.resolver import Resolver
 from pomagent.settings import Credential, Gateway, Route, Settings, Trust
+from pomagent.threads import Threads
 from pomagent.tls import make_context
 
 Contexts = dict[Trust, ssl.SSLContext]
@@ -25,7 +24,7 @@ class Gateways:
         self._read_token = read_token
         self._log = log
         self._resolver = Resolver()
-        self._threads = ThreadPool(1)
+        self._threads = Threads(1)
         self._contexts: Contexts = {}
         self._dialers: dict[Gateway, Dialer] = {}
         self._tokens: dict[Credential, Token] = {}
@@ -37,7 +36,7 @@ class Gateways:
         """
         wanted = {route.gateway.trust: route.gateway.name for route in settings.routes if route.gateway.tls}
         missing = {trust: name for trust, name in wanted.items() if trust not in self._contexts}
-        made: Contexts = self._threads.apply(_make_contexts, (missing, settings)) if missing else {}
+        made = self._threads.call(_make_contexts, missing, settings) if missing else {}
         return {trust: made.get(trust) or self._contexts[trust] for trust in wanted}
 
     def adopt(self, settings: Settings, contexts: Contexts) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pomagent.settings import ListenAddress, Route, Settings
+from pomagent.settings import Route, Settings, UnixAddress
+
+ListenKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def _enabled(settings: Settings) -> dict[str, Route]:
     return {route.name: route for route in settings.routes if route.enabled}
 
 
-def listen_key(route: Route) -> tuple[ListenAddress, str]:
-    """What makes two listeners the same: the address; with port 0, also whose it is."""
-    chosen_by_kernel = getattr(route.listen, "port", None) == 0
-    return route.listen, route.name if chosen_by_kernel else ""
+def listen_key(route: Route) -> ListenKey:
+    """What makes two listeners the same: the address, a Unix socket's by its path; with port 0, also whose it is."""
+    if isinstance(route.listen, UnixAddress):
+        return str(route.listen), ""
+    return str(route.listen), "" if route.listen.port else route.name

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
 
+import gevent
 from gevent.event import Event
-from gevent.threadpool import ThreadPool
+from gevent.lock import BoundedSemaphore
 
 from pomagent import events
+from pomagent.config.changes import Change, changes
+from pomagent.config.keys import LIVE, NEW_SESSIONS, REBIND, RESTART
 from pomagent.deadline import Clock, Deadline
-from pomagent.errors import ConfigError
+from pomagent.errors import ConfigError, Problem
 from pomagent.log import Logger
-from pomagent.plan import Plan
+from pomagent.plan import Plan, diff
 from pomagent.settings import Settings
+from pomagent.threads import Threads
 
 QUIET_S = 0.25
 """Without a further change, before the files are read: editors write in several steps."""
@@ -22,28 +31,73 @@ QUIET_CAP_S = 2.0
 
 Load = Callable[[], Settings]
 """Reads and validates everything. Blocks its thread. Raises ConfigError."""
-Apply = Callable[[Settings], Plan]
+Apply = Callable[[Settings], object]
 """Puts settings to work, wholly or not at all. Raises ConfigError."""
+
+
+Follow = Callable[[frozenset[Path], tuple[str, ...]], None]
+"""Watches these paths from now on, and in directories among them the names that match the patterns."""
+
+
+class Memory(Protocol):
+    """Keeps accepted settings beyond the end of the process. Blocks its thread, and never raises."""
+
+    def keep(self, settings: Settings) -> None: ...
+
+    def recall(self) -> Settings | None:
+        """What was kept, if it can still be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came, or would come, of one look at the files."""
+
+    result: Literal["applied", "unchanged", "rejected"]
+    plan: Plan = field(default_factory=Plan)
+    changes: tuple[Change, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    at: float = field(default_factory=time.time)
+    """Seconds since the epoch."""
+
+
+def compare(running: Settings, settings: Settings) -> Outcome:
+    """What a reload leads to if every address can be bound. Raises ConfigError for what only a restart could do."""
+    if settings.sha == running.sha:
+        return Outcome("unchanged", plan=diff(running, settings))
+    found = changes(running, settings)
+    refused = [
+        settings.problem(
+            change.key, f'"{change.after}" takes effect at a restart only; restart, or put "{change.before}" back'
+        )
+        for change in found
+        if change.apply == RESTART
+    ]
+    if refused:
+        raise ConfigError(refused, settings.watched)
+    return Outcome("applied", plan=diff(running, settings), changes=found)
 
 
 class Reloader:
     """Keeps the running settings in step with the files; an invalid file changes nothing."""
 
     def __init__(
-        self, load: Load, apply: Apply, follow: Callable[[Settings], None], log: Logger,
+        self, load: Load, apply: Apply, follow: Follow, memory: Memory, log: Logger,
         clock: Clock = time.monotonic,
     ) -> None:  # fmt: skip
-        """``follow`` is told which settings hold now, so that the right paths are watched."""
         self._load = load
         self._apply = apply
         self._follow = follow
+        self._memory = memory
         self._log = log
         self._clock = clock
         self._changed = Event()
         self._at_once = Event()
-        self._threads = ThreadPool(1)  # its own: a slow file system must not delay DNS
+        self._threads = Threads(1)  # its own: a slow file system must not delay DNS
         self._last_refused: tuple[str, ...] = ()
+        self._reloading = BoundedSemaphore(1)
         self.current: Settings | None = None
+        self.last: Outcome | None = None
+        """Of the last reload; None before the first."""
 
     def notice(self) -> None:
         """Something may have changed: look once things are quiet. Does not block."""
@@ -56,18 +110,29 @@ class Reloader:
 
     def start(self) -> Settings:
         """Load and apply the first settings. Blocks. Raises ConfigError."""
-        settings = self.read()
+        settings, watched = self._first()
         self._log.info(events.CONFIG_LOADED, path=settings.path, sha=settings.sha, routes=len(settings.routes))
         self._warn(settings)
         self._apply(settings)
         self.current = settings
-        self._follow(settings)
+        self._threads.call(self._memory.keep, settings)
+        self._follow(settings.watched | watched, settings.patterns)
         return settings
+
+    def _first(self) -> tuple[Settings, frozenset[Path]]:
+        """The settings to start from, and what to watch beyond them: the last accepted ones if those ask for it."""
+        try:
+            return self.read(), frozenset()
+        except ConfigError as error:
+            settings = self._threads.call(self._memory.recall)
+            if settings is None or not settings.agent.boot_from_last_good:
+                raise
+            self.last = self._refuse(error, is_asked=True)
+            return settings, error.watched
 
     def read(self) -> Settings:
         """The files as they are now, off the hub. Blocks. Raises ConfigError."""
-        settings: Settings = self._threads.apply(self._load)
-        return settings
+        return self._threads.call(self._load)
 
     def run(self) -> None:
         """Reload whenever something changed. Never returns."""
@@ -75,38 +140,66 @@ class Reloader:
             self._changed.wait()
             self._wait_for_quiet()
             self._changed.clear()
+            is_asked = self._at_once.is_set()
             self._at_once.clear()
-            self.reload()
+            try:
+                self.reload(is_asked=is_asked)
+            except Exception:  # noqa: BLE001 - the crash boundary of this greenlet: a bug costs one reload, not all
+                gevent.get_hub().handle_error(gevent.getcurrent(), *sys.exc_info())
 
-    def reload(self) -> None:
-        """Bring the running settings up to date, or log every problem. Blocks."""
+    def reload(self, *, is_asked: bool = True) -> Outcome:
+        """Bring the running settings up to date, or log every problem; say what came of it. Blocks.
+
+        What nobody has asked for, the poll's look at a file that is still wrong, is not told twice.
+        """
+        with self._reloading:
+            try:
+                outcome = self._bring_up_to_date()
+            except ConfigError as error:
+                outcome = self._refuse(error, is_asked=is_asked)
+                self._follow(self._running.watched | error.watched, self._running.patterns)
+            self.last = outcome
+            return outcome
+
+    def preview(self) -> Outcome:
+        """What ``reload`` would do now, as far as it can be known without trying to bind. Blocks."""
         try:
-            settings = self.read()
-            if self.current is not None and settings.sha == self.current.sha:
-                self._last_refused = ()
-                self._log.debug(events.CONFIG_UNCHANGED, sha=settings.sha)
-                return
-            plan = self._apply(settings)
+            return compare(self._running, self.read())
         except ConfigError as error:
-            self._refuse(error)
-            return
+            return Outcome("rejected", problems=error.problems)
+
+    def _bring_up_to_date(self) -> Outcome:
+        settings = self.read()
+        outcome = compare(self._running, settings)
+        if outcome.result == "unchanged":
+            self._last_refused = ()
+            self._log.debug(events.CONFIG_UNCHANGED, sha=settings.sha)
+            return outcome
+        self._apply(settings)
         self._last_refused = ()
         self.current = settings
+        counts = Counter(change.apply for change in outcome.changes)
         self._log.info(
-            events.CONFIG_APPLIED, path=settings.path, sha=settings.sha, started=len(plan.started),
-            replaced=len(plan.replaced), stopped=len(plan.stopped), kept=len(plan.kept),
+            events.CONFIG_APPLIED, path=settings.path, sha=settings.sha, started=len(outcome.plan.started),
+            replaced=len(outcome.plan.replaced), stopped=len(outcome.plan.stopped), kept=len(outcome.plan.kept),
+            live=counts[LIVE], new_sessions=counts[NEW_SESSIONS], rebind=counts[REBIND],
         )  # fmt: skip
         self._warn(settings)
-        self._follow(settings)
+        self._threads.call(self._memory.keep, settings)
+        self._follow(settings.watched, settings.patterns)
+        return outcome
 
-    def _refuse(self, error: ConfigError) -> None:
-        """Say what is wrong, once: the poll comes back every few seconds."""
+    def _refuse(self, error: ConfigError, *, is_asked: bool) -> Outcome:
         problems = tuple(map(str, error.problems))
-        if problems != self._last_refused:
-            self._log.error(
-                events.CONFIG_REJECTED, path=self.current.path if self.current else None, problems=list(problems)
-            )
+        if is_asked or problems != self._last_refused:
+            self._log.error(events.CONFIG_REJECTED, problems=list(problems))
         self._last_refused = problems
+        return Outcome("rejected", problems=error.problems)
+
+    @property
+    def _running(self) -> Settings:
+        assert self.current is not None, "a reload comes after the start"
+        return self.current
 
     def _warn(self, settings: Settings) -> None:
         for warning in settings.warnings:

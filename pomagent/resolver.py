@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from gevent import Timeout
 from gevent.event import AsyncResult
 from gevent.pool import Group
-from gevent.threadpool import ThreadPool
 
 from pomagent.deadline import Clock
 from pomagent.settings import HostPort
+from pomagent.threads import Threads
 
 FRESH_S = 5.0
 """A refill of a whole pool asks once. getaddrinfo tells no TTL, so longer would be a guess."""
@@ -40,7 +40,7 @@ class Resolver:
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._known: dict[HostPort, _Known] = {}
-        self._threads = ThreadPool(THREADS)
+        self._threads = Threads(THREADS)
         self._group = Group()
 
     def resolve(self, target: HostPort, timeout_s: float) -> list[Address]:
@@ -53,13 +53,13 @@ class Resolver:
             return known.addresses
         if known.pending is None:
             known.pending = AsyncResult()
-            self._group.spawn(self._look_up, target, known, known.pending)
+            self._group.spawn(self._look_up, target, known, known.pending).name = f"look-up of {target.host}"
         cause = f"not within {timeout_s:g} s"
         with Timeout(timeout_s, False):
             try:
                 fresh: list[Address] = known.pending.get()
-            except OSError as error:
-                cause = error.strerror or str(error)
+            except LookupFailed as error:
+                cause = str(error)
             else:
                 return fresh
         if known.addresses:
@@ -70,15 +70,19 @@ class Resolver:
         self._group.kill()
 
     def _look_up(self, target: HostPort, known: _Known, pending: AsyncResult) -> None:
+        cause = "the look-up was broken off"
         try:
-            found = self._threads.apply(_getaddrinfo, (target,))
+            known.addresses = self._threads.call(_getaddrinfo, target)
+            known.at = self._clock()
+            pending.set(known.addresses)
         except OSError as error:
+            cause = error.strerror or str(error)
+        except UnicodeError:  # from the encoding of a name that DNS cannot have
+            cause = "not a host name"
+        finally:  # whatever happened: nobody waits for it any more, and the next one asks anew
             known.pending = None
-            pending.set_exception(error)
-        else:
-            known.pending = None
-            known.addresses, known.at = found, self._clock()
-            pending.set(found)
+            if not pending.ready():
+                pending.set_exception(LookupFailed(cause))
 
 
 def _getaddrinfo(target: HostPort) -> list[Address]:

@@ -12,18 +12,21 @@ from pathlib import Path
 import gevent
 from gevent.event import Event
 from gevent.pool import Group
-from gevent.threadpool import ThreadPool
 from pydantic import SecretStr
 
-from pomagent import __version__, events
+from pomagent import __version__, events, status
 from pomagent.agent import Agent
 from pomagent.config import load
 from pomagent.config.secrets import read_token
-from pomagent.errors import ConfigError
+from pomagent.control.server import ControlServer
+from pomagent.errors import BindError, ConfigError
+from pomagent.last_good import LastGood
 from pomagent.log import Logger, LogLevel
+from pomagent.log_boundary import install_crash_boundary
 from pomagent.reload import Reloader
-from pomagent.settings import Credential, Settings
+from pomagent.settings import Credential
 from pomagent.systemd import Notifier
+from pomagent.threads import Threads
 from pomagent.watch import Watch
 
 STATUS_EVERY_S = 5.0
@@ -41,18 +44,29 @@ class Service:
         self._environ = environ
         self._log = log
         self._notifier = Notifier(environ)
-        self._readers = ThreadPool(2)  # of tokens, after a refusal
+        self._readers = Threads(2)  # of tokens, after a refusal
         self._agent = Agent(log, level, self._read_token)
-        self._reloader = Reloader(lambda: load(self._path, environ), self._agent.apply, self._follow, log)
+        self._reloader = Reloader(
+            lambda: load(self._path, environ), self._agent.apply, self._follow, LastGood(path, environ, log), log
+        )
         self._watch = Watch(self._reloader.notice, log)
         self._group = Group()
         self._stop = Event()
         self._stop_now = Event()
+        self._control: ControlServer | None = None
         self._signal = ""
         self._began = time.monotonic()
+        self._started_at = time.time()
 
     def run(self) -> int:
         """Serve until a signal and return the exit code. Blocks."""
+        restore = install_crash_boundary(self._log, gevent.get_hub())
+        try:
+            return self._serve()
+        finally:
+            restore()
+
+    def _serve(self) -> int:
         _raise_descriptor_limit()
         self._obey_signals()
         self._watch.watch(frozenset({self._path}))  # before reading: an edit in between is not lost
@@ -68,6 +82,7 @@ class Service:
             events.AGENT_STARTED, version=__version__, routes=self._agent.bound,
             quarantined=len(self._agent.quarantined), pid=os.getpid(),
         )  # fmt: skip
+        self._start_control()
         self._notifier.ready(self._agent.status())
         self._group.spawn(self._reloader.run).name = "reload"
         self._group.spawn(self._tell_status).name = "status"
@@ -76,12 +91,31 @@ class Service:
         self._stop.wait()
         return self._drain()
 
-    def _follow(self, settings: Settings) -> None:
-        self._watch.watch(settings.watched | {self._path})
+    def _start_control(self) -> None:
+        """Listen for commands; without them the agent serves all the same."""
+        assert self._reloader.current is not None
+        path = self._reloader.current.status.control_socket
+        if path is None:
+            return
+        self._control = ControlServer(
+            path,
+            shows={"/status": self._status, "/preview": lambda: status.reload_document(self._reloader.preview())},
+            changes={"/reload": lambda: status.reload_document(self._reloader.reload())},
+            log=self._log,
+        )
+        try:
+            self._control.start()
+        except BindError as error:
+            self._log.error(events.LISTENER_BIND_FAILED, listen=f"unix:{path}", error=str(error))
+
+    def _status(self) -> status.Document:
+        return status.document(self._agent, self._reloader, self._started_at)
+
+    def _follow(self, watched: frozenset[Path], _patterns: tuple[str, ...]) -> None:
+        self._watch.watch(watched | {self._path})
 
     def _read_token(self, credential: Credential) -> SecretStr:
-        token: SecretStr = self._readers.apply(read_token, (credential, self._environ))
-        return token
+        return self._readers.call(read_token, credential, self._environ)
 
     def _obey_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -109,6 +143,8 @@ class Service:
         aborted = self._agent.finish(0 if self._stop_now.is_set() else settings.drain.timeout_s)
         hurry.kill()
         self._watch.close()
+        if self._control is not None:
+            self._control.close()
         self._log.info(
             events.AGENT_STOPPED, signal=self._signal, sessions_left=aborted,
             uptime_ms=round((time.monotonic() - self._began) * 1000),

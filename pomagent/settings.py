@@ -7,15 +7,21 @@ nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pydantic import SecretStr
 
+from pomagent.errors import Problem
+
 Warm: TypeAlias = Literal["tunnel", "tls", "off"]
 HalfClose: TypeAlias = Literal["auto", "linger", "close"]
 Source: TypeAlias = Literal["service_account_file", "systemd_credential", "env", "command", "login"]
+
+Locate: TypeAlias = Callable[[str], tuple[Path | None, int]]
+"""A dotted key to the file and the line where it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +177,17 @@ class Settings:
     """Short hash over all bytes that were read; equal hashes need no reload."""
     warnings: tuple[str, ...] = ()
     """Sentences about what is accepted but not as safe or as effective as it looks, each with file and line."""
+    patterns: tuple[str, ...] = ()
+    """The names that ``include`` asks for; others that come or go in a watched directory mean nothing."""
+    files: tuple[tuple[Path, bytes], ...] = field(default=(), compare=False, repr=False)
+    """The TOML files as they were read, the main one first."""
+    locate: Locate | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def enabled_routes(self) -> tuple[Route, ...]:
+        return tuple(route for route in self.routes if route.enabled)
+
+    def problem(self, key: str, message: str) -> Problem:
+        """Something to say about one of these keys, with the line where it stands."""
+        path, line = self.locate(key) if self.locate else (self.path, 0)
+        return Problem(path, line, key, message)

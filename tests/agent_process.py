@@ -39,12 +39,21 @@ class AgentProcess:
     """``pomagent run`` on a file; a context manager that stops it and looks at how it ended."""
 
     def __init__(self, settings: Path, *arguments: str, **environment: str) -> None:
+        self.settings = settings
         self._log_file = settings.parent / "agent.log"
+        # Each agent has places of its own, or they would meet in those of the user who runs the tests.
+        self.places = {
+            "POMAGENT_STATUS__CONTROL_SOCKET": str(settings.parent / "control.sock"),
+            "STATE_DIRECTORY": str(settings.parent / "state"),
+        }
         with self._log_file.open("ab") as output:
             self.process = subprocess.Popen(
                 tethered(sys.executable, "-m", "pomagent", "run", "--config", str(settings), *arguments),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-                env=clean_environment(POMAGENT_AGENT__LOG_LEVEL="debug", POMAGENT_AGENT__LOG_FORMAT="json", **environment),
+                env=clean_environment(
+                    **{"POMAGENT_AGENT__LOG_LEVEL": "debug", "POMAGENT_AGENT__LOG_FORMAT": "json"},
+                    **self.places, **environment,
+                ),
             )  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -86,6 +95,22 @@ class AgentProcess:
             raise AssertionError(f"no {name} {fields} in the log:\n{self.log}") from error
         return self.events(name, **fields)[count - 1]
 
+    def port(self, route: str) -> int:
+        """The local port of a route, which it was given last."""
+        self.wait_for("listener.bound", route=route)
+        return int(self.events("listener.bound", route=route)[-1]["listen"].rpartition(":")[2])
+
+    def command(self, *arguments: str) -> Any:
+        """Run a command of pomagent's that talks to this agent."""
+        return pomagent(*arguments, "--config", str(self.settings), **self.places)
+
+    def status(self) -> dict[str, Any]:
+        """What the agent says of itself."""
+        done = self.command("status", "--json")
+        assert done.returncode == 0, done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -101,7 +126,7 @@ class AgentProcess:
             raise
 
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
 
     def _all(self) -> Iterator[Event]:
         for line in self.log.splitlines():

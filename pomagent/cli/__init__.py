@@ -12,6 +12,7 @@ from pomagent.cli.exits import INVALID
 from pomagent.cli.probe import probe
 from pomagent.cli.run import run
 from pomagent.cli.schema import schema
+from pomagent.cli.steer import reload, status
 from pomagent.cli.tcp import tcp
 from pomagent.errors import ConfigError
 
@@ -22,7 +23,7 @@ def cli() -> None:
     """Fixed local ports for the TCP routes of a Pomerium gateway."""
 
 
-for command in (run, check, probe, tcp, schema):
+for command in (run, check, probe, status, reload, tcp, schema):
     cli.add_command(command)
 
 

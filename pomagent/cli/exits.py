@@ -1,8 +1,8 @@
 """Exit codes, after sysexits.h where it has one."""
 
 CANNOT_SERVE = 69
-"""``probe`` and ``tcp``: no tunnel, whatever the reason."""
+"""No tunnel (``probe``, ``tcp``), or no agent that answers (``status``, ``reload``)."""
 NOT_PERMITTED = 77
-"""No route could be bound."""
+"""No route could be bound, or this user may not steer the agent."""
 INVALID = 78
 """The configuration is invalid."""

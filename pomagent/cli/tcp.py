@@ -22,6 +22,7 @@ STDIO_LINGER_S = 2.0
 """After the end of standard input: the answer is still read until so long passes without a byte."""
 DRAIN_S = 2.0
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command()
@@ -37,13 +38,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--service-account", metavar="JWT", help="Refused: a command line is everybody's to read.")
 @click.option("--service-account-file", type=_FILE, metavar="FILE", help="The service account's token.")
 @click.option(
-    "--alternate-ca-path", type=_FILE, metavar="FILE", help="CA certificates to trust instead of the system's."
+    "--alternate-ca-path", type=_PEM, metavar="FILE", help="CA certificates to trust instead of the system's."
 )
 @click.option(
     "--ca-cert", metavar="BASE64", help="A CA certificate to trust instead of the system's, as base64 of its PEM."
 )
-@click.option("--client-cert", type=_FILE, metavar="FILE", help="Client certificate, PEM.")
-@click.option("--client-key", type=_FILE, metavar="FILE", help="Its key, PEM.")
+@click.option("--client-cert", type=_PEM, metavar="FILE", help="Client certificate, PEM.")
+@click.option("--client-key", type=_PEM, metavar="FILE", help="Its key, PEM.")
 @click.option(
     "--disable-tls-verification", is_flag=True, help="Trust whoever answers. Shows the token to anybody in between."
 )
@@ -121,9 +122,12 @@ def _decoded(ca_cert: str | None) -> str:
     if ca_cert is None:
         return ""
     try:
-        return base64.b64decode(ca_cert, validate=True).decode("ascii")
+        pem = base64.b64decode(ca_cert, validate=True).decode("ascii")
     except (binascii.Error, UnicodeDecodeError) as error:
         raise click.UsageError("--ca-cert is not the base64 of a PEM certificate") from error
+    if not pem:  # an unset variable in a script; it must not mean the system's trust store
+        raise click.UsageError("--ca-cert is empty; expected the base64 of a PEM certificate")
+    return pem
 
 
 # --- at work ----------------------------------------------------------------------------------------------------------

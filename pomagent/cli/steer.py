@@ -1,0 +1,115 @@
+"""The commands that talk to the running agent: ``status`` and ``reload``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pomagent.cli.exits import CANNOT_SERVE, INVALID, NOT_PERMITTED
+from pomagent.cli.options import config_option, config_path
+from pomagent.control import client
+from pomagent.control.client import ControlError, NotPermitted, NotRunning
+
+socket_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--control-socket", metavar="PATH", type=click.Path(path_type=Path),
+    help="The running agent's control socket. Default: what agent.toml says, else this user's own.",
+)  # fmt: skip
+
+
+@click.command()
+@config_option
+@socket_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+def status(config: Path | None, control_socket: Path | None, as_json: bool) -> None:
+    """Say what the running agent is doing."""
+    document = ask(config, control_socket, "GET", "/status")
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        _print_status(document)
+
+
+@click.command()
+@config_option
+@socket_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of sentences.")
+def reload(config: Path | None, control_socket: Path | None, as_json: bool) -> None:
+    """Reload agent.toml at once; exit 0 when it is applied, 78 with every problem when it is rejected."""
+    outcome = ask(config, control_socket, "POST", "/reload")
+    if as_json:
+        click.echo(json.dumps(outcome))
+    else:
+        print_outcome(outcome)
+    if outcome["result"] == "rejected":
+        raise SystemExit(INVALID)
+
+
+def ask(config: Path | None, control_socket: Path | None, method: str, url: str) -> dict[str, Any]:
+    """Ask the running agent; says why and exits with 69 or 77 if that is impossible. Blocks."""
+    answer = ask_if_running(config, control_socket, method, url)
+    if isinstance(answer, NotRunning):
+        click.echo(f"pomagent: {answer}", err=True)
+        raise SystemExit(CANNOT_SERVE) from answer
+    return answer
+
+
+def ask_if_running(
+    config: Path | None, control_socket: Path | None, method: str, url: str
+) -> dict[str, Any] | NotRunning:
+    """Ask the agent, or return why there is none to ask; exits like ``ask`` for every other failure. Blocks."""
+    try:
+        path = control_socket or client.find_socket(config_path(config), os.environ)
+        return client.ask(path, method, url)
+    except NotRunning as error:
+        return error
+    except ControlError as error:
+        click.echo(f"pomagent: {error}", err=True)
+        raise SystemExit(NOT_PERMITTED if isinstance(error, NotPermitted) else CANNOT_SERVE) from error
+
+
+def print_outcome(outcome: dict[str, Any], *, would: str = "") -> None:
+    """One reload, or with ``would`` = "would be " the preview of one, for people."""
+    for problem in outcome["problems"]:
+        click.echo(problem, err=True)
+    if outcome["result"] == "rejected":
+        click.echo(f"{would}rejected: the agent goes on as before", err=True)
+        return
+    if outcome["result"] == "unchanged":
+        click.echo("unchanged")
+        return
+    for verb in ("started", "replaced", "stopped"):
+        for name in outcome[verb]:
+            click.echo(f"{would}{verb}: {name}")
+    for change in outcome["changes"]:
+        click.echo(f"{change['apply']:>12}  {change['key']}: {change['before'] or '-'} → {change['after'] or '-'}")
+    click.echo(f"{would}kept: {outcome['kept']} route{'' if outcome['kept'] == 1 else 's'}")
+
+
+def _print_status(document: dict[str, Any]) -> None:
+    config, last = document["config"], document["last_reload"]
+    click.echo(f"pomagent {document['version']}, pid {document['pid']}, up {document['uptime_s']:.0f} s")
+    click.echo(f"{config['path']} ({config['sha']}), generation {document['generation']}")
+    if last:
+        click.echo(f"last reload {last['at']}: {last['result']}")
+        for problem in last["problems"]:
+            click.echo(f"  {problem}")
+    rows = [("ROUTE", "LISTEN", "STATE", "WARM", "SESSIONS", "DESTINATION")]
+    rows += [
+        (
+            route["name"], route["listen"], route["state"], f"{route['warm']}/{route['target']}",
+            str(route["sessions"]), route["destination"],
+        )
+        for route in document["routes"]
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    click.echo()
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for route in document["routes"]:
+        if route["reason"]:
+            click.echo(f"\n{route['name']}: {route['reason']}")

@@ -1,0 +1,98 @@
+"""What the agent is doing, as one document."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import greenlet
+
+from pomagent import __version__
+from pomagent.agent import Agent
+from pomagent.forwarder import Forwarder
+from pomagent.reload import Outcome, Reloader
+from pomagent.settings import Route
+
+Document = dict[str, Any]
+
+
+def document(agent: Agent, reloader: Reloader, started_at: float) -> Document:
+    """The agent's state now; times are ISO 8601 in UTC."""
+    settings = reloader.current
+    routes = settings.routes if settings else ()
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "started_at": _iso(started_at),
+        "uptime_s": round(time.time() - started_at, 3),
+        "generation": agent.generation,
+        "config": {"path": str(settings.path), "sha": settings.sha} if settings else None,
+        "last_reload": _reload(reloader.last),
+        "sessions": agent.sessions,
+        "routes": [_route(route, agent) for route in routes],
+        "process": {"descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()), "greenlets": _greenlets()},
+    }
+
+
+def reload_document(outcome: Outcome) -> Document:
+    """What a reload, or a preview of one, came to."""
+    plan = outcome.plan
+    return {
+        "result": outcome.result,
+        "at": _iso(outcome.at),
+        "problems": list(map(str, outcome.problems)),
+        "started": [route.name for route in plan.started],
+        "replaced": [replaced.new.name for replaced in plan.replaced],
+        "stopped": [route.name for route in plan.stopped],
+        "kept": len(plan.kept),
+        "changes": [
+            {"key": change.key, "apply": change.apply, "before": change.before, "after": change.after}
+            for change in outcome.changes
+        ],
+    }
+
+
+def _reload(outcome: Outcome | None) -> Document | None:
+    if outcome is None:
+        return None
+    return {"result": outcome.result, "at": _iso(outcome.at), "problems": list(map(str, outcome.problems))}
+
+
+def _route(route: Route, agent: Agent) -> Document:
+    forwarder = agent.forwarder(route.name)
+    state, reason = _state(route, forwarder, agent)
+    return {
+        "name": route.name,
+        "listen": str(agent.listen_address(route.name) if forwarder else route.listen),
+        "destination": str(route.destination),
+        "gateway": str(route.gateway.address),
+        "protocol": route.protocol,
+        "state": state,
+        "reason": reason,
+        "keeps_warm": route.warm,
+        "warm": forwarder.pool.warm if forwarder else 0,
+        "target": forwarder.pool.target if forwarder else 0,
+        "waiting": forwarder.pool.waiting if forwarder else 0,
+        "sessions": forwarder.sessions if forwarder else 0,
+    }
+
+
+def _state(route: Route, forwarder: Forwarder | None, agent: Agent) -> tuple[str, str]:
+    if not route.enabled:
+        return "disabled", ""
+    if forwarder is None:
+        return "quarantined", agent.quarantined.get(route.name, "")
+    return forwarder.state, str(forwarder.pool.last_error or "")
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _greenlets() -> int:
+    """How many greenlets exist: with the descriptors, what a leak would show in."""
+    return sum(isinstance(thing, greenlet.greenlet) for thing in gc.get_objects())

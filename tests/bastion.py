@@ -1,0 +1,110 @@
+"""A bastion host in a directory: its agent.toml, its token, and the agents that run there."""
+
+import socket
+from pathlib import Path
+
+from tests.agent_process import AgentProcess
+from tests.gateway.agent_toml import Listen, Table, agent_toml, write_token
+from tests.gateway.facade import Gateway
+from tests.gateway.ports import LOOPBACK
+
+ANY = f"{LOOPBACK}:0"
+"""Where a route listens whose port the kernel may choose; ``AgentProcess.port`` tells it."""
+
+
+def on(port: int) -> str:
+    """The loopback address of a port."""
+    return f"{LOOPBACK}:{port}"
+
+
+class Bastion:
+    """Where a test edits the file of an agent while it runs."""
+
+    def __init__(self, gateway: Gateway, directory: Path) -> None:
+        self.gateway = gateway
+        self.directory = directory
+        self.path = directory / "agent.toml"
+        self.token_file = directory / "token"
+        self.agents: list[AgentProcess] = []
+        # Not the host's own addresses, which other agents may hold.
+        self._status = {"listen": "", "control_socket": str(directory / "control.sock")}
+        self.replace_token(gateway.token)
+
+    def save(self, routes: Listen, **tables: Table) -> Path:
+        """Replace agent.toml as editors do; ``routes`` and ``tables`` as in ``write_agent_toml``."""
+        return self.save_text(agent_toml(self.gateway, routes, **{"status": self._status, **tables}))
+
+    def save_text(self, text: str) -> Path:
+        """Write beside the file and rename into its place."""
+        draft = self.directory / "agent.toml.draft"
+        draft.write_text(text)
+        return draft.replace(self.path)
+
+    def replace_token(self, token: str) -> None:
+        """Write beside the token file and rename into its place."""
+        draft = self.directory / "token.draft"
+        write_token(draft, token)
+        draft.replace(self.token_file)
+
+    def start(self, routes: Listen, environment: dict[str, str] | None = None, **tables: Table) -> AgentProcess:
+        """Run an agent on a file with these routes and wait until it serves."""
+        agent = self.launch(routes, environment, **tables)
+        agent.__enter__()
+        return agent
+
+    def resume(self) -> AgentProcess:
+        """Run an agent on the file as it is, with a log of its own."""
+        log = self.directory / "agent.log"
+        if log.exists():
+            log.rename(self.directory / f"agent-{len(self.agents)}.log")
+        agent = AgentProcess(self.path)
+        self.agents.append(agent)
+        agent.__enter__()
+        return agent
+
+    def launch(self, routes: Listen, environment: dict[str, str] | None = None, **tables: Table) -> AgentProcess:
+        """The same without waiting."""
+        self.save(routes, **tables)
+        agent = AgentProcess(self.path, **(environment or {}))
+        self.agents.append(agent)
+        return agent
+
+    def stop(self) -> None:
+        """Stop every agent and look at how it ended."""
+        for agent in self.agents:
+            agent.__exit__(None, None, None)
+
+    def kill(self) -> None:
+        """After a failed test: whatever still runs ends now."""
+        for agent in self.agents:
+            agent.process.kill()
+            agent.process.wait()
+
+
+def say(client: socket.socket, data: bytes = b"hello\n") -> bytes:
+    """Send something and read as many bytes of what comes back."""
+    client.sendall(data)
+    return hear(client, len(data))
+
+
+def hear(client: socket.socket, length: int) -> bytes:
+    """Exactly so many bytes, fewer only at the end."""
+    data = b""
+    while len(data) < length and (more := client.recv(length - len(data))):
+        data += more
+    return data
+
+
+def refuses(port: int) -> bool:
+    """Whether nobody listens on a local port."""
+    with socket.socket() as probe:
+        return probe.connect_ex((LOOPBACK, port)) != 0
+
+
+def listening_inode(port: int) -> int:
+    """The inode of the socket that listens on a loopback port, 0 if none does."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *rest = line.split()
+        if state == "0A" and local == f"0100007F:{port:04X}":
+            return int(rest[5])
+    return 0
