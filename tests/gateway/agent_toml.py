@@ -8,13 +8,15 @@ from typing import Any
 from tests.gateway.facade import Gateway, destination
 
 Table = Mapping[str, Any]
+Listen = Mapping[str, str | Table]
+"""A destination's name ("echo") or address ("db.example.test:5432") to a local address, or to any keys of its route."""
 
 
-def write_agent_toml(directory: Path, gateway: Gateway, listen: Mapping[str, str], **tables: Table) -> Path:
+def write_agent_toml(directory: Path, gateway: Gateway, listen: Listen, **tables: Table) -> Path:
     """Write agent.toml and its token into the directory; returns the path of agent.toml.
 
-    ``listen`` maps a destination's name ("echo") or address ("db.example.test:5432") to a local address.
-    ``tables`` adds keys to the tables of those names: ``agent={"log_level": "debug"}, defaults={"warm": "off"}``.
+    ``tables`` adds keys to the tables of those names: ``agent={"log_level": "debug"}, defaults={"warm": "off"}``,
+    and overrides those of ``gateways.demo`` and ``credentials.default``.
     """
     write_token(directory / "token", gateway.token)
     path = directory / "agent.toml"
@@ -28,19 +30,20 @@ def write_token(path: Path, token: str) -> None:
     path.write_text(f"{token}\n")
 
 
-def agent_toml(gateway: Gateway, listen: Mapping[str, str], **tables: Table) -> str:
+def agent_toml(gateway: Gateway, listen: Listen, **tables: Table) -> str:
     """The text of agent.toml, its token in the file ``token`` beside it."""
     edge = {"url": gateway.url, "connect_to": gateway.connect_to, "ca_file": str(gateway.ca_file)}
-    parts = [_table(f"[{name}]", keys) for name, keys in tables.items()]
-    parts.append(_table("[gateways.demo]", edge))
-    parts.append(_table("[credentials.default]", {"service_account_file": "token"}))
+    own: dict[str, Table] = {"gateways.demo": edge, "credentials.default": {"service_account_file": "token"}}
+    merged = own | {name: {**own.get(name, {}), **keys} for name, keys in tables.items()}
+    parts = [_table(f"[{name}]", keys) for name, keys in merged.items()]
     parts += [_table("[[routes]]", _route(*item)) for item in listen.items()]
     return "\n".join(parts)
 
 
-def _route(name: str, listen: str) -> Table:
+def _route(name: str, keys: str | Table) -> Table:
     address = name if ":" in name else destination(name)
-    return {"name": name.replace(":", "-"), "from": f"tcp+https://{address}", "listen": listen, "gateway": "demo"}
+    route = {"name": name.replace(":", "-"), "from": f"tcp+https://{address}", "gateway": "demo"}
+    return route | ({"listen": keys} if isinstance(keys, str) else dict(keys))
 
 
 def _table(header: str, keys: Table) -> str:

@@ -45,7 +45,7 @@ class Authority:
         return self._issue(file_name, expires_in, ExtendedKeyUsageOID.CLIENT_AUTH)
 
     def _sign_itself(self) -> x509.Certificate:
-        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)  # noqa: FBT003
+        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         return self._sign(
             self._builder(self._name, self._key, A_MONTH)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

@@ -90,7 +90,7 @@ class Destinations:
         return self._addresses[name]
 
     def accepted(self, name: str) -> int:
-        """How many connections this server has got so far."""
+        """How many connections this server has got so far; one counts a moment after the gateway has answered."""
         return self._accepted[name]
 
     def open(self, name: str) -> int:

@@ -139,8 +139,10 @@ def test_close_gives_up_on_a_stuck_reader():
     pipe = Pipe(is_blocking=False)
     writer = LogWriter(pipe.writer)
     stick(writer, pipe)
-    assert not writer.close(0.05)
-    drain_and_close(writer, pipe)
+    assert not writer.close(0.01)
+    wait_until(lambda: not writer._thread.is_alive())
+    assert not writer.close(PATIENCE_S)
+    assert writer.dropped == 1
     pipe.close()
 
 

@@ -1,7 +1,9 @@
 """sd_notify against a real datagram socket in systemd's place."""
 
+import errno
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -62,7 +64,7 @@ def test_a_manager_that_does_not_read_never_blocks_and_is_reported(notifier):
 def test_a_manager_that_is_gone_is_no_error(manager, notifier):
     manager[0].close()
     if not manager[1].startswith("@"):
-        os.unlink(manager[1])
+        Path(manager[1]).unlink()
     assert notifier.ready("x") is False
 
 
@@ -78,6 +80,16 @@ def test_without_a_manager_nothing_happens(name):
     assert notifier.ready("x") is False
     assert notifier.watchdog() is False
     notifier.close()
+
+
+def test_without_a_descriptor_left_nothing_is_sent(manager, monkeypatch):
+    def no_descriptor(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", no_descriptor)
+        notifier = Notifier({"NOTIFY_SOCKET": manager[1]})
+    assert notifier.ready("x") is False
 
 
 @pytest.mark.parametrize(

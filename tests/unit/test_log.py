@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import timeit
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
@@ -89,16 +88,16 @@ def test_values_are_rendered_as_people_name_them(log, lines, value, expected):
     assert json.loads(lines[0])["value"] == expected
 
 
-@pytest.mark.parametrize("format", ["json", "console"])
-def test_a_secret_is_never_rendered(lines, format):
-    log = make_logger(lines, format=format, level=LogLevel("debug")).bind(bound=SecretStr("eyJ-1"))
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_a_secret_is_never_rendered(lines, style):
+    log = make_logger(lines, format=style, level=LogLevel("debug")).bind(bound=SecretStr("eyJ-1"))
     log.debug(events.AGENT_STARTED, one=SecretStr("eyJ-1"), many=[SecretStr("eyJ-1")], nested={"k": SecretStr("eyJ-1")})
     assert "eyJ-1" not in lines[0]
 
 
-@pytest.mark.parametrize("format", ["json", "console"])
-def test_a_value_that_cannot_be_rendered_does_not_reach_the_caller(lines, format):
-    make_logger(lines, format=format, level=LogLevel()).info(events.AGENT_STARTED, value=Hopeless())
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_a_value_that_cannot_be_rendered_does_not_reach_the_caller(lines, style):
+    make_logger(lines, format=style, level=LogLevel()).info(events.AGENT_STARTED, value=Hopeless())
     assert "agent.started" in lines[0]
     assert "no text" in lines[0]
 
@@ -183,10 +182,11 @@ def test_a_new_level_reaches_loggers_that_were_bound_before(lines):
     assert len(lines) == 1
 
 
-def test_a_line_that_is_left_out_costs_next_to_nothing(log):
-    bound = log.bind(route="orders-db", session=17)
-    per_call_s = min(timeit.repeat(lambda: bound.debug(events.SESSION_OPENED, peer="p"), number=10_000, repeat=5)) / 1e4
-    assert per_call_s < 5e-6  # 0.15 µs where this was written; a rendered line costs a hundred times that
+def test_a_line_that_is_left_out_is_not_even_begun(log, lines, monkeypatch):
+    """It costs a comparison, 0.15 µs; a written line costs a hundred times that."""
+    monkeypatch.setattr(Logger, "_proxy_to_logger", None)
+    log.bind(route="orders-db").debug(events.SESSION_OPENED, peer="p")
+    assert lines == []
 
 
 def test_two_loggers_share_nothing(lines):
@@ -197,9 +197,9 @@ def test_two_loggers_share_nothing(lines):
     assert [json.loads(line)["route"] for line in lines] == ["a"]
 
 
-@pytest.mark.parametrize("format", ["json", "console"])
-def test_a_loss_is_described_as_an_event(lines, format):
-    make_logger(lines, format=format, level=LogLevel("error"))
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_a_loss_is_described_as_an_event(lines, style):
+    make_logger(lines, format=style, level=LogLevel("error"))
     text = lines.describe_loss(7)
     assert "log.dropped" in text
     assert "7" in text

@@ -1,0 +1,186 @@
+"""What a failure costs: by kind, by streak, by what the gateway asks for."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pomagent.backoff import FAST_DELAY_S, HEALTHY_AFTER_S, RETRY_AFTER_CAP_S, SCHEDULES, Backoff
+from pomagent.errors import Recovery
+from tests.fakes.clock import FakeDice
+
+LONGEST = FakeDice(1.0)
+SHORTEST = FakeDice(0.0)
+
+
+def fail_again_and_again(backoff: Backoff, recovery: Recovery, times: int, dial_s: float = 0.0) -> list[float]:
+    """The waits of a pool that dials as soon as it may and fails ``dial_s`` later."""
+    now, delays = 1000.0, []
+    for _ in range(times):
+        delays.append(backoff.failed(recovery, now))
+        now += delays[-1] + dial_s
+    return delays
+
+
+@pytest.mark.parametrize(
+    ("recovery", "longest"),
+    [
+        (Recovery.RETRY, [0.3, 0.3, 0.3, 1, 2, 4, 8, 16, 30, 30]),
+        (Recovery.REAUTHENTICATE, [5, 10, 20, 40, 60, 60]),
+        (Recovery.OPERATOR, [5, 10, 20, 40, 80, 160, 300, 300]),
+    ],
+)
+def test_each_kind_of_failure_has_its_schedule(recovery, longest):
+    assert longest == pytest.approx(fail_again_and_again(Backoff(LONGEST), recovery, len(longest)))
+
+
+def test_every_recovery_has_a_schedule():
+    assert set(Recovery) == set(SCHEDULES)
+
+
+def test_fast_tries_are_jittered_by_half_and_later_ones_by_nearly_all():
+    delays = fail_again_and_again(Backoff(SHORTEST), Recovery.RETRY, 9)
+    assert [0.1, 0.1, 0.1, 0.1, 0.2, 0.4, 0.8, 1.6, 3.0] == pytest.approx(delays)
+
+
+def test_failures_of_one_wave_count_once():
+    backoff = Backoff(LONGEST)
+    first = backoff.failed(Recovery.RETRY, 1000.0)
+    assert backoff.failed(Recovery.OPERATOR, 1000.1) == pytest.approx(first - 0.1)
+    assert backoff.failures == 1
+    assert backoff.retry_at == pytest.approx(1000.0 + first)
+
+
+def test_a_failure_at_the_moment_the_wait_ends_is_the_next_one():
+    backoff = Backoff(LONGEST)
+    backoff.failed(Recovery.RETRY, 1000.0)
+    backoff.failed(Recovery.RETRY, backoff.retry_at)
+    assert backoff.failures == 2
+
+
+class TestRetryAfter:
+    def test_a_longer_wait_that_the_gateway_asks_for_is_kept(self):
+        backoff = Backoff(LONGEST)
+        assert backoff.failed(Recovery.RETRY, 1000.0, at_least_s=7.0) == 7.0
+        assert backoff.retry_at == 1007.0
+
+    def test_a_shorter_one_changes_nothing(self):
+        assert Backoff(LONGEST).failed(Recovery.REAUTHENTICATE, 1000.0, at_least_s=1.0) == 5.0
+
+    def test_it_is_heard_during_a_wait_too(self):
+        backoff = Backoff(LONGEST)
+        backoff.failed(Recovery.RETRY, 1000.0)
+        assert backoff.failed(Recovery.RETRY, 1000.1, at_least_s=60.0) == 60.0
+        assert backoff.retry_at == pytest.approx(1060.1)
+        assert backoff.failures == 1
+
+    @pytest.mark.parametrize(
+        ("asked", "expected"),
+        [(RETRY_AFTER_CAP_S - 1, 299.0), (RETRY_AFTER_CAP_S, 300.0), (RETRY_AFTER_CAP_S + 1, 300.0)],
+    )
+    def test_a_gateway_cannot_ask_for_more_than_the_cap(self, asked, expected):
+        assert Backoff(LONGEST).failed(Recovery.RETRY, 1000.0, at_least_s=asked) == expected
+
+
+class TestHealing:
+    def test_a_success_and_ten_quiet_seconds_begin_a_new_streak(self):
+        backoff = Backoff(LONGEST)
+        fail_again_and_again(backoff, Recovery.RETRY, 5)
+        backoff.succeeded(2000.0)
+        backoff.failed(Recovery.RETRY, 2000.0 + HEALTHY_AFTER_S)
+        assert backoff.failures == 1
+
+    def test_a_failure_sooner_after_a_success_goes_on_with_the_streak(self):
+        backoff = Backoff(LONGEST)
+        fail_again_and_again(backoff, Recovery.RETRY, 5)
+        backoff.succeeded(2000.0)
+        backoff.failed(Recovery.RETRY, 2000.0 + HEALTHY_AFTER_S - 0.1)
+        assert backoff.failures == 6
+
+    def test_further_successes_do_not_put_the_healing_off(self):
+        backoff = Backoff(LONGEST)
+        fail_again_and_again(backoff, Recovery.RETRY, 5)
+        backoff.succeeded(2000.0)
+        backoff.succeeded(2009.0)
+        backoff.failed(Recovery.RETRY, 2010.0)
+        assert backoff.failures == 1
+
+    def test_a_success_before_the_last_failure_heals_nothing(self):
+        backoff = Backoff(LONGEST)
+        backoff.succeeded(1000.0)
+        backoff.failed(Recovery.RETRY, 1001.0)
+        backoff.failed(Recovery.RETRY, 1100.0)
+        assert backoff.failures == 2
+
+    def test_dials_that_take_longer_to_fail_than_healing_takes_still_back_off(self):
+        """A firewalled database: the gateway itself takes 10 s, over and over."""
+        delays = fail_again_and_again(Backoff(LONGEST), Recovery.RETRY, 9, dial_s=HEALTHY_AFTER_S + 0.5)
+        assert [0.3, 0.3, 0.3, 1, 2, 4, 8, 16, 30] == pytest.approx(delays)
+
+    def test_a_reset_forgets_wait_and_streak(self):
+        backoff = Backoff(LONGEST)
+        fail_again_and_again(backoff, Recovery.RETRY, 5)
+        backoff.reset()
+        assert (backoff.failures, backoff.retry_at) == (0, 0.0)
+        assert backoff.failed(Recovery.RETRY, 1000.0) == pytest.approx(0.3)
+
+
+class TestEndedEarly:
+    def test_a_young_tunnel_that_ends_counts_as_a_failure(self):
+        backoff = Backoff(LONGEST)
+        backoff.ended_early(HEALTHY_AFTER_S - 0.1, 1000.0)
+        assert (backoff.failures, backoff.retry_at) == (1, pytest.approx(1000.3))
+
+    def test_one_that_lived_long_enough_ends_the_streak(self):
+        backoff = Backoff(LONGEST)
+        backoff.failed(Recovery.RETRY, 1000.0)
+        backoff.ended_early(HEALTHY_AFTER_S, 1001.0)
+        assert (backoff.failures, backoff.retry_at) == (0, 0.0)
+
+    def test_an_old_one_that_ends_in_an_outage_does_not_end_the_wait(self):
+        backoff = Backoff(LONGEST)
+        backoff.failed(Recovery.OPERATOR, 1000.0)
+        backoff.ended_early(100.0, 1001.0)
+        assert (backoff.failures, backoff.retry_at) == (1, 1005.0)
+
+    def test_tunnels_that_never_live_long_are_opened_ever_more_rarely(self):
+        backoff, now, waits = Backoff(LONGEST), 1000.0, []
+        for _ in range(9):
+            backoff.succeeded(now)
+            now += 5.0
+            backoff.ended_early(5.0, now)
+            waits.append(backoff.retry_at - now)
+            now = backoff.retry_at
+        assert [0.3, 0.3, 0.3, 1, 2, 4, 8, 16, 30] == pytest.approx(waits)
+
+
+HAPPENINGS = st.lists(
+    st.tuples(
+        st.sampled_from(["failed", "succeeded", "ended_early", "reset"]),
+        st.sampled_from(Recovery),
+        st.floats(0, 1000),
+        st.floats(0, 1e6),
+    ),
+    max_size=60,
+)
+
+
+@given(happenings=HAPPENINGS, falls=st.floats(0, 1))
+def test_whatever_happens_a_wait_is_neither_none_nor_endless(happenings, falls):
+    backoff, now = Backoff(FakeDice(falls)), 1000.0
+    for what, recovery, elapsed, seconds in happenings:
+        now += elapsed
+        before = backoff.retry_at
+        if what == "failed":
+            delay = backoff.failed(recovery, now, at_least_s=seconds)
+            assert 0 < delay <= RETRY_AFTER_CAP_S
+            assert backoff.retry_at >= before
+            if before <= now:
+                assert delay >= FAST_DELAY_S / 2 - 1e-9
+        elif what == "succeeded":
+            backoff.succeeded(now)
+        elif what == "ended_early":
+            backoff.ended_early(seconds, now)
+        else:
+            backoff.reset()
+        assert backoff.retry_at <= now + RETRY_AFTER_CAP_S
+        assert backoff.failures >= 0

@@ -1,0 +1,698 @@
+"""A route's warm tunnels: who gets which, who learns of which failure, and that nothing leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import gevent
+import pytest
+
+from pomagent import events, pool as module
+from pomagent.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
+from pomagent.deadline import Deadline
+from pomagent.errors import (
+    GatewayOverloaded,
+    GatewayUnreachable,
+    PomagentError,
+    PoolClosed,
+    PoolExhausted,
+    RouteForbidden,
+    TunnelError,
+)
+from pomagent.pool import Pool
+from pomagent.protocol.lifecycle import Reason, State
+from pomagent.settings import Gateway, HostPort, Route
+from pomagent.stock import MAX_DIALS_PER_ROUTE, MAX_WAITING, REFILL_DELAY_S
+from tests.fakes.clock import FakeClock, FakeDice
+from tests.fakes.greenlets import caught_crashes, settle
+from tests.fakes.log import FakeLog
+from tests.fakes.tunnels import FakeOpener, FakeTunnel
+
+ROUTE = Route(
+    "orders", HostPort("127.0.0.1", 5432), HostPort("db.example.com", 5432),
+    Gateway("corp", HostPort("edge.example.com", 443)), pool_min=2, pool_max=4, pool_max_age_s=100.0,
+)  # fmt: skip
+NAMED = {"gateway": "edge.example.com:443", "destination": "db.example.com:5432"}
+DOWN = GatewayUnreachable("connection refused", phase="tcp", **NAMED)
+DENIED = RouteForbidden("refused with 403", status=403, **NAMED)
+
+
+class Scene:
+    """A pool with everything around it in the hands of the test."""
+
+    def __init__(self, route: Route, held: frozenset[str]) -> None:
+        self.clock = FakeClock()
+        self.dice = FakeDice(1.0)
+        self.opener = FakeOpener(self.clock, held)
+        self.fake_log = FakeLog()
+        self.pool = Pool(route, self.opener, self.fake_log.log, clock=self.clock, dice=self.dice)  # type: ignore[arg-type]
+        self.clients: list[gevent.Greenlet] = []
+
+    @property
+    def pending(self) -> int:
+        return len(self.opener.pending)
+
+    def start(self) -> Scene:
+        self.pool.start()
+        settle()
+        return self
+
+    def filled(self) -> Scene:
+        """Started, and warm up to the target."""
+        if not self.opener.dials:
+            self.start()
+        while self.opener.pending:
+            self.succeed()
+        return self
+
+    def client(self, budget_s: float = 3600.0) -> gevent.Greenlet:
+        """A client that asks for a tunnel; its value is the tunnel, or the error."""
+
+        def ask() -> object:
+            try:
+                return self.pool.lease(Deadline(budget_s, self.clock))
+            except PomagentError as error:
+                return error
+
+        client = gevent.spawn(ask)
+        self.clients.append(client)
+        settle()
+        return client
+
+    def succeed(self, index: int = 0) -> FakeTunnel:
+        tunnel = self.opener.pending[index].succeed()
+        settle()
+        return tunnel
+
+    def fail(self, error: Exception = DOWN, index: int = 0) -> None:
+        self.opener.pending[index].fail(error)
+        settle()
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock, and bring the keeper's timer forward accordingly."""
+        self.clock.advance(seconds)
+        self.pool._wake.set()
+        settle()
+
+    def warm(self) -> list[FakeTunnel]:
+        return [tunnel for tunnel in self.opener.tunnels if tunnel.is_watched]
+
+    def close(self) -> None:
+        self.pool.close(Reason.DRAINED)
+        gevent.killall(self.clients)
+        settle()
+
+
+@pytest.fixture
+def make() -> Iterator[object]:
+    scenes: list[Scene] = []
+
+    def make_scene(held: frozenset[str] = frozenset({"open"}), **changes: object) -> Scene:
+        scenes.append(Scene(replace(ROUTE, **changes), held))  # type: ignore[arg-type]
+        return scenes[-1]
+
+    yield make_scene
+    for scene in scenes:
+        scene.close()
+        stock = scene.pool._stock
+        assert (stock.dials_by_clients, stock.dials_by_stock, stock.waiting, len(stock)) == (0, 0, 0, 0)
+        assert all(tunnel.state is State.ACTIVE for tunnel in scene.opener.open_tunnels)
+
+
+@pytest.fixture
+def scene(make) -> Scene:
+    return make()
+
+
+class TestWarming:
+    def test_a_pool_is_warm_before_anybody_asks(self, scene):
+        scene.start()
+        assert scene.pending == 2
+        scene.succeed()
+        scene.succeed()
+        assert scene.pool.warm == 2
+        assert scene.pending == 0
+        assert repr(scene.pool) == "<Pool orders: 2/2 warm, 0 waiting>"
+
+    def test_nothing_is_dialled_before_the_start(self, scene):
+        settle()
+        assert scene.opener.dials == []
+
+    def test_a_minimum_of_none_dials_nothing_until_somebody_asks(self, make):
+        scene = make(pool_min=0).start()
+        assert scene.pending == 0
+        scene.client()
+        assert scene.pending == 1
+
+    def test_a_refill_follows_a_take_but_not_at_once(self, scene):
+        scene.filled()
+        assert scene.client().ready()
+        assert scene.pending == 0
+        scene.pass_time(REFILL_DELAY_S)
+        assert scene.pending == 1
+
+    def test_takes_in_quick_succession_do_not_put_the_refill_off_for_ever(self, make):
+        scene = make(pool_min=4).filled()
+        for _ in range(4):
+            scene.client()
+            scene.pass_time(REFILL_DELAY_S / 2)
+        assert scene.pending > 0
+
+    def test_demand_deepens_the_stock_up_to_the_maximum(self, scene):
+        scene.start()
+        scene.clock.advance(0.05)  # so long takes a dial
+        scene.filled()
+        scene.client()
+        scene.client()
+        scene.pass_time(REFILL_DELAY_S)
+        assert scene.pending == 4
+
+    def test_every_tunnel_that_was_filled_is_told(self, scene):
+        scene.filled()
+        assert [(1, 2), (2, 2)] == [
+            (line["warm"], line["target"]) for line in scene.fake_log.named(events.POOL_FILLED)
+        ]
+
+    def test_dials_whose_clients_have_left_never_overfill_it(self, make):
+        scene = make(pool_min=1, pool_max=2).start()
+        clients = [scene.client() for _ in range(6)]
+        gevent.killall(clients)
+        while scene.opener.pending:
+            scene.succeed()
+            assert scene.pool.warm <= 2
+        assert scene.pool.warm == 2
+        assert len(scene.opener.open_tunnels) == 2
+
+
+class TestLease:
+    def test_a_warm_tunnel_is_leased_at_once_the_oldest_first(self, scene):
+        scene.filled()
+        first, second = scene.warm()
+        assert [first, second] == [scene.client().value, scene.client().value]
+        assert first.state is State.ACTIVE
+        assert not first.is_watched
+
+    def test_without_a_warm_one_a_client_gets_a_dial_of_its_own(self, scene):
+        client = scene.client()
+        assert scene.pending == 1
+        assert not client.ready()
+        tunnel = scene.succeed()
+        assert client.value is tunnel
+        assert tunnel.state is State.ACTIVE
+        assert not tunnel.was_warm
+
+    def test_clients_are_served_in_the_order_of_their_coming_whichever_dial_is_done_first(self, scene):
+        clients = [scene.client() for _ in range(3)]
+        last = scene.succeed(2)
+        first = scene.succeed(0)
+        assert [last, first, None] == [client.value for client in clients]
+
+    def test_a_refill_serves_whoever_waits(self, scene):
+        scene.start()
+        client = scene.client()
+        refill = scene.succeed()
+        assert client.value is refill
+
+    def test_a_dead_warm_tunnel_is_skipped(self, scene):
+        scene.filled()
+        dead, alive = scene.warm()
+        dead.die_unnoticed()
+        assert scene.client().value is alive
+        assert (dead.state, dead.reason) == (State.CLOSED, Reason.PEER_CLOSED)
+
+    def test_with_nothing_but_dead_ones_the_client_waits_for_a_dial(self, scene):
+        scene.filled()
+        for tunnel in scene.warm():
+            tunnel.die_unnoticed()
+        client = scene.client()
+        assert scene.pool.warm == 0
+        tunnel = scene.succeed()
+        assert client.value is tunnel
+
+    def test_so_many_clients_wait_and_the_next_is_refused_at_once(self, scene):
+        scene.opener.held = frozenset({"secure", "open"})
+        stock = scene.pool._stock
+        for _ in range(MAX_WAITING - 1):
+            stock.wait(object())
+        last = scene.client()
+        assert not last.ready()
+        over = scene.client()
+        assert isinstance(over.value, PoolExhausted)
+        assert str(over.value) == f"{MAX_WAITING} clients wait for a tunnel of route orders already"
+        while stock.waiting > 1:
+            stock.next_waiter()
+
+    def test_clients_dials_are_capped_and_each_outcome_makes_place_for_the_next(self, scene):
+        clients = [scene.client() for _ in range(MAX_DIALS_PER_ROUTE + 2)]
+        assert scene.pending == MAX_DIALS_PER_ROUTE
+        scene.succeed()
+        assert scene.pending == MAX_DIALS_PER_ROUTE
+        scene.fail()
+        assert scene.pending == MAX_DIALS_PER_ROUTE
+        while scene.opener.pending:
+            scene.succeed()
+        assert all(client.ready() for client in clients)
+
+
+class TestFailures:
+    def test_a_failed_dial_is_the_outcome_of_the_client_that_has_waited_longest(self, scene):
+        first, second = scene.client(), scene.client()
+        scene.fail(DENIED, index=1)
+        assert first.value is DENIED
+        assert not second.ready()
+        tunnel = scene.succeed()
+        assert second.value is tunnel
+
+    def test_a_failure_is_nobodys_while_other_dials_suffice(self, scene):
+        gone, waiting = scene.client(), scene.client()
+        gone.kill()
+        scene.fail()
+        assert not waiting.ready()
+        scene.fail()
+        assert waiting.value is DOWN
+
+    def test_a_failed_refill_is_no_clients_failure(self, scene):
+        scene.start()
+        client = scene.client()
+        scene.fail(index=0)
+        scene.fail(index=0)
+        assert not client.ready()
+        tunnel = scene.succeed()
+        assert client.value is tunnel
+
+    def test_a_refill_waits_after_a_failure(self, scene):
+        scene.start()
+        scene.fail()
+        scene.fail()
+        assert scene.pending == 0
+        scene.pass_time(0.29)
+        assert scene.pending == 0
+        scene.pass_time(0.02)
+        assert scene.pending == 2
+
+    def test_a_client_does_not_wait_for_the_back_off(self, scene):
+        scene.start()
+        scene.fail(DENIED)
+        scene.fail(DENIED)
+        scene.client()
+        assert scene.pending == 1
+
+    def test_a_refill_waits_for_as_long_as_the_gateway_asks(self, scene):
+        scene.start()
+        busy = GatewayOverloaded("refused with 429", status=429, retry_after_s=60.0, **NAMED)
+        scene.fail(DOWN)
+        scene.fail(busy)
+        scene.pass_time(59.9)
+        assert scene.pending == 0
+        scene.pass_time(0.2)
+        assert scene.pending == 2
+
+    def test_a_word_of_the_operator_ends_the_wait(self, scene):
+        scene.start()
+        scene.fail(DENIED)
+        scene.fail(DENIED)
+        scene.pool.retry_now()
+        settle()
+        assert scene.pending == 2
+
+    def test_refills_that_take_long_to_fail_back_off_too(self, make):
+        """A firewalled database, for which the gateway takes 10 s."""
+        scene = make(pool_min=1).start()
+        waits = []
+        for _ in range(6):
+            scene.clock.advance(HEALTHY_AFTER_S + 0.1)
+            scene.fail()
+            waits.append(scene.pool._backoff.retry_at - scene.clock.now)
+            scene.pass_time(waits[-1])
+        assert [0.3, 0.3, 0.3, 1.0, 2.0, 4.0] == pytest.approx(waits)
+
+    def test_the_last_failure_is_known_until_a_dial_succeeds(self, scene):
+        assert not scene.pool.has_succeeded
+        scene.start()
+        scene.fail()
+        assert scene.pool.last_error is DOWN
+        assert not scene.pool.has_succeeded
+        scene.succeed()
+        assert scene.pool.last_error is None
+        assert scene.pool.has_succeeded
+
+
+class TestBudget:
+    def test_when_it_is_over_the_client_learns_of_the_last_failure(self, scene):
+        scene.start()
+        scene.fail()
+        scene.fail()
+        client = scene.client(budget_s=0.0)
+        client.join()
+        assert isinstance(client.value, PoolExhausted)
+        assert str(client.value) == (
+            "no tunnel of route orders was ready within 0 s; last failure: "
+            "db.example.com:5432 via edge.example.com:443: connection refused"
+        )
+        assert [(0, 0)] == [(line["warm"], line["waiting"]) for line in scene.fake_log.named(events.POOL_STARVED)]
+
+    def test_without_a_failure_there_is_none_to_name(self, scene):
+        client = scene.client(budget_s=0.0)
+        client.join()
+        assert str(client.value) == "no tunnel of route orders was ready within 0 s"
+
+    def test_the_dial_of_a_client_that_gave_up_fills_the_stock(self, scene):
+        scene.client(budget_s=0.0).join()
+        tunnel = scene.succeed()
+        assert scene.warm() == [tunnel]
+
+    def test_no_budget_is_enough_for_a_warm_tunnel(self, scene):
+        scene.filled()
+        assert isinstance(scene.client(budget_s=0.0).value, FakeTunnel)
+
+
+class TestKilledClients:
+    def test_its_tunnel_goes_to_the_next_client(self, scene):
+        first, second = scene.client(), scene.client()
+        first.kill()
+        tunnel = scene.succeed()
+        assert second.value is tunnel
+
+    def test_a_tunnel_already_handed_to_it_goes_to_the_next_client(self, scene):
+        first, second = scene.client(), scene.client()
+        tunnel = scene.opener.pending[0].succeed()
+        first.kill(block=False)  # arrives after the tunnel, before the client has run
+        settle()
+        assert second.value is tunnel
+
+    def test_a_tunnel_already_handed_to_it_is_kept_if_nobody_else_waits(self, scene):
+        client = scene.client()
+        tunnel = scene.opener.pending[0].succeed()
+        client.kill(block=False)
+        settle()
+        assert scene.warm() == [tunnel]
+
+    def test_a_failure_already_handed_to_it_is_nobody_elses(self, scene):
+        first, second = scene.client(), scene.client()
+        scene.opener.pending[0].fail(DOWN)
+        first.kill(block=False)
+        settle()
+        assert not second.ready()
+        assert scene.pending == 1
+
+    def test_all_clients_may_leave_and_no_dial_leaks(self, scene):
+        clients = [scene.client() for _ in range(5)]
+        gevent.killall(clients)
+        while scene.opener.pending:
+            scene.fail()
+        assert scene.pool._stock.dials_by_clients == 0
+        client = scene.client()
+        tunnel = scene.succeed()
+        assert client.value is tunnel
+
+
+class TestExpiry:
+    def test_a_tunnel_over_its_age_is_closed_and_replaced(self, scene):
+        scene.filled()
+        old = scene.warm()
+        scene.pass_time(99.9)
+        assert scene.warm() == old
+        scene.pass_time(0.1)
+        assert [Reason.EXPIRED, Reason.EXPIRED] == [tunnel.reason for tunnel in old]
+        assert scene.pending == 2
+
+    def test_its_end_is_told_with_reason_and_age(self, make):
+        scene = make(pool_min=1).filled()
+        scene.pass_time(100.0)
+        [line] = scene.fake_log.named(events.TUNNEL_CLOSED)
+        assert (line["reason"], line["age_ms"]) == ("expired", 100_000)
+
+    def test_a_leased_tunnel_never_expires(self, scene):
+        scene.filled()
+        tunnel = scene.client().value
+        scene.pass_time(1000.0)
+        assert tunnel.state is State.ACTIVE
+
+
+class TestEndedTunnels:
+    def test_one_that_ends_is_closed_and_replaced(self, make):
+        scene = make(pool_min=1).filled()
+        [tunnel] = scene.warm()
+        scene.clock.advance(50.0)
+        tunnel.end()
+        settle()
+        assert tunnel.reason is Reason.PEER_CLOSED
+        assert scene.pool.warm == 0
+        assert scene.pending == 1
+
+    def test_tunnels_that_end_young_are_not_replaced_in_a_tight_loop(self, make):
+        scene = make(pool_min=1, held=frozenset()).start()
+        for _ in range(4):
+            scene.warm()[0].end()
+            settle()
+            assert scene.pool.warm == 0
+            scene.pass_time(scene.pool._backoff.retry_at - scene.clock.now)
+        assert scene.pool._backoff.failures == 4
+
+    def test_tunnels_that_are_dead_on_arrival_are_not_dialled_in_a_tight_loop(self, scene):
+        scene.start()
+        for dial in scene.opener.pending:
+            dial.tunnel.die_unnoticed()
+            dial.succeed()
+        settle()
+        assert scene.pool.warm == 0
+        assert scene.pending == 0
+        assert {Reason.PEER_CLOSED} == {tunnel.reason for tunnel in scene.opener.tunnels}
+
+    def test_one_that_ends_after_its_lease_is_not_the_pools_business(self, scene):
+        scene.filled()
+        tunnel = scene.client().value
+        tunnel.end()
+        assert tunnel.state is State.ACTIVE
+        assert scene.pool._backoff.failures == 0
+
+
+class TestLevelTls:
+    @pytest.fixture
+    def scene(self, make) -> Scene:
+        return make(warm="tls").start()
+
+    def test_connections_are_secured_and_no_connect_is_sent(self, scene):
+        assert {"secure"} == {dial.step for dial in scene.opener.dials}
+        assert [State.SECURED] * 2 == [tunnel.state for tunnel in scene.warm()]
+
+    def test_a_lease_sends_the_connect_over_the_oldest_connection(self, scene):
+        oldest = scene.warm()[0]
+        client = scene.client()
+        assert [oldest] == [dial.tunnel for dial in scene.opener.pending]
+        scene.succeed()
+        assert client.value is oldest
+        assert oldest.was_warm
+        assert scene.pool.warm == 1
+
+    def test_without_a_secured_connection_a_lease_dials(self, scene):
+        for tunnel in scene.warm():
+            tunnel.die_unnoticed()
+        client = scene.client()
+        tunnel = scene.succeed()
+        assert client.value is tunnel
+        assert not tunnel.was_warm
+
+    def test_the_opened_tunnel_of_a_client_that_left_is_discarded(self, scene):
+        client = scene.client()
+        client.kill()
+        tunnel = scene.succeed()
+        assert tunnel.reason is Reason.ABORTED
+        assert tunnel not in scene.warm()
+
+    def test_a_tunnel_handed_to_a_client_that_left_is_discarded(self, scene):
+        client = scene.client()
+        tunnel = scene.opener.pending[0].succeed()
+        client.kill(block=False)
+        settle()
+        assert tunnel.reason is Reason.ABORTED
+
+    def test_a_secured_connection_is_never_handed_to_a_client(self, make):
+        scene = make(warm="tls", held=frozenset({"secure", "open"})).start()
+        client = scene.client()
+        for dial in scene.opener.pending[:2]:
+            dial.succeed()
+        settle()
+        assert not client.ready()
+        assert scene.pool.warm == 2
+
+    def test_it_is_refilled_after_the_lease(self, scene):
+        scene.client()
+        scene.pass_time(REFILL_DELAY_S)
+        assert scene.pool.warm == 2
+
+    def test_a_refusal_stands_until_a_connect_is_accepted(self, scene):
+        """TLS alone says nothing about the route: it must not look up while every client is refused."""
+        assert not scene.pool.has_succeeded
+        scene.client()
+        scene.fail(DENIED)
+        scene.pass_time(RETRY_AFTER_CAP_S)
+        assert scene.pool.warm == 2
+        assert scene.pool.last_error is DENIED
+        scene.client()
+        scene.succeed()
+        assert scene.pool.last_error is None
+        assert scene.pool.has_succeeded
+
+    def test_a_failure_to_connect_is_over_with_the_next_connection(self, make):
+        scene = make(warm="tls", held=frozenset({"secure"})).start()
+        scene.fail(DOWN)
+        assert scene.pool.last_error is DOWN
+        scene.succeed()
+        assert scene.pool.last_error is None
+
+
+class TestLevelOff:
+    @pytest.fixture
+    def scene(self, make) -> Scene:
+        return make(warm="off").start()
+
+    def test_nothing_is_kept_warm(self, scene):
+        scene.pass_time(3600.0)
+        assert scene.opener.dials == []
+
+    def test_a_client_gets_its_tunnel_and_nothing_is_refilled(self, scene):
+        client = scene.client()
+        tunnel = scene.succeed()
+        assert client.value is tunnel
+        scene.pass_time(REFILL_DELAY_S)
+        assert scene.opener.open_tunnels == [tunnel]
+
+    def test_the_tunnel_of_a_client_that_left_is_discarded(self, scene):
+        scene.client().kill()
+        assert scene.succeed().reason is Reason.ABORTED
+
+
+class TestTheEnd:
+    def test_a_drain_closes_what_is_warm_and_serves_who_waits(self, make):
+        scene = make(pool_min=1).start()
+        client = scene.client()
+        scene.pool.drain(Reason.DRAINED)
+        settle()
+        tunnel = scene.succeed()
+        assert client.value is tunnel
+        rest = scene.succeed()
+        assert rest.reason is Reason.ABORTED
+
+    def test_a_drain_lets_waiting_clients_dial_again_after_a_failure_of_others(self, scene):
+        first, second = scene.client(), scene.client()
+        scene.pool.drain(Reason.DRAINED)
+        scene.fail()
+        tunnel = scene.succeed()
+        assert [DOWN, tunnel] == [first.value, second.value]
+
+    def test_after_a_drain_nobody_new_is_served_and_nothing_is_dialled(self, scene):
+        scene.filled()
+        warm = scene.warm()
+        scene.pool.drain(Reason.STALE)
+        settle()
+        assert [Reason.STALE, Reason.STALE] == [tunnel.reason for tunnel in warm]
+        assert isinstance(scene.client().value, PoolClosed)
+        scene.pass_time(3600.0)
+        assert scene.pending == 0
+
+    def test_a_close_refuses_who_waits_and_breaks_dials_off(self, scene):
+        scene.start()
+        client = scene.client()
+        scene.pool.close(Reason.STALE)
+        settle()
+        assert isinstance(client.value, PoolClosed)
+        assert scene.pending == 0
+        assert scene.opener.open_tunnels == []
+
+    def test_a_close_leaves_leased_tunnels_to_their_sessions(self, scene):
+        scene.filled()
+        tunnel = scene.client().value
+        scene.pool.close(Reason.STALE)
+        settle()
+        assert tunnel.state is State.ACTIVE
+
+    def test_a_tunnel_already_handed_out_survives_the_close(self, scene):
+        client = scene.client()
+        tunnel = scene.opener.pending[0].succeed()
+        gevent.get_hub().loop.run_callback(scene.pool.close, Reason.STALE)  # after the tunnel, before the client runs
+        settle()
+        assert client.value is tunnel or isinstance(client.value, PoolClosed)
+
+    def test_a_client_killed_while_it_is_closed_leaves_no_tunnel_open(self, scene):
+        client = scene.client()
+        scene.opener.pending[0].succeed()
+        client.kill(block=False)
+        scene.pool.close(Reason.STALE)
+        settle()
+        assert scene.opener.open_tunnels == []
+
+    def test_closing_twice_does_no_harm(self, scene):
+        scene.filled()
+        scene.pool.close(Reason.DRAINED)
+        scene.pool.close(Reason.DRAINED)
+
+
+class TestBugs:
+    def test_a_crashed_refill_is_reported_and_tried_again_later(self, make):
+        scene = make(pool_min=1, held=frozenset())
+        scene.opener.bug = ZeroDivisionError("a bug")
+        with caught_crashes() as crashes:
+            scene.start()
+            assert [ZeroDivisionError] == [type(crash) for crash in crashes]
+            assert len(scene.opener.dials) == 1
+            scene.opener.bug = None
+            scene.pass_time(0.3)
+        assert scene.pool.warm == 1
+
+    def test_a_crashed_dial_is_its_clients_failure_and_not_a_tight_loop(self, scene):
+        scene.opener.bug = ZeroDivisionError("a bug")
+        with caught_crashes() as crashes:
+            client = scene.client()
+        assert len(crashes) == 1
+        assert isinstance(client.value, PoolExhausted)
+        assert str(client.value) == "a dial for route orders crashed: ZeroDivisionError"
+
+    def test_after_a_crashed_dial_others_are_served(self, scene):
+        first, second = scene.client(), scene.client()
+        with caught_crashes():
+            scene.fail(ZeroDivisionError())
+        assert isinstance(first.value, PoolExhausted)
+        tunnel = scene.succeed()
+        assert second.value is tunnel
+
+    def test_the_keeper_survives_a_crash_and_refills_resume(self, make, monkeypatch):
+        monkeypatch.setattr(module, "KEEPER_RESTART_S", 0.0)
+        scene = make(pool_min=1).filled()
+
+        close = FakeTunnel.close
+
+        def close_and_crash(tunnel: FakeTunnel, reason: Reason) -> None:
+            monkeypatch.setattr(FakeTunnel, "close", close)
+            tunnel.close(reason)
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(FakeTunnel, "close", close_and_crash)
+        with caught_crashes() as crashes:
+            scene.pass_time(100.0)
+        assert len(crashes) == 1
+        assert scene.pending == 1
+        scene.succeed()
+        assert scene.pool.warm == 1
+
+    @pytest.mark.parametrize("level", ["tunnel", "tls", "off"])
+    @pytest.mark.parametrize("error", [DOWN, DENIED, ZeroDivisionError()])
+    def test_no_dial_leaks_its_count(self, make, level, error):
+        scene = make(warm=level, held=frozenset({"secure", "open"})).start()
+        clients = [scene.client() for _ in range(3)]
+        clients[1].kill()
+        with caught_crashes():
+            while scene.opener.pending:
+                scene.fail(error)
+        stock = scene.pool._stock
+        assert (stock.dials_by_clients, stock.dials_by_stock) == (0, 0)
+        assert all(client.ready() for client in clients)
+
+
+def test_tunnel_errors_are_leased_as_they_are(scene):
+    """What a session reads is the recovery of the dial that was to serve it."""
+    client = scene.client()
+    scene.fail(DENIED)
+    assert isinstance(client.value, TunnelError)
+    assert client.value.recovery is DENIED.recovery
