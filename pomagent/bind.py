@@ -33,8 +33,8 @@ def bind(address: ListenAddress, instead_of: Sequence[socket.socket] = ()) -> so
 def _bind_beside(address: HostPort, others: Sequence[socket.socket]) -> socket.socket:
     """Bind an address that overlaps with some of ours, such as 0.0.0.0 with 127.0.0.1, so that nobody is refused.
 
-    SO_REUSEPORT on both sides allows it to sockets of one user; it is taken back at once, or a second agent could
-    listen beside this one unnoticed.
+    SO_REUSEPORT on both sides allows it to sockets of one user. It is taken back at once: it would let other programs
+    of that user share the port, too.
     """
     same_port = [other for other in others if other.family != socket.AF_UNIX and other.getsockname()[1] == address.port]
     _share(same_port, on=True)

@@ -95,4 +95,4 @@ def _iso(seconds: float) -> str:
 
 def _greenlets() -> int:
     """How many greenlets exist: with the descriptors, what a leak would show in."""
-    return sum(isinstance(thing, greenlet.greenlet) for thing in gc.get_objects())
+    return sum(isinstance(thing, greenlet.greenlet) and not thing.dead for thing in gc.get_objects())

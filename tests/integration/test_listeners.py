@@ -1,0 +1,191 @@
+"""All local sockets at once: prepared, taken, undone, handed over; nobody who connects is refused meanwhile."""
+
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+
+from pomagent.bind import bind
+from pomagent.errors import BindError
+from pomagent.holder import holder_of
+from pomagent.listener import Listener
+from pomagent.listeners import Listeners, Prepared
+from pomagent.log import LogLevel, LogWriter, make_logger
+from pomagent.settings import Gateway, HostPort, ListenAddress, Route, UnixAddress
+from tests.gateway.ports import LOOPBACK, unused_port
+from tests.gateway.waiting import wait_until
+
+
+@pytest.fixture
+def listeners() -> Iterator[Listeners]:
+    sink = os.open(os.devnull, os.O_WRONLY)
+    writer = LogWriter(sink)
+    made = Listeners(make_logger(writer, format="json", level=LogLevel()))
+    yield made
+    made.close()
+    writer.close()
+    os.close(sink)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A short one: a Unix socket's path has 107 bytes."""
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+
+
+def route(listen: ListenAddress, name: str = "redis") -> Route:
+    edge = HostPort("edge.example.com", 443)
+    return Route(name, listen, HostPort("redis.example.com", 6379), Gateway("edge", edge))
+
+
+def change(listeners: Listeners, *routes: Route) -> Prepared:
+    """What a reload does, with every connection accepted and closed."""
+    prepared = listeners.prepare(routes, all_routes=routes)
+    assert not prepared.failures, prepared.failures
+    listeners.take(prepared)
+    for each in routes:
+        found = listeners.of(each)
+        assert found is not None
+        found.give_to(lambda sock, _peer: sock.close())
+    listeners.close_unused(routes)
+    return prepared
+
+
+def connects(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as client:
+        return client.connect_ex((host, port)) == 0
+
+
+def test_an_address_that_stays_keeps_its_socket(listeners: Listeners) -> None:
+    kept = route(HostPort(LOOPBACK, unused_port()))
+    change(listeners, kept)
+    listener = listeners.of(kept)
+    assert listener is not None
+    inode = listener.inode
+    change(listeners, kept, route(HostPort(LOOPBACK, unused_port()), "other"))
+    assert listeners.of(kept) is listener
+    assert listener.inode == inode
+
+
+@pytest.mark.parametrize(("old", "new"), [("0.0.0.0", LOOPBACK), (LOOPBACK, "0.0.0.0"), ("::", "::1"), ("::1", "::")])
+def test_an_overlapping_address_takes_over_without_a_gap(listeners: Listeners, old: str, new: str) -> None:
+    port = unused_port()
+    before, after = route(HostPort(old, port)), route(HostPort(new, port))
+    change(listeners, before)
+    prepared = listeners.prepare([after], all_routes=[after])
+    assert not prepared.failures
+    host = LOOPBACK if "." in old else "::1"
+    assert connects(host, port)  # both listen now
+    listeners.undo(prepared)
+    assert connects(host, port)
+    change(listeners, after)
+    assert connects(host, port)
+
+
+def test_an_overlap_is_no_excuse_while_the_other_route_stays(listeners: Listeners) -> None:
+    port = unused_port()
+    stays, new = route(HostPort("0.0.0.0", port)), route(HostPort(LOOPBACK, port), "other")
+    change(listeners, stays)
+    assert list(listeners.prepare([stays, new], all_routes=[stays, new]).failures) == ["other"]
+
+
+def test_after_an_overlap_a_second_agent_cannot_listen_there(listeners: Listeners) -> None:
+    port = unused_port()
+    change(listeners, route(HostPort("0.0.0.0", port)))
+    change(listeners, route(HostPort(LOOPBACK, port)))
+    with pytest.raises(BindError, match="in use"):
+        bind(HostPort(LOOPBACK, port))
+
+
+def test_a_listener_moves_between_tcp_and_a_unix_socket(listeners: Listeners, directory: Path) -> None:
+    tcp, unix = HostPort(LOOPBACK, unused_port()), UnixAddress(directory / "redis.sock")
+    change(listeners, route(tcp))
+    change(listeners, route(unix))
+    assert not connects(LOOPBACK, tcp.port)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(unix.path))
+    change(listeners, route(tcp))
+    assert connects(LOOPBACK, tcp.port)
+    assert not unix.path.exists()
+
+
+def test_a_unix_socket_gets_new_permissions_without_a_new_socket(listeners: Listeners, directory: Path) -> None:
+    old, new = UnixAddress(directory / "x.sock", 0o600), UnixAddress(directory / "x.sock", 0o666)
+    change(listeners, route(old))
+    inode = listeners.of(route(old)).inode  # type: ignore[union-attr]
+    change(listeners, route(new))
+    assert listeners.of(route(new)).inode == inode  # type: ignore[union-attr]
+    assert stat.S_IMODE(old.path.stat().st_mode) == 0o666
+
+
+def test_undone_permissions_are_the_old_ones_again(listeners: Listeners, directory: Path) -> None:
+    old, new = UnixAddress(directory / "x.sock", 0o600), UnixAddress(directory / "x.sock", 0o666)
+    change(listeners, route(old))
+    listeners.undo(listeners.prepare([route(new)], all_routes=[route(new)]))
+    assert stat.S_IMODE(old.path.stat().st_mode) == 0o600
+
+
+def test_one_failure_undone_leaves_what_listened_and_frees_the_rest(listeners: Listeners) -> None:
+    kept = route(HostPort(LOOPBACK, unused_port()), "kept")
+    fresh = route(HostPort(LOOPBACK, unused_port()), "fresh")
+    change(listeners, kept)
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        bad = route(HostPort(LOOPBACK, taken.getsockname()[1]), "bad")
+        prepared = listeners.prepare([kept, fresh, bad], all_routes=[kept, fresh, bad])
+        assert list(prepared.failures) == ["bad"]
+        listeners.undo(prepared)
+    assert connects(LOOPBACK, kept.listen.port)  # type: ignore[union-attr]
+    assert not connects(LOOPBACK, fresh.listen.port)  # type: ignore[union-attr]
+
+
+def test_who_has_connected_before_the_close_is_still_served(listeners: Listeners) -> None:
+    address = HostPort(LOOPBACK, unused_port())
+    served: list[str] = []
+    prepared = listeners.prepare([route(address)], all_routes=[route(address)])
+    listeners.take(prepared)
+    listener = listeners.of(route(address))
+    assert isinstance(listener, Listener)
+    listener.give_to(lambda sock, peer: (served.append(peer), sock.close()))
+    gevent.sleep(0)  # it waits for connections now
+    clients = [socket.create_connection((LOOPBACK, address.port)) for _ in range(5)]
+    listeners.close_unused([])  # before the loop has seen a single one
+    assert len(served) == 5
+    for client in clients:
+        client.close()
+
+
+def test_a_socket_file_that_is_somebody_elses_by_now_stays(listeners: Listeners, directory: Path) -> None:
+    path = directory / "x.sock"
+    change(listeners, route(UnixAddress(path)))
+    path.unlink()
+    path.write_text("not ours")
+    listeners.close()
+    assert path.read_text() == "not ours"
+
+
+def test_the_holder_of_a_port_is_named() -> None:
+    with socket.create_server((LOOPBACK, 0)) as mine:
+        assert f"(pid {os.getpid()})" in holder_of(HostPort(LOOPBACK, mine.getsockname()[1]))
+
+
+def test_the_holder_of_a_wildcard_is_named_for_an_address_it_covers() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as mine:
+        assert f"(pid {os.getpid()})" in holder_of(HostPort(LOOPBACK, mine.getsockname()[1]))
+
+
+def test_nobody_holds_a_free_port() -> None:
+    assert holder_of(HostPort(LOOPBACK, unused_port())) == ""
+
+
+def test_the_holder_of_a_unix_socket_is_named(directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as mine:
+        mine.bind(str(directory / "x.sock"))
+        mine.listen()
+        assert f"(pid {os.getpid()})" in holder_of(UnixAddress(directory / "x.sock"))
+    wait_until(lambda: holder_of(UnixAddress(directory / "x.sock")) == "")
