@@ -8,6 +8,7 @@ import gevent
 from gevent.pool import Group
 
 from pomagent import events
+from pomagent.client import Client
 from pomagent.credentials import ReadToken
 from pomagent.errors import BindError, ConfigError
 from pomagent.forwarder import Forwarder
@@ -19,7 +20,7 @@ from pomagent.places import Places
 from pomagent.plan import Plan, diff
 from pomagent.pool import Pool
 from pomagent.relay import DRAINED, REMOVED, End, new_scratch
-from pomagent.session import Client, Surroundings
+from pomagent.session import Surroundings
 from pomagent.settings import ListenAddress, Route, Settings
 from pomagent.sockdiag import SockDiag
 from pomagent.threads import Threads
@@ -68,7 +69,9 @@ class Agent:
         stopped = [self._forwarders.pop(route.name) for route in plan.stopped if route.name in self._forwarders]
         for replaced in plan.replaced:
             if replaced.new.name in self._forwarders:
-                self._forwarders[replaced.new.name].follow(replaced.new, self.generation)
+                self._forwarders[replaced.new.name].follow(
+                    replaced.new, self.generation, retire=replaced.retires_tunnels
+                )
         for route in new.enabled_routes:
             self._connect(route)
         self._listeners.close_unused(new.enabled_routes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,10 @@ FAST_TRIES = 3
 """A restarting gateway is back within a second; nobody should wait a long step for it."""
 FAST_DELAY_S = 0.2
 HEALTHY_AFTER_S = 10.0
-"""Without a failure for so long after the last wait, the next failure starts a new streak."""
+"""Without a failure for so long after a success, the next failure starts a new streak. Time alone proves nothing: the
+dial to a firewalled database takes longer than this to fail."""
+RETRY_AFTER_CAP_S = 300.0
+"""A gateway may ask for a pause, not for a day without warm tunnels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Backoff:
     def __init__(self, dice: Dice) -> None:
         self._dice = dice
         self._streak = 0
-        self._healthy_from = 0.0
+        self._healthy_from = math.inf
         self.retry_at = 0.0
 
     @property
@@ -47,29 +51,38 @@ class Backoff:
     def failed(self, recovery: Recovery, now: float, at_least_s: float = 0.0) -> float:
         """Count a failure and return the seconds to wait; ``at_least_s`` is what the gateway asked for.
 
-        Failures during a wait belong to the one that earned it: dials fail in waves.
+        Failures during a wait belong to the one that earned it: dials fail in waves. Only what a gateway asks for may
+        prolong it.
         """
+        delay = min(at_least_s, RETRY_AFTER_CAP_S)
         if now < self.retry_at:
-            return self.retry_at - now
-        if now >= self._healthy_from:
-            self._streak = 0
-        self._streak += 1
-        delay = max(self._delay(SCHEDULES[recovery]), at_least_s)
+            delay = max(delay, self.retry_at - now)
+        else:
+            self._streak = 1 if now >= self._healthy_from else self._streak + 1
+            delay = max(delay, self._delay(SCHEDULES[recovery]))
         self.retry_at = now + delay
-        self._healthy_from = self.retry_at + HEALTHY_AFTER_S
+        self._healthy_from = math.inf
         return delay
 
+    def succeeded(self, now: float) -> None:
+        """Note a dial that worked: the streak is over if nothing fails for a while."""
+        self._healthy_from = min(self._healthy_from, now + HEALTHY_AFTER_S)
+
     def ended_early(self, lived_s: float, now: float) -> None:
-        """Count a tunnel that nobody used and that ended by itself: a failure if it was young."""
+        """Count a tunnel that nobody used and that ended by itself: a failure if it was young.
+
+        An old one proves that things were well, not that what failed since is.
+        """
         if lived_s < HEALTHY_AFTER_S:
             self.failed(Recovery.RETRY, now)
-        else:
+        elif now >= self.retry_at:
             self.reset()
 
     def reset(self) -> None:
         """Forget the streak: something changed that may heal it (a credential, an operator's word)."""
         self._streak = 0
         self.retry_at = 0.0
+        self._healthy_from = math.inf
 
     def _delay(self, schedule: Schedule) -> float:
         if self._streak <= schedule.fast_tries:

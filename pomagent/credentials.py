@@ -24,21 +24,28 @@ class Token:
         self._read = read
         self._log = log.bind(credential=credential.name, source=credential.source)
         self._reading = BoundedSemaphore(1)
+        self._readings = 0
+        """How often the source has been read to the end, whatever it said."""
         self.value = credential.token
 
     def reread(self, refused: SecretStr | None) -> bool:
-        """Whether there is another token now than the ``refused`` one. Blocks; one reader at a time serves all.
+        """Whether there is another token now than the ``refused`` one. Blocks; one reading serves all who wait for it.
 
         A source that cannot be read leaves the token as it is: only a better one replaces it.
         """
+        readings = self._readings
         with self._reading:
             if self.value != refused:
                 return True
+            if self._readings != readings:
+                return False
             try:
                 fresh = self._read(self.credential)
             except CredentialError as error:
+                self._readings += 1
                 self._log.error(events.CREDENTIAL_REJECTED, error=str(error))
                 return False
+            self._readings += 1
             if fresh == refused:
                 return False
             self.value = fresh

@@ -16,15 +16,13 @@ from gevent.pool import Group
 from pomagent import events
 from pomagent.backoff import Backoff, Dice
 from pomagent.deadline import Clock, Deadline
-from pomagent.errors import PoolClosed, PoolExhausted, TunnelError
+from pomagent.errors import GatewayRefused, PoolClosed, PoolError, PoolExhausted, Recovery, TunnelError
 from pomagent.log import Logger
 from pomagent.protocol.lifecycle import Reason, State
 from pomagent.settings import Route, Warm
-from pomagent.stock import Stock, StockPolicy
+from pomagent.stock import REFILL_DELAY_S, Stock, StockPolicy
 from pomagent.tunnel import Tunnel
 
-REFILL_DELAY_S = 0.02
-"""After a take, so that the refill's handshake does not compete with the client's first byte (2.1 → 1.4 ms)."""
 KEEPER_RESTART_S = 1.0
 """A keeper that crashed has its bug again at once; not in a tight loop."""
 
@@ -56,7 +54,9 @@ class Pool:
         self._refill_from = 0.0
         self._is_closed = False
         self.last_error: TunnelError | None = None
-        """Of the last dial, None after one that succeeded."""
+        """Of the last dial, None after one that succeeded: a refusal, only after a CONNECT was accepted."""
+        self.has_succeeded = False
+        """Whether a CONNECT has ever been accepted."""
 
     def __repr__(self) -> str:
         stock = self._stock
@@ -67,9 +67,14 @@ class Pool:
         return len(self._stock)
 
     @property
-    def has_succeeded(self) -> bool:
-        """Whether a dial has ever succeeded."""
-        return self._stock.dial_s > 0
+    def target(self) -> int:
+        """How many should be warm now."""
+        return self._stock.target(self._clock())
+
+    @property
+    def waiting(self) -> int:
+        """How many clients wait for a tunnel."""
+        return self._stock.waiting
 
     def start(self) -> None:
         """Begin to keep tunnels warm."""
@@ -83,8 +88,10 @@ class Pool:
         """
         if self._is_closed:
             raise PoolClosed(f"route {self._route.name} is closing")
-        self._stock.note_take(self._clock())
-        self._refill_from = self._clock() + REFILL_DELAY_S
+        now = self._clock()
+        self._stock.note_take(now)
+        if now >= self._refill_from:  # not later with each take: under load there would be no refill at all
+            self._refill_from = now + REFILL_DELAY_S
         self._wake.set()
         tunnel = (self._take() if self._level == "tunnel" else None) or self._wait_for_one(deadline)
         tunnel.lease()
@@ -185,9 +192,10 @@ class Pool:
         try:
             tunnel = self._dial(self._open_for_client)
         except TunnelError as error:
-            waiter = self._stock.next_waiter()
-            if waiter is not None:
-                waiter.set_exception(error)
+            self._fail_one(error)
+        except Exception as bug:
+            self._fail_one(PoolError(f"a dial for route {self._route.name} crashed: {type(bug).__name__}"))
+            raise
         else:
             self._supply(tunnel)
         finally:
@@ -205,6 +213,7 @@ class Pool:
             self._supply(tunnel)
         finally:
             self._stock.dials_by_stock -= 1
+            self._dial_for_clients()
             self._wake.set()
 
     def _open_for_client(self) -> Tunnel:
@@ -223,16 +232,29 @@ class Pool:
             self.last_error = error
             self._backoff.failed(error.recovery, self._clock(), getattr(error, "retry_after_s", 0.0))
             raise
-        self.last_error = None
-        self._stock.dial_took(self._clock() - began)
+        except Exception:
+            self._backoff.failed(Recovery.RETRY, self._clock())  # a bug must not be met again in a tight loop
+            raise
+        now = self._clock()
+        self._backoff.succeeded(now)
+        self._stock.dial_took(now - began)
+        if tunnel.is_ready:
+            self.has_succeeded = True
+        if tunnel.is_ready or not isinstance(self.last_error, GatewayRefused):
+            self.last_error = None
         return tunnel
+
+    def _fail_one(self, error: Exception) -> None:
+        waiter = self._stock.next_to_fail()
+        if waiter is not None:
+            waiter.set_exception(error)
 
     def _supply(self, tunnel: Tunnel) -> None:
         """Give a tunnel to the client that has waited longest, else to the stock."""
         waiter = self._stock.next_waiter() if tunnel.is_ready else None
         if waiter is not None:
             waiter.set(tunnel)
-        elif self._is_closed or (tunnel.is_ready and self._level != "tunnel"):
+        elif self._is_closed or not self._stock.has_room or (tunnel.is_ready and self._level != "tunnel"):
             self._discard(tunnel, Reason.ABORTED)  # its client has left; idle it could hurt the destination
         else:
             self._stock.put(tunnel, self._clock())

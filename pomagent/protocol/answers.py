@@ -127,5 +127,8 @@ def _match(answer: Answer) -> Row:
 
 def _login_remedy(credential: str | None) -> str:
     if credential is None:
-        return "no credential was sent: set one for the route or its gateway, such as [credentials.default]"
+        return (
+            "no credential was sent: set one for the route or its gateway, such as [credentials.default] "
+            "(`pomagent tcp`: --service-account-file)"
+        )
     return f'the credential "{credential}" is expired, revoked or of another cluster: replace its token'

@@ -57,8 +57,9 @@ class Answer:
     @property
     def detail(self) -> str:
         """The gateway's explanation in a few words, from a JSON body only: HTML is not for people's terminals."""
-        said = self._explained.get("statusText") or self._explained.get("error") or ""
-        return "".join(c for c in str(said) if c.isprintable())[:MAX_DETAIL_CHARACTERS]
+        words = (self._explained.get(key) for key in ("statusText", "error"))
+        said = next((word for word in words if isinstance(word, str) and word), "")
+        return "".join(c for c in said if c.isprintable())[:MAX_DETAIL_CHARACTERS]
 
     @property
     def retry_after_s(self) -> float:
@@ -70,7 +71,7 @@ class Answer:
     def _explained(self) -> dict[str, object]:
         try:
             said = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):  # not JSON; nested deeper than anything that explains
             return {}
         return said if isinstance(said, dict) else {}
 
@@ -79,20 +80,26 @@ class Exchange:
     """One CONNECT and its answer: bytes out, bytes in, then an ``Answer``."""
 
     def __init__(self, destination: str, headers: Mapping[str, str]) -> None:
-        """``headers`` carry the credential; ``destination`` is the route's exact ``host:port`` (wire contract §1.2)."""
+        """``headers`` carry the credential; ``destination`` is the route's exact ``host:port`` (wire contract §1.2).
+
+        Raises ValueError for what a request cannot carry.
+        """
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._head: h11.Response | None = None
         self._body = bytearray()
-        request = h11.Request(
-            method="CONNECT",
-            target=destination,
-            headers=[
-                ("Host", destination),
-                ("User-Agent", f"pomagent/{__version__}"),
-                ("Accept", "application/json"),  # refusals explain themselves in JSON
-                *headers.items(),
-            ],
-        )
+        try:
+            request = h11.Request(
+                method="CONNECT",
+                target=destination,
+                headers=[
+                    ("Host", destination),
+                    ("User-Agent", f"pomagent/{__version__}"),
+                    ("Accept", "application/json"),  # refusals explain themselves in JSON
+                    *headers.items(),
+                ],
+            )
+        except (h11.LocalProtocolError, UnicodeError):  # their messages quote the value, which may be a token
+            raise ValueError(f"a request to {destination!r} cannot carry these headers: {', '.join(headers)}") from None
         self.request = self._http.send(request) or b""
         self._http.send(h11.EndOfMessage())
 
@@ -107,7 +114,7 @@ class Exchange:
         except h11.RemoteProtocolError as error:
             if self._head is not None:
                 return self.answer_so_far  # a refusal whose body breaks off is a refusal
-            raise MalformedAnswer(str(error)) from error
+            raise MalformedAnswer(str(error)[:MAX_DETAIL_CHARACTERS]) from error
 
     @property
     def answer_so_far(self) -> Answer | None:

@@ -196,3 +196,14 @@ def test_a_port_that_is_taken_is_named_with_its_line_and_its_holder(bastion: Bas
         assert problem.startswith(f"{bastion.path}:{line}: routes.page.listen: ")
         assert f"pid {os.getpid()}" in problem
     assert agent.command("reload").returncode == 0
+
+
+def test_a_change_of_a_description_leaves_the_warm_tunnels_alone(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel"})
+    opened = agent.wait_for("tunnel.opened")
+    bastion.save({"echo": ANY}, defaults={"warm": "tunnel", "description": "returns what it gets"})
+    agent.command("reload")
+    assert agent.wait_for("config.applied")["live"] == 1
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+    assert agent.wait_for("session.closed")["request_id"] == opened["request_id"]

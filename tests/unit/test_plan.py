@@ -12,7 +12,12 @@ from pomagent.settings import Credential, Gateway, HostPort, Route, Settings, Tr
 GATEWAY = Gateway("corp", HostPort("edge.example.com", 443))
 CREDENTIAL = Credential("default", "service_account_file", Path("/t"), token=SecretStr("one"))
 ORDERS = Route(
-    "orders", HostPort("127.0.0.1", 5432), HostPort("orders.example.com", 5432), GATEWAY, CREDENTIAL, protocol="postgres"
+    "orders",
+    HostPort("127.0.0.1", 5432),
+    HostPort("orders.example.com", 5432),
+    GATEWAY,
+    CREDENTIAL,
+    protocol="postgres",
 )
 REDIS = Route("redis", HostPort("127.0.0.1", 6379), HostPort("redis.example.com", 6379), GATEWAY)
 

@@ -36,7 +36,7 @@ class TestTunnels:
         stock = make()
         for name in ("a", "b", "c"):
             stock.put(name, NOW)
-        assert ["a", "b", "c", None] == [stock.take() for _ in range(4)]
+        assert [stock.take() for _ in range(4)] == ["a", "b", "c", None]
 
     def test_one_that_ended_is_forgotten(self):
         stock = make()
@@ -102,7 +102,7 @@ class TestAge:
 class TestWaiters:
     def test_whoever_has_waited_longest_is_next(self):
         stock = with_waiters(make(), 3)
-        assert ["client-0", "client-1", "client-2", None] == [stock.next_waiter() for _ in range(4)]
+        assert [stock.next_waiter() for _ in range(4)] == ["client-0", "client-1", "client-2", None]
 
     def test_one_that_has_left_is_skipped(self):
         stock = with_waiters(make(), 2)

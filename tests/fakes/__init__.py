@@ -1,0 +1,1 @@
+"""Stand-ins that a test drives by hand: a clock, dice, a log, tunnels and whoever opens them."""
