@@ -9,7 +9,7 @@ from gevent.pool import Group
 
 from pomagent import events
 from pomagent.client import Client
-from pomagent.credentials import ReadToken
+from pomagent.credentials import ReadToken, Token
 from pomagent.errors import BindError, ConfigError
 from pomagent.forwarder import Forwarder
 from pomagent.gateways import Gateways
@@ -21,7 +21,7 @@ from pomagent.plan import Plan, diff
 from pomagent.pool import Pool
 from pomagent.relay import DRAINED, REMOVED, End, new_scratch
 from pomagent.session import Surroundings
-from pomagent.settings import ListenAddress, Route, Settings
+from pomagent.settings import Credential, ListenAddress, Route, Settings
 from pomagent.sockdiag import SockDiag
 from pomagent.threads import Threads
 
@@ -35,7 +35,7 @@ class Agent:
     def __init__(self, log: Logger, level: LogLevel, read_token: ReadToken) -> None:
         self._log = log
         self._level = level
-        self._gateways = Gateways(read_token, log)
+        self._gateways = Gateways(read_token, log, self._renew)
         self._diag = _sock_diag()
         self._group = Group()
         self._numbers = count(1)
@@ -115,6 +115,17 @@ class Agent:
         return Forwarder(
             route, self._make_pool, self._surroundings, self._diag, self._log, self._numbers, self.generation
         )
+
+    def _renew(self, credential: Credential) -> None:
+        """Another token: what is warm was opened with the old one, and who waits for it to heal need not wait."""
+        for forwarder in self._forwarders.values():
+            if forwarder.route.credential == credential:
+                forwarder.renew()
+
+    @property
+    def tokens(self) -> list[Token]:
+        """The credentials in use."""
+        return self._gateways.tokens
 
     def _make_pool(self, route: Route, log: Logger) -> Pool:
         return Pool(route, self._gateways.connector(route, log), log)

@@ -113,6 +113,12 @@ class TunnelError(PomagentError):
         super().__init__(f"{destination} via {gateway}: {what}")
 
 
+class TokenMissing(TunnelError):
+    """The credential's source gives no token to send."""
+
+    recovery = Recovery.REAUTHENTICATE
+
+
 class GatewayUnreachable(TunnelError):
     """DNS, a refused or a reset connection."""
 

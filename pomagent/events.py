@@ -51,6 +51,8 @@ BREAKER_CLOSED: Final = "breaker.closed"
 CREDENTIAL_REFRESHED: Final = "credential.refreshed"
 CREDENTIAL_REJECTED: Final = "credential.rejected"
 CREDENTIAL_EXPIRING: Final = "credential.expiring"
+CREDENTIAL_COMMENTED: Final = "credential.commented"
+"""A command that printed a token has also said something on standard error (``said``)."""
 
 GREENLET_CRASHED: Final = "greenlet.crashed"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 
 from pomagent.connector import Connector
 from pomagent.credentials import ReadToken, Token
@@ -20,7 +21,11 @@ Contexts = dict[Trust, ssl.SSLContext]
 class Gateways:
     """One dialer per gateway and one token per credential, however many routes share them."""
 
-    def __init__(self, read_token: ReadToken, log: Logger) -> None:
+    def __init__(
+        self, read_token: ReadToken, log: Logger, on_token: Callable[[Credential], None] = lambda _: None
+    ) -> None:
+        """``on_token`` is told when a credential has got another token than the one in use."""
+        self._on_token = on_token
         self._read_token = read_token
         self._log = log
         self._resolver = Resolver()
@@ -45,19 +50,32 @@ class Gateways:
         gateways = {route.gateway for route in settings.routes}
         credentials = {route.credential for route in settings.routes}
         self._dialers = {gateway: dialer for gateway, dialer in self._dialers.items() if gateway in gateways}
-        self._tokens = {credential: token for credential, token in self._tokens.items() if credential in credentials}
+        for credential in [credential for credential in self._tokens if credential not in credentials]:
+            self._tokens.pop(credential).close()
 
     def connector(self, route: Route, log: Logger) -> Connector:
         """How the tunnels of a route of the adopted settings are opened."""
         gateway, credential = route.gateway, route.credential
         if gateway not in self._dialers:
             self._dialers[gateway] = Dialer(gateway, self._contexts.get(gateway.trust), self._resolver)
-        if credential is not None and credential not in self._tokens:
-            self._tokens[credential] = Token(credential, self._read_token, self._log)
-        return Connector(route, self._dialers[gateway], self._tokens[credential] if credential else None, log)
+        token = self._token(credential) if credential else None
+        return Connector(route, self._dialers[gateway], token, log)
+
+    @property
+    def tokens(self) -> list[Token]:
+        """Those in use, in no order."""
+        return list(self._tokens.values())
 
     def close(self) -> None:
         self._resolver.close()
+        for token in self._tokens.values():
+            token.close()
+
+    def _token(self, credential: Credential) -> Token:
+        if credential not in self._tokens:
+            token = self._tokens[credential] = Token(credential, self._read_token, self._log, self._on_token)
+            token.start()
+        return self._tokens[credential]
 
 
 def _make_contexts(missing: dict[Trust, str], settings: Settings) -> Contexts:

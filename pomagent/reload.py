@@ -97,7 +97,7 @@ class Reloader:
         self._reloading = BoundedSemaphore(1)
         self.current: Settings | None = None
         self.last: Outcome | None = None
-        """Of the last reload; None before the first."""
+        """Of the last reload that changed something, was rejected, or found a rejected file put right."""
 
     def notice(self) -> None:
         """Something may have changed: look once things are quiet. Does not block."""
@@ -158,7 +158,8 @@ class Reloader:
             except ConfigError as error:
                 outcome = self._refuse(error, is_asked=is_asked)
                 self._follow(self._running.watched | error.watched, self._running.patterns)
-            self.last = outcome
+            if outcome.result != "unchanged" or (self.last and self.last.result == "rejected"):
+                self.last = outcome
             return outcome
 
     def preview(self) -> Outcome:

@@ -12,21 +12,18 @@ from pathlib import Path
 import gevent
 from gevent.event import Event
 from gevent.pool import Group
-from pydantic import SecretStr
 
 from pomagent import __version__, events, status
 from pomagent.agent import Agent
 from pomagent.config import load
-from pomagent.config.secrets import read_token
 from pomagent.control.server import ControlServer
 from pomagent.errors import BindError, ConfigError
 from pomagent.last_good import LastGood
 from pomagent.log import Logger, LogLevel
 from pomagent.log_boundary import install_crash_boundary
 from pomagent.reload import Reloader
-from pomagent.settings import Credential
 from pomagent.systemd import Notifier
-from pomagent.threads import Threads
+from pomagent.token_sources import TokenSources
 from pomagent.watch import Watch
 
 STATUS_EVERY_S = 5.0
@@ -44,8 +41,7 @@ class Service:
         self._environ = environ
         self._log = log
         self._notifier = Notifier(environ)
-        self._readers = Threads(2)  # of tokens, after a refusal
-        self._agent = Agent(log, level, self._read_token)
+        self._agent = Agent(log, level, TokenSources(environ, log).read)
         self._reloader = Reloader(
             lambda: load(self._path, environ), self._agent.apply, self._follow, LastGood(path, environ, log), log
         )
@@ -113,9 +109,6 @@ class Service:
 
     def _follow(self, watched: frozenset[Path], _patterns: tuple[str, ...]) -> None:
         self._watch.watch(watched | {self._path})
-
-    def _read_token(self, credential: Credential) -> SecretStr:
-        return self._readers.call(read_token, credential, self._environ)
 
     def _obey_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -13,6 +13,7 @@ import greenlet
 
 from pomagent import __version__
 from pomagent.agent import Agent
+from pomagent.credentials import Token
 from pomagent.forwarder import Forwarder
 from pomagent.reload import Outcome, Reloader
 from pomagent.settings import Route
@@ -34,6 +35,7 @@ def document(agent: Agent, reloader: Reloader, started_at: float) -> Document:
         "last_reload": _reload(reloader.last),
         "sessions": agent.sessions,
         "routes": [_route(route, agent) for route in routes],
+        "credentials": [_credential(token) for token in sorted(agent.tokens, key=lambda token: token.credential.name)],
         "process": {"descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()), "greenlets": _greenlets()},
     }
 
@@ -79,6 +81,19 @@ def _route(route: Route, agent: Agent) -> Document:
         "waiting": forwarder.pool.waiting if forwarder else 0,
         "sessions": forwarder.sessions if forwarder else 0,
     }
+
+
+def _credential(token: Token) -> Document:
+    expires_at = token.life.expires_at
+    return {
+        "name": token.credential.name,
+        "source": token.credential.source,
+        "has_token": token.value is not None,
+        "expires_at": None if expires_at is None else _iso(expires_at),
+        "problem": token.problem,
+        "note": "systemd copies it at start: rotating it needs a restart"
+        if token.credential.source == "systemd_credential" else "",
+    }  # fmt: skip
 
 
 def _state(route: Route, forwarder: Forwarder | None, agent: Agent) -> tuple[str, str]:

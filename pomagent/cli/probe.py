@@ -12,7 +12,6 @@ import click
 
 from pomagent.cli.exits import CANNOT_SERVE
 from pomagent.cli.options import config_option, load_config
-from pomagent.config import read_token
 from pomagent.errors import TunnelError
 from pomagent.settings import Route, Settings
 
@@ -71,10 +70,11 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
 
     from pomagent.gateways import Gateways  # noqa: PLC0415
     from pomagent.log import LogLevel, LogWriter, make_logger  # noqa: PLC0415
+    from pomagent.token_sources import TokenSources  # noqa: PLC0415
 
     writer = LogWriter(sys.stderr.fileno())
     log = make_logger(writer, format="console", level=LogLevel("critical"))  # the findings say it all
-    gateways = Gateways(lambda credential: read_token(credential, os.environ), log)
+    gateways = Gateways(TokenSources(os.environ, log).read, log)
     try:
         gateways.adopt(settings, gateways.prepare(settings))
 

@@ -22,9 +22,9 @@ _OPAQUE = re.compile(r"[\w+=-]{32,}")
 def read_token(credential: Credential, environ: Mapping[str, str]) -> SecretStr:
     """Reads a credential's token from its file or variable. Blocks. Raises CredentialError."""
     if credential.path:
-        return _token(read_secret_file(credential.path), str(credential.path))
+        return check_token(read_secret_file(credential.path), str(credential.path))
     if credential.source == "env":
-        return _token(_variable(credential.variable, environ), f"the environment variable {credential.variable}")
+        return check_token(_variable(credential.variable, environ), f"the environment variable {credential.variable}")
     raise CredentialError(f"credential {credential.name} has no token to read: its source is {credential.source}")
 
 
@@ -72,7 +72,7 @@ def _variable(name: str, environ: Mapping[str, str]) -> str:
     return environ[name].strip()
 
 
-def _token(text: str, where: str) -> SecretStr:
+def check_token(text: str, where: str) -> SecretStr:
     if not text:
         raise CredentialError(f"{where} is empty; expected one token")
     if any(character.isspace() for character in text):

@@ -24,8 +24,6 @@ VALUES = {
     ("gateways", "forward_proxy"): '"env"',
     ("gateways", "forward_proxy_credentials_file"): '"proxy.secret"',
     ("gateways", "transport"): '"http2"',
-    ("credentials", "command"): '["mint"]',
-    ("credentials", "command_timeout_s"): "5",
     ("credentials", "login"): '"browser"',
     ("credentials", "recheck_s"): "60",
     ("routes", "allow_users"): '["root"]',
@@ -33,7 +31,6 @@ VALUES = {
 }
 COMPANIONS = {
     "forward_proxy_credentials_file": 'forward_proxy = "env"\n',
-    "command_timeout_s": 'env = "T"\n',
     "recheck_s": 'env = "T"\n',
 }
 
