@@ -89,4 +89,4 @@ class Backoff:
             return self._dice(FAST_DELAY_S * 0.5, FAST_DELAY_S * 1.5)
         step = min(self._streak - schedule.fast_tries - 1, 16)
         ceiling = min(schedule.cap_s, schedule.first_s * 2.0**step)
-        return self._dice(ceiling * 0.1, ceiling)  # full jitter, but never at once
+        return min(ceiling, self._dice(ceiling * 0.1, ceiling))  # full jitter, but never at once

@@ -26,13 +26,11 @@ class Bastion:
         self.path = directory / "agent.toml"
         self.token_file = directory / "token"
         self.agents: list[AgentProcess] = []
-        # Not the host's own addresses, which other agents may hold.
-        self._status = {"listen": "", "control_socket": str(directory / "control.sock")}
         self.replace_token(gateway.token)
 
     def save(self, routes: Listen, **tables: Table) -> Path:
         """Replace agent.toml as editors do; ``routes`` and ``tables`` as in ``write_agent_toml``."""
-        return self.save_text(agent_toml(self.gateway, routes, **{"status": self._status, **tables}))
+        return self.save_text(agent_toml(self.gateway, routes, **{"status": {"listen": ""}, **tables}))
 
     def save_text(self, text: str) -> Path:
         """Write beside the file and rename into its place."""

@@ -13,6 +13,7 @@ import click
 
 from pomagent.cli.exits import CANNOT_SERVE
 from pomagent.config import read_token
+from pomagent.config.listen import is_loopback
 from pomagent.config.presets import protocol_and_preset
 from pomagent.errors import ConfigError, CredentialError, Problem
 from pomagent.protocol.route_url import AddressError, EdgeUrl, parse_edge_url, parse_host_port, parse_route_url
@@ -140,10 +141,12 @@ def _serve(route: Route) -> int:
     from pomagent.agent import Agent  # noqa: PLC0415
     from pomagent.cli.exits import NOT_PERMITTED  # noqa: PLC0415
     from pomagent.log import LogLevel, LogWriter, make_logger, resolve_format  # noqa: PLC0415
+    from pomagent.log_boundary import install_crash_boundary  # noqa: PLC0415
 
     writer = LogWriter(sys.stderr.fileno())
     level = LogLevel("info")
     log = make_logger(writer, format=resolve_format("auto", writer.fd), level=level)
+    install_crash_boundary(log, gevent.get_hub())
     agent = Agent(log, level, lambda credential: read_token(credential, os.environ))
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -154,6 +157,8 @@ def _serve(route: Route) -> int:
             click.echo(agent.quarantined[route.name], err=True)
             return NOT_PERMITTED
         click.echo(f"listening on {agent.listen_address(route.name)}")
+        if isinstance(route.listen, HostPort) and not is_loopback(route.listen):
+            click.echo("pomagent: that is not loopback: other hosts can connect", err=True)
         stop.wait()
         agent.stop_accepting()
         return 0
@@ -163,13 +168,17 @@ def _serve(route: Route) -> int:
 
 
 def _serve_stdio(route: Route) -> int:
+    import gevent  # noqa: PLC0415 - the other commands need no event loop
+
     from pomagent.agent import Agent  # noqa: PLC0415
     from pomagent.log import LogLevel, LogWriter, make_logger, resolve_format  # noqa: PLC0415
+    from pomagent.log_boundary import install_crash_boundary  # noqa: PLC0415
     from pomagent.stdio import StdioClient  # noqa: PLC0415
 
     writer = LogWriter(sys.stderr.fileno())
     level = LogLevel("critical")
     log = make_logger(writer, format=resolve_format("auto", writer.fd), level=level)
+    install_crash_boundary(log, gevent.get_hub())
     agent = Agent(log, level, lambda credential: read_token(credential, os.environ))
     try:
         failure = agent.serve_once(_settings(route), StdioClient(sys.stdin.fileno(), sys.stdout.fileno()))

@@ -1,0 +1,79 @@
+"""An OpenSSH server for the user who runs the tests, with keys made for the occasion."""
+
+import contextlib
+import getpass
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.gateway.ports import LOOPBACK, unused_port
+from tests.servers.programs import listens, program, serve
+
+PRIVILEGE_SEPARATION = Path("/run/sshd")
+"""A server that is started as root insists on it; Debian makes it when the service starts."""
+
+
+@dataclass(frozen=True)
+class SshServer:
+    """Where it listens, and how a client logs in."""
+
+    port: int
+    client_options: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def openssh(directory: Path) -> Iterator[SshServer]:
+    """Run one."""
+    host_key, client_key = (_make_key(directory / name) for name in ("host_key", "client_key"))
+    authorized = directory / "authorized_keys"
+    authorized.write_text(client_key.with_suffix(".pub").read_text())
+    authorized.chmod(0o600)
+    if os.geteuid() == 0:
+        PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
+    port = unused_port()
+    config = directory / "sshd_config"
+    config.write_text(_config(port, host_key, authorized, directory))
+    server = serve(directory / "sshd.log", program("sshd"), "-D", "-e", "-f", str(config))
+    try:
+        server.wait(lambda: listens(port))
+        yield SshServer(port, _client_options(directory, host_key, client_key))
+    finally:
+        server.stop()
+
+
+def _make_key(path: Path) -> Path:
+    subprocess.run([program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return path
+
+
+def _config(port: int, host_key: Path, authorized: Path, directory: Path) -> str:
+    settings = {
+        "ListenAddress": f"{LOOPBACK}:{port}",
+        "HostKey": host_key,
+        "AuthorizedKeysFile": authorized,
+        "PidFile": directory / "sshd.pid",
+        "UsePAM": "no",
+        "StrictModes": "no",  # the directories above belong to pytest
+        "PermitRootLogin": "prohibit-password",
+        "PasswordAuthentication": "no",
+        "PrintMotd": "no",
+    }
+    return "".join(f"{name} {value}\n" for name, value in settings.items())
+
+
+def _client_options(directory: Path, host_key: Path, client_key: Path) -> tuple[str, ...]:
+    known = directory / "known_hosts"
+    known.write_text(f"pomagent-test {host_key.with_suffix('.pub').read_text()}")
+    settings = {
+        "IdentityFile": client_key,
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": known,
+        "HostKeyAlias": "pomagent-test",
+        "StrictHostKeyChecking": "yes",
+        "BatchMode": "yes",
+        "LogLevel": "ERROR",
+        "User": getpass.getuser(),
+    }
+    return ("-F", "none", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}")))

@@ -1,0 +1,70 @@
+"""Finds the programs of the distribution, starts them, and waits until they serve."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.ports import LOOPBACK
+from tests.gateway.tether import tethered
+from tests.gateway.waiting import scaled, wait_until
+
+START_TIMEOUT_S = 30
+STOP_TIMEOUT_S = 20
+LOG_TAIL_CHARACTERS = 4000
+
+
+def program(name: str) -> str:
+    """The path of a program, also where Debian keeps servers; skips the test if it is not installed."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", *map(str, versions)])
+    found = shutil.which(name, path=path)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+class Server:
+    """A server's process and its log."""
+
+    def __init__(self, log: Path, command: list[str], environment: Mapping[str, str] | None = None) -> None:
+        self._log_file = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                env=environment,
+            )  # fmt: skip
+
+    @property
+    def log(self) -> str:
+        return self._log_file.read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]
+
+    def wait(self, is_ready: Callable[[], bool]) -> None:
+        """Blocks until it serves; a server that has ended fails at once."""
+        wait_until(lambda: self.process.poll() is not None or is_ready(), START_TIMEOUT_S, f"{self.process.args}")
+        assert self.process.poll() is None, self.log
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ask it to end, and insist if it does not."""
+        self.process.send_signal(number)
+        try:
+            self.process.wait(scaled(STOP_TIMEOUT_S))
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def serve(log: Path, *command: str) -> Server:
+    """A server that cannot outlive the tests."""
+    return Server(log, tethered(*command))
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on a loopback port."""
+    with socket.socket() as probe:
+        return probe.connect_ex((LOOPBACK, port)) == 0

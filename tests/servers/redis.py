@@ -1,0 +1,22 @@
+"""A Redis server that keeps nothing."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.gateway.ports import LOOPBACK, unused_port
+from tests.servers.programs import listens, program, serve
+
+
+@contextlib.contextmanager
+def redis(directory: Path) -> Iterator[int]:
+    """Run it; gives its port."""
+    port = unused_port()
+    settings = {"port": str(port), "bind": LOOPBACK, "dir": str(directory), "save": "", "daemonize": "no"}
+    arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    server = serve(directory / "redis.log", program("redis-server"), *arguments)
+    try:
+        server.wait(lambda: listens(port))
+        yield port
+    finally:
+        server.stop()

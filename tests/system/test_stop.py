@@ -1,0 +1,254 @@
+"""How the real agent ends, and what it tells the service manager meanwhile."""
+
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent_process import AgentProcess, connect, read_to_end
+from tests.bastion import ANY, Bastion, hear, on, refuses, say
+from tests.conftest import wait_until
+from tests.gateway.destinations import HANDLERS
+from tests.gateway.facade import destination
+from tests.gateway.ports import unused_port
+from tests.gateway.waiting import scaled
+
+ENDLESS = 600
+"""Seconds that no test waits for."""
+EXIT_TIMEOUT_S = 20
+
+
+def ended(agent: AgentProcess) -> int:
+    """The exit code of an agent that ends by itself."""
+    return agent.process.wait(scaled(EXIT_TIMEOUT_S))
+
+
+# Sessions.
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_closes_the_listeners_and_lets_an_open_session_finish(
+    bastion: Bastion, number: signal.Signals
+) -> None:
+    agent = bastion.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
+    port = agent.port("echo")
+    with connect(port) as client:
+        assert say(client) == b"hello\n"
+        agent.signal(number)
+        assert agent.wait_for("agent.draining")["sessions_left"] == 1
+        wait_until(lambda: refuses(port))
+        assert say(client, b"still there\n") == b"still there\n"
+    assert ended(agent) == 0
+    assert agent.events("session.closed")[0]["reason"] == "finished"
+    stopped = agent.events("agent.stopped")[0]
+    assert (stopped["signal"], stopped["sessions_left"]) == (number.name, 0)
+
+
+def test_an_agent_without_sessions_ends_at_once(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
+    agent.signal(signal.SIGTERM)
+    assert ended(agent) == 0
+
+
+def test_warm_tunnels_are_closed_and_not_waited_for(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel", "pool_min": 4}, drain={"timeout_s": ENDLESS})
+    agent.wait_for("pool.filled", count=4)
+    agent.signal(signal.SIGTERM)
+    assert ended(agent) == 0
+    assert len(agent.events("tunnel.closed", reason="drained")) == 4
+    wait_until(lambda: bastion.gateway.edge.open_tunnels == 0)
+
+
+def test_sessions_left_at_the_deadline_are_reset_and_logged_as_drained(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, drain={"timeout_s": 1})
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        agent.signal(signal.SIGTERM)
+        with pytest.raises(ConnectionResetError):
+            read_to_end(client)
+    assert ended(agent) == 0
+    closed = agent.events("session.closed")[0]
+    assert (closed["side"], closed["reason"]) == ("agent", "drained")
+    assert agent.events("agent.stopped")[0]["sessions_left"] == 1
+
+
+def test_a_second_signal_ends_the_sessions_at_once(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        agent.signal(signal.SIGTERM)
+        agent.wait_for("agent.draining")
+        agent.signal(signal.SIGTERM)
+        with pytest.raises(ConnectionResetError):
+            read_to_end(client)
+    assert ended(agent) == 0
+    assert agent.events("session.closed")[0]["reason"] == "drained"
+
+
+def test_a_client_that_waits_for_its_tunnel_still_gets_it(bastion: Bastion) -> None:
+    authorizer = bastion.gateway.authorizer
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "off"}, drain={"timeout_s": ENDLESS})
+    authorizer.hang()
+    with connect(agent.port("echo")) as client:
+        wait_until(lambda: authorizer.checks_for(destination("echo")))
+        agent.signal(signal.SIGTERM)
+        agent.wait_for("listener.closed")
+        authorizer.behave()
+        assert say(client) == b"hello\n"
+    assert ended(agent) == 0
+
+
+def test_a_session_of_a_removed_route_is_drained_like_any_other(bastion: Bastion) -> None:
+    drain = {"timeout_s": ENDLESS}
+    agent = bastion.start({"echo": ANY, "banner": ANY}, drain=drain)
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        bastion.save({"banner": ANY}, drain=drain)
+        agent.wait_for("config.applied", stopped=1)
+        agent.signal(signal.SIGTERM)
+        assert agent.wait_for("agent.draining")["sessions_left"] == 1
+        wait_until(lambda: refuses(agent.port("banner")))
+        assert say(client, b"still there\n") == b"still there\n"
+    assert ended(agent) == 0
+
+
+# Reloads meanwhile.
+
+
+def test_sighup_and_edits_while_draining_are_ignored(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        agent.signal(signal.SIGTERM)
+        agent.wait_for("listener.closed", route="echo")
+        bastion.save({"echo": ANY, "banner": ANY})
+        agent.signal(signal.SIGHUP)
+        for _ in range(100):
+            assert say(client) == b"hello\n"
+    assert ended(agent) == 0
+    assert not agent.events("config.applied")
+    assert not agent.events("listener.bound", route="banner")
+
+
+# accept_for_s.
+
+
+def test_for_accept_for_s_it_still_accepts_and_dials(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "off"}, drain={"accept_for_s": ENDLESS})
+    agent.signal(signal.SIGTERM)
+    agent.wait_for("agent.draining")
+    for count in range(1, 4):
+        with connect(agent.port("echo")) as client:
+            assert say(client) == b"hello\n"
+        agent.wait_for("tunnel.opened", count=count)
+    agent.signal(signal.SIGTERM)
+    assert ended(agent) == 0
+
+
+def test_for_accept_for_s_pools_are_refilled(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel"}, drain={"accept_for_s": ENDLESS})
+    agent.wait_for("pool.filled")
+    agent.signal(signal.SIGTERM)
+    agent.wait_for("agent.draining")
+    before = len(agent.events("pool.filled"))
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        agent.wait_for("pool.filled", count=before + 1)
+    agent.signal(signal.SIGTERM)
+    assert ended(agent) == 0
+
+
+def test_after_accept_for_s_the_listeners_close(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, drain={"accept_for_s": 1, "timeout_s": ENDLESS})
+    port = agent.port("echo")
+    with connect(port) as client:
+        assert say(client) == b"hello\n"
+        agent.signal(signal.SIGTERM)
+        wait_until(lambda: refuses(port))
+        assert say(client, b"still there\n") == b"still there\n"
+    assert ended(agent) == 0
+
+
+# What the service manager hears.
+
+
+class Manager:
+    """The other end of NOTIFY_SOCKET."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self._heard: list[dict[str, str]] = []
+
+    def heard(self, name: str) -> list[str]:
+        """The values of that name so far, in the order of the messages."""
+        return [message[name] for message in self._messages() if name in message]
+
+    def _messages(self) -> list[dict[str, str]]:
+        while True:
+            try:
+                lines = self._socket.recv(4096).decode().splitlines()
+            except BlockingIOError:
+                return self._heard
+            self._heard.append(dict(line.split("=", 1) for line in lines))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    manager = Manager(tmp_path / "notify")
+    yield manager
+    manager.close()
+
+
+def test_ready_comes_when_every_listener_is_bound(bastion: Bastion, manager: Manager, tmp_path: Path) -> None:
+    bastion.gateway.edge.stop()  # whether a gateway answers does not matter
+    ports = [unused_port() for _ in HANDLERS]
+    routes = {name: on(port) for name, port in zip(HANDLERS, ports, strict=True)}
+    bastion.launch(routes, {"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    assert wait_until(lambda: manager.heard("READY")) == ["1"]
+    assert not any(refuses(port) for port in ports)
+
+
+def test_ready_comes_although_a_route_is_quarantined_and_the_status_says_so(
+    bastion: Bastion, manager: Manager, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        bastion.start({"echo": ANY, "banner": taken}, {"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert wait_until(lambda: manager.heard("READY")) == ["1"]
+        assert "1 quarantined" in manager.heard("STATUS")[0]
+
+
+def test_the_status_is_one_line_that_follows_what_happens(bastion: Bastion, manager: Manager, tmp_path: Path) -> None:
+    agent = bastion.start({"echo": ANY}, {"NOTIFY_SOCKET": str(tmp_path / "notify")}, defaults={"warm": "tunnel"})
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        status = wait_until(lambda: [line for line in manager.heard("STATUS") if "1 sessions" in line])[0]
+    assert status.startswith("1 routes: 1 up; ")
+    assert status.endswith("generation 1")
+
+
+def test_stopping_comes_with_the_signal_and_only_once(bastion: Bastion, manager: Manager, tmp_path: Path) -> None:
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    agent = bastion.start({"banner": ANY}, environment, drain={"timeout_s": ENDLESS})
+    with connect(agent.port("banner")) as client:
+        assert hear(client, 4) == b"SSH-"
+        assert not manager.heard("STOPPING")
+        agent.signal(signal.SIGTERM)
+        assert wait_until(lambda: manager.heard("STOPPING")) == ["1"]
+        allowed = wait_until(lambda: manager.heard("EXTEND_TIMEOUT_USEC"))
+        assert int(allowed[0]) > ENDLESS * 1_000_000
+    assert ended(agent) == 0
+    assert manager.heard("STOPPING") == ["1"]
+
+
+def test_the_watchdog_is_fed_while_the_agent_serves(bastion: Bastion, manager: Manager, tmp_path: Path) -> None:
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+    bastion.start({"echo": ANY}, environment)
+    wait_until(lambda: len(manager.heard("WATCHDOG")) >= 3)

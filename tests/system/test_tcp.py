@@ -1,0 +1,297 @@
+"""``pomagent tcp``: one route without a file, on a local port or on standard input and output."""
+
+import base64
+import hashlib
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent_process import clean_environment, connect, pomagent
+from tests.bastion import say
+from tests.conftest import wait_until
+from tests.gateway.agent_toml import write_token
+from tests.gateway.certificates import Authority
+from tests.gateway.destinations import BANNER, pseudo_random, sha256_of
+from tests.gateway.facade import Gateway, destination
+from tests.gateway.ports import LOOPBACK, unused_port
+from tests.gateway.waiting import scaled
+from tests.tcp_process import TcpProcess, gateway_flags
+
+CANNOT_SERVE, USAGE, NOT_PERMITTED, INVALID = 69, 2, 77, 78
+ECHO = destination("echo")
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def token_file(gateway: Gateway, tmp_path: Path) -> Path:
+    write_token(tmp_path / "token", gateway.token)
+    return tmp_path / "token"
+
+
+@pytest.fixture
+def flags(gateway: Gateway, token_file: Path) -> list[str]:
+    return gateway_flags(gateway, token_file)
+
+
+@pytest.fixture
+def mutual_gateway(tmp_path: Path) -> Iterator[tuple[Gateway, Authority]]:
+    """A gateway that wants a client certificate, and the authority it wants it from."""
+    clients = Authority(tmp_path, "clients")
+    with Gateway(client_ca_file=clients.ca_file) as gateway:
+        yield gateway, clients
+
+
+def serves(tmp_path: Path, *arguments: str) -> bool:
+    with TcpProcess(tmp_path, *arguments) as tcp, connect(tcp.address[1]) as client:
+        return say(client) == b"hello\n"
+
+
+# On a local port.
+
+
+@pytest.mark.parametrize("listen", [[], ["--listen", "127.0.0.1:0"], ["--listen", "0"]])
+def test_it_says_where_it_listens_and_serves_there(tmp_path: Path, flags: list[str], listen: list[str]) -> None:
+    with TcpProcess(tmp_path, ECHO, *listen, *flags) as tcp:
+        host, port = tcp.address
+        assert host == LOOPBACK
+        for _ in range(3):
+            with connect(port) as client:
+                assert say(client) == b"hello\n"
+        assert len(tcp.output.splitlines()) == 1
+
+
+def test_it_listens_on_the_port_asked_for(tmp_path: Path, flags: list[str]) -> None:
+    port = unused_port()
+    with TcpProcess(tmp_path, ECHO, "--listen", f"{LOOPBACK}:{port}", *flags) as tcp:
+        assert tcp.address == (LOOPBACK, port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_in_order(tmp_path: Path, flags: list[str], number: signal.Signals) -> None:
+    with TcpProcess(tmp_path, ECHO, *flags) as tcp:
+        tcp.process.send_signal(number)
+        assert tcp.process.wait(scaled(20)) == 0
+
+
+def test_a_url_is_a_destination_too(tmp_path: Path, flags: list[str]) -> None:
+    assert serves(tmp_path, f"tcp+https://{ECHO}", *flags)
+
+
+def test_the_bastion_form_names_gateway_and_destination(tmp_path: Path, gateway: Gateway, token_file: Path) -> None:
+    flags = ["--service-account-file", str(token_file), "--alternate-ca-path", str(gateway.ca_file)]
+    assert serves(tmp_path, f"tcp+https://localhost:{gateway.port}/{ECHO}", *flags)
+
+
+def test_a_taken_port_is_said_and_not_permitted(flags: list[str]) -> None:
+    with socket.create_server((LOOPBACK, 0)) as other:
+        taken = f"{LOOPBACK}:{other.getsockname()[1]}"
+        done = pomagent("tcp", ECHO, "--listen", taken, *flags)
+    assert done.returncode == NOT_PERMITTED
+    assert taken in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# Trust.
+
+
+def test_a_ca_certificate_may_come_as_base64(tmp_path: Path, gateway: Gateway, token_file: Path) -> None:
+    encoded = base64.b64encode(gateway.ca_file.read_bytes()).decode()
+    url = f"https://localhost:{gateway.port}"
+    assert serves(
+        tmp_path, ECHO, "--pomerium-url", url, "--service-account-file", str(token_file), "--ca-cert", encoded
+    )
+
+
+@pytest.mark.parametrize("text", ["not base64!", base64.b64encode(b"no certificate").decode(), ""])
+def test_a_ca_certificate_that_is_none_is_said(gateway: Gateway, token_file: Path, text: str) -> None:
+    done = pomagent("tcp", ECHO, "--listen", "-", "--service-account-file", str(token_file), "--ca-cert", text)
+    assert done.returncode in {USAGE, INVALID}
+    assert "certificate" in done.stderr
+    assert len(done.stderr.splitlines()[-1]) < 200
+    assert "Traceback" not in done.stderr
+
+
+def test_verification_may_be_turned_off(tmp_path: Path, gateway: Gateway, token_file: Path) -> None:
+    url = f"https://localhost:{gateway.port}"
+    flags = ["--pomerium-url", url, "--service-account-file", str(token_file)]
+    assert pomagent("tcp", ECHO, "--listen", "-", *flags).returncode == CANNOT_SERVE
+    assert serves(tmp_path, ECHO, *flags, "--disable-tls-verification")
+
+
+def test_a_client_certificate_opens_a_gateway_that_asks_for_one(
+    tmp_path: Path, mutual_gateway: tuple[Gateway, Authority]
+) -> None:
+    gateway, clients = mutual_gateway
+    write_token(tmp_path / "token", gateway.token)
+    ours, flags = clients.issue_client(), gateway_flags(gateway, tmp_path / "token")
+    assert serves(tmp_path, ECHO, *flags, "--client-cert", str(ours.cert_file), "--client-key", str(ours.key_file))
+    done = pomagent("tcp", ECHO, "--listen", "-", *flags)
+    assert done.returncode == CANNOT_SERVE
+    assert "client certificate" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--alternate-ca-path", "--client-cert", "--client-key"])
+def test_a_certificate_file_that_is_missing_is_named(tmp_path: Path, flag: str) -> None:
+    done = pomagent("tcp", ECHO, flag, str(tmp_path / "missing.pem"))
+    assert done.returncode == USAGE
+    assert flag in done.stderr
+    assert str(tmp_path / "missing.pem") in done.stderr
+
+
+# What is refused before anything is dialled.
+
+
+def test_a_token_on_the_command_line_is_refused_and_not_repeated(gateway: Gateway) -> None:
+    done = pomagent("tcp", ECHO, "--service-account", gateway.token)
+    assert done.returncode == USAGE
+    assert "use --service-account-file" in done.stderr
+    assert gateway.token not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "DESTINATION"),
+        (["echo.example.test"], "DESTINATION"),
+        (["echo.example.test:none"], "DESTINATION"),
+        (["udp+https://echo.example.test:53"], "DESTINATION"),
+        (["ftp://echo.example.test:21"], "DESTINATION"),
+        ([ECHO, "--pomerium-url", "gateway"], "--pomerium-url"),
+        ([ECHO, "--pomerium-url", "ftp://gateway.example.test"], "--pomerium-url"),
+        ([ECHO, "--pomerium-url", "http://gateway.example.test"], "clear text"),
+        ([ECHO, "--listen", "127.0.0.1:port"], "--listen"),
+        ([ECHO, "--listen", ":6379"], "--listen"),
+        ([ECHO, "--listen", "127.0.0.1:70000"], "--listen"),
+        ([ECHO, "--client-key", __file__], "--client-key needs --client-cert"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_a_usage_error_in_a_sentence(arguments: list[str], word: str) -> None:
+    done = pomagent("tcp", *arguments)
+    assert done.returncode == USAGE
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("mode", [None, 0o644, 0])
+def test_a_token_file_that_cannot_be_used_is_an_invalid_configuration(
+    tmp_path: Path, gateway: Gateway, mode: int | None
+) -> None:
+    token_file = tmp_path / "token"
+    if mode is not None:
+        write_token(token_file, gateway.token if mode else "")
+        token_file.chmod(mode or stat.S_IRUSR)
+    done = pomagent("tcp", ECHO, *gateway_flags(gateway, token_file))
+    assert done.returncode == INVALID
+    assert str(token_file) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert gateway.token not in done.stderr
+
+
+# On standard input and output.
+
+
+def test_what_comes_in_goes_up_and_the_answer_comes_out(flags: list[str]) -> None:
+    done = pomagent("tcp", ECHO, "--listen", "-", *flags, stdin=b"hello\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+
+
+def test_8_mib_pass_through_pipes_unchanged(tmp_path: Path, flags: list[str]) -> None:
+    body = b"".join(pseudo_random(11, 8 * MIB))
+    done = _stdio(flags, body)
+    assert done.returncode == 0
+    assert hashlib.sha256(done.stdout).hexdigest() == sha256_of(11, 8 * MIB)
+
+
+def test_files_serve_as_standard_input_and_output(tmp_path: Path, flags: list[str]) -> None:
+    source, sink = tmp_path / "source", tmp_path / "sink"
+    source.write_bytes(b"".join(pseudo_random(12, MIB)))
+    with source.open("rb") as stdin, sink.open("wb") as stdout:
+        done = subprocess.run(
+            _command(flags), stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=scaled(60),
+            env=clean_environment(),
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert hashlib.sha256(sink.read_bytes()).hexdigest() == sha256_of(12, MIB)
+
+
+def test_the_destinations_end_is_the_end(flags: list[str]) -> None:
+    """Although standard input stays open."""
+    process = subprocess.Popen(
+        _command(flags, destination("hangup")), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment()
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+        assert process.wait(scaled(20)) == 0
+
+
+def test_a_server_that_speaks_first_is_heard(flags: list[str]) -> None:
+    done = pomagent("tcp", destination("banner"), "--listen", "-", *flags)
+    assert done.returncode == 0
+    assert done.stdout.encode() == BANNER
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("down", ("503", "start that server")), ("noconnect", ("403",)), ("nowhere", ("404", "compare `from`"))],
+)  # fmt: skip
+def test_without_a_tunnel_it_says_why_and_cannot_serve(flags: list[str], name: str, words: tuple[str, ...]) -> None:
+    done = pomagent("tcp", destination(name), "--listen", "-", *flags)
+    assert (done.returncode, done.stdout) == (CANNOT_SERVE, "")
+    (line,) = done.stderr.splitlines()
+    assert all(word in line for word in words)
+
+
+def test_without_a_credential_the_refusal_says_what_to_do(gateway: Gateway) -> None:
+    flags = ["--pomerium-url", f"https://localhost:{gateway.port}", "--alternate-ca-path", str(gateway.ca_file)]
+    done = pomagent("tcp", ECHO, "--listen", "-", *flags)
+    assert done.returncode == CANNOT_SERVE
+    assert "no credential was sent" in done.stderr
+    assert "--service-account-file" in done.stderr
+
+
+def test_without_a_credential_a_public_route_serves(gateway: Gateway) -> None:
+    flags = ["--pomerium-url", f"https://localhost:{gateway.port}", "--alternate-ca-path", str(gateway.ca_file)]
+    done = pomagent("tcp", destination("public"), "--listen", "-", *flags, stdin=b"hello\n")
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+
+
+def test_a_gateway_that_is_down_cannot_serve(gateway: Gateway, flags: list[str]) -> None:
+    gateway.edge.stop()
+    done = pomagent("tcp", ECHO, "--listen", "-", *flags)
+    assert done.returncode == CANNOT_SERVE
+    assert "is the gateway up?" in done.stderr
+
+
+def test_a_reader_that_leaves_ends_it(flags: list[str], gateway: Gateway) -> None:
+    process = subprocess.Popen(
+        _command(flags, destination("download")), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=clean_environment(),
+    )  # fmt: skip
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"1 {64 * MIB}\n".encode())
+        process.stdin.flush()
+        assert process.stdout.read(1)
+        process.stdout.close()
+        assert process.wait(scaled(20)) is not None
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+    wait_until(lambda: gateway.edge.open_tunnels == 0)
+
+
+def _command(flags: list[str], address: str = ECHO) -> list[str]:
+    return [sys.executable, "-m", "pomagent", "tcp", address, "--listen", "-", *flags]
+
+
+def _stdio(flags: list[str], stdin: bytes) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        _command(flags), input=stdin, capture_output=True, check=False, timeout=scaled(60), env=clean_environment()
+    )

@@ -1,0 +1,139 @@
+"""When a tunnel is opened: before anybody connects, at the first connection, or again and again in vain."""
+
+import pytest
+
+from tests.agent_process import connect
+from tests.bastion import ANY, Bastion, say
+from tests.conftest import wait_until
+from tests.gateway.facade import destination
+
+ECHO = destination("echo")
+MANY = 200
+FEW = 8
+"""Dials of a pool that backs off while ``MANY`` sessions of another route come and go: it doubles from seconds."""
+
+
+def test_at_level_tunnel_the_connect_precedes_every_application(bastion: Bastion) -> None:
+    authorizer = bastion.gateway.authorizer
+    agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel"}})
+    agent.wait_for("pool.filled")
+    (check,) = authorizer.checks_for(ECHO)
+    assert bastion.gateway.edge.open_tunnels == 1
+    assert not agent.events("session.opened")
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+    assert agent.wait_for("session.closed")["request_id"] == check.request_id
+    assert bastion.gateway.edge.wait_for_access(host=ECHO, request_id=check.request_id).status == 200
+
+
+def test_at_level_tls_a_connection_waits_and_no_connect_until_somebody_comes(bastion: Bastion) -> None:
+    authorizer, edge = bastion.gateway.authorizer, bastion.gateway.edge
+    agent = bastion.start({"echo": {"listen": ANY, "warm": "tls"}})
+    agent.wait_for("pool.filled")
+    assert edge.open_connections == 1
+    assert not authorizer.checks_for(ECHO)
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        assert len(authorizer.checks_for(ECHO)) == 1
+    assert agent.wait_for("session.closed")["warm"] is True
+
+
+def test_at_level_off_nothing_is_dialled_until_somebody_comes(bastion: Bastion) -> None:
+    authorizer, edge = bastion.gateway.authorizer, bastion.gateway.edge
+    agent = bastion.start({"echo": {"listen": ANY, "warm": "off"}, "banner": {"listen": ANY, "warm": "tunnel"}})
+    agent.wait_for("pool.filled", route="banner")
+    assert edge.open_connections == 1
+    assert not authorizer.checks_for(ECHO)
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+    assert agent.wait_for("session.closed", route="echo")["warm"] is False
+    assert not agent.events("pool.filled", route="echo")
+
+
+def test_a_taken_tunnel_is_replaced_before_the_next_application(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel"}})
+    for count in range(1, 6):
+        agent.wait_for("pool.filled", count=count)
+        with connect(agent.port("echo")) as client:
+            assert say(client) == b"hello\n"
+    agent.wait_for("session.closed", count=5)
+    assert all(event["warm"] for event in agent.events("session.closed"))
+
+
+def test_a_forbidden_route_backs_off_while_others_serve(bastion: Bastion) -> None:
+    authorizer = bastion.gateway.authorizer
+    forbidden = destination("banner")
+    authorizer.forbid_host(forbidden)
+    try:
+        agent = bastion.start({"echo": ANY, "banner": ANY}, defaults={"warm": "tunnel"})
+        refused = agent.wait_for("tunnel.failed", route="banner")
+        assert (refused["status"], refused["recovery"]) == (403, "operator")
+        _serve_many(agent.port("echo"))
+        assert 1 <= len(authorizer.checks_for(forbidden)) <= FEW
+    finally:
+        authorizer.permit_host(forbidden)
+
+
+def test_applications_are_refused_by_the_gateways_answer_and_not_by_the_pools_wait(bastion: Bastion) -> None:
+    authorizer = bastion.gateway.authorizer
+    authorizer.forbid_host(ECHO)
+    try:
+        agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel"})
+        agent.wait_for("tunnel.failed")
+        with connect(agent.port("echo")) as client, pytest.raises(ConnectionResetError):
+            client.recv(1)
+        assert "403" in agent.wait_for("session.refused")["error"]
+    finally:
+        authorizer.permit_host(ECHO)
+    with connect(agent.port("echo")) as client:  # at once, whatever the pool waits for
+        assert say(client) == b"hello\n"
+
+
+def test_a_refused_token_backs_off_and_its_replacement_fills_the_pool(bastion: Bastion) -> None:
+    authorizer = bastion.gateway.authorizer
+    stale = bastion.gateway.new_token()
+    authorizer.revoke(stale)
+    bastion.replace_token(stale)
+    agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel"}, "public": {"listen": ANY, "warm": "off"}})
+    refused = agent.wait_for("tunnel.failed", route="echo")
+    assert (refused["status"], refused["recovery"]) == (401, "reauthenticate")
+    _serve_many(agent.port("public"))
+    assert 1 <= len(authorizer.checks_for(ECHO)) <= FEW
+    bastion.replace_token(bastion.gateway.token)
+    agent.wait_for("pool.filled", route="echo")
+    assert authorizer.checks_for(ECHO)[-1].token == bastion.gateway.token
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+    assert agent.wait_for("session.closed", route="echo")["warm"] is True
+
+
+def test_a_revoked_token_is_read_again_for_the_application_that_finds_it_revoked(bastion: Bastion) -> None:
+    authorizer = bastion.gateway.authorizer
+    first = bastion.gateway.new_token()
+    bastion.replace_token(first)
+    agent = bastion.start({"echo": {"listen": ANY, "warm": "off"}})
+    authorizer.revoke(first)
+    bastion.replace_token(bastion.gateway.token)
+    with connect(agent.port("echo")) as client:  # with or without the reload that the edit causes
+        assert say(client) == b"hello\n"
+    assert authorizer.checks_for(ECHO)[-1].token == bastion.gateway.token
+
+
+def test_a_gateway_that_comes_back_fills_the_pools_again(bastion: Bastion) -> None:
+    edge = bastion.gateway.edge
+    agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel"}})
+    agent.wait_for("pool.filled")
+    edge.stop()
+    agent.wait_for("tunnel.failed", phase="tcp")
+    before = len(agent.events("pool.filled"))
+    edge.start()
+    agent.wait_for("pool.filled", count=before + 1, timeout_s=60)
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+    wait_until(lambda: agent.events("session.closed", warm=True))
+
+
+def _serve_many(port: int) -> None:
+    for _ in range(MANY):
+        with connect(port) as client:
+            assert say(client) == b"hello\n"

@@ -1,0 +1,71 @@
+"""``pomagent tcp`` in a process of its own, for as long as a test needs it."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.agent_process import clean_environment
+from tests.gateway.facade import Gateway
+from tests.gateway.tether import tethered
+from tests.gateway.waiting import scaled, wait_until
+
+STOP_TIMEOUT_S = 20
+LISTENING = "listening on "
+
+
+def gateway_flags(gateway: Gateway, token_file: Path) -> list[str]:
+    """The flags that lead to a test gateway; "localhost" is in its certificate, and resolves."""
+    return [
+        *("--pomerium-url", f"https://localhost:{gateway.port}"),
+        *("--service-account-file", str(token_file)),
+        *("--alternate-ca-path", str(gateway.ca_file)),
+    ]
+
+
+class TcpProcess:
+    """One forwarded destination; a context manager that stops it with SIGTERM and looks at how it ended."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self._output, self._errors = directory / "tcp.out", directory / "tcp.err"
+        with self._output.open("wb") as output, self._errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                tethered(sys.executable, "-m", "pomagent", "tcp", *arguments),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True,
+                env=clean_environment(),
+            )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        wait_until(lambda: "\n" in self.output or self.process.poll() is not None, what="listening on")
+        assert self.output.startswith(LISTENING), self.errors
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(scaled(STOP_TIMEOUT_S))
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        if error is None:
+            assert code == 0, self.errors
+            assert "Traceback" not in self.errors
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it says that it listens."""
+        host, _, port = self.output.splitlines()[0].removeprefix(LISTENING).rpartition(":")
+        return host, int(port)

@@ -1,0 +1,266 @@
+"""Every answer that is no tunnel: which decision it leads to, and what people are told to do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from pomagent.errors import (
+    CredentialRejected,
+    DestinationDown,
+    GatewayMisbehaved,
+    GatewayOverloaded,
+    GatewayRefused,
+    Recovery,
+    RequestRefused,
+    RouteForbidden,
+    RouteUnknown,
+    TunnelError,
+)
+from pomagent.protocol.answers import ROWS, refusal
+from pomagent.protocol.connect import Answer, Exchange
+
+INTERCEPTED = {"x-pomerium-intercepted-response": "true", "content-type": "text/html; charset=UTF-8"}
+PAGE = b"<!DOCTYPE html><html><body>Pomerium <b>says</b> no</body></html>"
+
+
+def pomeriums(error: str) -> bytes:
+    return json.dumps({"error": error, "request_id": "c0ffee"}).encode()
+
+
+def envoys(status: int, details: str) -> bytes:
+    return json.dumps({"requestId": "c0ffee", "status": status, "statusText": details}).encode()
+
+
+def answer(status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> Answer:
+    return Answer(status, headers or {}, body)
+
+
+def error_for(answer: Answer, credential: str | None = "default") -> TunnelError:
+    return refusal(answer, gateway="edge.example.com:443", destination="db.example.com:5432", credential=credential)
+
+
+# For each row of the table, by its meaning, one answer that it and no other row is for.
+ANSWERS = {
+    "not logged in": answer(401, body=pomeriums("Unauthenticated")),
+    "the route exists but does not take CONNECT": answer(403),
+    "this credential has no access to the route": answer(403, body=pomeriums("Forbidden")),
+    "the gateway is still loading this route": answer(404, body=pomeriums("Not Found")),
+    "the gateway has no TCP route of this host and port": answer(404, body=envoys(404, "route_not_found")),
+    "the route is at the gateway's limit of connections": answer(503, {"x-envoy-overloaded": "true"}),
+    "the gateway gets no connection to the route's server": answer(503, body=envoys(503, "no_healthy_upstream")),
+    "the gateway's authorize service does not answer": answer(503, {"content-length": "0"}),
+    "the gateway cannot serve the route now": answer(503, body=b"maintenance"),
+    "the gateway did not get to the request in time": answer(408, body=b"request timeout"),
+    "too many requests": answer(429),
+    "the gateway cannot read the destination": answer(400, body=b"Bad Request"),
+    "the gateway does not take this request": answer(431),
+    "the policy asks for an enrolled device": answer(450),
+    "the gateway asks for a client certificate": answer(495),
+    "CONNECT is not implemented there": answer(501),
+}
+
+
+def test_every_row_has_an_answer_here_and_every_answer_a_row():
+    assert [row.meaning for row in ROWS] == list(ANSWERS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.meaning)
+def test_each_row_decides_on_its_answer(row):
+    given = ANSWERS[row.meaning]
+    error = error_for(given)
+    assert [row] == [r for r in ROWS if given.status in r.statuses and r.when(given)][:1]
+    assert type(error) is row.error
+    assert row.meaning in str(error)
+    assert row.remedy in str(error)
+    assert str(error).startswith(f"db.example.com:5432 via edge.example.com:443: refused with {given.status}")
+
+
+@pytest.mark.parametrize(("row", "status"), [(row, status) for row in ROWS for status in sorted(row.statuses)], ids=str)
+def test_each_status_of_a_row_is_decided_by_it(row, status):
+    given = ANSWERS[row.meaning]
+    error = error_for(Answer(status, given.headers, given.body))
+    assert type(error) is row.error
+    assert row.meaning in str(error)
+
+
+def test_no_row_is_hidden_behind_an_earlier_one():
+    assert len({(row.meaning, row.statuses) for row in ROWS}) == len(ROWS)
+    deciding = [next(r for r in ROWS if a.status in r.statuses and r.when(a)) for a in ANSWERS.values()]
+    assert deciding == list(ROWS)
+
+
+@dataclass(frozen=True)
+class Documented:
+    """A row of wire contract §3.2: what arrives, and what the agent makes of it."""
+
+    status: str
+    error: type[TunnelError]
+    recovery: Recovery
+    remedy: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def answer(self) -> Answer:
+        """As the exchange reads it from the wire, where every refusal closes."""
+        headers = {"server": "envoy", "x-request-id": "c0ffee", "content-length": str(len(self.body)), **self.headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        wire = f"HTTP/1.1 {self.status}\r\n{head}connection: close\r\n\r\n".encode() + self.body
+        found = Exchange("db.example.com:5432", {}).receive(wire)
+        assert found is not None
+        return found
+
+
+SIGN_IN = {"location": "https://auth.example.com/.pomerium/sign_in?pomerium_expiry=1", **INTERCEPTED}
+RESET = "upstream_reset_before_response_started"
+WIRE = {
+    "302, no token or an old server": Documented(
+        "302 Found", CredentialRejected, Recovery.REAUTHENTICATE, "replace its token", SIGN_IN, PAGE
+    ),
+    "301": Documented("301 Moved Permanently", CredentialRejected, Recovery.REAUTHENTICATE, "replace its", SIGN_IN),
+    "307": Documented("307 Temporary Redirect", CredentialRejected, Recovery.REAUTHENTICATE, "replace its", SIGN_IN),
+    "308": Documented("308 Permanent Redirect", CredentialRejected, Recovery.REAUTHENTICATE, "replace its", SIGN_IN),
+    "401 as JSON": Documented(
+        "401 Unauthorized", CredentialRejected, Recovery.REAUTHENTICATE, "replace its token",
+        body=pomeriums("Unauthenticated"),
+    ),
+    "401 as HTML": Documented(
+        "401 Unauthorized", CredentialRejected, Recovery.REAUTHENTICATE, "replace its token", INTERCEPTED, PAGE
+    ),
+    "403 by the policy, as HTML": Documented(
+        "403 Forbidden", RouteForbidden, Recovery.OPERATOR, "allow its user in the route's policy", INTERCEPTED, PAGE
+    ),
+    "403 by the policy, as JSON": Documented(
+        "403 Forbidden", RouteForbidden, Recovery.OPERATOR, "allow its user in the route's policy",
+        body=pomeriums("Forbidden"),
+    ),
+    "403, CONNECT not enabled": Documented(
+        "403 Forbidden", RouteForbidden, Recovery.OPERATOR, "a tcp+https:// URL"
+    ),
+    "404 from Envoy": Documented(
+        "404 Not Found", RouteUnknown, Recovery.OPERATOR, "compare `from` with the gateway's routes, port included",
+        body=envoys(404, "route_not_found"),
+    ),
+    "404 from Envoy, bare": Documented("404 Not Found", RouteUnknown, Recovery.OPERATOR, "port included"),
+    "404 from authorize, as HTML": Documented(
+        "404 Not Found", DestinationDown, Recovery.RETRY, "it is tried again", INTERCEPTED, PAGE
+    ),
+    "404 from authorize, as JSON": Documented(
+        "404 Not Found", DestinationDown, Recovery.RETRY, "it is tried again", body=pomeriums("Not Found")
+    ),
+    "400": Documented(
+        "400 Bad Request", RequestRefused, Recovery.OPERATOR, "check host and port of `from`",
+        {"content-type": "text/plain"}, b"Bad Request",
+    ),
+    "408": Documented(
+        "408 Request Timeout", GatewayOverloaded, Recovery.RETRY, "it is tried again", body=b"request timeout"
+    ),
+    "426": Documented("426 Upgrade Required", RequestRefused, Recovery.OPERATOR, "look for a proxy in front of it"),
+    "431": Documented("431 Too Large", RequestRefused, Recovery.OPERATOR, "look for a proxy in front of it"),
+    "501": Documented("501 Not Implemented", RequestRefused, Recovery.OPERATOR, "look for a proxy"),
+    "450": Documented("450 Device", RequestRefused, Recovery.OPERATOR, "enrol one, or change the policy", INTERCEPTED),
+    "495": Documented(
+        "495 Certificate", RequestRefused, Recovery.OPERATOR, "set client_cert_file and client_key_file", INTERCEPTED
+    ),
+    "503 UF, refused": Documented(
+        "503 Service Unavailable", DestinationDown, Recovery.RETRY, "start that server, or mend the route's `to`",
+        body=envoys(503, RESET + "{remote_connection_failure|delayed_connect_error:_Connection_refused}"),
+    ),
+    "503 UF, timeout": Documented(
+        "503 Service Unavailable", DestinationDown, Recovery.RETRY, "start that server",
+        body=envoys(503, RESET + "{connection_timeout}"),
+    ),
+    "503 UH": Documented(
+        "503 Service Unavailable", DestinationDown, Recovery.RETRY, "start that server",
+        body=envoys(503, "no_healthy_upstream"),
+    ),
+    "503 UO": Documented(
+        "503 Service Unavailable", GatewayOverloaded, Recovery.RETRY, "raise the route's circuit_breaker_thresholds",
+        {"x-envoy-overloaded": "true"}, envoys(503, RESET + "{overflow}"),
+    ),
+    "503 UO, without its header": Documented(
+        "503 Service Unavailable", GatewayOverloaded, Recovery.RETRY, "raise the route's circuit_breaker_thresholds",
+        body=envoys(503, RESET + "{overflow}"),
+    ),
+    "503 UAEX": Documented(
+        "503 Service Unavailable", GatewayOverloaded, Recovery.RETRY,
+        "look at the gateway's authorize and databroker services",
+    ),
+    "502": Documented("502 Bad Gateway", GatewayOverloaded, Recovery.RETRY, "it is tried again", body=PAGE),
+    "504": Documented("504 Gateway Timeout", GatewayOverloaded, Recovery.RETRY, "it is tried again", body=PAGE),
+    "429": Documented(
+        "429 Too Many Requests", GatewayOverloaded, Recovery.RETRY, "it is tried again later", {"retry-after": "17"}
+    ),
+    "200 with a content type": Documented(
+        "200 OK", GatewayMisbehaved, Recovery.RETRY, "pass TCP through to it", {"content-type": "text/html"}
+    ),
+    "200 with a length": Documented("200 OK", GatewayMisbehaved, Recovery.RETRY, "pass TCP through to it", body=PAGE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("claim", WIRE)
+def test_each_documented_answer_leads_to_its_decision(claim):
+    documented = WIRE[claim]
+    error = error_for(documented.answer)
+    assert type(error) is documented.error
+    assert error.recovery is documented.recovery
+    assert documented.remedy in str(error)
+    assert error.status == documented.answer.status
+    assert error.request_id == "c0ffee"
+    assert error.phase == "connect"
+
+
+@pytest.mark.parametrize("claim", WIRE)
+def test_no_message_shows_a_page_or_more_than_a_line(claim):
+    message = str(error_for(WIRE[claim].answer))
+    assert "<" not in message
+    assert message.isprintable()
+
+
+class TestAnythingElse:
+    @pytest.mark.parametrize("status", [500, 505, 520, 599, 999])
+    def test_other_trouble_of_the_gateway_is_tried_again(self, status):
+        error = error_for(answer(status))
+        assert type(error) is GatewayOverloaded
+        assert "the gateway or a balancer before it is in trouble" in str(error)
+
+    @pytest.mark.parametrize("status", [300, 304, 402, 405, 407, 418, 451, 499])
+    def test_what_no_pomerium_says_is_a_matter_for_people(self, status):
+        error = error_for(answer(status))
+        assert type(error) is RequestRefused
+        assert "an answer that no Pomerium gives" in str(error)
+
+    @pytest.mark.parametrize("status", range(300, 1000, 7))
+    def test_every_status_has_a_sentence(self, status):
+        error = error_for(answer(status))
+        assert isinstance(error, GatewayRefused)
+        assert str(status) in str(error)
+
+
+class TestSentences:
+    def test_a_refusal_names_what_was_tried_what_came_back_and_what_to_do(self):
+        assert str(error_for(WIRE["503 UH"].answer)) == (
+            "db.example.com:5432 via edge.example.com:443: refused with 503 (no_healthy_upstream): "
+            "the gateway gets no connection to the route's server; start that server, or mend the route's `to`"
+        )
+
+    def test_a_login_remedy_names_the_credential_that_was_sent(self):
+        assert 'the credential "ops" is expired, revoked or of another cluster' in str(error_for(answer(401), "ops"))
+
+    def test_without_a_credential_it_says_where_to_set_one(self):
+        assert (
+            "not logged in; no credential was sent: set one for the route or its gateway, such as [credentials.default]"
+            in str(error_for(answer(401), None))
+        )
+
+    def test_a_status_without_an_explanation_has_no_empty_brackets(self):
+        assert "()" not in str(error_for(answer(403)))
+
+
+def test_the_wait_that_the_gateway_asks_for_is_passed_on():
+    error = error_for(WIRE["429"].answer)
+    assert isinstance(error, GatewayRefused)
+    assert error.retry_after_s == 17.0
