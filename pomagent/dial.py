@@ -29,6 +29,15 @@ STAGGER_S = 0.25
 ALERTS_FOR_A_CERTIFICATE = ("CERTIFICATE_REQUIRED", "UNKNOWN_CA", "BAD_CERTIFICATE", "HANDSHAKE_FAILURE")
 """What a gateway says that wants a client certificate, or another one (wire contract §3.2)."""
 
+ALERTS_OF_AN_OLD_GATEWAY = ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION")
+_REMEDIES = {
+    errno.EMFILE: "raise LimitNOFILE of the service",
+    errno.ENFILE: "raise fs.file-max of this host",
+    errno.ENETUNREACH: "has this host a route to it?",
+    errno.EHOSTUNREACH: "has this host a route to it?",
+    errno.EADDRNOTAVAIL: "are all local ports in use?",
+}
+
 
 @dataclass(slots=True)
 class Timings:
@@ -51,12 +60,14 @@ class Secured:
 class Dialer:
     """Opens streams to one gateway, a bounded number at a time."""
 
-    def __init__(self, gateway: Gateway, context: ssl.SSLContext | None, resolver: Resolver) -> None:
+    def __init__(
+        self, gateway: Gateway, context: ssl.SSLContext | None, resolver: Resolver, scratch: memoryview | None = None
+    ) -> None:
         """``context`` is None for a gateway without TLS."""
         self.gateway = gateway
         self._context = context
         self._resolver = resolver
-        self._scratch = memoryview(bytearray(SCRATCH_BYTES))  # shared: nothing switches while it is in use
+        self._scratch = scratch or memoryview(bytearray(SCRATCH_BYTES))
         self._places = BoundedSemaphore(gateway.max_dials)
 
     def dial(self, destination: str, on_tls: Callable[[], None] = lambda: None) -> Secured:
@@ -110,8 +121,9 @@ class _Attempt:
                 phase="tcp", **self._named,
             ) from error  # fmt: skip
         except OSError as error:
+            remedy = _REMEDIES.get(error.errno or 0, "is the gateway up?")
             raise GatewayUnreachable(
-                f"no TCP connection to {self._where}: {(error.strerror or str(error)).lower()}; is the gateway up?",
+                f"no TCP connection to {self._where}: {(error.strerror or str(error)).lower()}; {remedy}",
                 phase="tcp", **self._named,
             ) from error  # fmt: skip
         self.timings.tcp_ms = _since(began)
@@ -146,6 +158,10 @@ class _Attempt:
         if "EOF" in reason:
             return GatewayUnreachable(
                 "closed in the TLS handshake; is the gateway restarting?", phase="tls", **self._named
+            )
+        if any(word in reason for word in ALERTS_OF_AN_OLD_GATEWAY):
+            return GatewayMisbehaved(
+                f"no TLS 1.2 or newer there ({words}); have the gateway offer it", phase="tls", **self._named
             )
         return GatewayMisbehaved(
             f"no TLS there ({words}); check scheme and port of the gateway", phase="tls", **self._named
@@ -183,7 +199,7 @@ def interleave(addresses: list[Address]) -> list[Address]:
 def _connect_first(addresses: list[Address], deadline: Deadline) -> SocketStream:
     """The first connection that stands, later addresses joining while earlier ones are silent (RFC 8305 §5).
 
-    Raises the first address's OSError when all fail, TimeoutError when the budget is over.
+    Raises the first OSError when all fail, TimeoutError when the budget is over.
     """
     if len(addresses) == 1:
         return _connect(addresses[0], deadline)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable, Iterator
 
 import gevent
 from gevent.pool import Group
 
-from pomagent.client import LocalClient
+from pomagent.client import Client, LocalClient
 from pomagent.deadline import Deadline
-from pomagent.errors import CredentialRejected, PoolClosed, RouteForbidden
+from pomagent.errors import PoolClosed, Recovery, RouteForbidden
 from pomagent.log import Logger
 from pomagent.places import Places
 from pomagent.pool import Pool
 from pomagent.protocol.lifecycle import Reason
 from pomagent.relay import End
-from pomagent.session import Client, Session, Surroundings
+from pomagent.session import Session, Surroundings
 from pomagent.settings import Route
 from pomagent.sockdiag import SockDiag
 from pomagent.tunnel import Tunnel
@@ -61,7 +62,7 @@ class Forwarder:
     def state(self) -> str:
         """The route's state in the words of the status: untried, up, down, unauthenticated or denied."""
         error = self.pool.last_error
-        if isinstance(error, CredentialRejected):
+        if error is not None and error.recovery is Recovery.REAUTHENTICATE:
             return "unauthenticated"
         if isinstance(error, RouteForbidden):
             return "denied"
@@ -72,7 +73,6 @@ class Forwarder:
     def start(self) -> None:
         """Begin to keep tunnels warm."""
         self.pool.start()
-        self._checker.spawn(self._check_sessions).name = f"route {self.route.name}: limits"
 
     def accept(self, sock: socket.socket, peer: str) -> None:
         """Take over a connection that was accepted for this route. Does not block."""
@@ -90,6 +90,8 @@ class Forwarder:
         greenlet.rawlink(self._forget)
         self._sessions[greenlet] = session
         self._group.start(greenlet)
+        if not self._checker:
+            self._checker.spawn(self._check_sessions).name = f"route {self.route.name}: limits"
         return greenlet
 
     def lease(self, deadline: Deadline) -> Tunnel:
@@ -102,11 +104,16 @@ class Forwarder:
                 if pool is self.pool:
                     raise
 
-    def follow(self, route: Route, generation: int) -> None:
-        """Go on under changed settings: sessions live on under the old ones, warm tunnels do not."""
+    def follow(self, route: Route, generation: int, *, retire: bool = True) -> None:
+        """Go on under changed settings: sessions live on under the old ones, warm tunnels only without ``retire``."""
         self.route, self._generation = route, generation
         self._places.resize(route.max_sessions)
-        old, self.pool = self.pool, self._make_pool(route, self._log)
+        if retire:
+            self.renew()
+
+    def renew(self) -> None:
+        """Replace the pool and what it has warm; clients that wait go over to the new one. Does not block."""
+        old, self.pool = self.pool, self._make_pool(self.route, self._log)
         self.pool.start()
         old.close(Reason.STALE)
 
@@ -134,8 +141,12 @@ class Forwarder:
         self._sessions.pop(greenlet, None)
 
     def _check_sessions(self) -> None:
-        while True:
+        """Until the last session is over: idle routes cost no greenlet."""
+        while self._sessions:
             gevent.sleep(CHECK_EVERY_S)
             now = self._surroundings.clock()
             for session in list(self._sessions.values()):
-                session.check(now)
+                try:
+                    session.check(now)
+                except Exception:  # noqa: BLE001 - a session never hurts its route: the others still have limits
+                    gevent.get_hub().handle_error(gevent.getcurrent(), *sys.exc_info())

@@ -12,6 +12,7 @@ from pomagent.errors import ConfigError, Problem
 from pomagent.log import Logger
 from pomagent.resolver import Resolver
 from pomagent.settings import Credential, Gateway, Route, Settings, Trust
+from pomagent.stream import SCRATCH_BYTES
 from pomagent.threads import Threads
 from pomagent.tls import make_context
 
@@ -30,6 +31,7 @@ class Gateways:
         self._log = log
         self._resolver = Resolver()
         self._threads = Threads(1)
+        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._contexts: Contexts = {}
         self._dialers: dict[Gateway, Dialer] = {}
         self._tokens: dict[Credential, Token] = {}
@@ -57,7 +59,7 @@ class Gateways:
         """How the tunnels of a route of the adopted settings are opened."""
         gateway, credential = route.gateway, route.credential
         if gateway not in self._dialers:
-            self._dialers[gateway] = Dialer(gateway, self._contexts.get(gateway.trust), self._resolver)
+            self._dialers[gateway] = Dialer(gateway, self._contexts.get(gateway.trust), self._resolver, self._scratch)
         token = self._token(credential) if credential else None
         return Connector(route, self._dialers[gateway], token, log)
 

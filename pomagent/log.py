@@ -19,7 +19,7 @@ import structlog
 from pomagent import events
 from pomagent.log_writer import LogWriter
 
-__all__ = ["Format", "LevelName", "LogLevel", "LogWriter", "Logger", "make_logger", "resolve_format"]
+__all__ = ["Format", "LevelName", "LogFormat", "LogLevel", "LogWriter", "Logger", "make_logger", "resolve_format"]
 
 Format: TypeAlias = Literal["json", "console"]
 LevelName: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
@@ -54,6 +54,15 @@ class LogLevel:
 
     def set(self, name: LevelName) -> None:
         self.number = _NUMBERS[name]
+
+
+class LogFormat:
+    """How lines are rendered; shared by all loggers of an agent and changed by a reload."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: Format) -> None:
+        self.name = name
 
 
 class _Sink:
@@ -94,12 +103,13 @@ class Logger(structlog.BoundLoggerBase):
         return self._logger.level.number <= _NUMBERS[name]
 
 
-def make_logger(writer: LogWriter, *, format: Format, level: LogLevel) -> Logger:  # noqa: A002 - the setting's name
+def make_logger(writer: LogWriter, *, format: Format | LogFormat, level: LogLevel) -> Logger:  # noqa: A002 - the setting
     """Returns the agent's first logger; ``route``, ``session`` and ``tunnel`` are bound to it explicitly."""
     is_coloured = os.isatty(writer.fd)
+    form = format if isinstance(format, LogFormat) else LogFormat(format)
 
     def render_known(level_name: str, fields: Fields) -> str:
-        return _as_json(level_name, fields) if format == "json" else _as_text(level_name, fields, is_coloured)
+        return _as_json(level_name, fields) if form.name == "json" else _as_text(level_name, fields, is_coloured)
 
     def render(_: object, level_name: str, fields: Any) -> str:
         try:

@@ -92,6 +92,8 @@ class Reloader:
         self._clock = clock
         self._changed = Event()
         self._at_once = Event()
+        self._notices = 0
+        self._noticed_at = float("-inf")
         self._threads = Threads(1)  # its own: a slow file system must not delay DNS
         self._last_refused: tuple[str, ...] = ()
         self._reloading = BoundedSemaphore(1)
@@ -101,6 +103,8 @@ class Reloader:
 
     def notice(self) -> None:
         """Something may have changed: look once things are quiet. Does not block."""
+        self._notices += 1
+        self._noticed_at = self._clock()
         self._changed.set()
 
     def request(self) -> None:
@@ -209,6 +213,6 @@ class Reloader:
     def _wait_for_quiet(self) -> None:
         cap = Deadline(QUIET_CAP_S, self._clock)
         while not self._at_once.is_set() and not cap.is_over:
-            self._changed.clear()
-            if self._at_once.wait(min(QUIET_S, cap.remaining_s)) or not self._changed.is_set():
+            seen, quiet_in_s = self._notices, self._noticed_at + QUIET_S - self._clock()
+            if quiet_in_s <= 0 or self._at_once.wait(min(quiet_in_s, cap.remaining_s)) or seen == self._notices:
                 return

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,16 +14,19 @@ from pathlib import Path
 import gevent
 from gevent.event import Event
 from gevent.pool import Group
+from pydantic import SecretStr
 
 from pomagent import __version__, events, status
 from pomagent.agent import Agent
 from pomagent.config import load
 from pomagent.control.server import ControlServer
 from pomagent.errors import BindError, ConfigError
+from pomagent.handover import Handover
 from pomagent.last_good import LastGood
-from pomagent.log import Logger, LogLevel
+from pomagent.log import LogFormat, Logger, LogLevel, resolve_format
 from pomagent.log_boundary import install_crash_boundary
 from pomagent.reload import Reloader
+from pomagent.settings import Credential, Settings
 from pomagent.systemd import Notifier
 from pomagent.token_sources import TokenSources
 from pomagent.watch import Watch
@@ -36,14 +41,19 @@ INVALID = 78
 class Service:
     """One run of ``pomagent run``."""
 
-    def __init__(self, path: Path, environ: Mapping[str, str], log: Logger, level: LogLevel) -> None:
+    def __init__(
+        self, path: Path, environ: Mapping[str, str], log: Logger, level: LogLevel, log_format: LogFormat
+    ) -> None:
+        self._format = log_format
         self._path = path
         self._environ = environ
         self._log = log
         self._notifier = Notifier(environ)
-        self._agent = Agent(log, level, TokenSources(environ, log).read)
+        self._sources = TokenSources(environ, log)
+        self._agent = Agent(log, level, self._read_token)
+        self._handover = Handover(self._agent, environ, log)
         self._reloader = Reloader(
-            lambda: load(self._path, environ), self._agent.apply, self._follow, LastGood(path, environ, log), log
+            lambda: load(self._path, environ), self._apply, self._follow, LastGood(path, environ, log), log
         )
         self._watch = Watch(self._reloader.notice, log)
         self._group = Group()
@@ -66,11 +76,14 @@ class Service:
         _raise_descriptor_limit()
         self._obey_signals()
         self._watch.watch(frozenset({self._path}))  # before reading: an edit in between is not lost
+        gc.disable()
         try:
             self._reloader.start()
         except ConfigError as error:
             self._log.error(events.CONFIG_REJECTED, path=self._path, problems=[str(p) for p in error.problems])
             return INVALID
+        gc.enable()
+        gc.freeze()  # what a start builds stays; looking through it each time would stall the hub (1,000 routes: 40 ms)
         if self._agent.quarantined and not self._agent.bound:
             self._log.error(events.AGENT_STOPPED, error="no route could be bound", signal="")
             return NOTHING_BOUND
@@ -97,6 +110,7 @@ class Service:
             path,
             shows={"/status": self._status, "/preview": lambda: status.reload_document(self._reloader.preview())},
             changes={"/reload": lambda: status.reload_document(self._reloader.reload())},
+            takes={"/token": self._handover.take, "/forget-token": self._handover.forget},
             log=self._log,
         )
         try:
@@ -104,11 +118,19 @@ class Service:
         except BindError as error:
             self._log.error(events.LISTENER_BIND_FAILED, listen=f"unix:{path}", error=str(error))
 
+    def _apply(self, settings: Settings) -> None:
+        self._agent.apply(settings)
+        self._format.name = resolve_format(settings.agent.log_format, sys.stderr.fileno())
+
     def _status(self) -> status.Document:
         return status.document(self._agent, self._reloader, self._started_at)
 
-    def _follow(self, watched: frozenset[Path], _patterns: tuple[str, ...]) -> None:
-        self._watch.watch(watched | {self._path})
+    def _read_token(self, credential: Credential) -> SecretStr:
+        source = self._handover if credential.source == "login" else self._sources
+        return source.read(credential)
+
+    def _follow(self, watched: frozenset[Path], patterns: tuple[str, ...]) -> None:
+        self._watch.watch(watched | {self._path}, patterns)
 
     def _obey_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -43,6 +44,18 @@ Event = dict[str, Any]
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What one start took until every route listened."""
+
+    whole_ms: float
+    """From exec: Python, imports and validation included."""
+    bound_ms: float
+    """From the end of validation."""
+    memory_mb: float
+    """Resident, a moment later."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("counts", nargs="*", type=int, metavar="COUNT", help=f"routes; default: {COUNTS}")
     parser.add_argument("--runs", type=int, help=f"of which the median is taken; default: {RUNS}")
@@ -68,8 +81,9 @@ def _measure(count: int, runs: int) -> Row:
         return {
             "routes": count,
             "validated ms": validate_ms,
-            "started ms": statistics.median(whole for whole, _ in starts),
-            "of it bound ms": statistics.median(bound for _, bound in starts),
+            "started ms": statistics.median(start.whole_ms for start in starts),
+            "of it bound ms": statistics.median(start.bound_ms for start in starts),
+            "memory MB": statistics.median(start.memory_mb for start in starts),
             "edit live ms": statistics.median(live for live, _ in edits),
             "edit applied ms": statistics.median(applied for _, applied in edits),
             "slowest edit ms": max(applied for _, applied in edits),
@@ -83,15 +97,15 @@ def _validate(path: Path, count: int) -> float:
     return _ms(time.perf_counter() - began)
 
 
-def _start(path: Path, log: Path, count: int) -> tuple[float, float]:
-    """From exec, and from the end of validation, until every route listens."""
+def _start(path: Path, log: Path, count: int) -> Start:
     with _Agent(path, log) as agent:
         started = agent.wait_for("agent.started")
         assert (started["routes"], started["quarantined"]) == (count, 0), started
         listening = [_time(event) for event in agent.events("listener.bound")]
         assert len(listening) == count
         loaded = _time(agent.wait_for("config.loaded"))
-        return _ms(max(listening) - agent.began), _ms(max(listening) - loaded)
+        time.sleep(SETTLE_S)
+        return Start(_ms(max(listening) - agent.began), _ms(max(listening) - loaded), agent.memory_mb)
 
 
 def _edit(path: Path, log: Path, ports: list[int], runs: int) -> list[tuple[float, float]]:
@@ -128,7 +142,7 @@ class _Agent:
         with ExitStack() as undo:
             output = undo.enter_context(self._log.open("wb"))
             self._reader = undo.enter_context(self._log.open())
-            environment = clean_environment(POMAGENT_AGENT__LOG_FORMAT="json")
+            environment = clean_environment(POMAGENT_AGENT__LOG_FORMAT="json", STATE_DIRECTORY=str(self._log.parent))
             self.began = time.time()
             self._process = subprocess.Popen(
                 tethered(sys.executable, "-m", "pomagent", "run", "--config", str(self._path)),
@@ -152,6 +166,11 @@ class _Agent:
         self._events.extend(self._news())
         return [event for event in self._events if event["event"] == name]
 
+    @property
+    def memory_mb(self) -> float:
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
+
     def wait_for(self, name: str, count: int = 1) -> Event:
         end = time.monotonic() + scaled(TIMEOUT_S)
         while len(found := self.events(name)) < count:
@@ -168,7 +187,9 @@ class _Agent:
 def _write(path: Path, ports: list[int]) -> None:
     """As editors do: a new file takes the place of the old one."""
     fresh = path.with_suffix(".new")
-    fresh.write_text('[status]\nlisten = ""\n\n[defaults]\nwarm = "off"\n' + "".join(map(_route, range(len(ports)), ports)))
+    fresh.write_text(
+        '[status]\nlisten = ""\n\n[defaults]\nwarm = "off"\n' + "".join(map(_route, range(len(ports)), ports))
+    )
     fresh.replace(path)
 
 

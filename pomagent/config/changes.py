@@ -16,7 +16,7 @@ from pomagent.config.model import (
     RouteTable,
     StatusTable,
 )
-from pomagent.settings import Credential, Gateway, Route, Settings, Trust, UnixAddress
+from pomagent.settings import Credential, ForwardProxy, Gateway, Route, Settings, Trust, UnixAddress
 
 CONTENTS = "(contents)"
 """Stands for what was in a file and must not, or need not, be shown."""
@@ -116,6 +116,10 @@ def _gateway_keys(gateway: Gateway) -> dict[str, Any]:
     keys = _plain(gateway)
     keys.pop("name")
     trust: Trust = keys.pop("trust")
+    proxy: ForwardProxy | None = keys.pop("proxy")
+    if proxy is not None and gateway.forward_proxy_credentials_file:
+        file = str(gateway.forward_proxy_credentials_file)
+        keys["forward_proxy_credentials_file"] = _Source(file, proxy.credentials)
     scheme = "https" if keys.pop("tls") else "http"
     certificates = ("ca_file", "client_cert_file", "client_key_file")
     files: dict[str, Any] = {name: getattr(trust, name) for name in certificates}

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from pomagent.config.findings import Findings
+from pomagent.config.forward_proxy import check_forward_proxy, with_forward_proxy
 from pomagent.config.inputs import Inputs
 from pomagent.config.model import CredentialTable, GatewayTable
-from pomagent.config.secrets import looks_like_token, read_secret_file, read_token
+from pomagent.config.secrets import looks_like_token, read_token
 from pomagent.config.tables import Entry
 from pomagent.config.trust import read_trust
 from pomagent.errors import CredentialError
@@ -18,23 +19,23 @@ from pomagent.protocol.route_url import AddressError, EdgeUrl, parse_edge_url, p
 from pomagent.settings import Credential, Gateway, HostPort, Source
 
 SOURCES: tuple[Source, ...] = ("service_account_file", "systemd_credential", "env", "command", "login")
-PROXY_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
-_PROXY_FORMS = ", ".join(f"{scheme}://HOST:PORT" for scheme in PROXY_PORTS)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def resolve_gateway(name: str, entry: Entry[GatewayTable], findings: Findings, inputs: Inputs) -> Gateway | None:
+def resolve_gateway(
+    name: str, entry: Entry[GatewayTable], environ: Mapping[str, str], findings: Findings, inputs: Inputs
+) -> Gateway | None:
     """Checks one gateway and reads its files, or reports why it cannot be used. Blocks."""
     table = entry.table
     url = _url(entry, findings)
     _check_combinations(entry, url, findings)
-    _check_forward_proxy(entry, findings, inputs)
     connect_to = _connect_to(entry, findings)
     trust = read_trust(entry, findings, inputs)
     if not url:
+        check_forward_proxy(entry, findings, inputs)
         return None
-    return Gateway(
+    gateway = Gateway(
         name=name,
         address=url.address,
         tls=url.tls,
@@ -49,6 +50,7 @@ def resolve_gateway(name: str, entry: Entry[GatewayTable], findings: Findings, i
         response_timeout_s=table.response_timeout_s,
         max_dials=table.max_dials,
     )
+    return with_forward_proxy(gateway, entry, environ, findings, inputs)
 
 
 def resolve_credential(
@@ -158,38 +160,6 @@ def _check_clear_text(entry: Entry[GatewayTable], findings: Findings) -> None:
     for key in ("ca_file", "client_cert_file", "client_key_file"):
         if getattr(table, key):
             findings.problem(place, key, "is set, but the url is http, which has no certificates")
-
-
-def _check_forward_proxy(entry: Entry[GatewayTable], findings: Findings, inputs: Inputs) -> None:
-    proxy, place = entry.table.forward_proxy, entry.place
-    if proxy and proxy != "env":
-        scheme, has_scheme, rest = proxy.partition("://")
-        try:
-            if not has_scheme or scheme not in PROXY_PORTS:
-                findings.problem(place, "forward_proxy", f'expected "env" or a URL: {_PROXY_FORMS}')
-            else:
-                parse_host_port(rest.removesuffix("/"), default_port=PROXY_PORTS[scheme])
-        except AddressError as error:
-            hint = "; a password belongs into forward_proxy_credentials_file" if "@" in rest else ""
-            findings.problem(place, "forward_proxy", f"{str(error).partition(';')[0]}{hint}")
-    file = _optional_file(entry, entry.table.forward_proxy_credentials_file)
-    if file:
-        _check_proxy_credentials(entry, file, findings, inputs)
-
-
-def _check_proxy_credentials(entry: Entry[GatewayTable], file: Path, findings: Findings, inputs: Inputs) -> None:
-    key = "forward_proxy_credentials_file"
-    if not entry.table.forward_proxy:
-        findings.problem(entry.place, key, "is set, but forward_proxy is not; expected both or neither")
-    inputs.watch(file)
-    try:
-        content = read_secret_file(file)
-    except CredentialError as error:
-        findings.problem(entry.place, key, str(error))
-        return
-    inputs.add(file, content.encode())
-    if not content.partition(":")[0] or ":" not in content or "\n" in content:
-        findings.problem(entry.place, key, f'{file} does not hold one line "user:password"')
 
 
 def _optional_file(entry: Entry[GatewayTable], name: str) -> Path | None:

@@ -117,7 +117,9 @@ class _Load:
     def _resolved(self, tables: Tables) -> Settings:
         findings, inputs, environ = self._findings, self._inputs, self._environ
         listeners = Listeners()
-        gateways = {name: resolve_gateway(name, entry, findings, inputs) for name, entry in tables.gateways.items()}
+        gateways = {
+            name: resolve_gateway(name, entry, environ, findings, inputs) for name, entry in tables.gateways.items()
+        }
         credentials = {
             name: resolve_credential(name, entry, environ, findings, inputs)
             for name, entry in tables.credentials.items()
@@ -139,6 +141,7 @@ class _Load:
             routes=routes,
             watched=inputs.watched,
             patterns=self._patterns,
+            gateways=tuple((gateway, references.credential_of(name)) for name, gateway in gateways.items() if gateway),
             files=tuple((document.path.absolute(), document.content) for document in self._documents),
             sha=inputs.sha,
             warnings=findings.warnings(self._documents),

@@ -44,7 +44,7 @@ class AgentTable(Table):
     )
     log_level: Literal["debug", "info", "warning", "error"] = key("info", LIVE, "The least level that is logged.")
     log_format: Literal["auto", "json", "console"] = key(
-        "auto", RESTART, "auto: console on a terminal, JSON otherwise; or one of the two."
+        "auto", LIVE, "auto: console on a terminal, JSON otherwise; or one of the two."
     )
     log_sessions: Literal["all", "errors", "none"] = key("all", LIVE, "Which sessions get a line when they end.")
     max_sessions: int = key(2000, LIVE, "Sessions of all routes together.", ge=1, le=MAX_SESSIONS)

@@ -24,7 +24,6 @@ PENDING: dict[str, dict[str, tuple[object, str]]] = {
         "transport": ("http1", "has no effect yet: http1 is used"),
     },
     "credentials": {
-        "login": (None, "has no effect yet: no token is obtained, and CONNECT requests carry none"),
         "recheck_s": (0, _LATER),
     },
     "routes": {

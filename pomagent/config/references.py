@@ -60,6 +60,11 @@ class References:
             name = gateway.table.credential
         return self._credentials.get(DEFAULT_CREDENTIAL if name is None else name)
 
+    def credential_of(self, gateway: str) -> Credential | None:
+        """The credential of a gateway's routes, unless they have one of their own."""
+        name = self._tables.gateways[gateway].table.credential
+        return self._credentials.get(DEFAULT_CREDENTIAL if name is None else name)
+
     def _edge(self, address: HostPort) -> Gateway:
         """One object for all routes with the same edge."""
         if address not in self._implied:

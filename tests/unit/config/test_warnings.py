@@ -24,7 +24,6 @@ VALUES = {
     ("gateways", "forward_proxy"): '"env"',
     ("gateways", "forward_proxy_credentials_file"): '"proxy.secret"',
     ("gateways", "transport"): '"http2"',
-    ("credentials", "login"): '"browser"',
     ("credentials", "recheck_s"): "60",
     ("routes", "allow_users"): '["root"]',
     ("routes", "pool_decay_s"): "1800",

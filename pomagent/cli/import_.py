@@ -1,0 +1,49 @@
+"""``pomagent import``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from pomagent.config.desktop import MAX_EXPORT_BYTES, Imported, read_export, to_toml
+from pomagent.errors import ConfigError, Problem
+
+STANDARD_INPUT = Path("-")
+
+
+@click.command("import")
+@click.argument("export", metavar="FILE", type=click.Path(path_type=Path))
+def import_(export: Path) -> None:
+    """Print the agent.toml that does what a Pomerium Desktop export does; "-" reads standard input.
+
+    Exits 78 if FILE is no such export: the command was used rightly, and what it was given is wrong, as in "check".
+    """
+    imported = to_toml(read_export(_content(export), export))
+    for warning in imported.warnings:
+        click.echo(warning, err=True)
+    click.echo(_summary(imported), err=True)
+    click.echo(imported.text.encode(), nl=False)  # UTF-8 as TOML is, whatever the terminal's encoding
+
+
+def _content(export: Path) -> bytes:
+    try:
+        content = _read(export)
+    except OSError as error:
+        raise ConfigError([Problem(export, 0, "", f"cannot be read: {error.strerror}")]) from error
+    if len(content) > MAX_EXPORT_BYTES:
+        raise ConfigError([Problem(export, 0, "", f"is larger than {MAX_EXPORT_BYTES} bytes")])
+    return content
+
+
+def _read(export: Path) -> bytes:
+    if export == STANDARD_INPUT:
+        return sys.stdin.buffer.read(MAX_EXPORT_BYTES + 1)
+    with export.open("rb") as file:
+        return file.read(MAX_EXPORT_BYTES + 1)
+
+
+def _summary(imported: Imported) -> str:
+    left_out = f", {imported.left_out} left out" if imported.left_out else ""
+    return f"{imported.routes} route{'' if imported.routes == 1 else 's'}{left_out}"

@@ -1,0 +1,6 @@
+"""From an export of Pomerium Desktop to an ``agent.toml`` that ``load`` accepts, with a comment wherever it differs."""
+
+from pomagent.config.desktop.export import MAX_EXPORT_BYTES, read_export
+from pomagent.config.desktop.text import Imported, to_toml
+
+__all__ = ["MAX_EXPORT_BYTES", "Imported", "read_export", "to_toml"]
