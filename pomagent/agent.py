@@ -6,6 +6,7 @@ from itertools import count
 
 import gevent
 from gevent.pool import Group
+from pydantic import SecretStr
 
 from pomagent import events
 from pomagent.client import Client
@@ -121,6 +122,25 @@ class Agent:
         for forwarder in self._forwarders.values():
             if forwarder.route.credential == credential:
                 forwarder.renew()
+
+    def take_token(self, credential: Credential, fresh: SecretStr) -> None:
+        """Put a login's token to work on every route of its credential, those that wait included. Does not block."""
+        for token in [token for token in self.tokens if token.credential == credential]:
+            is_first = token.value is None
+            token.replace(fresh)
+            if is_first:  # otherwise it has told us itself
+                self._renew(credential)
+
+    def drop_token(self, credential: Credential) -> None:
+        """Present a credential's token no more, and keep nothing warm that was opened with it. Does not block."""
+        for token in [token for token in self.tokens if token.credential == credential]:
+            token.value = None
+            self._renew(credential)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Of the settings at work, the disabled ones included."""
+        return self._settings.routes if self._settings else ()
 
     @property
     def tokens(self) -> list[Token]:

@@ -1,13 +1,24 @@
-"""The local side of a session as a socket: a stream whose other end is on this host, where the kernel can be asked."""
+"""The local side of a session: usually a socket whose other end is on this host, where the kernel can be asked."""
 
 from __future__ import annotations
 
 import socket
+from typing import Protocol
 
 from pomagent import tcp
 from pomagent.half_close import peer_has_closed
 from pomagent.sockdiag import SockDiag
-from pomagent.stream import SocketStream
+from pomagent.stream import SocketStream, Stream
+
+
+class Client(Stream, Protocol):
+    """What a session needs of its local side."""
+
+    def is_at_end(self) -> bool:
+        """Whether the client has sent its end and nothing that is still unread."""
+
+    def has_closed(self) -> bool | None:
+        """Of a client that sent its end: closed (True), only shut down (False), or nobody can know (None)."""
 
 
 class LocalClient(SocketStream):

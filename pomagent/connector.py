@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from pydantic import SecretStr
 
@@ -11,12 +12,15 @@ from pomagent.credentials import Token
 from pomagent.deadline import Deadline
 from pomagent.dial import ALERTS_FOR_A_CERTIFICATE, Dialer, certificate_wanted
 from pomagent.errors import (
+    CredentialError,
     CredentialRejected,
     GatewayMisbehaved,
     GatewayTimedOut,
     GatewayUnreachable,
     GatewayUntrusted,
+    RouteForbidden,
     StreamLost,
+    TokenMissing,
     TunnelError,
 )
 from pomagent.log import Logger
@@ -24,6 +28,7 @@ from pomagent.protocol.answers import refusal
 from pomagent.protocol.connect import Answer, Exchange, MalformedAnswer
 from pomagent.protocol.lifecycle import Reason
 from pomagent.settings import Route
+from pomagent.stream import give_way
 from pomagent.tunnel import Tunnel
 
 READ_BYTES = 16 * 1024
@@ -59,24 +64,54 @@ class Connector:
         Once: a connection that died while it was waiting is replaced, and a refused token is read again.
         Raises TunnelError.
         """
-        sent = self._token.value if self._token else None
+        sent = self._obtain(tunnel)
         try:
             return self._connect(tunnel, sent)
-        except CredentialRejected:
-            if self._token is None or not self._token.reread(sent):
+        except (CredentialRejected, RouteForbidden) as error:
+            if self._token is None or not self._may_heal(error) or not self._token.reread(sent):
+                if isinstance(error, CredentialRejected) and (problem := self._login_problem):
+                    raise self._unhealed(error, problem) from error
                 raise
         except GatewayUnreachable:
             if not tunnel.was_warm:
                 raise
-        return self._connect(self.secure(), self._token.value if self._token else None)
+        token = self._token.value if self._token else None
+        return self._connect(self.secure(), token, is_fresh=token != sent)
 
-    def _connect(self, tunnel: Tunnel, token: SecretStr | None) -> Tunnel:
+    def _obtain(self, tunnel: Tunnel) -> SecretStr | None:
+        """The token to send, asked for if there is none yet."""
+        if self._token is None:
+            return None
+        try:
+            return self._token.obtain()
+        except CredentialError as error:
+            missing = TokenMissing(
+                f'no token from the credential "{self._token.credential.name}": {error}', phase="token", **self._named
+            )
+            self._failed(tunnel, missing)
+            raise missing from error
+        except BaseException:
+            tunnel.close(Reason.ABORTED)
+            raise
+
+    def _may_heal(self, error: TunnelError) -> bool:
+        """Whether another token may help: a bad IdP token looks like a denial (wire contract §5.2)."""
+        assert self._token is not None
+        return isinstance(error, CredentialRejected) or self._token.credential.scheme == "bearer"
+
+    @property
+    def _login_problem(self) -> str:
+        """What became of the login that the route depends on."""
+        token = self._token
+        return token.problem if token is not None and token.credential.source == "login" else ""
+
+    def _connect(self, tunnel: Tunnel, token: SecretStr | None, *, is_fresh: bool = False) -> Tunnel:
         try:
             tunnel.opening()
             began = time.monotonic()
             answer = self._exchange(tunnel, token)
             tunnel.timings.connect_ms = (time.monotonic() - began) * 1000
-            self._check(answer, token)
+            self._check(answer, token, is_fresh=is_fresh)
         except TunnelError as error:
             self._failed(tunnel, error)
             raise
@@ -87,16 +122,29 @@ class Connector:
         self._opened(tunnel)
         return tunnel
 
-    def _check(self, answer: Answer, token: SecretStr | None) -> None:
+    def _check(self, answer: Answer, token: SecretStr | None, *, is_fresh: bool) -> None:
         if not answer.is_tunnel:
             credential = self._token.credential.name if self._token and token else None
-            raise refusal(answer, credential=credential, **self._named)
+            is_login = self._token is not None and self._token.credential.source == "login"
+            login = self._route.gateway.name if is_login else ""
+            raise refusal(
+                answer, credential=credential, login=login, is_fresh=is_fresh,
+                gateway=self._named["gateway"], destination=self._named["destination"],
+            )  # fmt: skip
+
+    def _unhealed(self, error: CredentialRejected, problem: str) -> CredentialRejected:
+        """A refusal that a login was to heal, with what became of that."""
+        return CredentialRejected(
+            f"refused with {error.status}: {problem}", status=error.status or 401, request_id=error.request_id,
+            gateway=error.gateway, destination=error.destination,
+        )  # fmt: skip
 
     def _exchange(self, tunnel: Tunnel, token: SecretStr | None) -> Answer:
         exchange = Exchange(str(self._route.destination), self._headers(token))
         deadline = Deadline(self._route.gateway.response_timeout_s)
         try:
-            self._send(tunnel, exchange.request, deadline)
+            with suppress(StreamLost):  # its last words may be waiting, such as an alert or an early refusal (§3.2)
+                self._send(tunnel, exchange.request, deadline)
             return self._receive(tunnel, exchange, deadline)
         except StreamLost as error:
             if any(alert in error.alert for alert in ALERTS_FOR_A_CERTIFICATE):
@@ -111,30 +159,37 @@ class Connector:
 
     def _send(self, tunnel: Tunnel, request: bytes, deadline: Deadline) -> None:
         view = memoryview(request)
-        try:
-            while view := view[tunnel.stream.send(view) :]:
-                if not tunnel.stream.wait_writable(deadline.remaining_s):
-                    raise self._timed_out(deadline)
-        except StreamLost:
-            # The gateway's last words, such as "client certificate required", may be waiting (wire contract §3.2).
-            tunnel.stream.recv_into(memoryview(bytearray(READ_BYTES)))
-            raise
+        while view := view[tunnel.stream.send(view) :]:
+            if not tunnel.stream.wait_writable(deadline.remaining_s):
+                raise self._timed_out(deadline)
+        if not tunnel.stream.flush(deadline.remaining_s):
+            raise self._timed_out(deadline)
 
     def _receive(self, tunnel: Tunnel, exchange: Exchange, deadline: Deadline) -> Answer:
         buffer = memoryview(bytearray(READ_BYTES))
-        answer: Answer | None = None
-        while answer is None:
-            count = tunnel.stream.recv_into(buffer)
+        while True:
+            try:
+                count = tunnel.stream.recv_into(buffer)
+            except StreamLost:
+                if exchange.answer_so_far is None:
+                    raise
+                count = 0
+            answer = exchange.receive(bytes(buffer[:count])) if count else None
+            if answer is not None:
+                return answer
+            if count == 0:
+                return self._what_came(exchange, self._unreachable("closed by the gateway before it answered"))
+            if deadline.is_over or (count is None and not tunnel.stream.wait_readable(deadline.remaining_s)):
+                return self._what_came(exchange, self._timed_out(deadline))
             if count:
-                answer = exchange.receive(bytes(buffer[:count]))
-            elif count == 0:
-                answer = exchange.answer_so_far
-                if answer is None:
-                    raise self._unreachable("closed by the gateway before it answered")
-            elif not tunnel.stream.wait_readable(deadline.remaining_s):
-                answer = exchange.answer_so_far
-                if answer is None:
-                    raise self._timed_out(deadline)
+                give_way()  # a gateway that never comes to an end must not hold the hub
+
+    @staticmethod
+    def _what_came(exchange: Exchange, error: TunnelError) -> Answer:
+        """The answer whose body is not complete; ``error`` if not even its head is."""
+        answer = exchange.answer_so_far
+        if answer is None:
+            raise error
         return answer
 
     def _headers(self, token: SecretStr | None) -> dict[str, str]:

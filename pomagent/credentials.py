@@ -61,8 +61,8 @@ class Token:
         self._group.kill(block=False)
 
     def obtain(self) -> SecretStr | None:
-        """The token, asked for first if there is none yet. Blocks. Raises CredentialError."""
-        if self.value is None:
+        """The token, asked for first if there is none yet and that troubles nobody. Blocks. Raises CredentialError."""
+        if self.value is None and not self.credential.anonymous_first:
             with self._reading:
                 if self.value is None:
                     self._fetch()

@@ -48,6 +48,9 @@ POOL_STARVED: Final = "pool.starved"
 BREAKER_OPENED: Final = "breaker.opened"
 BREAKER_CLOSED: Final = "breaker.closed"
 
+CALLBACK_REFUSED: Final = "callback.refused"
+"""Somebody brought a login's token without that login's nonce (``why``)."""
+
 CREDENTIAL_REFRESHED: Final = "credential.refreshed"
 CREDENTIAL_REJECTED: Final = "credential.rejected"
 CREDENTIAL_EXPIRING: Final = "credential.expiring"

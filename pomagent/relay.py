@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain, repeat
 
 import gevent
-from gevent.event import Event
 from gevent.pool import Group
 
 from pomagent.deadline import Clock
 from pomagent.errors import StreamLost
+from pomagent.interrupt import Interrupt
+from pomagent.read_ahead import ReadAhead
 from pomagent.settings import HalfClose
-from pomagent.stream import SCRATCH_BYTES, Stream
+from pomagent.stream import SCRATCH_BYTES, Stream, give_way
 
-READ_AHEAD_BYTES = 256 * 1024
-"""Read from the tunnel beyond what a slow client takes: at its end the gateway drops what is unread after a second."""
 SLICE_BYTES = 512 * 1024
 """Copied in one go before other greenlets get their turn: below a millisecond at 1 GB/s."""
-LAST_BYTES_TIMEOUT_S = 300.0
-"""A client that takes none of the last bytes for so long is not slow but gone."""
+KILL_TIMEOUT_S = 1.0
+"""For the copying greenlets to go; each only has to leave its wait."""
 REMOTE_LINGER_S = 5.0
 """Without a byte, after the end of a client on another host, which may have closed or only shut down."""
 LOOK_AGAIN_S = (0.001, 0.005, 0.02, 0.1, 0.5, 1.0)
@@ -58,8 +56,8 @@ CRASHED = End(Side.AGENT, "aborted", is_clean=False)
 CLIENT_LOST = End(Side.CLIENT, "lost", is_clean=False)
 
 
-class _Stop(gevent.GreenletExit):  # type: ignore[misc]  # gevent has no types
-    """Thrown into the copying greenlets once the end is decided."""
+class _TunnelClogged(Exception):
+    """The tunnel takes nothing more; what the gateway has sent before may still be on its way."""
 
 
 class Relay:
@@ -81,10 +79,14 @@ class Relay:
         self._scratch = scratch
         self._clock = clock
         self._group = Group()
-        self._ahead = _ReadAhead(client, self._spawn, self._client_lost)
-        self._down: gevent.Greenlet | None = None
+        self._ahead = ReadAhead(client, self._spawn, self._client_lost)
+        self._copying = Interrupt()
+        self._reading_client = Interrupt()
+        self._up: gevent.Greenlet | None = None
+        self._is_client_lost = False
         self._end: End | None = None
-        self._is_thrown = False
+        self.is_forwarding = False
+        """Whether bytes of the client are on their way to the gateway, even if the client has gone since."""
         self.bytes_up = 0
         self.bytes_down = 0
         self.first_byte_at: float | None = None
@@ -97,47 +99,46 @@ class Relay:
 
     def run(self, early: bytes | bytearray) -> End:
         """Copy until the end; what the destination said before goes first. Blocks. Neither stream is closed."""
-        self._down = gevent.getcurrent()
         try:
-            self._spawn(self._copy_up)
-            if early:
-                self._deliver(memoryview(early))
-            self.stop(self._copy_down())
-        except _Stop:
-            self._is_thrown = False
-        except StreamLost:
-            self.stop(GATEWAY_LOST)
+            with self._copying:
+                if self._end is None:
+                    self._up = self._spawn(self._copy_up)
+                    self.stop(self._copy_down(early))
         finally:
-            self._await_stop()
-            self._group.kill()
-        assert self._end is not None, "whoever stops a relay says why"
+            self._group.kill(timeout=KILL_TIMEOUT_S)
+            self._ahead.drop()
+        assert self._end is not None, "whoever ends the copying says why"
         return self._end
 
     def stop(self, end: End) -> None:
         """End the session from any greenlet; the first one's reason counts. Does not block."""
-        if self._end is not None:
-            return
-        self._end = end
-        if self._down is not None and self._down is not gevent.getcurrent():
-            self._is_thrown = True
-            gevent.kill(self._down, _Stop)
+        if self._end is None:
+            self._end = end
+            self._copying.send()
 
-    def _await_stop(self) -> None:
-        """Take a ``_Stop`` that is on its way before it hits whatever this greenlet does next."""
-        while self._is_thrown:
-            try:
-                gevent.sleep(1)
-            except _Stop:
-                self._is_thrown = False
-
-    def _spawn(self, run: Callable[[], None]) -> None:
-        self._group.spawn(run).link_exception(lambda _: self.stop(CRASHED))
+    def _spawn(self, run: Callable[[], None]) -> gevent.Greenlet:
+        greenlet = self._group.spawn(run)
+        greenlet.link_exception(lambda _: self.stop(CRASHED))
+        return greenlet
 
     # --- down: gateway to client ----------------------------------------------------------------------------------
 
-    def _copy_down(self) -> End:
+    def _copy_down(self, early: bytes | bytearray) -> End:
+        """Copy to the end, and wait until the client's kernel has everything: also what came before a loss."""
+        try:
+            if early:
+                self._deliver(memoryview(early))
+            self._copy_down_to_end()
+            end = GATEWAY_FINISHED
+        except StreamLost:
+            end = GATEWAY_LOST
+        if not self._ahead.wait_until_empty():
+            return CLIENT_LOST
+        return CLIENT_ABORTED if self._is_client_lost else end
+
+    def _copy_down_to_end(self) -> None:
         tunnel, scratch, in_slice = self._tunnel, self._scratch, 0
-        while True:
+        while self._end is None:
             count = tunnel.recv_into(scratch)
             if count:
                 self._deliver(scratch[:count])
@@ -146,15 +147,17 @@ class Relay:
                     self._ahead.wait_for_room()
                     in_slice = 0
                 elif in_slice >= SLICE_BYTES:
-                    gevent.sleep(0)
+                    give_way()
                     in_slice = 0
             elif count is None:
                 tunnel.wait_readable()
                 in_slice = 0
             else:
-                return GATEWAY_FINISHED if self._ahead.wait_until_empty() else CLIENT_LOST
+                return
 
     def _deliver(self, view: memoryview) -> None:
+        if self._is_client_lost:
+            return
         if self.first_byte_at is None:
             self.first_byte_at = self._clock()
         self.bytes_down += len(view)
@@ -162,16 +165,24 @@ class Relay:
             self._ahead.put(view)
         except StreamLost:
             self._client_lost()
-            raise _Stop from None
 
     def _client_lost(self) -> None:
-        self.stop(CLIENT_ABORTED)
+        """The client takes nothing more. What it has sent before still goes up, and what comes down is dropped."""
+        self._is_client_lost = True
+        self._ahead.drop()
+        self._reading_client.send()
+        if self._up is None or self._up.ready():
+            self.stop(CLIENT_ABORTED)
 
     # --- up: client to gateway ------------------------------------------------------------------------------------
 
     def _copy_up(self) -> None:
         try:
             self._copy_up_to_end()
+        except _TunnelClogged:
+            if self._is_client_lost:
+                self.stop(CLIENT_ABORTED)
+            return
         except StreamLost:
             self.stop(CLIENT_ABORTED)
             return
@@ -186,23 +197,26 @@ class Relay:
                 self._forward(scratch[:count])
                 in_slice += count
                 if in_slice >= SLICE_BYTES:
-                    gevent.sleep(0)
+                    give_way()
                     in_slice = 0
             elif count is None:
-                client.wait_readable()
+                with self._reading_client:
+                    client.wait_readable()
                 in_slice = 0
             else:
                 return
 
     def _forward(self, view: memoryview) -> None:
+        self.is_forwarding = True
         try:
             taken = self._tunnel.send(view)
             if taken < len(view):
                 self._forward_slowly(bytes(view[taken:]))  # a copy: the scratch is others' as soon as we wait
             self._tunnel.flush()
         except StreamLost:
-            # Only the way up is known to be broken. What the gateway has sent before may still be on its way down.
-            raise gevent.GreenletExit from None
+            raise _TunnelClogged from None
+        finally:
+            self.is_forwarding = False
 
     def _forward_slowly(self, rest: bytes) -> None:
         view = memoryview(rest)
@@ -217,81 +231,16 @@ class Relay:
         seen, quiet_since = self.bytes_down, self._clock()
         for pause_s in chain(LOOK_AGAIN_S, repeat(LOOK_AGAIN_S[-1])):
             closed = self._has_closed()
-            if closed:
+            if closed or self._is_client_lost:
                 break
             if self.bytes_down != seen or not self._ahead.is_empty:
                 seen, quiet_since = self.bytes_down, self._clock()
             linger_s = REMOTE_LINGER_S if closed is None else self._half_close_timeout_s
-            if self._clock() - quiet_since >= linger_s:
+            left_s = linger_s - (self._clock() - quiet_since)
+            if left_s <= 0:
                 break
-            gevent.sleep(pause_s)
+            gevent.sleep(min(pause_s, left_s))
         return CLIENT_FINISHED
-
-
-class _ReadAhead:
-    """What the tunnel has brought and the client has not taken yet."""
-
-    def __init__(
-        self, client: Stream, spawn: Callable[[Callable[[], None]], None], on_lost: Callable[[], None]
-    ) -> None:
-        self._client = client
-        self._spawn = spawn
-        self._on_lost = on_lost
-        self._chunks: deque[memoryview] = deque()
-        self._size = 0
-        self._progress = Event()
-
-    @property
-    def is_full(self) -> bool:
-        return self._size >= READ_AHEAD_BYTES
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._size
-
-    def put(self, view: memoryview) -> None:
-        """Send what the client takes now and keep a copy of the rest, to be sent as it goes on reading."""
-        if not self._chunks:
-            view = view[self._client.send(view) :]
-            if not view:
-                return
-            self._spawn(self._drain)
-        self._chunks.append(memoryview(bytes(view)))
-        self._size += len(view)
-
-    def wait_for_room(self) -> None:
-        """Blocks until less than the limit is kept."""
-        while self.is_full:
-            self._progress.clear()
-            self._progress.wait()
-
-    def wait_until_empty(self) -> bool:
-        """Blocks until the client's kernel has everything; False if the client takes nothing for too long."""
-        while self._size:
-            self._progress.clear()
-            if not self._progress.wait(LAST_BYTES_TIMEOUT_S):
-                return False
-        return True
-
-    def _drain(self) -> None:
-        try:
-            while self._chunks:
-                self._client.wait_writable()
-                self._send_some()
-        except StreamLost:
-            self._on_lost()
-
-    def _send_some(self) -> None:
-        while self._chunks:
-            sent = self._client.send(self._chunks[0])
-            if not sent:
-                break
-            self._size -= sent
-            if sent == len(self._chunks[0]):
-                self._chunks.popleft()
-            else:
-                self._chunks[0] = self._chunks[0][sent:]
-        self._progress.set()
 
 
 def new_scratch() -> memoryview:

@@ -18,6 +18,7 @@ from pomagent.errors import Problem
 
 Warm: TypeAlias = Literal["tunnel", "tls", "off"]
 HalfClose: TypeAlias = Literal["auto", "linger", "close"]
+ProxyScheme: TypeAlias = Literal["http", "https", "socks5", "socks5h"]
 Source: TypeAlias = Literal["service_account_file", "systemd_credential", "env", "command", "login"]
 
 Locate: TypeAlias = Callable[[str], tuple[Path | None, int]]
@@ -63,6 +64,23 @@ class Trust:
     """CA certificates given inline (a command's flag), instead of a file."""
     digest: str = ""
     """Of the files' contents when they were read, so that a replaced certificate counts as a change."""
+    with_system: bool = False
+    """Trust the system's authorities beside ``ca_file``: a forward proxy need not be of the gateway's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardProxy:
+    """A proxy between this host and a gateway."""
+
+    scheme: ProxyScheme
+    address: HostPort
+    credentials: SecretStr | None = None
+    """``user:password``; a change of it counts as a change of the gateway."""
+    trust: Trust = Trust()
+    """Of an ``https`` proxy; never with a client certificate, which is the gateway's business."""
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.address}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +97,10 @@ class Gateway:
     credential_header: Literal["authorization", "x-pomerium-authorization"] = "authorization"
     trust: Trust = Trust()
     forward_proxy: str = ""
+    """As the operator wrote it: a URL or ``env``."""
     forward_proxy_credentials_file: Path | None = None
+    proxy: ForwardProxy | None = None
+    """What that came to; None: dialled directly."""
     transport: Literal["http1", "http2"] = "http1"
     connect_timeout_s: float = 5.0
     tls_timeout_s: float = 5.0
@@ -107,6 +128,8 @@ class Credential:
     scheme: Literal["pomerium", "bearer"] = "pomerium"
     token: SecretStr | None = None
     """None for the sources that are asked later (``command``, ``login``)."""
+    anonymous_first: bool = False
+    """Ask for a token only after a refusal: somebody would have to log in for it, and the route may be public."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +202,8 @@ class Settings:
     """Sentences about what is accepted but not as safe or as effective as it looks, each with file and line."""
     patterns: tuple[str, ...] = ()
     """The names that ``include`` asks for; others that come or go in a watched directory mean nothing."""
+    gateways: tuple[tuple[Gateway, Credential | None], ...] = field(default=(), compare=False, repr=False)
+    """The ``[gateways.*]`` tables, each with its credential, whether a route uses them or not."""
     files: tuple[tuple[Path, bytes], ...] = field(default=(), compare=False, repr=False)
     """The TOML files as they were read, the main one first."""
     locate: Locate | None = field(default=None, compare=False, repr=False)

@@ -1,16 +1,19 @@
 """Standard input and output as the local side of a session: terminals, pipes, files and sockets alike.
 
 Their flags are left alone: making a terminal non-blocking would do so to every program that shares it. Instead nothing
-is read that poll(2) has not promised, and no more is written at a time than a pipe takes once it is writable.
+is read that poll(2) has not promised, and no more is written at a time than a pipe takes once it is writable. Of a
+terminal poll(2) promises less than that (a single byte, and one line feed is two), so it is opened once more.
 """
 
 from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 
 from gevent import get_hub
 
+from pomagent.errors import StreamLost
 from pomagent.stream import Buffer, lost, wait_for
 
 ATOMIC_BYTES = 4096
@@ -21,13 +24,21 @@ class StdioClient:
     """Reads from one descriptor and writes to another."""
 
     def __init__(self, source: int, sink: int) -> None:
-        self._source, self._sink = source, sink
+        self._source, self._sink, self._own_sink = source, sink, _own(sink)
+        if self._own_sink is not None:
+            self._sink = self._own_sink
         loop = get_hub().loop
-        self._reader = loop.io(source, 1)
-        self._writer = loop.io(sink, 2)
+        self._reader = loop.io(self._source, 1)
+        self._writer = loop.io(self._sink, 2)
+        self._loss: StreamLost | None = None
+        self._has_ended = False
         self._is_closed = False
 
     def recv_into(self, buffer: memoryview) -> int | None:
+        if self._loss is not None:
+            raise self._loss
+        if self._has_ended:
+            return 0  # the rest of the source is for whoever reads it after us
         if not _ready(self._source, select.POLLIN):
             return None
         try:
@@ -40,13 +51,17 @@ class StdioClient:
         try:
             while sent < len(view) and _ready(self._sink, select.POLLOUT):
                 sent += os.write(self._sink, view[sent : sent + ATOMIC_BYTES])
+        except BlockingIOError:
+            pass
         except OSError as error:
+            self._loss = lost(error)  # a sink without a reader ends the session, whatever the source still has
             if not sent:
-                raise lost(error) from error
+                raise self._loss from error
         return sent
 
-    def flush(self) -> None:
+    def flush(self, timeout_s: float | None = None) -> bool:  # noqa: ARG002 - others need it
         """Nothing to do: what ``send`` took is with the kernel."""
+        return True
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
         return wait_for(self._reader, timeout_s)
@@ -55,7 +70,8 @@ class StdioClient:
         return wait_for(self._writer, timeout_s)
 
     def send_eof(self) -> None:
-        """Nothing to do: the end of the process closes the sink."""
+        """Leave the rest of the source unread; the end of the process closes the sink."""
+        self._has_ended = True
 
     def unsent_bytes(self) -> int:
         return 0
@@ -77,9 +93,19 @@ class StdioClient:
             for watcher in (self._reader, self._writer):
                 watcher.stop()
                 watcher.close()
+            if self._own_sink is not None:
+                os.close(self._own_sink)
 
     def abort(self) -> None:
         self.close()
+
+
+def _own(sink: int) -> int | None:
+    """A non-blocking descriptor of our own for a terminal; None for anything else, or if we may not open it."""
+    if os.isatty(sink):
+        with suppress(OSError):
+            return os.open(f"/proc/self/fd/{sink}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return None
 
 
 def _ready(descriptor: int, events: int) -> bool:

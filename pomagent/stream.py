@@ -9,6 +9,7 @@ One greenlet may wait for each direction. Whoever closes a stream has ended the 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import Protocol
@@ -36,8 +37,8 @@ class Stream(Protocol):
     def send(self, data: Buffer) -> int:
         """Take what can be taken now and return how much that was. Raises StreamLost."""
 
-    def flush(self) -> None:
-        """Return once everything taken is with the kernel. Blocks. Raises StreamLost."""
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Whether everything taken is with the kernel; waits for it. Blocks. Raises StreamLost."""
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
         """Blocks until ``recv_into`` may have something; False if the time is over first."""
@@ -64,7 +65,7 @@ class Stream(Protocol):
 class SocketStream:
     """A connected TCP or Unix socket."""
 
-    __slots__ = ("_is_closed", "_reader", "_writer", "sock")
+    __slots__ = ("_is_closed", "_loss", "_reader", "_writer", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -73,14 +74,18 @@ class SocketStream:
         self._reader = loop.io(sock.fileno(), _READ)
         self._writer = loop.io(sock.fileno(), _WRITE)
         self._is_closed = False
+        self._loss: StreamLost | None = None
 
     def recv_into(self, buffer: memoryview) -> int | None:
         try:
-            return self.sock.recv_into(buffer)
+            count = self.sock.recv_into(buffer)
         except BlockingIOError:
             return None
         except OSError as error:
-            raise lost(error) from error
+            raise self._lost(error) from error
+        if not count and self._loss is not None:
+            raise self._loss  # the kernel tells of a reset once; to who reads after that it looks like an orderly end
+        return count
 
     def send(self, data: Buffer) -> int:
         try:
@@ -88,10 +93,11 @@ class SocketStream:
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise lost(error) from error
+            raise self._lost(error) from error
 
-    def flush(self) -> None:
+    def flush(self, timeout_s: float | None = None) -> bool:  # noqa: ARG002 - others need it
         """Nothing to do: what ``send`` took is with the kernel."""
+        return True
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
         return wait_for(self._reader, timeout_s)
@@ -110,13 +116,17 @@ class SocketStream:
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
-            raise lost(error) from error
+            raise self._lost(error) from error
 
     def unsent_bytes(self) -> int:
-        return tcp.unsent_bytes(self.sock)
+        return 0 if self._is_closed else tcp.unsent_bytes(self.sock)
 
     def is_lost(self) -> bool:
-        return tcp.is_lost(self.sock)
+        return self._is_closed or tcp.is_lost(self.sock)
+
+    def is_dead(self) -> bool:
+        """Whether the other side has vanished without a word."""
+        return not self._is_closed and tcp.is_dead(self.sock)
 
     def close(self) -> None:
         if self._is_closed:
@@ -129,8 +139,24 @@ class SocketStream:
 
     def abort(self) -> None:
         if not self._is_closed:
-            tcp.close_with_reset(self.sock)
+            tcp.reset_on_close(self.sock)
         self.close()
+
+    def _lost(self, error: OSError) -> StreamLost:
+        loss = lost(error)
+        if error.errno != errno.EPIPE:  # EPIPE: the other side had said its end before, and that is still to be read
+            self._loss = loss
+        return loss
+
+
+def give_way() -> None:
+    """Let every other greenlet and every descriptor have its turn. Blocks for one turn of the event loop.
+
+    ``gevent.sleep(0)`` does not: up to 50 such turns pass before gevent looks at descriptors and timers again.
+    """
+    hub = get_hub()
+    with hub.loop.timer(0) as timer:
+        hub.wait(timer)
 
 
 def lost(error: OSError) -> StreamLost:

@@ -39,10 +39,21 @@ def limit_silence(sock: socket.socket, *, on: bool) -> None:
 
 def is_lost(sock: socket.socket) -> bool:
     """Whether the peer has reset the connection or vanished; always False for a Unix socket, which cannot be lost."""
+    return sock.family != socket.AF_UNIX and (_state(sock)[0] == _STATE_CLOSE or is_dead(sock))
+
+
+def is_dead(sock: socket.socket) -> bool:
+    """Whether the peer has vanished: it does not acknowledge, and so nothing will ever be read from it again."""
     if sock.family == socket.AF_UNIX:
         return False
+    _, unacked, silent_ms = _state(sock)
+    return bool(unacked) and silent_ms > DEAD_AFTER_MS
+
+
+def _state(sock: socket.socket) -> tuple[int, int, int]:
+    """Its state, segments that are not acknowledged, milliseconds since the last acknowledgement."""
     state, unacked, silent_ms = _INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
-    return bool(state == _STATE_CLOSE or (unacked and silent_ms > DEAD_AFTER_MS))
+    return state, unacked, silent_ms
 
 
 def unsent_bytes(sock: socket.socket) -> int:
@@ -51,8 +62,7 @@ def unsent_bytes(sock: socket.socket) -> int:
     return queued
 
 
-def close_with_reset(sock: socket.socket) -> None:
-    """Close so that the peer sees a reset; over a Unix socket, which has none, an ordinary end."""
+def reset_on_close(sock: socket.socket) -> None:
+    """Have the peer see a reset when this is closed; over a Unix socket, which has none, it is an ordinary end."""
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    sock.close()

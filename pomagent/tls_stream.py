@@ -6,6 +6,7 @@ import socket
 import ssl
 from contextlib import suppress
 
+from pomagent.deadline import Deadline
 from pomagent.errors import StreamLost
 from pomagent.stream import SCRATCH_BYTES, Buffer, SocketStream
 
@@ -13,7 +14,17 @@ from pomagent.stream import SCRATCH_BYTES, Buffer, SocketStream
 class TlsStream:
     """TLS over a ``SocketStream``, through memory: never a half-close of the socket that would garble what follows."""
 
-    __slots__ = ("_incoming", "_outgoing", "_scratch", "_ssl", "_unsent", "transport")
+    __slots__ = (
+        "_has_ended",
+        "_incoming",
+        "_is_ending",
+        "_loss",
+        "_outgoing",
+        "_scratch",
+        "_ssl",
+        "_unsent",
+        "transport",
+    )
 
     def __init__(self, transport: SocketStream, context: ssl.SSLContext, server_name: str, scratch: memoryview) -> None:
         self.transport = transport
@@ -22,6 +33,12 @@ class TlsStream:
         self._outgoing = ssl.MemoryBIO()
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
         self._unsent: memoryview | None = None
+        self._loss: StreamLost | None = None
+        """Of a read that still had something to return."""
+        self._has_ended = False
+        """Whether we have said that nothing more comes; what still arrives interests nobody then."""
+        self._is_ending = False
+        """Whether that waits for the kernel to take what goes before it."""
 
     @property
     def sock(self) -> socket.socket:
@@ -37,17 +54,22 @@ class TlsStream:
             try:
                 self._ssl.do_handshake()
             except ssl.SSLWantReadError:
-                self._push()
+                self._push_or_read_on()
                 if self._feed() is None:
                     return False
             except ssl.SSLError:
-                self._say_last_words()
+                self._push_or_read_on()  # the alert that tells the gateway why we turn away
                 raise
             else:
-                self._push()
+                self._push_or_read_on()
                 return True
 
     def recv_into(self, buffer: memoryview) -> int | None:
+        if self._has_ended:
+            self._push_or_read_on()
+            return self.transport.recv_into(buffer)  # to OpenSSL, data after our close_notify is an error
+        if self._loss is not None:
+            raise self._loss
         total, room = 0, len(buffer)
         try:
             while total < room:
@@ -57,12 +79,12 @@ class TlsStream:
                 if not count:
                     return total  # once more, as the end, with the next read
                 total += count
-        except StreamLost:
+        except StreamLost as loss:
             if not total:
                 raise
-            return total  # what came before the loss counts; the loss shows again with the next read
-        if self._outgoing.pending:  # answers of the TLS layer itself, such as a key update
-            self._push()
+            self._loss = loss  # for the next read: what came before it counts
+            return total
+        self._push_or_read_on()  # answers of the TLS layer itself, such as a key update
         return total or None
 
     def send(self, data: Buffer) -> int:
@@ -77,9 +99,13 @@ class TlsStream:
         self._push()
         return taken
 
-    def flush(self) -> None:
+    def flush(self, timeout_s: float | None = None) -> bool:
+        deadline = None if timeout_s is None else Deadline(timeout_s)
         while not self._push():
-            self.transport.wait_writable()
+            if deadline is not None and deadline.is_over:
+                return False
+            self.transport.wait_writable(deadline.remaining_s if deadline is not None else None)
+        return True
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
         return self.transport.wait_readable(timeout_s)
@@ -94,15 +120,25 @@ class TlsStream:
         self.transport.unwatch()
 
     def send_eof(self) -> None:
-        """Send close_notify and FIN: over HTTP/1.1 the gateway ends the whole tunnel then (wire contract §6.3)."""
-        self._say_close()
-        self.transport.send_eof()
+        """Send close_notify and FIN: over HTTP/1.1 the gateway ends the whole tunnel then (wire contract §6.3).
+
+        Behind what the kernel does not take yet, they follow with ``flush`` or ``recv_into``. What is received from now
+        on is still encrypted: good for nothing but to see it end.
+        """
+        with suppress(ssl.SSLError):  # it waits for the other side's close_notify, which nobody needs
+            self._ssl.unwrap()
+        self._has_ended = self._is_ending = True
+        self._push()
 
     def unsent_bytes(self) -> int:
-        return (len(self._unsent) if self._unsent else 0) + self.transport.unsent_bytes()
+        kept = len(self._unsent) if self._unsent else 0
+        return kept + self._outgoing.pending + self.transport.unsent_bytes()
 
     def is_lost(self) -> bool:
         return self.transport.is_lost()
+
+    def is_dead(self) -> bool:
+        return self.transport.is_dead()
 
     def close(self) -> None:
         self.transport.close()
@@ -137,22 +173,22 @@ class TlsStream:
         while True:
             if self._unsent is None:
                 if not self._outgoing.pending:
-                    return True
+                    break
                 self._unsent = memoryview(self._outgoing.read())
             sent = self.transport.send(self._unsent)
             if sent < len(self._unsent):
                 self._unsent = self._unsent[sent:]
                 return False
             self._unsent = None
+        if self._is_ending:
+            self._is_ending = False
+            self.transport.send_eof()
+        return True
 
-    def _say_close(self) -> None:
-        with suppress(ssl.SSLError):  # it waits for the other side's close_notify, which nobody needs
-            self._ssl.unwrap()
-        self._push()
-
-    def _say_last_words(self) -> None:
+    def _push_or_read_on(self) -> None:
+        """Hand ciphertext to the socket; that nobody takes it says nothing of what is still there to be read."""
         with suppress(StreamLost):
-            self._push()  # the alert that tells the gateway why we turn away
+            self._push()
 
 
 def lost_tls(error: ssl.SSLError) -> StreamLost:

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pomagent import tcp
-from pomagent.deadline import Clock, Deadline
+from pomagent.deadline import Clock
 from pomagent.dial import Timings
 from pomagent.errors import StreamLost
+from pomagent.goodbye import see_off
 from pomagent.protocol.lifecycle import Reason, State, advance
 from pomagent.stream import SocketStream
 from pomagent.tls_stream import TlsStream
 
 MAX_EARLY_BYTES = 16 * 1024
 """Kept of what the destination says while nobody listens: greetings are short; the rest stays with the kernel."""
-
-
 GOODBYE_TIMEOUT_S = 2.0
-"""For the gateway to end its side after ours, so that our close does not destroy what it has not yet forwarded."""
+"""For the gateway to end its side after it has got everything of ours, or to take more of it: our close must not
+destroy what it has not yet forwarded."""
 
 
 class Tunnel:
@@ -39,7 +39,9 @@ class Tunnel:
         self.early = bytearray()
         """What the destination said before a session leased the tunnel."""
         self.was_warm = False
-        """Whether it waited in a pool before it was leased."""
+        """Whether it waited in a pool before it was leased, with its CONNECT or without."""
+        self.may_be_stale = False
+        """Whether it waited with its CONNECT accepted: it may have died, and nobody has noticed yet."""
 
     def __repr__(self) -> str:
         return f"<Tunnel {self.state.value}{' warm' if self.was_warm else ''} {self.request_id}>"
@@ -91,6 +93,7 @@ class Tunnel:
         ``on_end`` is called in the hub and must not block.
         """
         self.was_warm = True
+        self.may_be_stale = self.state is State.READY
         self._on_end = on_end
         self.stream.watch(self.look)
         self.look()
@@ -117,13 +120,13 @@ class Tunnel:
             self._stream.close()
 
     def finish(self) -> None:
-        """End the tunnel in order: what was sent still reaches the destination. Blocks, at most GOODBYE_TIMEOUT_S."""
-        scrap, deadline = memoryview(bytearray(16 * 1024)), Deadline(GOODBYE_TIMEOUT_S, self._clock)
+        """End the tunnel in order: what was sent still reaches the destination.
+
+        Blocks, at most GOODBYE_TIMEOUT_S after the gateway has taken the last bytes.
+        """
         try:
             self.stream.send_eof()
-            while (count := self.stream.recv_into(scrap)) != 0 and not deadline.is_over:
-                if count is None and not self.stream.wait_readable(deadline.remaining_s):
-                    break
+            see_off(self.stream, GOODBYE_TIMEOUT_S, to_its_end=True)
         except StreamLost:
             pass  # the gateway has ended it already
         finally:

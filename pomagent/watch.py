@@ -36,6 +36,9 @@ from pomagent.log import Logger
 from pomagent.watch_facts import Fingerprint, Survey, fingerprint, survey
 
 POLL_INTERVAL_S: Final = 10.0
+PATTERNS: Final = ("*.toml",)
+REST_S: Final = 1.0  # what changes and nobody tells of may be half-written: its writer has not closed it yet
+RESTLESS_LOOKS: Final = 10  # then it counts all the same: a missed change must be impossible
 LOOK_PAUSE_S: Final = 0.05  # between two looks, so that a file that never rests costs no core
 SETTLE_ROUNDS: Final = 3  # links may be swapped while they are followed; the poll catches what still moves
 CLOSE_TIMEOUT_S: Final = 2.0  # watchdog holds back unpaired renames for 0.5 s; a dead file server holds for ever
@@ -54,10 +57,7 @@ KINDS: Final[list[type[FileSystemEvent]]] = [
 
 
 class Watch:
-    """Calls ``on_change`` in the hub whenever a watched path may have changed; it must not block.
-
-    Of the directories among the paths, entries whose names match ``patterns`` are watched, those yet to come included.
-    """
+    """Calls ``on_change`` in the hub whenever a watched path may have changed; it must not block."""
 
     def __init__(
         self,
@@ -65,30 +65,31 @@ class Watch:
         log: Logger,
         *,
         poll_interval_s: float = POLL_INTERVAL_S,
-        patterns: tuple[str, ...] = ("*.toml",),
         make_observer: Callable[[], BaseObserver] = Observer,
     ) -> None:
         hub = gevent.get_hub()
         self._on_change = on_change
         self._poll_interval_s = poll_interval_s
-        self._patterns = patterns
         self._paths: frozenset[Path] = frozenset()
+        self._patterns: tuple[str, ...] = PATTERNS
         self._fingerprint: Fingerprint = {}
         self._look_again = Event()
         self._async = hub.loop.async_()
-        self._async.start(self._notice)
+        self._async.start(self._look_again.set)
         self._trap = _Trap(self._async.send, log.bind(poll_ms=round(poll_interval_s * 1000)), make_observer)
         self._worker = ThreadPool(1, hub)
         self._group = Group()
         self._group.spawn(self._keep_looking).name = "watch"
 
-    def watch(self, paths: frozenset[Path]) -> None:
+    def watch(self, paths: frozenset[Path], patterns: tuple[str, ...] = PATTERNS) -> None:
         """Replaces what is watched; a file that is changed after this returns is noticed. Blocks.
 
-        A changed set counts as a change: something may have happened between the caller's reading and this arming.
+        Of the directories among the paths, entries whose names match ``patterns`` are watched too, those yet to come
+        included. A changed set counts as a change: something may have happened between the caller's reading and this
+        arming.
         """
-        self._paths = paths
-        self._look()
+        self._paths, self._patterns = paths, patterns
+        self._tell_of(self._read())
 
     def close(self) -> None:
         """Stops watching. Blocks, at most for CLOSE_TIMEOUT_S."""
@@ -99,22 +100,32 @@ class Watch:
             self._worker.kill()
             self._async.close()  # only now: no thread is left that might send
 
-    def _notice(self) -> None:
-        self._look_again.set()
-        self._on_change()
-
     def _keep_looking(self) -> None:
         while True:
-            self._look_again.wait(self._poll_interval_s)
+            is_told = self._look_again.wait(self._poll_interval_s)
             self._look_again.clear()
-            self._look()
+            self._tell_of(self._read() if is_told else self._read_at_rest(), is_told=is_told)
             gevent.sleep(LOOK_PAUSE_S)
 
-    def _look(self) -> None:
-        found = self._worker.apply(self._arm_and_read)
-        if found != self._fingerprint:
+    def _tell_of(self, found: Fingerprint, *, is_told: bool = False) -> None:
+        """An event counts even if nothing has changed: somebody may have read what was there for a moment."""
+        if is_told or found != self._fingerprint:
             self._fingerprint = found
             self._on_change()
+
+    def _read_at_rest(self) -> Fingerprint:
+        """What two looks in a row agree on, or the last one."""
+        before = self._fingerprint
+        for _ in range(RESTLESS_LOOKS):
+            found = self._read()
+            if found == before or self._look_again.wait(min(REST_S, self._poll_interval_s)):
+                break
+            before = found
+        return found
+
+    def _read(self) -> Fingerprint:
+        found: Fingerprint = self._worker.apply(self._arm_and_read)
+        return found
 
     def _arm_and_read(self) -> Fingerprint:
         """In the worker: arms first, so that what changes after the reading is an event."""

@@ -129,7 +129,8 @@ class AgentProcess:
         return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
 
     def _all(self) -> Iterator[Event]:
-        for line in self.log.splitlines():
+        log = self.log
+        for line in log[: log.rfind("\n") + 1].splitlines():  # without one that is still being written
             if line.startswith("{"):
                 yield json.loads(line)
 

@@ -28,13 +28,13 @@ def gateway_flags(gateway: Gateway, token_file: Path) -> list[str]:
 class TcpProcess:
     """One forwarded destination; a context manager that stops it with SIGTERM and looks at how it ended."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
         self._output, self._errors = directory / "tcp.out", directory / "tcp.err"
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 tethered(sys.executable, "-m", "pomagent", "tcp", *arguments),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True,
-                env=clean_environment(),
+                env=clean_environment(**environment),
             )  # fmt: skip
 
     def __enter__(self) -> Self:

@@ -9,7 +9,10 @@ import click
 from pomagent import __version__
 from pomagent.cli.check import check
 from pomagent.cli.exits import INVALID
+from pomagent.cli.import_ import import_
+from pomagent.cli.login import login, logout, whoami
 from pomagent.cli.probe import probe
+from pomagent.cli.routes import routes
 from pomagent.cli.run import run
 from pomagent.cli.schema import schema
 from pomagent.cli.steer import reload, status
@@ -23,7 +26,7 @@ def cli() -> None:
     """Fixed local ports for the TCP routes of a Pomerium gateway."""
 
 
-for command in (run, check, probe, status, reload, tcp, schema):
+for command in (run, check, probe, status, reload, login, logout, whoami, routes, tcp, import_, schema):
     cli.add_command(command)
 
 

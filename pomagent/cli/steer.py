@@ -59,12 +59,12 @@ def ask(config: Path | None, control_socket: Path | None, method: str, url: str)
 
 
 def ask_if_running(
-    config: Path | None, control_socket: Path | None, method: str, url: str
+    config: Path | None, control_socket: Path | None, method: str, url: str, body: dict[str, str] | None = None
 ) -> dict[str, Any] | NotRunning:
     """Ask the agent, or return why there is none to ask; exits like ``ask`` for every other failure. Blocks."""
     try:
         path = control_socket or client.find_socket(config_path(config), os.environ)
-        return client.ask(path, method, url)
+        return client.ask(path, method, url, body)
     except NotRunning as error:
         return error
     except ControlError as error:

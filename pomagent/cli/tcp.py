@@ -7,7 +7,9 @@ import binascii
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,8 +21,14 @@ from pomagent.errors import ConfigError, CredentialError, Problem
 from pomagent.protocol.route_url import AddressError, EdgeUrl, parse_edge_url, parse_host_port, parse_route_url
 from pomagent.settings import AgentSettings, Credential, Gateway, HostPort, Route, Settings, Trust
 
+if TYPE_CHECKING:
+    from pomagent.log import Logger
+    from pomagent.login.personal import PersonalTokens
+
 STDIO_LINGER_S = 2.0
 """After the end of standard input: the answer is still read until so long passes without a byte."""
+LOGIN_WAIT_S = 320.0
+"""For a connection that waits for its person: the sign-in page's five minutes and the dials around them."""
 DRAIN_S = 2.0
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -44,6 +52,16 @@ _PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
 @click.option(
     "--ca-cert", metavar="BASE64", help="A CA certificate to trust instead of the system's, as base64 of its PEM."
 )
+@click.option("--browser-cmd", default="", metavar="CMD", help="Opens the sign-in page; %s stands for its address.")
+@click.option(
+    "--callback-port",
+    default=0,
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    help="Listen for the browser on this port of 127.0.0.1, for ssh -L; 0: any.",
+)
+@click.option("--no-browser", is_flag=True, help="Open none: print the address of the sign-in page.")
+@click.option("--no-login", is_flag=True, help="Start no login, and present no token of an earlier one.")
 @click.option("--client-cert", type=_PEM, metavar="FILE", help="Client certificate, PEM.")
 @click.option("--client-key", type=_PEM, metavar="FILE", help="Its key, PEM.")
 @click.option(
@@ -52,11 +70,13 @@ _PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
 def tcp(
     destination: str, listen: str, pomerium_url: str | None, service_account: str | None,
     service_account_file: Path | None, alternate_ca_path: Path | None, ca_cert: str | None,
+    browser_cmd: str, callback_port: int, no_browser: bool, no_login: bool,
     client_cert: Path | None, client_key: Path | None, disable_tls_verification: bool,
 ) -> None:  # fmt: skip
     """Forward to one DESTINATION (host:port or a route's tcp+https:// URL) without a file.
 
-    Prints "listening on HOST:PORT", or with --listen - connects standard input and output and exits.
+    Prints "listening on HOST:PORT", or with --listen - connects standard input and output and exits. Without a service
+    account the first connection that the gateway refuses starts a login, and waits for it; see "pomagent login".
     """
     if service_account is not None:
         raise click.UsageError("--service-account shows the token in the process list; use --service-account-file FILE")
@@ -68,8 +88,9 @@ def tcp(
     )  # fmt: skip
     to_stdio = listen == "-"
     route = _route(destination, pomerium_url, HostPort("127.0.0.1", 0) if to_stdio else _listen(listen), trust,
-                   _credential(service_account_file), to_stdio=to_stdio)  # fmt: skip
-    sys.exit(_serve_stdio(route) if to_stdio else _serve(route))
+                   _credential(service_account_file, no_login=no_login), to_stdio=to_stdio)  # fmt: skip
+    way = LoginWay(browser_cmd, callback_port, opens_browser=not no_browser)
+    sys.exit(_serve_stdio(route, way) if to_stdio else _serve(route, way))
 
 
 def _route(
@@ -82,12 +103,14 @@ def _route(
         raise click.UsageError(f"DESTINATION {error}") from error
     edge = _edge(pomerium_url) if pomerium_url else parsed.edge
     protocol, preset = protocol_and_preset("auto", "auto", parsed.destination.port)
+    is_login = credential is not None and credential.source == "login"
     return Route(
         name=str(parsed.destination).replace(":", "-"), listen=listen, destination=parsed.destination,
         gateway=Gateway(name=str(edge.address), address=edge.address, tls=edge.tls, trust=trust), credential=credential,
         protocol=protocol, pool_max_age_s=preset.max_age_s,
-        # Without a credential there is nothing to keep warm: the first connection tells what the gateway thinks of it.
-        warm="off" if to_stdio or credential is None else preset.warm,
+        # A login begins for an application that waits, never for a tunnel that is kept warm.
+        warm="off" if to_stdio or credential is None or is_login else preset.warm,
+        wait_timeout_s=LOGIN_WAIT_S if is_login else 20.0,
         half_close_timeout_s=STDIO_LINGER_S if to_stdio else 60.0,
     )  # fmt: skip
 
@@ -109,9 +132,9 @@ def _listen(text: str) -> HostPort:
         raise click.UsageError(f"--listen {error}") from error
 
 
-def _credential(file: Path | None) -> Credential | None:
+def _credential(file: Path | None, *, no_login: bool) -> Credential | None:
     if file is None:
-        return None
+        return None if no_login else Credential("login", "login", anonymous_first=True)
     try:
         asked = Credential("--service-account-file", "service_account_file", path=file)
         return Credential(asked.name, asked.source, path=file, token=read_token(asked, os.environ))
@@ -134,7 +157,16 @@ def _decoded(ca_cert: str | None) -> str:
 # --- at work ----------------------------------------------------------------------------------------------------------
 
 
-def _serve(route: Route) -> int:
+@dataclass(frozen=True, slots=True)
+class LoginWay:
+    """How a login may go, if it comes to one."""
+
+    browser_cmd: str
+    callback_port: int
+    opens_browser: bool
+
+
+def _serve(route: Route, way: LoginWay) -> int:
     import gevent  # noqa: PLC0415 - the other commands need no event loop
     from gevent.event import Event  # noqa: PLC0415
 
@@ -142,17 +174,19 @@ def _serve(route: Route) -> int:
     from pomagent.cli.exits import NOT_PERMITTED  # noqa: PLC0415
     from pomagent.log import LogLevel, LogWriter, make_logger, resolve_format  # noqa: PLC0415
     from pomagent.log_boundary import install_crash_boundary  # noqa: PLC0415
+    from pomagent.token_sources import TokenSources  # noqa: PLC0415
 
     writer = LogWriter(sys.stderr.fileno())
     level = LogLevel("info")
     log = make_logger(writer, format=resolve_format("auto", writer.fd), level=level)
     install_crash_boundary(log, gevent.get_hub())
-    agent = Agent(log, level, lambda credential: read_token(credential, os.environ))
+    logins = _logins(route, way, log, reads_stdin=sys.stdin is not None and sys.stdin.isatty())
+    agent = Agent(log, level, (logins or TokenSources(os.environ, log)).read)
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         gevent.signal_handler(number, stop.set)
     try:
-        agent.apply(_settings(route))
+        agent.apply(_settings(logins.seeded(route) if logins else route))
         if agent.quarantined:
             click.echo(agent.quarantined[route.name], err=True)
             return NOT_PERMITTED
@@ -163,32 +197,50 @@ def _serve(route: Route) -> int:
         agent.stop_accepting()
         return 0
     finally:
+        if logins:
+            logins.close()
         agent.finish(DRAIN_S)
         writer.close()
 
 
-def _serve_stdio(route: Route) -> int:
+def _serve_stdio(route: Route, way: LoginWay) -> int:
     import gevent  # noqa: PLC0415 - the other commands need no event loop
 
     from pomagent.agent import Agent  # noqa: PLC0415
     from pomagent.log import LogLevel, LogWriter, make_logger, resolve_format  # noqa: PLC0415
     from pomagent.log_boundary import install_crash_boundary  # noqa: PLC0415
     from pomagent.stdio import StdioClient  # noqa: PLC0415
+    from pomagent.token_sources import TokenSources  # noqa: PLC0415
 
     writer = LogWriter(sys.stderr.fileno())
     level = LogLevel("critical")
     log = make_logger(writer, format=resolve_format("auto", writer.fd), level=level)
     install_crash_boundary(log, gevent.get_hub())
-    agent = Agent(log, level, lambda credential: read_token(credential, os.environ))
+    logins = _logins(route, way, log, reads_stdin=False)
+    agent = Agent(log, level, (logins or TokenSources(os.environ, log)).read)
     try:
-        failure = agent.serve_once(_settings(route), StdioClient(sys.stdin.fileno(), sys.stdout.fileno()))
+        settings = _settings(logins.seeded(route) if logins else route)
+        failure = agent.serve_once(settings, StdioClient(sys.stdin.fileno(), sys.stdout.fileno()))
     finally:
+        if logins:
+            logins.close()
         agent.finish(0)
         writer.close()
     if failure:
         click.echo(f"pomagent: {failure}", err=True)
         return CANNOT_SERVE
     return 0
+
+
+def _logins(route: Route, way: LoginWay, log: Logger, *, reads_stdin: bool) -> PersonalTokens | None:
+    """Where the tokens of people come from; None for a route that has nothing to do with them."""
+    if route.credential is None or route.credential.source != "login":
+        return None
+    from pomagent.login.flow import Way  # noqa: PLC0415 - requests, which others do not wait for
+    from pomagent.login.personal import PersonalTokens  # noqa: PLC0415
+
+    how = Way(way.browser_cmd, way.opens_browser, way.callback_port, sys.stdin.fileno() if reads_stdin else None)
+    return PersonalTokens(route.gateway, how, lambda text: click.echo(f"pomagent: {text}", err=True), os.environ, log)
 
 
 def _settings(route: Route) -> Settings:

@@ -43,11 +43,12 @@ def find_socket(config: Path, environ: Mapping[str, str]) -> Path:
     return path
 
 
-def ask(path: Path, method: str, url: str) -> dict[str, Any]:
+def ask(path: Path, method: str, url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Send one request and return the document that answers it. Blocks. Raises ControlError."""
+    content = None if body is None else json.dumps(body).encode()
     connection = _UnixConnection(path)
     try:
-        connection.request(method, url)
+        connection.request(method, url, content)
         response = connection.getresponse()
         document: dict[str, Any] = json.loads(response.read())
     except PermissionError as error:

@@ -11,16 +11,19 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from gevent import Timeout
 from gevent import socket as gevent_socket
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from pomagent import events
 from pomagent.bind import bind, file_of
+from pomagent.errors import PomagentError
 from pomagent.log import Logger
 from pomagent.settings import UnixAddress
 
@@ -30,9 +33,16 @@ MODE = 0o660
 MAX_CONNECTIONS = 32
 """At a time: people and scripts, not traffic."""
 
+MAX_BODY_BYTES = 128 * 1024
+"""Of a request: a token of 64 KiB, and what it is for."""
+BODY_TIMEOUT_S = 10.0
+"""For a body that a command has ready before it connects."""
+
 Document = Mapping[str, Any]
 Action = Callable[[], Document]
 """Does what was asked and returns the answer. May block its greenlet."""
+Taker = Callable[[Document], Document]
+"""The same, with what the request's body says. Raises Declined."""
 
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
@@ -46,11 +56,19 @@ class Peer:
     gid: int
 
 
+class Declined(PomagentError):
+    """What was asked makes no sense to this agent; the message is for who asked."""
+
+
 class ControlServer:
     """Answers on the control socket: ``GET`` shows, ``POST`` changes, and a change is logged with who asked for it."""
 
-    def __init__(self, path: Path, shows: Mapping[str, Action], changes: Mapping[str, Action], log: Logger) -> None:
-        """``shows`` and ``changes`` are keyed by the path of the URL."""
+    def __init__(
+        self, path: Path, shows: Mapping[str, Action], changes: Mapping[str, Action], log: Logger,
+        takes: Mapping[str, Taker] | None = None,
+    ) -> None:  # fmt: skip
+        """All are keyed by the path of the URL; ``takes`` are changes with a JSON object as the request's body."""
+        self._takes = dict(takes or {})
         self._path = path
         self._actions = {("GET", url): action for url, action in shows.items()}
         self._actions |= {("POST", url): action for url, action in changes.items()}
@@ -82,7 +100,7 @@ class ControlServer:
         self._server = None
 
     def _answer(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        status, document = self._act(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["pomagent.peer"])
+        status, document = self._act(environ)
         body = json.dumps(document).encode()
         start_response(
             f"{status.value} {status.phrase}",
@@ -90,16 +108,25 @@ class ControlServer:
         )
         return [body]
 
-    def _act(self, method: str, url: str, peer: Peer) -> tuple[HTTPStatus, Document]:
+    def _act(self, environ: Mapping[str, Any]) -> tuple[HTTPStatus, Document]:
+        method, url, peer = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["pomagent.peer"]
         if not _may_steer(peer):
             self._log.warning(events.CONTROL_REFUSED, uid=peer.uid, pid=peer.pid, command=url)
             return HTTPStatus.FORBIDDEN, {"error": f"only root, the agent's user and members of {GROUP} may steer it"}
         action = self._actions.get((method, url))
+        if method == "POST" and url in self._takes:
+            body = _body(environ)
+            if isinstance(body, HTTPStatus):
+                return body, {"error": f"expected a JSON object of at most {MAX_BODY_BYTES} bytes"}
+            action = partial(self._takes[url], body)
         if action is None:
             return HTTPStatus.NOT_FOUND, {"error": f"this agent knows no {method} {url}; is the command newer than it?"}
         if method == "POST":
             self._log.info(events.CONTROL_CHANGED, uid=peer.uid, pid=peer.pid, command=url.strip("/"))
-        return HTTPStatus.OK, action()
+        try:
+            return HTTPStatus.OK, action()
+        except Declined as error:
+            return HTTPStatus.CONFLICT, {"error": str(error)}
 
 
 class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
@@ -110,6 +137,19 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         raw = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         environ["pomagent.peer"] = Peer(*_CREDENTIALS.unpack(raw))
         return environ
+
+
+def _body(environ: Mapping[str, Any]) -> Document | HTTPStatus:
+    """The JSON object that came with a request, or what is wrong with it; nothing of it is repeated."""
+    length = str(environ.get("CONTENT_LENGTH") or "")
+    if not (length.isascii() and length.isdigit()):
+        return HTTPStatus.LENGTH_REQUIRED
+    if len(length) > 9 or int(length) > MAX_BODY_BYTES:
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    content = None
+    with suppress(OSError, ValueError, RecursionError), Timeout(BODY_TIMEOUT_S, False):
+        content = json.loads(environ["wsgi.input"].read(int(length)))
+    return content if isinstance(content, dict) else HTTPStatus.BAD_REQUEST
 
 
 def _may_steer(peer: Peer) -> bool:

@@ -96,8 +96,13 @@ ROWS = (
 )  # fmt: skip
 
 
-def refusal(answer: Answer, *, gateway: str, destination: str, credential: str | None) -> TunnelError:
-    """The error for an answer that is no tunnel; ``credential`` is the name of the one that was sent, if one was."""
+def refusal(
+    answer: Answer, *, gateway: str, destination: str, credential: str | None, login: str = "", is_fresh: bool = False
+) -> TunnelError:  # fmt: skip
+    """The error for an answer that is no tunnel; ``credential`` is the name of the one that was sent, if one was.
+
+    ``login`` is where somebody may log in for it; ``is_fresh`` that this has just been done.
+    """
     if answer.looks_terminated:
         error: TunnelError = GatewayMisbehaved(
             f"{answer.status} with a body instead of a tunnel: something terminates HTTP in front of the gateway; "
@@ -107,7 +112,7 @@ def refusal(answer: Answer, *, gateway: str, destination: str, credential: str |
         error.status, error.request_id = answer.status, answer.request_id
         return error
     row = _match(answer)
-    remedy = row.remedy or _login_remedy(credential)
+    remedy = row.remedy or (_browser_remedy(login, is_fresh=is_fresh) if login else _login_remedy(credential))
     detail = f" ({answer.detail})" if answer.detail else ""
     return row.error(
         f"refused with {answer.status}{detail}: {row.meaning}; {remedy}",
@@ -123,6 +128,12 @@ def _match(answer: Answer) -> Row:
     if answer.status >= 500:
         return _row((), GatewayOverloaded, "the gateway or a balancer before it is in trouble", "it is tried again")
     return _row((), RequestRefused, "an answer that no Pomerium gives", "look for a proxy in front of the gateway")
+
+
+def _browser_remedy(login: str, *, is_fresh: bool) -> str:
+    if is_fresh:  # the login serves the default identity provider of its cluster only (wire contract §2.2)
+        return "another login cannot help: the route may have its own identity provider, or ask for a device"
+    return f"log in: pomagent login {login}"
 
 
 def _login_remedy(credential: str | None) -> str:

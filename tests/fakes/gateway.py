@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -55,10 +56,8 @@ class Connection:
 
     def send(self, data: bytes) -> None:
         """Send as records of 16 KiB, together in as few segments as the kernel likes."""
-        view = memoryview(data)
-        while view:
-            self._do(lambda: self.tls.write(view[:CHUNK]))
-            view = view[CHUNK:]
+        for start in range(0, len(data), CHUNK):
+            self._do(partial(self.tls.write, data[start : start + CHUNK]))
 
     def encrypt(self, data: bytes) -> bytes:
         """What ``send`` would put on the wire, for ``send_raw``."""
@@ -76,10 +75,11 @@ class Connection:
             return b""
 
     def receive(self, length: int) -> bytes:
-        data = b""
+        """So many bytes or a few more, fewer only at the end."""
+        data = bytearray()
         while len(data) < length and (more := self.receive_some()):
             data += more
-        return data
+        return bytes(data)
 
     def receive_all(self) -> bytes:
         return b"".join(iter(self.receive_some, b""))
@@ -94,8 +94,9 @@ class Connection:
 
     def finish(self) -> None:
         """As a gateway does: close_notify, then FIN; what the client still sends is read and dropped."""
-        self.close_notify()
-        self.fin()
+        with suppress(OSError):  # the client has gone before us
+            self.close_notify()
+            self.fin()
 
     def fin(self) -> None:
         self.sock.shutdown(socket.SHUT_WR)

@@ -4,6 +4,7 @@
 - ``edge``: a real Envoy; ``configuration`` and ``listener``: what it is told; ``certificates``: what it presents;
   ``access`` and ``admin``: what it says about itself.
 - ``authorizer``: decides by token, over gRPC (``protobuf``); ``tokens``: mints them.
+- ``identity``: logs browsers in and lists routes, behind ``/.pomerium/``.
 - ``destinations``: the servers behind its routes.
 - ``client``: a CONNECT by hand, to measure against; ``agent_toml``: the agent's file for this gateway.
 - ``waiting``, ``ports``, ``tether``: conditions, free ports, processes that do not outlive us.

@@ -111,6 +111,11 @@ class Authorizer:
         with self._lock:
             self._good_tokens.discard(token)
 
+    def trusts(self, token: str) -> bool:
+        """Whether this token is alive, whatever it opens."""
+        with self._lock:
+            return token in self._good_tokens | self._forbidden_tokens
+
     def forbid_token(self, token: str) -> None:
         """From now on this token is known and opens nothing: 403."""
         with self._lock:

@@ -14,6 +14,7 @@ Json = dict[str, Any]
 Address = tuple[str, int]
 
 AUTHORIZE = "authorize"
+IDENTITY = "identity"
 STAT_PREFIX = "ingress"
 ROUTE_TABLE = "main"
 CONNECT_TIMEOUT = "10s"  # to a destination; Pomerium has no setting for it
@@ -49,9 +50,10 @@ def file_source(path: Path) -> Json:
     return {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}
 
 
-def clusters(routes: Mapping[str, Route], authorizer_port: int) -> list[Json]:
-    """The authorizer, and one upstream for each route."""
-    return [_authorizer_cluster(authorizer_port), *(_route_cluster(*item) for item in routes.items())]
+def clusters(routes: Mapping[str, Route], authorizer_port: int, identity_port: int) -> list[Json]:
+    """The authorizer, the identity service, and one upstream for each route."""
+    own = [_authorizer_cluster(authorizer_port), _cluster(IDENTITY, (LOOPBACK, identity_port))]
+    return [*own, *(_route_cluster(*item) for item in routes.items())]
 
 
 def route_table(routes: Mapping[str, Route]) -> Json:
@@ -78,9 +80,11 @@ def _virtual_host(destination: str, route: Route) -> Json:
 
 
 def _own_paths() -> Json:
-    """Pomerium serves its own endpoints on every host name; its health needs no login."""
+    """Pomerium serves its own endpoints on every host name; they see to logins themselves."""
     health = {"match": {"path": "/healthz"}, "direct_response": {"status": 200}}
-    return {"name": "catch-all", "domains": ["*"], "routes": [health | _authorized(internal=True)]}
+    identity = {"match": {"prefix": "/.pomerium/"}, "route": {"cluster": IDENTITY}}
+    routes = [entry | _authorized(internal=True) for entry in (health, identity)]
+    return {"name": "catch-all", "domains": ["*"], "routes": routes}
 
 
 def _authorized(*, internal: bool, public: bool = False, route_id: str = "") -> Json:

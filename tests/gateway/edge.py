@@ -41,12 +41,14 @@ class Edge:
         self,
         directory: Path,
         authorizer_port: int,
+        identity_port: int,
         options: ListenerOptions,
         routes: dict[str, Route] | None = None,
         drain_time_s: int = 600,
     ) -> None:
         self._directory = directory
         self._authorizer_port = authorizer_port
+        self._identity_port = identity_port
         self._options = options
         self._routes = dict(routes or {})
         self._drain_time_s = drain_time_s
@@ -209,7 +211,8 @@ class Edge:
     def _write_routes(self) -> None:
         """Clusters first: a route to a cluster that does not exist yet answers 503."""
         self._version += 1
-        self._write_resources("clusters.json", configuration.clusters(self._routes, self._authorizer_port))
+        clusters = configuration.clusters(self._routes, self._authorizer_port, self._identity_port)
+        self._write_resources("clusters.json", clusters)
         if self.is_running:
             self._wait_applied("cluster_manager.cds")
         self._write_resources("routes.json", [configuration.route_table(self._routes)])

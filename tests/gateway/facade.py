@@ -13,6 +13,7 @@ from tests.gateway.certificates import A_DAY, Authority, Certificate
 from tests.gateway.configuration import Route
 from tests.gateway.destinations import HANDLERS, Destinations
 from tests.gateway.edge import Edge
+from tests.gateway.identity import Identity
 from tests.gateway.listener import ListenerOptions
 from tests.gateway.ports import LOOPBACK, ReservedPort
 
@@ -43,6 +44,7 @@ class Gateway:
         self.token = tokens.mint()
         self.forbidden_token = tokens.mint("guest@example.test")
         self.authorizer = Authorizer()
+        self.identity = Identity(self.authorizer)
         self.destinations = Destinations()
 
     def __enter__(self) -> Self:
@@ -118,6 +120,7 @@ class Gateway:
         self.edge.start()
         self.authorizer.behave()
         self.authorizer.forget()
+        self.identity.reset()
 
     def _start(self, stack: contextlib.ExitStack) -> None:
         self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pomagent-gateway-")))
@@ -130,6 +133,8 @@ class Gateway:
         self.authorizer.forbid_token(self.forbidden_token)
         self.authorizer.start()
         stack.callback(self.authorizer.stop)
+        self.identity.start()
+        stack.callback(self.identity.stop)
         self.destinations.start()
         stack.callback(self.destinations.stop)
         self._down = ReservedPort()
@@ -138,7 +143,7 @@ class Gateway:
     def _start_edge(self, stack: contextlib.ExitStack) -> None:
         listener = ListenerOptions(**{"certificate": self.authority.issue_server(), **self._listener})
         routes = self._own_routes() | self._extra_routes
-        self.edge = Edge(self.directory, self.authorizer.port, listener, routes, self._drain_time_s)
+        self.edge = Edge(self.directory, self.authorizer.port, self.identity.port, listener, routes, self._drain_time_s)
         stack.callback(self.edge.close)
         self.edge.start()
 

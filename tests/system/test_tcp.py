@@ -250,7 +250,7 @@ def test_without_a_tunnel_it_says_why_and_cannot_serve(flags: list[str], name: s
 
 def test_without_a_credential_the_refusal_says_what_to_do(gateway: Gateway) -> None:
     flags = ["--pomerium-url", f"https://localhost:{gateway.port}", "--alternate-ca-path", str(gateway.ca_file)]
-    done = pomagent("tcp", ECHO, "--listen", "-", *flags)
+    done = pomagent("tcp", ECHO, "--listen", "-", "--no-login", *flags)
     assert done.returncode == CANNOT_SERVE
     assert "no credential was sent" in done.stderr
     assert "--service-account-file" in done.stderr

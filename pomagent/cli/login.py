@@ -1,0 +1,162 @@
+"""``pomagent login``, ``logout`` and ``whoami``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pomagent.cli.exits import CANNOT_SERVE
+from pomagent.cli.options import config_option
+from pomagent.cli.steer import ask_if_running, socket_option
+from pomagent.cli.target import Target, ca_option, find_target, gateway_argument, give_up, token_of
+from pomagent.control.client import NotRunning
+from pomagent.errors import CredentialError, CredentialRejected, RouteUnknown, TunnelError
+
+credential_option = click.option("--credential", default="", metavar="NAME", help="Of several logins at this gateway.")
+
+
+@click.command()
+@gateway_argument
+@config_option
+@socket_option
+@ca_option
+@credential_option
+@click.option("--browser-cmd", default="", metavar="CMD", help="Opens the sign-in page; %s stands for its address.")
+@click.option("--callback-port", default=0, type=click.IntRange(0, 65535), metavar="N",
+              help="Listen for the browser on this port of 127.0.0.1, for ssh -L; 0: any.")  # fmt: skip
+@click.option("--no-browser", is_flag=True, help="Open none: print the address of the sign-in page.")
+def login(
+    gateway: str | None, config: Path | None, control_socket: Path | None, ca_file: Path | None, credential: str,
+    browser_cmd: str, callback_port: int, no_browser: bool,
+) -> None:  # fmt: skip
+    """Sign in with a browser at GATEWAY: a name in agent.toml, or an address. Default: the only one there is.
+
+    The token is kept for this user's commands, and handed to the running agent if that waits for it. Over SSH: open the
+    printed address anywhere and paste the one at which the browser ends.
+    """
+    from pomagent.login.flow import Report, Way, log_in  # noqa: PLC0415 - the other commands need no requests
+    from pomagent.login.stored import user_cache  # noqa: PLC0415
+
+    target = find_target(gateway, config, ca_file)
+    _check_agent(target, config, control_socket)
+    way = Way(browser_cmd, not no_browser, callback_port, paste_from=sys.stdin.fileno() if sys.stdin else None)
+    try:
+        token = log_in(target.gateway, way, Report(_say, lambda why: _say(f"refused a forged callback: {why}")))
+    except (CredentialError, TunnelError) as error:
+        give_up(error)
+    try:
+        user_cache(os.environ).keep(target.gateway.address, token)
+    except OSError as error:
+        _say(f"the token cannot be kept for this user's commands: {error}")
+    click.echo(f"logged in at {target.gateway.address}")
+    if target.is_for_login:
+        body = {"gateway": target.gateway.name, "credential": credential, "token": token.get_secret_value()}
+        _hand_over(config, control_socket, body)
+
+
+@click.command()
+@gateway_argument
+@config_option
+@socket_option
+@ca_option
+@credential_option
+def logout(
+    gateway: str | None, config: Path | None, control_socket: Path | None, ca_file: Path | None, credential: str
+) -> None:
+    """Forget the login at GATEWAY, here and in the running agent. Open sessions live on."""
+    from pomagent.login.stored import user_cache  # noqa: PLC0415
+
+    target = find_target(gateway, config, ca_file)
+    count = user_cache(os.environ).forget_gateway(target.gateway.address)
+    click.echo(f"logged out at {target.gateway.address}" if count else f"not logged in at {target.gateway.address}")
+    if target.is_for_login:
+        body = {"gateway": target.gateway.name, "credential": credential}
+        answer = ask_if_running(config, control_socket, "POST", "/forget-token", body)
+        if not isinstance(answer, NotRunning):
+            click.echo(f"forgotten by the agent: {', '.join(answer['routes'])}")
+    click.echo("the session itself ends at the gateway: when it expires, or when the browser signs out there")
+
+
+@click.command()
+@gateway_argument
+@config_option
+@ca_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of sentences.")
+def whoami(gateway: str | None, config: Path | None, ca_file: Path | None, as_json: bool) -> None:
+    """Say who is logged in at GATEWAY, until when, and what the portal lists."""
+    target = find_target(gateway, config, ca_file)
+    document = _identity(target)
+    if as_json:
+        click.echo(json.dumps(document))
+        return
+    click.echo(f"gateway    {document['gateway']}")
+    click.echo(f"identity   {document['identity']}")
+    if document["logged_in_at"]:
+        click.echo(f"logged in  {document['logged_in_at']}")
+    click.echo(f"until      {document['expires_at'] or 'the gateway ends it: the token names no time'}")
+    routes = document["routes"]
+    listed = "the gateway has no portal" if routes is None else f"{len(routes)} listed{': ' if routes else ''}"
+    click.echo(f"routes     {listed}{', '.join(routes or [])}")
+
+
+def _identity(target: Target) -> dict[str, Any]:
+    from pomagent import edge  # noqa: PLC0415 - the other commands need no requests
+    from pomagent.login.claims import claims_of  # noqa: PLC0415
+
+    token = token_of(target)
+    scheme = target.credential.scheme if target.credential else "pomerium"
+    routes: list[str] | None = None
+    try:
+        user = edge.user(target.gateway, token, scheme=scheme)
+        with suppress(RouteUnknown):  # the portal is off
+            routes = [route.name or route.url for route in edge.portal_routes(target.gateway, token, scheme=scheme)]
+    except CredentialRejected as error:
+        give_up(f"{error}; run: pomagent login {target.gateway.name}")
+    except TunnelError as error:
+        give_up(error)
+    claims = claims_of(token)
+    return {
+        "gateway": str(target.gateway.address), "identity": _name(user) or claims.subject or "unknown",
+        "logged_in_at": _iso(claims.issued_at), "expires_at": _iso(claims.expires_at), "routes": routes,
+    }  # fmt: skip
+
+
+def _name(user: dict[str, Any]) -> str:
+    """Whose claims these are, in the words that people know themselves by; some identity providers give lists."""
+    for key in ("email", "name", "user", "sub"):
+        value = user.get(key)
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, str) and first and first.isprintable():
+            return first
+    return ""
+
+
+def _check_agent(target: Target, config: Path | None, control_socket: Path | None) -> None:
+    """Before anybody signs in: may this user hand the token over? Exits 77 if not."""
+    if target.is_for_login:
+        ask_if_running(config, control_socket, "GET", "/status")
+
+
+def _hand_over(config: Path | None, control_socket: Path | None, body: dict[str, str]) -> None:
+    answer = ask_if_running(config, control_socket, "POST", "/token", body)
+    if isinstance(answer, NotRunning):
+        _say(f"{answer}: the token is kept for this user's commands only; start the agent and log in again")
+        raise SystemExit(CANNOT_SERVE)
+    click.echo(f"handed to the agent: {', '.join(answer['routes'])}")
+    if not answer["kept"]:
+        _say("the agent cannot keep it for its next start; look at its log")
+
+
+def _iso(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,0 +1,112 @@
+"""From ``forward_proxy`` and ``forward_proxy_credentials_file`` to the proxy on the way to a gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from pomagent.config.findings import Findings
+from pomagent.config.inputs import Inputs
+from pomagent.config.model import GatewayTable
+from pomagent.config.secrets import read_secret_file
+from pomagent.config.tables import Entry
+from pomagent.errors import CredentialError
+from pomagent.protocol.proxy_env import PROXY_FORMS, ProxyUrl, goes_direct, parse_proxy_url, proxy_variable
+from pomagent.protocol.route_url import AddressError
+from pomagent.settings import ForwardProxy, Gateway
+
+MAX_SOCKS_WORD_BYTES = 255
+"""Of a user and of a password: their lengths are one byte each (RFC 1929)."""
+
+
+def with_forward_proxy(
+    gateway: Gateway, entry: Entry[GatewayTable], environ: Mapping[str, str], findings: Findings, inputs: Inputs
+) -> Gateway:
+    """The gateway with what stands between it and this host, as far as that could be read. Blocks."""
+    given = check_forward_proxy(entry, findings, inputs)
+    url = _from_environment(gateway, entry, environ, findings) if gateway.forward_proxy == "env" else _url(entry)
+    if url is None:
+        return gateway
+    credentials = given or url.credentials
+    if credentials and url.scheme.startswith("socks"):
+        _check_for_socks(credentials, entry, findings)
+    trust = replace(gateway.trust, client_cert_file=None, client_key_file=None, with_system=True)
+    return replace(
+        gateway,
+        proxy=ForwardProxy(url.scheme, url.address, SecretStr(credentials) if credentials else None, trust),
+    )
+
+
+def check_forward_proxy(entry: Entry[GatewayTable], findings: Findings, inputs: Inputs) -> str:
+    """Reports what is wrong with the two keys; the credentials of the file. Blocks."""
+    proxy, place = entry.table.forward_proxy, entry.place
+    if proxy and proxy != "env":
+        try:
+            parse_proxy_url(proxy)
+        except AddressError as error:
+            findings.problem(place, "forward_proxy", _explained(str(error), proxy))
+    name = entry.table.forward_proxy_credentials_file
+    return _credentials(entry, place.file(name), findings, inputs) if name else ""
+
+
+def _explained(error: str, proxy: str) -> str:
+    if "@" in proxy:
+        return f"{error.partition(';')[0]}; a password belongs into forward_proxy_credentials_file"
+    if error.startswith("expected"):
+        return f'expected "env" or a URL: {PROXY_FORMS}'
+    return error.partition(";")[0]
+
+
+def _url(entry: Entry[GatewayTable]) -> ProxyUrl | None:
+    try:
+        return parse_proxy_url(entry.table.forward_proxy) if entry.table.forward_proxy else None
+    except AddressError:
+        return None  # reported
+
+
+def _from_environment(
+    gateway: Gateway, entry: Entry[GatewayTable], environ: Mapping[str, str], findings: Findings
+) -> ProxyUrl | None:
+    """The environment's proxy, unless it leaves out the gateway under its name or where it is dialled."""
+    name, value = proxy_variable(environ, tls=gateway.tls)
+    if not value or goes_direct(environ, gateway.address) or goes_direct(environ, gateway.dial_address):
+        return None
+    try:
+        return parse_proxy_url(value, default_scheme="http", may_have_credentials=True)
+    except AddressError as error:
+        findings.problem(entry.place, "forward_proxy", f"the environment variable {name} {_verb(str(error))}")
+        return None
+
+
+def _verb(error: str) -> str:
+    return f"holds no proxy; {error}" if error.startswith("expected") else error.partition(";")[0]
+
+
+def _credentials(entry: Entry[GatewayTable], file: Path, findings: Findings, inputs: Inputs) -> str:
+    key = "forward_proxy_credentials_file"
+    if not entry.table.forward_proxy:
+        findings.problem(entry.place, key, "is set, but forward_proxy is not; expected both or neither")
+    inputs.watch(file)
+    try:
+        content = read_secret_file(file)
+    except CredentialError as error:
+        findings.problem(entry.place, key, str(error))
+        return ""
+    inputs.add(file, content.encode())
+    if not content.partition(":")[0] or ":" not in content or not content.isprintable():
+        findings.problem(entry.place, key, f'{file} does not hold one line "user:password"')
+        return ""
+    return content
+
+
+def _check_for_socks(credentials: str, entry: Entry[GatewayTable], findings: Findings) -> None:
+    user, _, password = credentials.partition(":")
+    if not all(0 < len(word.encode()) <= MAX_SOCKS_WORD_BYTES for word in (user, password)):
+        file = "forward_proxy_credentials_file"
+        findings.problem(
+            entry.place, file if entry.table.forward_proxy_credentials_file else "forward_proxy",
+            f"SOCKS takes a user and a password of 1 to {MAX_SOCKS_WORD_BYTES} bytes each",
+        )  # fmt: skip

@@ -1,0 +1,44 @@
+"""The token of whoever runs ``pomagent tcp``: of an earlier login, or of one that a refusal starts; off the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from pydantic import SecretStr
+
+from pomagent import events
+from pomagent.log import Logger
+from pomagent.login.flow import Report, Way
+from pomagent.login.people import People
+from pomagent.login.source import LoginSource
+from pomagent.login.stored import user_cache
+from pomagent.settings import Credential, Gateway, Route
+from pomagent.threads import Threads
+
+
+class PersonalTokens:
+    """One gateway's."""
+
+    def __init__(
+        self, gateway: Gateway, way: Way, say: Callable[[str], None], environ: Mapping[str, str], log: Logger
+    ) -> None:
+        self._threads = Threads(1)
+        report = Report(say, lambda why: log.warning(events.CALLBACK_REFUSED, why=why))
+        self._people = People(gateway, way, report, environ)
+        self._logins = LoginSource(gateway.address, user_cache(environ), self._people)
+
+    def seeded(self, route: Route) -> Route:
+        """The route with the token of an earlier login, if there was one. Blocks for a moment."""
+        credential = route.credential
+        assert credential is not None
+        return replace(route, credential=replace(credential, token=self._logins.cached()))
+
+    def read(self, credential: Credential) -> SecretStr:
+        """Another token than those before. Blocks its greenlet, for minutes. Raises CredentialError."""
+        assert credential.source == "login"
+        return self._threads.call(self._logins.next)
+
+    def close(self) -> None:
+        """Give up a login that is under way. Does not block."""
+        self._people.cancel()

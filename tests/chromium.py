@@ -1,0 +1,79 @@
+"""A real Chromium without a window, as a ``--browser-cmd``; a context manager that ends whatever was started."""
+
+import json
+import os
+import signal
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from shlex import quote
+from types import TracebackType
+from typing import Any, Self
+
+from tests.conftest import wait_until
+from tests.gateway.ports import LOOPBACK, unused_port
+from tests.gateway.waiting import scaled
+
+PROGRAM = "/usr/bin/chromium"
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--ignore-certificate-errors",
+)  # fmt: skip
+
+
+class Chromium:
+    """Every name of the test gateway is this machine; its certificate is taken as it is."""
+
+    def __init__(self, directory: Path) -> None:
+        self.profile = directory / "chromium"
+        self._pids = directory / "chromium.pids"
+        self._port = unused_port()
+        self._script = directory / "chromium.sh"
+        flags = [
+            *FLAGS, f"--user-data-dir={self.profile}", f"--remote-debugging-port={self._port}",
+            f"--host-resolver-rules=MAP *.example.test {LOOPBACK}",
+        ]  # fmt: skip
+        self._script.write_text(
+            f"#!/bin/sh\necho $$ >>{quote(str(self._pids))}\n"
+            f'exec {PROGRAM} {" ".join(map(quote, flags))} "$@" >{quote(str(directory / "chromium.log"))} 2>&1\n'
+        )
+        self._script.chmod(0o755)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def command(self) -> str:
+        return str(self._script)
+
+    @property
+    def starts(self) -> int:
+        return len(self._pids.read_text().split()) if self._pids.exists() else 0
+
+    def pages(self) -> list[dict[str, Any]]:
+        """What its tabs show: ``url`` and ``title`` of each."""
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{self._port}/json/list", timeout=scaled(10)) as answer:
+            found: list[dict[str, Any]] = [page for page in json.load(answer) if page["type"] == "page"]
+        return found
+
+    def stop(self) -> None:
+        """Ask it to end, so that it writes what it wants to keep, and wait."""
+        for pid in map(int, self._pids.read_text().split() if self._pids.exists() else ()):
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGTERM)
+            with suppress(AssertionError):
+                wait_until(lambda pid=pid: not _runs(pid), 10)
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False

@@ -1,0 +1,162 @@
+"""The real agent on files that are edited while it runs, with routes that need no gateway."""
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.agent_process import AgentProcess, clean_environment
+from tests.gateway.tether import tethered
+from tests.gateway.waiting import wait_until
+
+HOST: Final = f"127.{os.getpid() // 250 % 250 + 1}.{os.getpid() % 250 + 1}.1"
+"""A loopback address of this process's own: on it every port is free, and stays so."""
+HEAD: Final = '[status]\nlisten = ""\n\n[defaults]\nwarm = "off"\n'
+SOON_S: Final = 0.1
+PATIENT_START: Final = "from pomagent.__main__ import main; main()"
+FAST_POLL_START: Final = (
+    f"from pomagent.watch import Watch; Watch.__init__.__kwdefaults__['poll_interval_s'] = {SOON_S}; "
+)
+
+
+def toml(*ports: int, head: str = HEAD) -> str:
+    """A configuration with a route for each of the ports."""
+    return head + "".join(map(route, ports))
+
+
+def route(port: int) -> str:
+    return f'\n[[routes]]\nname = "r{port}"\nfrom = "tcp+https://edge.invalid:{port}"\nlisten = "{HOST}:{port}"\n'
+
+
+def ports_of(*texts: str) -> set[int]:
+    """Where the routes of these files listen."""
+    return {int(found) for text in texts for found in re.findall(rf'^listen = "{HOST}:(\d+)"$', text, re.MULTILINE)}
+
+
+def sha(*files: tuple[Path, str]) -> str:
+    """What the agent calls this state of its files, the main one first."""
+    digest = hashlib.sha256()
+    for path, text in files:
+        tomllib.loads(text)
+        digest.update(b"%s\0%d\0%s" % (os.fsencode(path), len(text.encode()), text.encode()))
+    return digest.hexdigest()[:12]
+
+
+class EditedAgent(AgentProcess):
+    """Logs beside its directory, which may be replaced; ``prefix`` are commands that run it in a world of its own."""
+
+    def __init__(self, settings: Path, *prefix: str, is_polling_fast: bool = False) -> None:
+        self.settings = settings
+        self.known = 0
+        """How many applied states an earlier test has seen already."""
+        beside = settings.parent.parent
+        self._log_file = beside / "agent.log"
+        self.places = {
+            "POMAGENT_STATUS__CONTROL_SOCKET": str(beside / "control.sock"),
+            "STATE_DIRECTORY": str(beside / "state"),
+        }
+        start = (FAST_POLL_START if is_polling_fast else "") + PATIENT_START
+        with self._log_file.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*prefix, *tethered(sys.executable, "-c", start, "run", "--config", str(settings))],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                env=clean_environment(
+                    POMAGENT_AGENT__LOG_LEVEL="debug", POMAGENT_AGENT__LOG_FORMAT="json", **self.places
+                ),
+            )  # fmt: skip
+
+    @property
+    def applied(self) -> list[str]:
+        """The states that were put to work after the first one, in order."""
+        return [event["sha"] for event in self.events("config.applied")]
+
+    @property
+    def looks(self) -> int:
+        """How often the files were read for nothing."""
+        return len(self.events("config.unchanged")) + len(self.events("config.rejected"))
+
+    def look_now(self) -> None:
+        """Make it read its files once more, and wait until it has; for when nothing has changed since."""
+        before = self.looks
+        self.signal(signal.SIGHUP)
+        wait_until(lambda: self.looks > before, what="an answer to SIGHUP")
+
+    def must_listen_on(self, ports: Iterable[int]) -> None:
+        """Wait until these are the ports on which it listens, and no others."""
+        expected = set(ports)
+        wait_until(lambda: self.listening == expected, what=f"{expected}, not {self.listening}")
+
+    @property
+    def listening(self) -> set[int]:
+        """The kernel's answer: the ports of its listening sockets."""
+        descriptors = Path(f"/proc/{self.pid}/fd")
+        inodes = {str(entry.readlink()) for entry in descriptors.iterdir() if entry.is_symlink()}
+        table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return {int(row[1].split(":")[1], 16) for row in table if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
+
+
+class Desk:
+    """A directory with agent.toml, and the agents that run on it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.beside = directory
+        self.etc = directory / "etc"
+        self.etc.mkdir()
+        self.path = self.etc / "agent.toml"
+        self._agents: list[EditedAgent] = []
+
+    def start(self, text: str = "", *prefix: str, is_polling_fast: bool = False) -> EditedAgent:
+        """Run an agent on this text, or on what is there, until it serves and has nothing left to look at."""
+        if text:
+            self.path.write_text(text)
+        agent = EditedAgent(self.path, *prefix, is_polling_fast=is_polling_fast)
+        self._agents.append(agent)
+        agent.__enter__()
+        agent.look_now()
+        return agent
+
+    def close(self) -> None:
+        """Stop every agent and look at how it ended."""
+        for agent in self._agents:
+            agent.__exit__(None, None, None)
+
+    def kill(self) -> None:
+        """After a failed test: whatever still runs ends now."""
+        for agent in self._agents:
+            agent.process.kill()
+            agent.process.wait()
+
+
+def must_have_applied(agent: EditedAgent, *states: str, ports: Iterable[int], for_nothing: int = 2) -> None:
+    """Wait for the last of these states to work; each of them, the last ones of all, was put to work exactly once.
+
+    What a way of editing leaves behind may be looked at again, and found unchanged, ``for_nothing`` times.
+    """
+    before = agent.looks
+    agent.wait_for("config.applied", sha=states[-1])
+    agent.must_listen_on(ports)
+    agent.look_now()
+    assert agent.applied[agent.known :] == list(states), agent.log
+    assert agent.looks - before <= for_nothing + 1, agent.log
+
+
+def in_namespace(*kinds: str, prepare: str, arguments: Iterable[str | Path] = ()) -> list[str]:
+    """The command that runs another one in namespaces of its own, after a line of shell; or skips the test."""
+    as_root = [] if os.geteuid() == 0 and "--user" not in kinds else ["--user", "--map-root-user"]
+    unshare = ["unshare", *{*kinds, *as_root}]
+    shell = [*unshare, "sh", "-ec", f'{prepare}; shift {len(list(arguments))}; exec "$@"', "sh", *map(str, arguments)]
+    try:
+        done = subprocess.run([*shell, "true"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("unshare is not installed")
+    if done.returncode:
+        pytest.skip(f"no namespaces here: {done.stderr}")
+    return shell

@@ -1,0 +1,77 @@
+"""What the tests of faults share: a bastion, and one reader that stalls while all the others run."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent_process import AgentProcess, connect
+from tests.bastion import ANY, Bastion
+from tests.gateway.facade import Gateway
+
+STALLED = "stalled_downloads"
+SIZES = {1: 300_000, 2: 1_000_000, 3: 20_000_000}
+"""Seeds of downloads, and their lengths: below what is read ahead, beyond it, beyond all buffers."""
+
+
+@pytest.fixture
+def bastion(gateway: Gateway, tmp_path: Path) -> Iterator[Bastion]:
+    """A bastion host for the shared gateway; its agents are stopped, and looked at, after the test."""
+    here = Bastion(gateway, tmp_path)
+    try:
+        yield here
+        here.stop()
+    finally:
+        here.kill()
+
+
+class StalledDownloads:
+    """Downloads of which nobody reads more than the first byte."""
+
+    def __init__(self, agent: AgentProcess) -> None:
+        self.agent = agent
+        self.clients: dict[int, socket.socket] = {}
+        for seed, length in SIZES.items():
+            client = connect(agent.port("download"), timeout_s=60)
+            client.sendall(f"{seed} {length}\n".encode())
+            assert client.recv(1, socket.MSG_PEEK)
+            self.clients[seed] = client
+        self._since = time.monotonic()
+
+    def stall_for(self, seconds: float) -> None:
+        """Wait until they have stalled for so long, the time of other tests included."""
+        time.sleep(max(0.0, seconds - (time.monotonic() - self._since)))
+
+
+@pytest.fixture(scope="session")
+def stalled_downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StalledDownloads]:
+    with Gateway() as own:
+        here = Bastion(own, tmp_path_factory.mktemp("stalled"))
+        try:
+            downloads = StalledDownloads(here.start({"download": ANY}))
+            yield downloads
+            for client in downloads.clients.values():
+                client.close()
+            here.stop()
+        finally:
+            here.kill()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begin_to_stall(request: pytest.FixtureRequest) -> None:
+    """Start the stall with the first test of this directory, if the one that needs it runs: it takes a minute."""
+    if any(STALLED in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue(STALLED)
+
+
+@pytest.fixture
+def own_gateway_bastion(own_gateway: Gateway, tmp_path: Path) -> Iterator[Bastion]:
+    """A bastion host for a gateway of the test's own, whose listener it may change."""
+    here = Bastion(own_gateway, tmp_path)
+    try:
+        yield here
+        here.stop()
+    finally:
+        here.kill()

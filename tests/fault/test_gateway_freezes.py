@@ -1,0 +1,76 @@
+"""A gateway that holds its connections and does nothing (SIGSTOP): each phase has its own end."""
+
+import pytest
+
+from tests.agent_process import connect
+from tests.bastion import ANY, Bastion, say
+from tests.gateway.waiting import wait_until
+
+GATEWAY = {"connect_timeout_s": 1, "tls_timeout_s": 1, "response_timeout_s": 1}
+
+
+def test_while_dialling_is_a_timeout_of_the_handshake(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "off"}, **{"gateways.demo": GATEWAY})
+    bastion.gateway.edge.pause()
+    with pytest.raises(ConnectionResetError), connect(agent.port("echo")) as client:
+        client.recv(1)
+    refused = agent.wait_for("session.refused")
+    assert "no TLS handshake" in refused["error"]
+    assert "within 1 s" in refused["error"]
+    failed = agent.wait_for("tunnel.failed")
+    assert (failed["phase"], failed["recovery"]) == ("tls", "retry")
+
+
+def test_while_connections_wait_for_their_connect_is_a_timeout_of_the_answer(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "tls"}, **{"gateways.demo": GATEWAY})
+    agent.wait_for("pool.filled", warm=1)
+    bastion.gateway.edge.pause()
+    with pytest.raises(ConnectionResetError), connect(agent.port("echo")) as client:
+        client.recv(1)
+    assert "no answer to the CONNECT within 1 s" in agent.wait_for("session.refused")["error"]
+
+
+def test_while_tunnels_are_warm_is_not_noticed_and_the_session_goes_on_with_it(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel"}, **{"gateways.demo": GATEWAY})
+    agent.wait_for("pool.filled", warm=1)
+    bastion.gateway.edge.pause()
+    with connect(agent.port("echo")) as client:
+        client.sendall(b"hello\n")
+        bastion.gateway.edge.resume()
+        assert client.recv(6) == b"hello\n"
+
+
+def test_in_the_middle_of_a_session_stalls_it_and_loses_nothing(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel"}, **{"gateways.demo": GATEWAY})
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        bastion.gateway.edge.pause()
+        client.sendall(b"still there?\n")
+        client.settimeout(2)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        bastion.gateway.edge.resume()
+        client.settimeout(20)
+        assert client.recv(100) == b"still there?\n"
+
+
+def test_while_a_client_says_good_bye_its_place_comes_back(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "off", "max_sessions": 1})
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        bastion.gateway.edge.pause()
+    agent.wait_for("session.closed")
+    bastion.gateway.edge.resume()
+    wait_until(lambda: bastion.gateway.edge.open_tunnels == 0)
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+
+
+def test_afterwards_the_pool_recovers(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel", "pool_max_age_s": 1}, **{"gateways.demo": GATEWAY})
+    agent.wait_for("pool.filled", warm=1)
+    bastion.gateway.edge.pause()
+    agent.wait_for("tunnel.failed", phase="tls")
+    bastion.gateway.edge.resume()
+    filled = len(agent.events("pool.filled"))
+    wait_until(lambda: len(agent.events("pool.filled")) > filled, 40)

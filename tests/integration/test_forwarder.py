@@ -1,0 +1,687 @@
+"""Sessions of one route over real sockets and real TLS: each client gets its bytes, its end and its one line."""
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import gevent
+import pytest
+from gevent import Timeout
+from gevent import socket as cooperative
+
+from pomagent import forwarder as forwarder_module
+from pomagent import session as session_module
+from pomagent.connector import Connector
+from pomagent.credentials import Token
+from pomagent.dial import Dialer
+from pomagent.forwarder import Forwarder
+from pomagent.log import Logger
+from pomagent.places import Places
+from pomagent.pool import Pool
+from pomagent.relay import DRAINED, REMOVED, new_scratch
+from pomagent.resolver import Resolver
+from pomagent.session import Surroundings
+from pomagent.settings import Credential, Route
+from pomagent.sockdiag import SockDiag
+from pomagent.tls import make_context
+from tests.fakes import gateway as play
+from tests.fakes.gateway import Connection, FakeGateway, accepts, refuses, then
+from tests.fakes.greenlets import caught_crashes, settle
+from tests.fakes.log import FakeLog
+from tests.gateway.destinations import pseudo_random
+from tests.gateway.ports import LOOPBACK
+from tests.gateway.waiting import scaled, wait_until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+MIB = 1024 * 1024
+Connect = Callable[[], Any]
+
+
+class Bench:
+    """A forwarder in front of the fake gateway, and applications that connect to it."""
+
+    def __init__(self, fake: FakeGateway, **changes: Any) -> None:
+        self.fake = fake
+        self.log = FakeLog()
+        self.wished = "all"
+        self.places = Places(changes.pop("agent_sessions", 100))
+        self.surroundings = Surroundings(self.places, new_scratch(), lambda: self.wished)
+        self.diag = SockDiag()
+        self.listener = socket.create_server((LOOPBACK, 0))
+        self.route = fake.route(**{"warm": "off", "pool_min": 1, "pool_max": 1, **changes})
+        self.forwarder = Forwarder(
+            self.route, self.make_pool, self.surroundings, self.diag, self.log.log, count(1), generation=1
+        )
+        self.applications: list[Any] = []
+        self.forwarder.start()
+
+    def make_pool(self, route: Route, log: Logger) -> Pool:
+        gateway = route.gateway
+        dialer = Dialer(gateway, make_context(gateway.trust), Resolver())
+        credential = Credential("default", "service_account_file")
+        return Pool(route, Connector(route, dialer, Token(credential, lambda _: None, log), log), log)  # type: ignore[arg-type,return-value]
+
+    def connect(self) -> Any:
+        """A new application's connection."""
+        application = cooperative.create_connection(self.listener.getsockname(), timeout=scaled(10))
+        accepted, peer = self.listener.accept()
+        self.forwarder.accept(accepted, f"{peer[0]}:{peer[1]}")
+        self.applications.append(application)
+        return application
+
+    def close(self) -> None:
+        for application in self.applications:
+            application.close()
+        self.forwarder.finish(0, DRAINED)
+        self.listener.close()
+        self.diag.close()
+        assert self.places.taken == 0, "a place was not given back"
+        assert self.forwarder._places.taken == 0, "a place of the route was not given back"
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [line for line in self.log.lines if line["event"] in ("session.closed", "session.refused")]
+
+    def line(self, number: int = 1) -> dict[str, Any]:
+        """The line of the only session, or of the last of so many; there must be no more."""
+        wait_until(lambda: len(self.lines()) >= number)
+        for connection in self.fake.connections:
+            connection.finish()  # as a gateway does once the client has said good-bye
+        wait_until(lambda: self.forwarder.sessions == 0)
+        assert len(self.lines()) == number
+        return self.lines()[-1]
+
+
+def ending(line: dict[str, Any]) -> tuple[str, str, str]:
+    return line["event"], line.get("side", ""), line.get("reason", "")
+
+
+def reset_soon(application: Any) -> bool:
+    """Whether the application sees a reset, after whatever it is sent."""
+    try:
+        while application.recv(65536):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
+def read(application: Any, length: int = 1 << 40) -> bytes:
+    data = b""
+    while len(data) < length and (more := application.recv(min(65536, length - len(data)))):
+        data += more
+    return data
+
+
+@pytest.fixture
+def bench(fake: FakeGateway) -> Iterator[Callable[..., Bench]]:
+    """Start a forwarder with changes to its route."""
+    running: list[Bench] = []
+
+    def start(**changes: Any) -> Bench:
+        running.append(Bench(fake, **changes))
+        return running[-1]
+
+    yield start
+    for started in running:
+        started.close()
+
+
+class TestOneSession:
+    def test_is_one_line_with_everything_about_it(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench()
+        application = here.connect()
+        application.sendall(b"question")
+        tunnel = fake.tunnel()
+        assert tunnel.receive(8) == b"question"
+        tunnel.send(b"answer!")
+        assert read(application, 7) == b"answer!"
+        application.close()
+        line = here.line()
+        assert ending(line) == ("session.closed", "client", "finished")
+        assert (line["bytes_up"], line["bytes_down"], line["request_id"], line["warm"], line["generation"]) == (
+            8, 7, "fake-1", False, 1,
+        )  # fmt: skip
+        assert {"waited_ms", "first_byte_ms", "duration_ms", "tcp_ms", "tls_ms", "connect_ms", "peer"} <= set(line)
+        assert tunnel.receive_all() == b""
+
+    @pytest.mark.parametrize(
+        ("end", "expected", "is_reset"),
+        [
+            (Connection.finish, ("gateway", "finished"), False),
+            (Connection.fin, ("gateway", "lost"), True),
+            (Connection.reset, ("gateway", "lost"), True),
+        ],
+    )
+    def test_passes_the_gateways_end_on_after_the_last_byte(
+        self, bench: Callable[..., Bench], fake: FakeGateway, end: play.Script, expected: tuple[str, str],
+        is_reset: bool,
+    ) -> None:  # fmt: skip
+        here = bench()
+        application = here.connect()
+        tunnel = fake.tunnel()
+        tunnel.send(b"last words")
+        assert read(application, 5) == b"last "
+        end(tunnel)
+        assert read(application, 5) == b"words"
+        assert reset_soon(application) is is_reset
+        assert ending(here.line())[1:] == expected
+
+    def test_passes_a_clients_reset_on_as_aborted(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench()
+        application = here.connect()
+        tunnel = fake.tunnel()
+        application.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        application.close()
+        assert ending(here.line()) == ("session.closed", "client", "aborted")
+        with pytest.raises(Exception):  # noqa: B017 - any end but an orderly one
+            assert tunnel.receive_all() is None
+
+    def test_all_that_came_from_a_client_reaches_a_destination_that_answers_after_it_has_closed(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        """The answer meets a closed socket, whose kernel resets; what had come before must arrive all the same."""
+        here = bench()
+        application = here.connect()
+        tunnel = fake.tunnel()
+        body = b"".join(pseudo_random(1, 4 * MIB))
+        application.sendall(body)
+        application.close()
+        received = tunnel.receive(1000)
+        while data := tunnel.receive(200_000):
+            received += data
+            tunnel.send(b"thank you " * 100)
+        line = here.line()
+        assert len(received) == line["bytes_up"] > MIB
+        assert received == body[: len(received)]
+        assert line["side"] == "client"
+
+    def test_a_client_that_shut_down_gets_an_answer_that_takes_its_time(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        here = bench()
+        application = here.connect()
+        application.sendall(b"question")
+        application.shutdown(socket.SHUT_WR)
+        tunnel = fake.tunnel()
+        assert tunnel.receive(8) == b"question"
+        gevent.sleep(0.7)
+        tunnel.send(b"answer")
+        tunnel.finish()
+        assert read(application) == b"answer"
+        assert ending(here.line()) == ("session.closed", "gateway", "finished")
+
+    def test_a_client_that_closed_ends_at_once_though_the_destination_is_silent(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        here = bench()
+        here.connect().close()
+        fake.tunnel()
+        assert here.line()["duration_ms"] < 1000 * scaled(5)
+
+    def test_with_half_close_close_the_end_goes_up_at_once(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        here = bench(half_close="close")
+        application = here.connect()
+        tunnel = fake.tunnel()
+        application.shutdown(socket.SHUT_WR)
+        assert tunnel.receive_all() == b""
+        tunnel.finish()
+        assert read(application) == b""
+        assert ending(here.line()) == ("session.closed", "client", "finished")
+
+    def test_unread_input_of_the_client_does_not_turn_the_gateways_end_into_a_reset(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        here = bench()
+        application = here.connect()
+        tunnel = fake.tunnel()
+        tunnel.send(b"x" * 100_000)
+        tunnel.finish()
+        application.sendall(b"y" * 100_000)
+        assert read(application) == b"x" * 100_000
+        assert ending(here.line())[1:] == ("gateway", "finished")
+
+    def test_a_crash_in_it_is_one_line_and_gives_its_places_back(
+        self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object) -> int:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(session_module.Relay, "_copy_down", broken)
+        here = bench()
+        with caught_crashes() as crashes:
+            application = here.connect()
+            assert reset_soon(application)
+            assert ending(here.line()) == ("session.closed", "agent", "aborted")
+        assert [type(crash) for crash in crashes] == [ZeroDivisionError]
+
+    def test_a_kill_is_one_line_too(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench()
+        application = here.connect()
+        fake.tunnel()
+        wait_until(lambda: here.log.named("tunnel.opened"))
+        here.forwarder._group.kill()
+        assert reset_soon(application)
+        assert ending(here.line()) == ("session.closed", "agent", "aborted")
+
+
+class TestRefusal:
+    def test_is_one_line_and_a_reset(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        fake.plays(refuses(403))
+        here = bench()
+        assert reset_soon(here.connect())
+        line = here.line()
+        assert (line["event"], line["recovery"]) == ("session.refused", "operator")
+        assert "refused with 403" in line["error"]
+
+    def test_by_a_limit_of_the_route_names_it(
+        self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(session_module, "PLACE_TIMEOUT_S", 0.05)
+        here = bench(max_sessions=1)
+        first = here.connect()
+        fake.tunnel()
+        assert reset_soon(here.connect())
+        assert ending(here.lines()[0]) == ("session.refused", "", "limit")
+        first.close()
+        here.line(2)
+
+    def test_waits_for_a_place_before_it_comes_to_that(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench(max_sessions=1)
+        first = here.connect()
+        tunnel = fake.tunnel()
+        here.connect()
+        settle()
+        first.close()
+        assert tunnel.receive_all() == b""
+        tunnel.finish()
+        fake.tunnel()
+
+    def test_those_that_wait_for_their_route_take_no_place_of_the_agent(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        here = bench(max_sessions=1)
+        here.connect()
+        fake.tunnel()
+        for _ in range(5):
+            here.connect()
+        settle()
+        assert here.places.taken == 1
+
+    def test_by_the_agents_limit_gives_the_routes_place_back(
+        self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(session_module, "PLACE_TIMEOUT_S", 0.05)
+        here = bench(agent_sessions=1)
+        here.connect()
+        fake.tunnel()
+        assert reset_soon(here.connect())
+        assert here.forwarder._places.taken == 1
+
+    def test_after_the_wait_for_a_tunnel_is_over(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        fake.plays(play.says_nothing)
+        here = bench(wait_timeout_s=0.2)
+        assert reset_soon(here.connect())
+        assert "within 0.2 s" in here.line()["error"]
+
+
+class TestADeadWarmTunnel:
+    @pytest.mark.parametrize("end", [Connection.finish, Connection.fin, Connection.reset])
+    def test_is_replaced_unnoticed(self, bench: Callable[..., Bench], fake: FakeGateway, end: play.Script) -> None:
+        here = bench(warm="tunnel")
+        first = fake.tunnel()
+        wait_until(lambda: here.forwarder.pool.warm == 1)
+        application = here.connect()
+        wait_until(lambda: here.forwarder.pool.warm == 0)
+        end(first)
+        second = fake.tunnel()
+        application.sendall(b"hello")
+        candidates = [second]
+        wait_until(lambda: self._received(candidates, fake) == b"hello")
+        application.close()
+        assert ending(here.line()) == ("session.closed", "client", "finished")
+
+    @staticmethod
+    def _received(candidates: list[Connection], fake: FakeGateway) -> bytes:
+        """What any of the live tunnels got: the refill and the replacement come in any order."""
+        for connection in fake.connections[1:]:
+            with Timeout(0.05, False):
+                if connection.request and connection not in candidates[1:]:
+                    data = connection.receive_some()
+                    if data:
+                        return data
+        return b""
+
+    def test_is_replaced_once_and_a_second_death_is_an_end(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        fake.plays(accepts(), then(accepts(), Connection.finish))
+        here = bench(warm="tunnel")
+        first = fake.tunnel()
+        wait_until(lambda: here.forwarder.pool.warm == 1)
+        application = here.connect()
+        wait_until(lambda: here.forwarder.pool.warm == 0)
+        first.finish()
+        assert read(application) == b""
+        assert ending(here.line()) == ("session.closed", "gateway", "finished")
+
+    def test_is_not_replaced_after_a_byte_of_the_client(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench(warm="tunnel")
+        first = fake.tunnel()
+        wait_until(lambda: here.forwarder.pool.warm == 1)
+        application = here.connect()
+        application.sendall(b"x")
+        assert first.receive(1) == b"x"
+        first.fin()
+        assert reset_soon(application)
+        assert ending(here.line()) == ("session.closed", "gateway", "lost")
+
+    def test_is_not_replaced_after_a_byte_of_the_destination(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        fake.plays(accepts(early=b"421 too many connections\r\n"))
+        here = bench(warm="tunnel")
+        first = fake.tunnel()
+        wait_until(lambda: here.forwarder.pool.warm == 1)
+        application = here.connect()
+        assert read(application, 5) == b"421 t"
+        first.finish()
+        assert read(application) == b"oo many connections\r\n"
+        assert ending(here.line()) == ("session.closed", "gateway", "finished")
+
+    def test_a_tunnel_that_never_waited_is_not_replaced(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        fake.plays(then(accepts(), Connection.finish))
+        here = bench()
+        assert read(here.connect()) == b""
+        assert ending(here.line()) == ("session.closed", "gateway", "finished")
+        assert len(fake.connections) == 1
+
+    def test_a_destination_that_hangs_up_is_not_called_twice_on_a_route_that_keeps_tls_only(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        fake.plays(then(accepts(), Connection.finish))
+        here = bench(warm="tls")
+        wait_until(lambda: here.forwarder.pool.warm == 1)
+        assert read(here.connect()) == b""
+        assert ending(here.line()) == ("session.closed", "gateway", "finished")
+        assert len([c for c in fake.connections if c.request]) == 1
+
+    def test_a_session_that_waits_for_the_replacement_can_be_stopped(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        fake.plays(accepts(), play.says_nothing)
+        here = bench(warm="tunnel")
+        first = fake.tunnel()
+        wait_until(lambda: here.forwarder.pool.warm == 1)
+        application = here.connect()
+        wait_until(lambda: here.forwarder.pool.warm == 0)
+        first.finish()
+        wait_until(lambda: here.forwarder.pool.waiting == 1)
+        here.forwarder.stop_sessions(DRAINED)
+        assert reset_soon(application)
+        assert ending(here.line()) == ("session.refused", "", "drained")
+
+
+class TestLimits:
+    def test_without_a_byte_it_ends_as_idle(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench(idle_timeout_s=0.5)
+        application = here.connect()
+        fake.tunnel()
+        assert reset_soon(application)
+        assert ending(here.line()) == ("session.closed", "agent", "idle")
+
+    def test_each_byte_prolongs_it(
+        self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.02)
+        here = bench(idle_timeout_s=0.5)
+        application = here.connect()
+        tunnel = fake.tunnel()
+        for _ in range(10):
+            application.sendall(b"x")
+            assert tunnel.receive(1) == b"x"
+            gevent.sleep(0.1)
+        assert here.lines() == []
+
+    def test_at_its_lifetime_it_ends_however_busy(
+        self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.02)
+        here = bench(max_lifetime_s=0.3)
+        application = here.connect()
+        tunnel = fake.tunnel()
+
+        def talk() -> None:
+            while True:
+                tunnel.send(b"x")
+                gevent.sleep(0.01)
+
+        talking = gevent.Greenlet.spawn(talk)
+        assert reset_soon(application)
+        talking.kill()
+        assert ending(here.line()) == ("session.closed", "agent", "lifetime")
+
+    def test_a_check_of_a_session_that_says_good_bye_harms_nobody(
+        self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its client is closed already while its gateway takes the last bytes."""
+        monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.01)
+        here = bench(idle_timeout_s=60)
+        with caught_crashes() as crashes:
+            here.connect().close()
+            tunnel = fake.tunnel()
+            wait_until(here.lines)
+            gevent.sleep(0.1)
+            tunnel.finish()
+            here.line()
+        assert crashes == []
+
+    def test_a_check_that_crashes_costs_nobody_else_its_limits(
+        self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.02)
+        here = bench(idle_timeout_s=0.3)
+        broken, application = here.connect(), here.connect()
+        fake.tunnel()
+        fake.tunnel()
+        first = next(iter(here.forwarder._sessions.values()))
+        with caught_crashes() as crashes:
+            first.check = lambda now: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+            assert reset_soon(application)
+        assert crashes
+        broken.close()
+
+
+class TestAWaitingClient:
+    def test_that_leaves_is_noticed_and_nobody_waits_for_it(
+        self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.02)
+        fake.plays(play.says_nothing)
+        here = bench()
+        application = here.connect()
+        wait_until(lambda: here.forwarder.pool.waiting == 1)
+        application.close()
+        assert ending(here.line()) == ("session.refused", "", "aborted")
+        assert here.forwarder.pool.waiting == 0
+
+    def test_that_only_shut_down_is_still_served(
+        self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.01)
+        release = gevent.event.Event()
+        fake.plays(then(lambda _: release.wait(), accepts()))
+        here = bench()
+        application = here.connect()
+        application.shutdown(socket.SHUT_WR)
+        gevent.sleep(0.1)
+        release.set()
+        tunnel = fake.tunnel()
+        tunnel.send(b"answer")
+        tunnel.finish()
+        assert read(application) == b"answer"
+
+    def test_is_served_by_the_new_pool_when_its_own_is_replaced(
+        self, bench: Callable[..., Bench], fake: FakeGateway, authority: Any
+    ) -> None:
+        fake.plays(play.says_nothing)
+        here = bench()
+        application = here.connect()
+        wait_until(lambda: here.forwarder.pool.waiting == 1)
+        with FakeGateway(authority) as other:
+            here.forwarder.follow(replace(here.route, gateway=other.settings), 2)
+            other.tunnel().send(b"from the other")
+            assert read(application, 14) == b"from the other"
+            application.close()
+            here.line()
+
+    def test_in_a_drain_still_gets_its_tunnel(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        release = gevent.event.Event()
+        fake.plays(then(lambda _: release.wait(), accepts(early=b"hello")))
+        here = bench()
+        application = here.connect()
+        wait_until(lambda: here.forwarder.pool.waiting == 1)
+        here.forwarder.drain()
+        release.set()
+        assert read(application, 5) == b"hello"
+
+
+class TestFinish:
+    def test_waits_for_sessions_to_finish(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench()
+        application = here.connect()
+        tunnel = fake.tunnel()
+        finishing = gevent.Greenlet.spawn(here.forwarder.finish, 10, DRAINED)
+        settle()
+        tunnel.send(b"last words")
+        tunnel.finish()
+        assert read(application) == b"last words"
+        assert finishing.get(timeout=5) == 0
+        assert ending(here.line()) == ("session.closed", "gateway", "finished")
+
+    def test_ends_those_that_do_not_each_with_its_line(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench()
+        applications = [here.connect() for _ in range(3)]
+        for _ in applications:
+            fake.tunnel()
+        wait_until(lambda: len(here.log.named("tunnel.opened")) == 3)
+        settle()
+        assert here.forwarder.finish(0, REMOVED) == 3
+        assert [ending(line) for line in here.lines()] == [("session.closed", "agent", "removed")] * 3
+        assert all(reset_soon(application) for application in applications)
+
+    def test_ends_those_that_wait_for_a_tunnel(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        fake.plays(play.says_nothing)
+        here = bench()
+        application = here.connect()
+        wait_until(lambda: here.forwarder.pool.waiting == 1)
+        assert here.forwarder.finish(0, DRAINED) == 1
+        assert ending(here.line()) == ("session.refused", "", "drained")
+        assert reset_soon(application)
+
+    def test_ends_those_that_wait_for_a_place(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench(max_sessions=1)
+        here.connect()
+        fake.tunnel()
+        second = here.connect()
+        wait_until(lambda: here.log.named("tunnel.opened"))
+        settle()
+        assert here.forwarder.finish(0, DRAINED) == 2
+        assert sorted(ending(line) for line in here.lines()) == [
+            ("session.closed", "agent", "drained"), ("session.refused", "", "drained"),
+        ]  # fmt: skip
+        assert reset_soon(second)
+
+    def test_ends_those_that_have_just_come(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench()
+        here.connect()
+        here.forwarder.stop_sessions(DRAINED)  # before its greenlet has run at all
+        assert ending(here.line()) == ("session.refused", "", "drained")
+
+    @pytest.mark.parametrize("rounds", range(12))
+    def test_stop_at_any_moment_of_a_start_is_one_line(
+        self, bench: Callable[..., Bench], fake: FakeGateway, rounds: int
+    ) -> None:
+        here = bench(warm="tunnel")
+        wait_until(lambda: here.forwarder.pool.warm == 1)
+        application = here.connect()
+        for _ in range(rounds):
+            gevent.sleep(0)
+        here.forwarder.stop_sessions(DRAINED)
+        assert here.line()["reason"] == "drained"
+        assert reset_soon(application)
+
+    @pytest.mark.parametrize("rounds", range(0, 60, 5))
+    def test_stop_at_any_moment_of_a_dial_is_one_line(
+        self, bench: Callable[..., Bench], fake: FakeGateway, rounds: int
+    ) -> None:
+        here = bench()
+        application = here.connect()
+        for _ in range(rounds):
+            gevent.sleep(0.0002)
+        here.forwarder.stop_sessions(DRAINED)
+        assert here.line()["reason"] == "drained"
+        assert reset_soon(application)
+
+    def test_does_not_wait_for_a_client_that_does_not_read_its_last_bytes(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        here = bench()
+        application = here.connect()
+        tunnel = fake.tunnel()
+        sending = gevent.Greenlet.spawn(lambda: (tunnel.send(bytes(3 * MIB)), tunnel.finish()))
+        wait_until(lambda: here.forwarder.sessions == 1 and (sending.ready() or sending.started))
+        gevent.sleep(0.1)
+        with Timeout(scaled(2.5)):  # before anybody has to be killed
+            here.forwarder.finish(0, DRAINED)
+        assert len(here.lines()) == 1
+        sending.kill()
+        application.close()
+
+
+class TestLogSessions:
+    @pytest.mark.parametrize(("wish", "expected"), [("all", 3), ("errors", 2), ("none", 0)])
+    def test_decides_which_get_a_line(
+        self, bench: Callable[..., Bench], fake: FakeGateway, wish: str, expected: int
+    ) -> None:
+        fake.plays(then(accepts(), Connection.finish), then(accepts(), Connection.fin), refuses(403))
+        here = bench()
+        here.wished = wish
+        for _ in range(3):
+            reset_soon(here.connect())
+            wait_until(lambda: here.forwarder.sessions == 0)
+        assert len(here.lines()) == expected
+
+
+class TestASlowReader:
+    @pytest.mark.parametrize("end", [Connection.finish, Connection.fin])
+    def test_loses_nothing_of_what_came_before_the_end(
+        self, bench: Callable[..., Bench], fake: FakeGateway, end: play.Script
+    ) -> None:
+        here = bench()
+        application = here.connect()
+        body = b"".join(pseudo_random(2, 2 * MIB))
+        tunnel = fake.tunnel()
+        sending = gevent.Greenlet.spawn(lambda: (tunnel.send(body), end(tunnel)))
+        gevent.sleep(1)
+        data = b""
+        while len(data) < len(body):
+            data += application.recv(200_000)
+            gevent.sleep(0.01)
+        assert data == body
+        sending.get(timeout=5)
+
+    def test_stalls_the_gateway_and_goes_on(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench()
+        application = here.connect()
+        body = b"".join(pseudo_random(3, 24 * MIB))
+        tunnel = fake.tunnel()
+        sending = gevent.Greenlet.spawn(lambda: (tunnel.send(body), tunnel.finish()))
+        gevent.sleep(0.5)
+        assert not sending.ready()
+        assert read(application) == body
+        sending.get(timeout=5)

@@ -1,0 +1,630 @@
+"""Logging in with a browser: by command, by the first connection of ``pomagent tcp``, and for the running agent."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.agent_process import AgentProcess, clean_environment, connect, pomagent, read_to_end
+from tests.bastion import ANY, Bastion, say
+from tests.conftest import wait_until
+from tests.gateway.agent_toml import write_token
+from tests.gateway.facade import Gateway, destination
+from tests.gateway.ports import LOOPBACK, unused_port
+from tests.gateway.waiting import scaled
+from tests.tcp_process import TcpProcess
+from tests.visitor import SIGN_IN, Visitor, printed_address
+
+CANNOT_SERVE, USAGE = 69, 2
+ECHO = destination("echo")
+LOGIN_TABLES: dict[str, dict[str, Any]] = {
+    "credentials.people": {"login": "browser"}, "gateways.demo": {"credential": "people"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def visitor(gateway: Gateway, tmp_path: Path) -> Visitor:
+    return Visitor(gateway, tmp_path)
+
+
+class Home:
+    """One user's own: their tokens, and the gateway as they name it on command lines."""
+
+    def __init__(self, gateway: Gateway, directory: Path) -> None:
+        self._gateway = gateway
+        self.directory = directory
+        self.environment = {"STATE_DIRECTORY": str(directory / "home")}
+        self.address = f"localhost:{gateway.port}"  # in its certificate, and resolves
+
+    @property
+    def trust(self) -> list[str]:
+        return ["--alternate-ca-path", str(self._gateway.ca_file)]
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted((self.directory / "home/tokens").glob("*.json"))
+
+    @property
+    def tokens(self) -> list[str]:
+        return [json.loads(file.read_text())["token"] for file in self.files]
+
+    def run(self, command: str, *arguments: str, address: str = "") -> Any:
+        return pomagent(command, address or self.address, *self.trust, *arguments, **self.environment)
+
+    def tcp(self, *arguments: str, route: str = "echo") -> TcpProcess:
+        url = ["--pomerium-url", f"https://{self.address}"]
+        return TcpProcess(
+            self.directory, destination(route), *url, *self.trust, *arguments, **self.environment
+        )  # fmt: skip
+
+    @property
+    def errors(self) -> Path:
+        """What ``tcp`` says on standard error."""
+        return self.directory / "tcp.err"
+
+
+@pytest.fixture
+def home(gateway: Gateway, tmp_path: Path) -> Home:
+    return Home(gateway, tmp_path)
+
+
+@contextmanager
+def login_process(home: Home, *arguments: str) -> "Iterator[tuple[subprocess.Popen[bytes], Path]]":
+    """``pomagent login`` while it waits; its standard error is in the file."""
+    errors = home.directory / "login.err"
+    command = [sys.executable, "-m", "pomagent", "login", home.address, *home.trust, *arguments]
+    with errors.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output,
+            env=clean_environment(**home.environment),
+        )  # fmt: skip
+    try:
+        yield process, errors
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def callback_of(url: str) -> tuple[int, str]:
+    """Where a login listens, and its path, as its sign-in address tells the browser."""
+    parts = urlsplit(parse_qs(urlsplit(url).query)["pomerium_redirect_uri"][0])
+    assert parts.hostname == LOOPBACK
+    assert parts.port
+    return parts.port, parts.path
+
+
+def get(port: int, target: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=scaled(10))
+    try:
+        connection.request("GET", target)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+# The command.
+
+
+def test_login_opens_a_browser_and_keeps_the_token_for_this_user_only(
+    home: Home, visitor: Visitor, gateway: Gateway
+) -> None:
+    done = home.run("login", "--browser-cmd", visitor.command)
+    assert (done.returncode, done.stdout) == (0, f"logged in at {home.address}\n")
+    assert visitor.starts == 1
+    assert home.tokens == gateway.identity.minted
+    (file,) = home.files
+    assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(file.parent.stat().st_mode)) == (0o600, 0o700)
+    assert home.tokens[0] not in done.stdout + done.stderr
+
+
+def test_whoami_tells_identity_end_and_what_the_portal_lists(home: Home, visitor: Visitor, gateway: Gateway) -> None:
+    gateway.identity.list_route("orders-db", "tcp+https://orders.example.test:5432")
+    gateway.identity.list_route("wiki", "https://wiki.example.test", "http")
+    home.run("login", "--browser-cmd", visitor.command)
+    lines = home.run("whoami").stdout.splitlines()
+    assert "identity   alice@example.test" in lines
+    assert "routes     2 listed: orders-db, wiki" in lines
+    assert "until      the gateway ends it: the token names no time" in lines
+    document = json.loads(home.run("whoami", "--json").stdout)
+    assert (document["identity"], document["expires_at"]) == ("alice@example.test", None)
+
+
+def test_a_cached_token_is_checked_where_a_login_is_needed(home: Home, visitor: Visitor, gateway: Gateway) -> None:
+    """Wire §10 #9: /healthz answers everybody."""
+    home.run("login", "--browser-cmd", visitor.command)
+    gateway.authorizer.revoke(gateway.identity.minted[0])
+    done = home.run("whoami")
+    assert done.returncode == CANNOT_SERVE
+    assert "not logged in" in done.stderr
+    assert f"pomagent login {home.address}" in done.stderr
+
+
+def test_the_same_gateway_is_the_same_however_it_is_typed(home: Home, visitor: Visitor) -> None:
+    """Wire §10 #8: tunnels, login and routes share one key."""
+    home.run("login", "--browser-cmd", visitor.command, address=f"https://LOCALHOST:{home.address[10:]}/path?q")
+    for command in ("whoami", "routes"):
+        assert home.run(command).returncode == 0
+        assert home.run(command, address=f"https://{home.address}/").returncode == 0
+    with home.tcp("--browser-cmd", visitor.command) as tcp, connect(tcp.address[1]) as client:
+        assert say(client) == b"hello\n"
+    assert visitor.starts == 1
+
+
+def test_over_ssh_the_address_is_printed_and_the_pasted_one_accepted(
+    home: Home, visitor: Visitor, gateway: Gateway
+) -> None:
+    with login_process(home, "--no-browser") as (process, errors):
+        pasted = visitor.sign_in_elsewhere(printed_address(errors))
+        assert process.stdin
+        process.stdin.write(b"http://127.0.0.1:1/cb/wrong?pomerium_jwt=x\n")
+        process.stdin.flush()
+        wait_until(lambda: "that does not help" in errors.read_text())
+        output, _ = process.communicate(f"  {pasted}\n".encode(), scaled(20))
+        assert (process.returncode, output.decode()) == (0, f"logged in at {home.address}\n")
+    assert home.tokens == gateway.identity.minted
+
+
+def test_a_fixed_callback_port_suits_a_forwarded_one(home: Home, visitor: Visitor) -> None:
+    port = unused_port()
+    with login_process(home, "--no-browser", "--callback-port", str(port)) as (process, errors):
+        url = printed_address(errors)
+        assert callback_of(url)[0] == port
+        assert visitor.visit(url) == [302, 302, 200]
+        assert process.wait(scaled(20)) == 0
+
+
+def test_a_callback_port_that_is_taken_is_said(home: Home) -> None:
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        done = home.run("login", "--no-browser", "--callback-port", str(taken.getsockname()[1]))
+    assert done.returncode == CANNOT_SERVE
+    assert "cannot listen" in done.stderr
+
+
+def test_a_forged_callback_is_refused_and_said_and_the_login_goes_on(
+    home: Home, visitor: Visitor, gateway: Gateway
+) -> None:
+    """Wire §10 #11."""
+    stranger = gateway.identity.mint("mallory@example.test")
+    with login_process(home, "--no-browser") as (process, errors):
+        url = printed_address(errors)
+        port, path = callback_of(url)
+        for forged in ("/", "/cb/", f"{path}x", f"/cb/{'A' * 43}"):
+            status, body = get(port, f"{forged}?pomerium_jwt={stranger}")
+            assert status == 403
+            assert stranger not in body
+        assert visitor.visit(url) == [302, 302, 200]
+        assert process.wait(scaled(20)) == 0
+        assert errors.read_text().count("refused a forged callback") == 4
+        assert stranger not in errors.read_text()
+    assert home.tokens == [gateway.identity.minted[-1]]
+
+
+def test_icons_and_connections_ahead_of_need_disturb_no_login(home: Home, visitor: Visitor) -> None:
+    with login_process(home, "--no-browser") as (process, errors):
+        url = printed_address(errors)
+        port, path = callback_of(url)
+        silent = [socket.create_connection((LOOPBACK, port)) for _ in range(40)]
+        assert get(port, "/favicon.ico")[0] == 404
+        assert get(port, path)[0] == 404
+        assert visitor.visit(url) == [302, 302, 200]
+        assert process.wait(scaled(20)) == 0
+        for connection in silent:
+            connection.close()
+        assert "forged" not in errors.read_text()
+
+
+def test_a_browser_that_cannot_be_started_is_said(home: Home) -> None:
+    done = home.run("login", "--browser-cmd", "/nowhere/browser")
+    assert done.returncode == CANNOT_SERVE
+    assert "/nowhere/browser cannot be started" in done.stderr
+
+
+def test_a_browser_that_fails_is_said_and_the_printed_address_still_works(home: Home, visitor: Visitor) -> None:
+    with login_process(home, "--browser-cmd", "false") as (process, errors):
+        wait_until(lambda: "failed with exit code 1" in errors.read_text())
+        assert visitor.visit(printed_address(errors)) == [302, 302, 200]
+        assert process.wait(scaled(20)) == 0
+
+
+@pytest.mark.parametrize("command", ["login", "whoami", "routes", "logout"])
+@pytest.mark.parametrize("name", ["http://localhost:1", "user@localhost:1", "corp"])
+def test_what_is_no_gateway_is_a_usage_error(home: Home, command: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text("[agent]\nallow_empty = true\n")
+    done = pomagent(command, name, "--config", str(tmp_path / "agent.toml"), **home.environment)
+    assert done.returncode == USAGE
+    assert "Traceback" not in done.stderr
+
+
+# The first connection of ``pomagent tcp``.
+
+
+def test_the_first_refused_connection_starts_the_login_and_waits_for_it(
+    home: Home, visitor: Visitor, gateway: Gateway
+) -> None:
+    """Wire §10 #4 and #6: a 401 is a call for a login, and the connection that met it is served."""
+    with home.tcp("--browser-cmd", visitor.command) as tcp:
+        assert gateway.identity.requests == []
+        with connect(tcp.address[1]) as client:
+            assert say(client) == b"hello\n"
+    assert visitor.starts == 1
+    assert home.tokens == gateway.identity.minted
+
+
+def test_connections_at_once_open_one_browser(home: Home, visitor: Visitor, gateway: Gateway) -> None:
+    """Wire §10 #3."""
+    gateway.identity.asks = True  # nobody presses the button, until it is not asked for any more
+    with home.tcp("--browser-cmd", visitor.command) as tcp:
+        clients = [connect(tcp.address[1]) for _ in range(5)]
+        for client in clients:
+            client.sendall(b"hello\n")
+        url = printed_address(home.errors)
+        wait_until(lambda: len(gateway.authorizer.checks_for(ECHO)) == 5 and gateway.identity.sign_ins == 1)
+        gateway.identity.asks = False
+        visitor.visit(url)
+        for client in clients:
+            assert client.recv(6) == b"hello\n"
+            client.close()
+    assert visitor.starts == 1
+    assert len(gateway.identity.minted) == 1
+
+
+def test_two_processes_at_once_open_one_browser(home: Home, visitor: Visitor, gateway: Gateway, tmp_path: Path) -> None:
+    gateway.identity.asks = True
+    (tmp_path / "other").mkdir()
+    flags = ["--pomerium-url", f"https://{home.address}", *home.trust, "--browser-cmd", visitor.command]
+    with (
+        home.tcp("--browser-cmd", visitor.command) as first,
+        TcpProcess(tmp_path / "other", ECHO, *flags, **home.environment) as second,
+        connect(first.address[1]) as one,
+    ):
+        url = printed_address(home.errors)
+        with connect(second.address[1]) as two:
+            wait_until(lambda: "tunnel.failed" in second.errors and gateway.identity.sign_ins == 1)
+            gateway.identity.asks = False
+            visitor.visit(url)
+            assert (say(one), say(two)) == (b"hello\n", b"hello\n")
+    assert visitor.starts == 1
+
+
+def test_a_cached_token_is_used_before_any_browser(home: Home, visitor: Visitor) -> None:
+    for _ in range(2):
+        with home.tcp("--browser-cmd", visitor.command) as tcp, connect(tcp.address[1]) as client:
+            assert say(client) == b"hello\n"
+    assert visitor.starts == 1
+
+
+def test_an_expired_session_is_logged_in_again_within_the_same_connection(
+    home: Home, visitor: Visitor, gateway: Gateway
+) -> None:
+    home.run("login", "--browser-cmd", visitor.command)
+    gateway.authorizer.revoke(home.tokens[0])
+    with home.tcp("--browser-cmd", visitor.command) as tcp, connect(tcp.address[1]) as client:
+        assert say(client) == b"hello\n"
+    assert visitor.starts == 2
+    assert home.tokens == gateway.identity.minted[1:]
+
+
+def test_a_login_at_one_name_of_a_cluster_serves_its_other_names(
+    home: Home, visitor: Visitor, gateway: Gateway, tmp_path: Path
+) -> None:
+    """One login per cluster and identity provider, and no browser for the second name."""
+    gateway.identity.authenticate_host = f"authenticate.example.test:{gateway.port}"
+    toml = tmp_path / "agent.toml"
+    for name in ("one", "two"):
+        toml.write_text(
+            f'[agent]\nallow_empty = true\n[gateways.{name}]\nurl = "https://{name}.example.test:{gateway.port}"\n'
+            f'connect_to = "{gateway.connect_to}"\nca_file = "{gateway.ca_file}"\n'
+        )
+        if name == "one":
+            done = pomagent(
+                "login", "one", "--config", str(toml), "--browser-cmd", visitor.command, **home.environment
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+    done = pomagent("whoami", "two", "--config", str(toml), **home.environment)
+    assert "identity   alice@example.test" in done.stdout.splitlines(), done.stderr
+    assert visitor.starts == 1
+
+
+@pytest.mark.parametrize("trouble", ["edge down", "404", "503", "destination down"])
+def test_no_trouble_but_a_refusal_of_the_login_touches_a_token(
+    home: Home, visitor: Visitor, gateway: Gateway, trouble: str
+) -> None:
+    """Wire §10 #2."""
+    home.run("login", "--browser-cmd", visitor.command)
+    before = home.tokens
+    if trouble == "edge down":
+        gateway.edge.stop()
+    elif trouble != "destination down":
+        gateway.authorizer.refuse(int(trouble))
+    route = "down" if trouble == "destination down" else "echo"
+    with home.tcp("--browser-cmd", visitor.command, route=route) as tcp:
+        with connect(tcp.address[1]) as client, pytest.raises(ConnectionResetError):
+            read_to_end(client)
+        assert home.tokens == before
+        if trouble != "destination down":
+            gateway.recover()
+            with connect(tcp.address[1]) as client:
+                assert say(client) == b"hello\n"
+    assert home.tokens == before
+    assert visitor.starts == 1
+
+
+def test_a_service_account_is_used_alone_and_never_cached(
+    home: Home, visitor: Visitor, gateway: Gateway, tmp_path: Path
+) -> None:
+    """Wire §10 #7."""
+    home.run("login", "--browser-cmd", visitor.command)
+    before = home.tokens
+    write_token(tmp_path / "token", gateway.token)
+    with home.tcp("--service-account-file", str(tmp_path / "token")) as tcp, connect(tcp.address[1]) as client:
+        assert say(client) == b"hello\n"
+    assert {check.token for check in gateway.authorizer.checks_for(ECHO)} == {gateway.token}
+    assert home.tokens == before
+    write_token(tmp_path / "token", "eyJ.no.good")
+    with home.tcp("--service-account-file", str(tmp_path / "token")) as tcp:
+        with connect(tcp.address[1]) as client, pytest.raises(ConnectionResetError):
+            read_to_end(client)
+    assert visitor.starts == 1
+
+
+def test_a_fresh_login_that_is_refused_is_final(home: Home, visitor: Visitor, gateway: Gateway) -> None:
+    """Wire §10 #19 and §2.2: the route has an identity provider of its own, and another browser would not help."""
+    gateway.authorizer.refuse(401)
+    with home.tcp("--browser-cmd", visitor.command) as tcp:
+        for _ in range(3):
+            with connect(tcp.address[1]) as client, pytest.raises(ConnectionResetError):
+                read_to_end(client)
+        wait_until(lambda: "another login cannot help" in tcp.errors)
+        gateway.authorizer.behave()
+        with connect(tcp.address[1]) as client:
+            assert say(client) == b"hello\n"
+    assert visitor.starts == 1
+
+
+def test_standard_input_and_output_wait_for_the_login_too(home: Home, visitor: Visitor) -> None:
+    url = ["--pomerium-url", f"https://{home.address}", *home.trust, "--browser-cmd", visitor.command]
+    done = pomagent("tcp", ECHO, "--listen", "-", *url, stdin=b"hello\n", **home.environment)
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    assert visitor.starts == 1
+
+
+def test_what_became_of_the_login_is_said(home: Home, gateway: Gateway) -> None:
+    url = ["--pomerium-url", f"https://{home.address}", *home.trust, "--browser-cmd", "/nowhere/browser"]
+    done = pomagent("tcp", ECHO, "--listen", "-", *url, **home.environment)
+    assert done.returncode == CANNOT_SERVE
+    assert "refused with 401: the browser /nowhere/browser cannot be started" in done.stderr
+
+
+def test_a_public_route_needs_no_login(home: Home, visitor: Visitor) -> None:
+    with home.tcp("--browser-cmd", visitor.command, route="public") as tcp, connect(tcp.address[1]) as client:
+        assert say(client) == b"hello\n"
+    assert visitor.starts == 0
+
+
+def test_without_a_browser_the_address_is_printed(home: Home, visitor: Visitor) -> None:
+    with home.tcp("--no-browser") as tcp, connect(tcp.address[1]) as client:
+        client.sendall(b"hello\n")
+        visitor.visit(printed_address(home.errors))
+        assert client.recv(6) == b"hello\n"
+        assert len(tcp.output.splitlines()) == 1
+
+
+def test_a_forged_callback_is_logged(home: Home, gateway: Gateway, visitor: Visitor) -> None:
+    with home.tcp("--no-browser") as tcp, connect(tcp.address[1]) as client:
+        url = printed_address(home.errors)
+        port, _ = callback_of(url)
+        assert get(port, f"/cb/forged?pomerium_jwt={gateway.identity.mint('mallory@example.test')}")[0] == 403
+        wait_until(lambda: '"callback.refused"' in tcp.errors)
+        visitor.visit(url)
+        assert say(client) == b"hello\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_login_that_waits(home: Home, number: signal.Signals) -> None:
+    with home.tcp("--no-browser") as tcp, connect(tcp.address[1]):
+        printed_address(home.errors)
+        began = time.monotonic()
+        tcp.process.send_signal(number)
+        assert tcp.process.wait(scaled(20)) == 0
+        assert time.monotonic() - began < scaled(10)
+
+
+# For the running agent.
+
+
+@pytest.fixture
+def agent(bastion: Bastion) -> AgentProcess:
+    """Two routes that wait for one login, which nobody has done."""
+    return bastion.start({"echo": ANY, "page": ANY}, defaults={"warm": "tunnel"}, **LOGIN_TABLES)
+
+
+def states(agent: AgentProcess) -> dict[str, tuple[str, str]]:
+    return {route["name"]: (route["state"], route["reason"]) for route in agent.status()["routes"]}
+
+
+def test_a_route_that_waits_for_a_login_names_the_command(agent: AgentProcess, visitor: Visitor) -> None:
+    wait_until(lambda: {state for state, _ in states(agent).values()} == {"unauthenticated"})
+    assert all("pomagent login demo" in reason for _, reason in states(agent).values())
+    assert visitor.starts == 0
+
+
+def test_a_login_is_handed_to_the_agent_and_both_routes_recover_at_once(
+    agent: AgentProcess, bastion: Bastion, visitor: Visitor, gateway: Gateway
+) -> None:
+    wait_until(lambda: {state for state, _ in states(agent).values()} == {"unauthenticated"})
+    done = agent.command("login", "demo", "--browser-cmd", visitor.command)
+    assert done.returncode == 0, done.stderr
+    assert "handed to the agent: echo, page" in done.stdout
+    wait_until(lambda: {state for state, _ in states(agent).values()} == {"up"}, timeout=3)
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+    changed = agent.wait_for("control.changed", command="token")
+    assert changed["uid"] == os.geteuid()
+    (token,) = gateway.identity.minted
+    assert token not in agent.log + done.stdout + done.stderr
+    kept = list((bastion.directory / "state/logins").rglob("*.json"))
+    assert [stat.S_IMODE(file.stat().st_mode) for file in kept] == [0o600]
+
+
+def test_an_agent_keeps_a_login_for_its_next_start(agent: AgentProcess, bastion: Bastion, visitor: Visitor) -> None:
+    agent.command("login", "--browser-cmd", visitor.command)
+    agent.stop()
+    again = bastion.resume()
+    with connect(again.port("echo")) as client:
+        assert say(client) == b"hello\n"
+    assert not again.events("tunnel.failed")
+
+
+def test_a_revoked_login_asks_for_another_and_the_agent_opens_no_browser(
+    agent: AgentProcess, visitor: Visitor, gateway: Gateway
+) -> None:
+    agent.command("login", "--browser-cmd", visitor.command)
+    wait_until(lambda: {state for state, _ in states(agent).values()} == {"up"})
+    gateway.authorizer.revoke(gateway.identity.minted[0])
+    with connect(agent.port("page")) as client:  # what is warm still serves; what is opened next is refused
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    wait_until(lambda: states(agent)["page"][0] == "unauthenticated")
+    assert "pomagent login demo" in states(agent)["page"][1]
+    agent.command("login", "--browser-cmd", visitor.command)
+    wait_until(lambda: states(agent)["page"][0] == "up")
+    assert visitor.starts == 2
+
+
+def test_logout_is_the_agents_too(agent: AgentProcess, visitor: Visitor) -> None:
+    agent.command("login", "--browser-cmd", visitor.command)
+    wait_until(lambda: {state for state, _ in states(agent).values()} == {"up"})
+    done = agent.command("logout")
+    assert done.returncode == 0, done.stderr
+    assert "forgotten by the agent: echo, page" in done.stdout
+    wait_until(lambda: {state for state, _ in states(agent).values()} == {"unauthenticated"})
+
+
+def test_a_login_without_an_agent_is_said(agent: AgentProcess, visitor: Visitor) -> None:
+    agent.stop()
+    done = agent.command("login", "--browser-cmd", visitor.command)
+    assert done.returncode == CANNOT_SERVE
+    assert "kept for this user's commands only" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")
+def test_a_token_from_another_user_is_refused(agent: AgentProcess, bastion: Bastion, gateway: Gateway) -> None:
+    token = gateway.identity.mint("mallory@example.test")
+    assert states(agent)  # the control socket answers
+    asked = _ask_as_nobody(bastion.directory / "control.sock", {"gateway": "demo", "token": token})
+    assert asked.split()[1:2] == ["403"], asked
+    assert agent.wait_for("control.refused")["uid"] == 65534
+    wait_until(lambda: {state for state, _ in states(agent).values()} == {"unauthenticated"})
+    assert token not in agent.log
+
+
+def _ask_as_nobody(control_socket: Path, body: dict[str, str]) -> str:
+    ask = """
+import socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); body = sys.stdin.buffer.read()
+s.sendall(b"POST /token HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n")
+s.sendall(b"Content-Length: %d\\r\\n\\r\\n" % len(body) + body)
+print(s.makefile().read())
+"""
+    python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
+    with tempfile.TemporaryDirectory() as public:  # pytest's own directories are closed to others
+        Path(public).chmod(0o755)
+        socket_path = Path(public, "control.sock")
+        os.link(control_socket, socket_path)
+        socket_path.chmod(0o666)
+        done = subprocess.run(
+            [python, "-c", ask, str(socket_path)], input=json.dumps(body), user=65534, group=65534, extra_groups=[],
+            check=False, capture_output=True, text=True, env=clean_environment(), cwd="/",
+        )  # fmt: skip
+        return done.stdout + done.stderr
+
+
+# Routes.
+
+
+@pytest.fixture
+def listed(gateway: Gateway) -> Callable[[], None]:
+    """The portal lists what nobody would name so."""
+
+    def fill() -> None:
+        gateway.identity.list_route("Orders DB", "tcp+https://orders.example.test:5432", description='the "big" one')
+        gateway.identity.list_route("Orders DB", "tcp+https://orders-2.example.test:5432")
+        gateway.identity.list_route("…", "tcp+https://echo.example.test:22")
+        gateway.identity.list_route("bastion", f"tcp+https://localhost:{gateway.port}/db.example.test:5432")
+        gateway.identity.list_route("wiki", "https://wiki.example.test", "http")
+        gateway.identity.list_route("dns", "udp+https://dns.example.test:53", "udp")
+        gateway.identity.list_route("all", "tcp+https://*.db.example.test:5432")
+
+    return fill
+
+
+def test_routes_are_a_table_or_one_document(home: Home, visitor: Visitor, listed: Callable[[], None]) -> None:
+    listed()
+    home.run("login", "--browser-cmd", visitor.command)
+    table = home.run("routes").stdout.splitlines()
+    assert table[0].split() == ["NAME", "TYPE", "FROM", "DESCRIPTION"]
+    assert len(table) == 8
+    document = json.loads(home.run("routes", "--json").stdout)
+    assert document["routes"][0] == {
+        "name": "Orders DB", "type": "tcp", "url": "tcp+https://orders.example.test:5432",
+        "description": 'the "big" one',
+    }  # fmt: skip
+
+
+def test_routes_as_toml_pass_the_check(
+    home: Home, visitor: Visitor, listed: Callable[[], None], tmp_path: Path
+) -> None:
+    listed()
+    home.run("login", "--browser-cmd", visitor.command)
+    done = home.run("routes", "--toml")
+    (tmp_path / "agent.toml").write_text(done.stdout)
+    checked = pomagent("check", "--config", str(tmp_path / "agent.toml"), **home.environment)
+    assert checked.returncode == 0, checked.stderr + done.stdout
+    assert "4 routes" in checked.stdout
+    assert done.stdout.count("# left out: ") == 3
+
+
+def test_routes_of_a_gateway_in_the_file_are_an_included_file(
+    bastion: Bastion, gateway: Gateway, listed: Callable[[], None]
+) -> None:
+    listed()
+    bastion.save({"orders-db": ANY}, agent={"include": ["routes.d/*.toml"]})
+    done = pomagent("routes", "demo", "--toml", "--config", str(bastion.path))
+    assert done.returncode == 0, done.stderr
+    (bastion.directory / "routes.d").mkdir()
+    (bastion.directory / "routes.d/demo.toml").write_text(done.stdout)
+    checked = pomagent("check", "--config", str(bastion.path))
+    assert checked.returncode == 0, checked.stderr + done.stdout
+    assert "5 routes" in checked.stdout
+    assert 'name = "orders-db-2"' in done.stdout
+
+
+def test_routes_without_a_portal_are_said(home: Home, visitor: Visitor, gateway: Gateway) -> None:
+    home.run("login", "--browser-cmd", visitor.command)
+    gateway.identity.has_portal = False
+    done = home.run("routes")
+    assert done.returncode == CANNOT_SERVE
+    assert "the routes portal" in done.stderr
+    assert home.run("whoami").returncode == 0
+
+
+def test_no_output_ever_holds_a_token(home: Home, visitor: Visitor, gateway: Gateway) -> None:
+    outputs = [home.run(*words) for words in (
+        ("login", "--browser-cmd", visitor.command), ("whoami",), ("whoami", "--json"), ("routes",), ("logout",)
+    )]  # fmt: skip
+    (token,) = gateway.identity.minted
+    assert all(token not in done.stdout + done.stderr and done.returncode == 0 for done in outputs)
+    assert SIGN_IN.search(outputs[0].stderr)

@@ -1,0 +1,71 @@
+"""The whole login in a real Chromium: command, browser, identity pages, callback, first tunnel."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent_process import connect
+from tests.bastion import ANY, Bastion, say
+from tests.chromium import PROGRAM, Chromium
+from tests.conftest import wait_until
+from tests.gateway.facade import Gateway, destination
+from tests.system.test_login import LOGIN_TABLES
+from tests.tcp_process import TcpProcess
+
+pytestmark = pytest.mark.skipif(not shutil.which(PROGRAM), reason="Chromium is not installed")
+ECHO = destination("echo")
+TITLE = "Signed in – pomagent"
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[Chromium]:
+    with Chromium(tmp_path) as browser:
+        yield browser
+
+
+def holds(directory: Path, secret: str) -> list[Path]:
+    """The files that hold a secret."""
+    return [path for path in directory.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+
+
+def test_login_for_the_agent_from_command_to_first_tunnel(
+    bastion: Bastion, chromium: Chromium, gateway: Gateway
+) -> None:
+    gateway.identity.authenticate_host = f"authenticate.example.test:{gateway.port}"
+    agent = bastion.start({"echo": ANY}, **LOGIN_TABLES)
+    done = agent.command("login", "demo", "--browser-cmd", chromium.command)
+    assert done.returncode == 0, done.stderr
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+    (page,) = wait_until(lambda: [page for page in chromium.pages() if page["title"] == TITLE])
+    assert page["url"].startswith("http://127.0.0.1:")
+    assert page["url"].count("/") == 3
+    assert "jwt" not in page["url"]
+    assert agent.events("session.closed", route="echo") == [] or agent.wait_for("session.closed")["reason"]
+
+
+def test_login_by_the_first_connection_of_tcp(gateway: Gateway, chromium: Chromium, tmp_path: Path) -> None:
+    flags = ["--pomerium-url", f"https://localhost:{gateway.port}", "--alternate-ca-path", str(gateway.ca_file)]
+    home = {"STATE_DIRECTORY": str(tmp_path / "home")}
+    with TcpProcess(tmp_path, ECHO, *flags, "--browser-cmd", chromium.command, **home) as tcp:
+        clients = [connect(tcp.address[1], 60) for _ in range(3)]
+        for client in clients:
+            assert say(client) == b"hello\n"
+            client.close()
+    assert chromium.starts == 1
+    assert gateway.identity.sign_ins == 1
+
+
+def test_the_token_is_left_nowhere_in_the_browser(gateway: Gateway, chromium: Chromium, tmp_path: Path) -> None:
+    """Wire §10 #11: neither in the address bar nor in the history."""
+    flags = ["--pomerium-url", f"https://localhost:{gateway.port}", "--alternate-ca-path", str(gateway.ca_file)]
+    home = {"STATE_DIRECTORY": str(tmp_path / "home")}
+    with TcpProcess(tmp_path, ECHO, *flags, "--browser-cmd", chromium.command, **home) as tcp:
+        with connect(tcp.address[1], 60) as client:
+            assert say(client) == b"hello\n"
+    wait_until(lambda: any(page["title"] == TITLE for page in chromium.pages()))
+    chromium.stop()
+    (token,) = gateway.identity.minted
+    assert holds(chromium.profile, token) == []
