@@ -110,7 +110,7 @@ class Agent:
         if forwarder is None:
             forwarder = self._forwarders[route.name] = self._make_forwarder(route)
             forwarder.start()
-        listener.give_to(forwarder.accept)
+        listener.give_to(route.name, forwarder.accept)
 
     def _make_forwarder(self, route: Route) -> Forwarder:
         return Forwarder(

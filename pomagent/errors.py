@@ -49,10 +49,14 @@ class Problem:
 class ConfigError(PomagentError):
     """The configuration cannot be used; ``problems`` has every reason, in the order of the files."""
 
-    def __init__(self, problems: Sequence[Problem], watched: frozenset[Path] = frozenset()) -> None:
+    def __init__(
+        self, problems: Sequence[Problem], watched: frozenset[Path] = frozenset(), patterns: tuple[str, ...] = ()
+    ) -> None:
         self.problems = tuple(problems)
         self.watched = watched
         """Files whose change may heal it."""
+        self.patterns = patterns
+        """Names of files that may heal it by coming or going in a watched directory."""
         super().__init__("\n".join(map(str, self.problems)))
 
 
@@ -129,6 +133,12 @@ class GatewayTimedOut(TunnelError):
 
 class GatewayUntrusted(TunnelError):
     """The certificate or the host name does not verify, or the gateway wants a client certificate."""
+
+    recovery = Recovery.OPERATOR
+
+
+class ProxyRefused(TunnelError):
+    """The forward proxy does not let us through; what the gateway would say nobody knows."""
 
     recovery = Recovery.OPERATOR
 

@@ -49,9 +49,10 @@ class Listener:
         """Of the socket: the same number means that it is the same socket."""
         return os.fstat(self._sock.fileno()).st_ino
 
-    def give_to(self, accept: Accept) -> None:
-        """From now on hand connections to ``accept``; the first call starts to accept."""
+    def give_to(self, route: str, accept: Accept) -> None:
+        """From now on hand connections to ``accept``, on behalf of a route; the first call starts to accept."""
         self._accept = accept
+        self._log = self._log.bind(route=route)
         if self._greenlet is None:
             self._greenlet = gevent.Greenlet(self._run)
             self._greenlet.name = f"listener {self.address}"

@@ -72,7 +72,7 @@ class Listeners:
         key = listen_key(route)
         listener = self._by_key.get(key)
         if listener is None:
-            prepared.fresh[key] = Listener(route.listen, self._log.bind(route=route.name), leaving)
+            prepared.fresh[key] = Listener(route.listen, self._log, leaving)
         elif isinstance(route.listen, UnixAddress) and listener.asked != route.listen:
             assert isinstance(listener.asked, UnixAddress)
             prepared.permitted.append((listener, listener.asked))

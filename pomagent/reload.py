@@ -161,7 +161,7 @@ class Reloader:
                 outcome = self._bring_up_to_date()
             except ConfigError as error:
                 outcome = self._refuse(error, is_asked=is_asked)
-                self._follow(self._running.watched | error.watched, self._running.patterns)
+                self._follow(self._running.watched | error.watched, self._running.patterns + error.patterns)
             if outcome.result != "unchanged" or (self.last and self.last.result == "rejected"):
                 self.last = outcome
             return outcome
@@ -179,6 +179,8 @@ class Reloader:
         if outcome.result == "unchanged":
             self._last_refused = ()
             self._log.debug(events.CONFIG_UNCHANGED, sha=settings.sha)
+            if settings.watched != self._running.watched:  # a new directory, with nothing in it yet
+                self._follow(settings.watched, settings.patterns)
             return outcome
         self._apply(settings)
         self._last_refused = ()

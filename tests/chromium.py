@@ -3,8 +3,9 @@
 import json
 import os
 import signal
+import sqlite3
 import urllib.request
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
@@ -16,9 +17,10 @@ from tests.gateway.waiting import scaled
 
 PROGRAM = "/usr/bin/chromium"
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--ignore-certificate-errors",
-)  # fmt: skip
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+    "--ignore-certificate-errors",
+)
 
 
 class Chromium:
@@ -60,6 +62,14 @@ class Chromium:
         with urllib.request.urlopen(f"http://{LOOPBACK}:{self._port}/json/list", timeout=scaled(10)) as answer:
             found: list[dict[str, Any]] = [page for page in json.load(answer) if page["type"] == "page"]
         return found
+
+    def history(self) -> list[str]:
+        """The addresses that its history shows; it is written some seconds late."""
+        try:
+            with closing(sqlite3.connect(f"file:{self.profile}/Default/History?immutable=1", uri=True)) as database:
+                return [url for (url,) in database.execute("SELECT url FROM urls WHERE NOT hidden")]
+        except sqlite3.Error:  # it is being written
+            return []
 
     def stop(self) -> None:
         """Ask it to end, so that it writes what it wants to keep, and wait."""

@@ -20,11 +20,15 @@ from tests.gateway.waiting import wait_until
 HOST: Final = f"127.{os.getpid() // 250 % 250 + 1}.{os.getpid() % 250 + 1}.1"
 """A loopback address of this process's own: on it every port is free, and stays so."""
 HEAD: Final = '[status]\nlisten = ""\n\n[defaults]\nwarm = "off"\n'
+NEVER_S: Final = 3600.0
+"""Where the poll must not come to the rescue."""
 SOON_S: Final = 0.1
-PATIENT_START: Final = "from pomagent.__main__ import main; main()"
-FAST_POLL_START: Final = (
-    f"from pomagent.watch import Watch; Watch.__init__.__kwdefaults__['poll_interval_s'] = {SOON_S}; "
-)
+START: Final = """
+from pomagent.watch import Watch
+Watch.__init__.__kwdefaults__["poll_interval_s"] = {}
+from pomagent.__main__ import main
+main()
+"""
 
 
 def toml(*ports: int, head: str = HEAD) -> str:
@@ -53,7 +57,7 @@ def sha(*files: tuple[Path, str]) -> str:
 class EditedAgent(AgentProcess):
     """Logs beside its directory, which may be replaced; ``prefix`` are commands that run it in a world of its own."""
 
-    def __init__(self, settings: Path, *prefix: str, is_polling_fast: bool = False) -> None:
+    def __init__(self, settings: Path, *prefix: str, poll_interval_s: float = NEVER_S) -> None:
         self.settings = settings
         self.known = 0
         """How many applied states an earlier test has seen already."""
@@ -63,7 +67,7 @@ class EditedAgent(AgentProcess):
             "POMAGENT_STATUS__CONTROL_SOCKET": str(beside / "control.sock"),
             "STATE_DIRECTORY": str(beside / "state"),
         }
-        start = (FAST_POLL_START if is_polling_fast else "") + PATIENT_START
+        start = START.format(poll_interval_s)
         with self._log_file.open("wb") as output:
             self.process = subprocess.Popen(
                 [*prefix, *tethered(sys.executable, "-c", start, "run", "--config", str(settings))],
@@ -113,11 +117,11 @@ class Desk:
         self.path = self.etc / "agent.toml"
         self._agents: list[EditedAgent] = []
 
-    def start(self, text: str = "", *prefix: str, is_polling_fast: bool = False) -> EditedAgent:
+    def start(self, text: str = "", *prefix: str, poll_interval_s: float = NEVER_S) -> EditedAgent:
         """Run an agent on this text, or on what is there, until it serves and has nothing left to look at."""
         if text:
             self.path.write_text(text)
-        agent = EditedAgent(self.path, *prefix, is_polling_fast=is_polling_fast)
+        agent = EditedAgent(self.path, *prefix, poll_interval_s=poll_interval_s)
         self._agents.append(agent)
         agent.__enter__()
         agent.look_now()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pomagent.config.documents import Document
@@ -25,6 +25,16 @@ def included_files(main: Document, patterns: list[str], inputs: Inputs) -> dict[
                 seen.add(path.resolve())
                 found[pattern].append(path)
     return found
+
+
+def names_to_watch(patterns: Iterable[str]) -> tuple[str, ...]:
+    """What an entry of a watched directory is called if it may matter: a file, or a directory on the way to one."""
+    return tuple(dict.fromkeys(name for pattern in patterns for name in _names_after_fixed(Path(pattern))))
+
+
+def _names_after_fixed(pattern: Path) -> Sequence[str]:
+    first = next((i for i, part in enumerate(pattern.parts) if not is_literal(part)), len(pattern.parts) - 1)
+    return pattern.parts[max(first, 0) :]
 
 
 def is_literal(pattern: str) -> bool:

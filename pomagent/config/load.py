@@ -10,7 +10,7 @@ from pomagent.config.documents import Document, read_document
 from pomagent.config.environment import overrides
 from pomagent.config.findings import Findings
 from pomagent.config.gateways import resolve_credential, resolve_gateway
-from pomagent.config.includes import included_files, is_literal
+from pomagent.config.includes import included_files, is_literal, names_to_watch
 from pomagent.config.inputs import Inputs
 from pomagent.config.listen import Listeners
 from pomagent.config.locations import locator
@@ -78,7 +78,7 @@ class _Load:
 
     def _error(self) -> ConfigError | None:
         problems = self._findings.problems(self._documents)
-        return ConfigError(problems, self._inputs.watched) if problems else None
+        return ConfigError(problems, self._inputs.watched, self._patterns) if problems else None
 
     def _add_document(self, path: Path) -> None:
         document = read_document(path, self._inputs, order=len(self._documents))
@@ -91,7 +91,7 @@ class _Load:
     def _add_included(self) -> None:
         overlay, _ = overrides(self._environ, _token_variables(self._documents))
         agent = TableReader(self._documents, overlay, Findings()).single("agent", AgentTable)
-        self._patterns = tuple(Path(pattern).name for pattern in agent.table.include)
+        self._patterns = names_to_watch(agent.table.include)
         if self._stored:
             for path in self._stored[1:]:
                 self._add_document(path)

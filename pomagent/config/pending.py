@@ -19,8 +19,6 @@ PENDING: dict[str, dict[str, tuple[object, str]]] = {
         "allow_users": ([], _LATER),
     },
     "gateways": {
-        "forward_proxy": ("", "has no effect yet: the gateway is dialled directly"),
-        "forward_proxy_credentials_file": ("", _LATER),
         "transport": ("http1", "has no effect yet: http1 is used"),
     },
     "credentials": {

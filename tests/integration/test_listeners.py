@@ -17,6 +17,7 @@ from pomagent.listener import Listener
 from pomagent.listeners import Listeners, Prepared
 from pomagent.log import LogLevel, LogWriter, make_logger
 from pomagent.settings import Gateway, HostPort, ListenAddress, Route, UnixAddress
+from tests.fakes.log import FakeLog
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.waiting import wait_until
 
@@ -52,7 +53,7 @@ def change(listeners: Listeners, *routes: Route) -> Prepared:
     for each in routes:
         found = listeners.of(each)
         assert found is not None
-        found.give_to(lambda sock, _peer: sock.close())
+        found.give_to(each.name, lambda sock, _peer: sock.close())
     listeners.close_unused(routes)
     return prepared
 
@@ -151,7 +152,7 @@ def test_who_has_connected_before_the_close_is_still_served(listeners: Listeners
     listeners.take(prepared)
     listener = listeners.of(route(address))
     assert isinstance(listener, Listener)
-    listener.give_to(lambda sock, peer: (served.append(peer), sock.close()))
+    listener.give_to("redis", lambda sock, peer: (served.append(peer), sock.close()))
     gevent.sleep(0)  # it waits for connections now
     clients = [socket.create_connection((LOOPBACK, address.port)) for _ in range(5)]
     listeners.close_unused([])  # before the loop has seen a single one
@@ -189,3 +190,15 @@ def test_the_holder_of_a_unix_socket_is_named(directory: Path) -> None:
         mine.listen()
         assert f"(pid {os.getpid()})" in holder_of(UnixAddress(directory / "x.sock"))
     wait_until(lambda: holder_of(UnixAddress(directory / "x.sock")) == "")
+
+
+def test_a_listener_that_was_handed_over_is_logged_under_its_new_route() -> None:
+    log = FakeLog()
+    listener = Listener(HostPort(LOOPBACK, 0), log.log)
+    listener.give_to("one", lambda sock, _peer: sock.close())
+    listener.give_to("two", lambda sock, _peer: sock.close())
+    listener.close()
+    assert [(line["event"], line["route"]) for line in log.lines] == [
+        ("listener.bound", "one"),
+        ("listener.closed", "two"),
+    ]

@@ -13,9 +13,20 @@ from pathlib import Path
 import pytest
 
 from pomagent import watch as watch_module
-from pomagent.watch import RESTLESS_LOOKS, Watch
+from pomagent.watch import POLL_INTERVAL_S, RESTLESS_LOOKS, Watch
 from tests.conftest import wait_until
-from tests.edited_agent import HEAD, Desk, EditedAgent, in_namespace, must_have_applied, ports_of, route, sha, toml
+from tests.edited_agent import (
+    HEAD,
+    SOON_S,
+    Desk,
+    EditedAgent,
+    in_namespace,
+    must_have_applied,
+    ports_of,
+    route,
+    sha,
+    toml,
+)
 from tests.editors import (
     EDITORS,
     PROGRAMS,
@@ -292,7 +303,7 @@ def test_a_file_that_is_mounted_by_itself_is_followed_by_the_poll(desk: Desk) ->
     outside.write_text(toml(7001))
     desk.path.touch()
     prefix = in_namespace("--mount", prepare='mount --bind "$1" "$2"', arguments=(outside, desk.path))
-    agent = desk.start("", *prefix, is_polling_fast=True)
+    agent = desk.start("", *prefix, poll_interval_s=SOON_S)
     states: list[str] = []
     for text in (toml(7002), toml(7003)):
         outside.write_text(text)
@@ -332,7 +343,6 @@ def test_an_included_directory_gains_changes_and_loses_files(desk: Desk) -> None
     must_have_applied(agent, *states, ports={7001, 7005})
 
 
-@pytest.mark.xfail(strict=True, reason="Service._follow does not pass Settings.patterns on to Watch.watch")
 def test_included_files_with_another_ending_are_followed(desk: Desk) -> None:
     (desk.etc / "routes.d").mkdir()
     main = toml(7001, head=INCLUDING.replace("*.toml", "*.conf"))
@@ -345,7 +355,6 @@ def test_included_files_with_another_ending_are_followed(desk: Desk) -> None:
     must_have_applied(agent, *states, sha((desk.path, main)), ports={7001})
 
 
-@pytest.mark.xfail(strict=True, reason="Settings.patterns lack the directories' part, and nothing new is followed")
 def test_included_directories_that_come_later_are_followed(desk: Desk) -> None:
     (desk.etc / "sites").mkdir()
     main = toml(7001, head=INCLUDING.replace("routes.d/*.toml", "sites/*/routes.toml"))
@@ -412,7 +421,7 @@ def test_a_token_that_becomes_readable_again_is_one_reload(desk: Desk) -> None:
     """A change of permissions is found by the poll."""
     papers = Papers(desk)
     papers.write()
-    agent = desk.start(toml(7001, head=WITH_FILES), is_polling_fast=True)
+    agent = desk.start(toml(7001, head=WITH_FILES), poll_interval_s=SOON_S)
     token = desk.etc / "token"
     token.chmod(0o644)
     assert "0644" in agent.wait_for("config.rejected")["problems"][0]
@@ -499,7 +508,7 @@ def test_a_hail_of_sighups_applies_nothing_that_is_at_work_already(desk: Desk) -
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
 def test_without_inotify_the_poll_finds_every_edit_and_one_warning_says_so(desk: Desk, limit: str) -> None:
     prefix = in_namespace("--user", prepare=f"echo 0 >/proc/sys/user/{limit}")
-    agent = desk.start(toml(7001), *prefix, is_polling_fast=True)
+    agent = desk.start(toml(7001), *prefix, poll_interval_s=SOON_S)
     states: list[str] = []
     for edit in (mv, tee, swap_the_directory):
         text = toml(7002 + len(states))
@@ -567,7 +576,7 @@ class Scribe:
 
 def test_two_hundred_random_edits_end_with_the_last_and_never_apply_what_was_not_there(desk: Desk) -> None:
     scribe = Scribe(desk, seed=20261122)
-    agent = desk.start()
+    agent = desk.start(poll_interval_s=POLL_INTERVAL_S)
     for _ in range(200):
         scribe.edit()
         scribe.rest()

@@ -173,11 +173,16 @@ class TestReload:
         assert counts == {"started": 0, "replaced": 1, "stopped": 0, "kept": 0}
 
     def test_the_same_bytes_change_nothing(self, started, around, fake_log):
-        around.files = replace(SECOND, sha="first")
+        around.files = replace(FIRST)
         assert started.reload().result == "unchanged"
         assert started.current is FIRST
         assert (around.applied, around.followed, around.kept) == ([], [], [])
         assert fake_log.events == [events.CONFIG_UNCHANGED]
+
+    def test_a_directory_that_has_come_without_files_is_watched_from_now_on(self, started, around):
+        around.files = replace(FIRST, watched=FIRST.watched | {Path("/etc/pomagent/sites/paris")})
+        assert started.reload().result == "unchanged"
+        assert Path("/etc/pomagent/sites/paris") in around.followed[-1][0]
 
     def test_an_invalid_file_changes_nothing_and_every_problem_is_told(self, started, around, fake_log):
         around.files = broken("no port", "no host")
