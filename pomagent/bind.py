@@ -72,11 +72,8 @@ def _bind(address: ListenAddress, *, share: bool = False) -> socket.socket:
 
 def _bind_unix(sock: socket.socket, address: UnixAddress) -> None:
     _remove_leftover(address)
-    old = os.umask(0o777)  # nobody connects before the permissions are right
-    try:
-        sock.bind(str(address.path))
-    finally:
-        os.umask(old)
+    os.fchmod(sock.fileno(), 0)  # nobody connects before the permissions are right; a umask would be all threads'
+    sock.bind(str(address.path))
     set_permissions(address)
 
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from pomagent import credentials, events
 from pomagent.credentials import Token
 from pomagent.deadline import Deadline
-from pomagent.dial import ALERTS_FOR_A_CERTIFICATE, Dialer, certificate_wanted
+from pomagent.dial import Dialer
 from pomagent.errors import (
     CredentialError,
     CredentialRejected,
@@ -23,6 +23,7 @@ from pomagent.errors import (
     TokenMissing,
     TunnelError,
 )
+from pomagent.hop import ALERTS_FOR_A_CERTIFICATE, certificate_wanted
 from pomagent.log import Logger
 from pomagent.protocol.answers import refusal
 from pomagent.protocol.connect import Answer, Exchange, MalformedAnswer

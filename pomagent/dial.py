@@ -1,42 +1,32 @@
-"""From a gateway's name to a stream: addresses, TCP to the first that answers, TLS."""
+"""From a gateway's name to a stream: addresses, TCP, a forward proxy where one is in between, TLS."""
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 import ssl
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import gevent
 from gevent.lock import BoundedSemaphore
-from gevent.pool import Group
-from gevent.queue import Empty, Queue
 
-from pomagent import tcp
 from pomagent.deadline import Deadline
-from pomagent.errors import GatewayMisbehaved, GatewayTimedOut, GatewayUnreachable, GatewayUntrusted, StreamLost
-from pomagent.resolver import Address, LookupFailed, Resolver
-from pomagent.settings import Gateway
+from pomagent.errors import GatewayTimedOut, GatewayUnreachable, GatewayUntrusted
+from pomagent.forward_proxy import pass_through
+from pomagent.happy_eyeballs import interleave
+from pomagent.hop import Hop, gateway_party, is_mismatch, proxy_party
+from pomagent.protocol.forward_proxy import ProxyFailures, converse
+from pomagent.resolver import Resolver
+from pomagent.settings import ForwardProxy, Gateway, HostPort
 from pomagent.stream import SCRATCH_BYTES, SocketStream
 from pomagent.tls_stream import TlsStream
 
-STAGGER_S = 0.25
-"""Head start of one address over the next (RFC 8305 §5)."""
+MISMATCH_PAUSE_S = 0.5
+"""Before a certificate that is not accepted is looked at once more: an edge that loads another one shows a default
+certificate for a moment (wire contract §3.2)."""
 
-ALERTS_FOR_A_CERTIFICATE = ("CERTIFICATE_REQUIRED", "UNKNOWN_CA", "BAD_CERTIFICATE", "HANDSHAKE_FAILURE")
-"""What a gateway says that wants a client certificate, or another one (wire contract §3.2)."""
-
-ALERTS_OF_AN_OLD_GATEWAY = ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION")
-_REMEDIES = {
-    errno.EMFILE: "raise LimitNOFILE of the service",
-    errno.ENFILE: "raise fs.file-max of this host",
-    errno.ENETUNREACH: "has this host a route to it?",
-    errno.EHOSTUNREACH: "has this host a route to it?",
-    errno.EADDRNOTAVAIL: "are all local ports in use?",
-}
+MAX_TARGETS = 4
+"""Addresses of the gateway that a ``socks5`` proxy is asked for, one after the other, each with its budget."""
 
 
 @dataclass(slots=True)
@@ -45,6 +35,7 @@ class Timings:
 
     dns_ms: float | None = None
     tcp_ms: float | None = None
+    """Until bytes reach the gateway: with all that a forward proxy asks for before."""
     tls_ms: float | None = None
     connect_ms: float | None = None
 
@@ -61,198 +52,112 @@ class Dialer:
     """Opens streams to one gateway, a bounded number at a time."""
 
     def __init__(
-        self, gateway: Gateway, context: ssl.SSLContext | None, resolver: Resolver, scratch: memoryview | None = None
-    ) -> None:
-        """``context`` is None for a gateway without TLS."""
+        self, gateway: Gateway, context: ssl.SSLContext | None, resolver: Resolver, scratch: memoryview | None = None,
+        proxy_context: ssl.SSLContext | None = None,
+    ) -> None:  # fmt: skip
+        """``context`` is None for a gateway without TLS, ``proxy_context`` for a proxy without, or no proxy.
+
+        ``scratch`` may be shared by all dialers of the hub.
+        """
         self.gateway = gateway
         self._context = context
+        self._proxy_context = proxy_context
         self._resolver = resolver
         self._scratch = scratch or memoryview(bytearray(SCRATCH_BYTES))
+        # TLS within TLS reads into both at once.
+        self._outer_scratch = memoryview(bytearray(SCRATCH_BYTES if proxy_context else 0))
         self._places = BoundedSemaphore(gateway.max_dials)
 
     def dial(self, destination: str, on_tls: Callable[[], None] = lambda: None) -> Secured:
-        """Return a secured stream. Blocks. Raises GatewayUnreachable, GatewayTimedOut, GatewayUntrusted, …Misbehaved.
+        """Return a secured stream. Blocks. Raises GatewayUnreachable, …TimedOut, …Untrusted, …Misbehaved, ProxyRefused.
 
-        ``destination`` is for the errors' sentences; ``on_tls`` is called when TCP stands and TLS begins.
+        ``destination`` is for the errors' sentences; ``on_tls`` is called once, when TCP stands and TLS begins.
         """
+        has_begun = False
+
+        def begin_tls() -> None:
+            nonlocal has_begun
+            if not has_begun:
+                has_begun = True
+                on_tls()
+
+        try:
+            return self._dial_once(destination, begin_tls)
+        except GatewayUntrusted as error:
+            if not is_mismatch(error):
+                raise
+        gevent.sleep(MISMATCH_PAUSE_S)
+        return self._dial_once(destination, begin_tls)
+
+    def _dial_once(self, destination: str, on_tls: Callable[[], None]) -> Secured:
         with self._places:
-            attempt = _Attempt(self.gateway, destination)
-            addresses = attempt.look_up(self._resolver)
-            transport = attempt.connect(addresses)
+            timings = Timings()
+            gateway = Hop(gateway_party(self.gateway), self.gateway, destination)
+            proxy = self.gateway.proxy
+            if proxy is None:
+                transport: SocketStream | TlsStream = self._reach(gateway, timings)
+            else:
+                transport = self._reach_through(proxy, gateway, destination, timings)
             if self._context is None:
-                return Secured(transport, attempt.timings)
+                return Secured(transport, timings)
             try:
                 on_tls()
-                stream = TlsStream(transport, self._context, self.gateway.address.host, self._scratch)
-                attempt.handshake(stream)
+                began = time.monotonic()
+                stream = gateway.secure(transport, self._context, self._scratch)
+                timings.tls_ms = _since(began)
             except BaseException:
                 transport.close()
                 raise
-            return Secured(stream, attempt.timings)
+            return Secured(stream, timings)
 
-
-class _Attempt:
-    """One dial: each phase has its budget, and its failures in the words of ``errors``."""
-
-    def __init__(self, gateway: Gateway, destination: str) -> None:
-        self._gateway = gateway
-        self._named = {"gateway": str(gateway.address), "destination": destination}
-        self.timings = Timings()
-
-    def look_up(self, resolver: Resolver) -> list[Address]:
+    def _reach(self, hop: Hop, timings: Timings) -> SocketStream:
         began = time.monotonic()
-        try:
-            addresses = resolver.resolve(self._gateway.dial_address, self._gateway.connect_timeout_s)
-        except LookupFailed as error:
-            raise GatewayUnreachable(
-                f"{error}; check the name and this host's resolver", phase="dns", **self._named
-            ) from error
-        self.timings.dns_ms = _since(began)
-        return addresses
-
-    def connect(self, addresses: list[Address]) -> SocketStream:
+        addresses = hop.look_up(self._resolver)
+        timings.dns_ms = _since(began)
         began = time.monotonic()
-        deadline = Deadline(self._gateway.connect_timeout_s)
-        try:
-            stream = _connect_first(interleave(addresses), deadline)
-        except TimeoutError as error:
-            raise GatewayTimedOut(
-                f"no TCP connection to {self._where} within {deadline.budget_s:g} s; is a firewall in between?",
-                phase="tcp", **self._named,
-            ) from error  # fmt: skip
-        except OSError as error:
-            remedy = _REMEDIES.get(error.errno or 0, "is the gateway up?")
-            raise GatewayUnreachable(
-                f"no TCP connection to {self._where}: {(error.strerror or str(error)).lower()}; {remedy}",
-                phase="tcp", **self._named,
-            ) from error  # fmt: skip
-        self.timings.tcp_ms = _since(began)
+        stream = hop.connect(addresses)
+        timings.tcp_ms = _since(began)
         return stream
 
-    def handshake(self, stream: TlsStream) -> None:
+    # --- through a forward proxy ----------------------------------------------------------------------------------
+
+    def _reach_through(
+        self, proxy: ForwardProxy, gateway: Hop, destination: str, timings: Timings
+    ) -> SocketStream | TlsStream:
+        """A connection to the gateway, by way of the proxy, to the first of its addresses that the proxy reaches."""
+        failures = ProxyFailures(proxy, str(self.gateway.address), destination)
         began = time.monotonic()
-        deadline = Deadline(self._gateway.tls_timeout_s)
-        try:
-            while not stream.handshake_step():
-                if not stream.wait_readable(deadline.remaining_s):
-                    raise GatewayTimedOut(
-                        f"no TLS handshake with {self._where} within {deadline.budget_s:g} s; "
-                        "is it overloaded, or something else that listens there?",
-                        phase="tls", **self._named,
-                    )  # fmt: skip
-        except ssl.SSLCertVerificationError as error:
-            raise self._untrusted(f"its certificate is not accepted: {error.verify_message.rstrip('.')}") from error
-        except ssl.SSLError as error:
-            raise self.tls_failure(error.reason or str(error)) from error
-        except StreamLost as error:
-            raise GatewayUnreachable(
-                f"connection lost in the TLS handshake ({error}); is the gateway restarting?",
-                phase="tls", **self._named,
-            ) from error  # fmt: skip
-        self.timings.tls_ms = _since(began)
-
-    def tls_failure(self, reason: str) -> GatewayUntrusted | GatewayUnreachable | GatewayMisbehaved:
-        words = reason.lower().replace("_", " ")
-        if any(alert in reason for alert in ALERTS_FOR_A_CERTIFICATE) and "ALERT" in reason:
-            return certificate_wanted(words, phase="tls", **self._named)
-        if "EOF" in reason:
-            return GatewayUnreachable(
-                "closed in the TLS handshake; is the gateway restarting?", phase="tls", **self._named
-            )
-        if any(word in reason for word in ALERTS_OF_AN_OLD_GATEWAY):
-            return GatewayMisbehaved(
-                f"no TLS 1.2 or newer there ({words}); have the gateway offer it", phase="tls", **self._named
-            )
-        return GatewayMisbehaved(
-            f"no TLS there ({words}); check scheme and port of the gateway", phase="tls", **self._named
-        )
-
-    def _untrusted(self, what: str) -> GatewayUntrusted:
-        return GatewayUntrusted(
-            f"{what}; set ca_file for a private CA, or the URL to a name that the certificate covers",
-            phase="tls", **self._named,
-        )  # fmt: skip
-
-    @property
-    def _where(self) -> str:
-        return str(self._gateway.dial_address)
-
-
-def certificate_wanted(words: str, *, phase: str, gateway: str, destination: str) -> GatewayUntrusted:
-    """The error for a gateway that asks for a client certificate, or refuses the one it got."""
-    return GatewayUntrusted(
-        f"the gateway wants a client certificate it trusts ({words}); set client_cert_file and client_key_file",
-        gateway=gateway, destination=destination, phase=phase,
-    )  # fmt: skip
-
-
-def interleave(addresses: list[Address]) -> list[Address]:
-    """Alternate the families, beginning with the resolver's first choice (RFC 8305 §4)."""
-    first = [a for a in addresses if a[0] == addresses[0][0]]
-    other = [a for a in addresses if a[0] != addresses[0][0]]
-    mixed: list[Address] = []
-    for index in range(max(len(first), len(other))):
-        mixed += first[index : index + 1] + other[index : index + 1]
-    return mixed
-
-
-def _connect_first(addresses: list[Address], deadline: Deadline) -> SocketStream:
-    """The first connection that stands, later addresses joining while earlier ones are silent (RFC 8305 §5).
-
-    Raises the first OSError when all fail, TimeoutError when the budget is over.
-    """
-    if len(addresses) == 1:
-        return _connect(addresses[0], deadline)
-    untried, failures = deque(addresses), list[OSError]()
-    attempts, outcomes = Group(), Queue()
-    try:
-        while len(failures) < len(addresses) and not deadline.is_over:
-            if untried:
-                attempts.spawn(_race, untried.popleft(), deadline, outcomes)
+        *others, last = self._targets(proxy, gateway)
+        for target in others:
             try:
-                outcome = outcomes.get(
-                    timeout=min(STAGGER_S, deadline.remaining_s) if untried else deadline.remaining_s
-                )
-            except Empty:
-                continue
-            if isinstance(outcome, SocketStream):
-                return outcome
-            failures.append(outcome)
-        raise failures[0] if len(failures) == len(addresses) else TimeoutError()
-    finally:
-        attempts.kill()
-        while not outcomes.empty():
-            late = outcomes.get_nowait()
-            if isinstance(late, SocketStream):
-                late.close()
+                return self._ask(proxy, target, failures, timings, began)
+            except (GatewayUnreachable, GatewayTimedOut):
+                pass  # the next one; if that was the proxy's own trouble, it has the same to say of the last
+        return self._ask(proxy, last, failures, timings, began)
 
+    def _targets(self, proxy: ForwardProxy, gateway: Hop) -> list[HostPort]:
+        """What the proxy is asked for: the name, or with ``socks5`` the addresses that it has here."""
+        dialled = self.gateway.dial_address
+        if proxy.scheme != "socks5":
+            return [dialled]
+        addresses = interleave(gateway.look_up(self._resolver))
+        return [HostPort(*sockaddr) for _, sockaddr in addresses[:MAX_TARGETS]]
 
-def _race(address: Address, deadline: Deadline, outcomes: Queue) -> None:
-    try:
-        outcomes.put(_connect(address, deadline))
-    except OSError as error:
-        outcomes.put(error)
-
-
-def _connect(address: Address, deadline: Deadline) -> SocketStream:
-    family, sockaddr = address
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    stream = SocketStream(sock)
-    try:
-        tcp.prepare(sock)
-        tcp.limit_silence(sock, on=True)
-        _check(sock.connect_ex(sockaddr))
-        _check(0 if stream.wait_writable(deadline.remaining_s) else errno.ETIMEDOUT)
-        _check(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-    except BaseException:
-        stream.close()
-        raise
-    return stream
-
-
-def _check(error: int) -> None:
-    if error and error != errno.EINPROGRESS:
-        raise OSError(error, os.strerror(error))
+    def _ask(
+        self, proxy: ForwardProxy, target: HostPort, failures: ProxyFailures, timings: Timings, began: float
+    ) -> SocketStream | TlsStream:
+        hop = Hop(proxy_party(proxy), self.gateway, failures.destination)
+        transport: SocketStream | TlsStream = self._reach(hop, timings)
+        try:
+            if self._proxy_context is not None:
+                transport = hop.secure(transport, self._proxy_context, self._outer_scratch)
+            deadline = Deadline(self.gateway.connect_timeout_s)
+            pass_through(transport, converse(target, failures), failures, deadline)
+        except BaseException:
+            transport.close()
+            raise
+        timings.tcp_ms = _since(began)
+        return transport
 
 
 def _since(began: float) -> float:

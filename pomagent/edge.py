@@ -16,11 +16,12 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import requests
+import urllib3
 from pydantic import SecretStr
 
 from pomagent import __version__
 from pomagent.credentials import header
-from pomagent.edge_http import cause_of, session_for, url_of
+from pomagent.edge_http import cause_of, session_for, url_of, words_of
 from pomagent.errors import (
     CredentialRejected,
     GatewayMisbehaved,
@@ -161,7 +162,7 @@ class _Request:
             "User-Agent": f"pomagent/{__version__}",
             "Host": urlsplit(url).netloc,
         }
-        with self._failures(), session_for(self._gateway) as session:
+        with self._session() as session, self._failures():
             response = session.get(
                 url + path, headers={**own, **(headers or {})}, allow_redirects=False, stream=True,
                 timeout=(self._gateway.connect_timeout_s, ANSWER_TIMEOUT_S), proxies=self._proxies,
@@ -171,6 +172,13 @@ class _Request:
                     response.status_code, response.headers.get("location", ""),
                     response.headers.get("x-request-id", ""), self._body(response),
                 )  # fmt: skip
+
+    def _session(self) -> requests.Session:
+        try:
+            return session_for(self._gateway, self._named["destination"])
+        except OSError as error:  # an SSLError is one
+            what = f"its certificates or key cannot be used: {error.strerror or error}"
+            raise GatewayUntrusted(what, phase="tls", **self._named) from error
 
     def _body(self, response: requests.Response) -> bytes:
         end = time.monotonic() + ANSWER_TIMEOUT_S
@@ -193,12 +201,10 @@ class _Request:
         except requests.exceptions.Timeout:
             raise self._timed_out() from None
         except requests.exceptions.RequestException as error:
-            raise self._unreachable(_words(error)) from None
-        except OSError as error:
-            raise self._unreachable(error.strerror or type(error).__name__) from None
-        except Exception as error:
-            if not type(error).__module__.startswith("urllib3"):
-                raise
+            if alert := cause_of(error, ssl.SSLError):  # TLS 1.3 says after the handshake that it wants a certificate
+                raise self._untrusted(alert) from None
+            raise self._unreachable(words_of(error)) from None
+        except (OSError, urllib3.exceptions.HTTPError):  # from a body: requests has its wrapping for the head only
             raise self._unreachable("connection lost") from None
 
     # --- what went wrong ------------------------------------------------------------------------------------------
@@ -232,15 +238,7 @@ class _Request:
         if any(alert in reason for alert in _WANTS_A_CERTIFICATE):
             what = "the gateway wants a client certificate it trusts; set client_cert_file and client_key_file"
             return GatewayUntrusted(what, phase="tls", **self._named)
-        if "EOF" in reason:
-            return self._unreachable("closed in the TLS handshake")
+        if "EOF" in reason or isinstance(error, ssl.SSLEOFError):  # a write meets the end before a read finds the alert
+            return self._unreachable("closed by the gateway, which may want a client certificate")
         words = reason.lower().replace("_", " ")
         return GatewayMisbehaved(f"no TLS there ({words}); check the gateway's URL", phase="tls", **self._named)
-
-
-def _words(error: requests.exceptions.RequestException) -> str:
-    """What the system said, without the library's own wrapping."""
-    cause = cause_of(error, OSError)
-    if cause is not None and cause.strerror:
-        return str(cause.strerror).lower()
-    return "no address for the name" if "resol" in str(error).lower() else "connection lost"

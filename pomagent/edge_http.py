@@ -8,6 +8,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from pomagent.edge_proxy import connections_through
 from pomagent.settings import Gateway
 from pomagent.tls import make_context
 
@@ -27,10 +28,17 @@ def url_of(gateway: Gateway) -> str:
 class Adapter(HTTPAdapter):
     """Dials ``connect_to`` while SNI and the verified name stay the URL's, and trusts what the gateway's table says."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, what: str = "a page") -> None:
         self._gateway = gateway
+        self._what = what
         self._context = make_context(gateway.trust) if gateway.tls else None
         super().__init__(max_retries=0)
+
+    def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*arguments, **options)
+        if self._gateway.proxy is not None:
+            pool.ConnectionCls = connections_through(self._gateway, self._context, self._what)
+        return pool
 
     def build_connection_pool_key_attributes(self, *_request: Any, **_options: Any) -> tuple[Any, Any]:
         """Our own: what ``requests`` makes of a request's ``verify`` and ``cert`` is in our context already."""
@@ -43,10 +51,11 @@ class Adapter(HTTPAdapter):
         """Add nothing: requests would trust its own bundle of CAs beside ours."""
 
 
-def session_for(gateway: Gateway) -> requests.Session:
+def session_for(gateway: Gateway, what: str = "a page") -> requests.Session:
+    """For requests to the gateway only, by way of its forward proxy if it has one; ``what`` they are for."""
     session = requests.Session()
     session.trust_env = False  # no ~/.netrc, which would replace our header, and no proxy that nobody asked for
-    session.mount(f"{url_of(gateway)}/", Adapter(gateway))
+    session.mount(f"{url_of(gateway)}/", Adapter(gateway, what))
     return session
 
 
@@ -63,3 +72,11 @@ def cause_of(error: BaseException, kind: type[Any]) -> Any:
         inner = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
         rest += [item for item in inner if isinstance(item, BaseException)]
     return found
+
+
+def words_of(error: requests.exceptions.RequestException) -> str:
+    """What the system said, without the library's own wrapping."""
+    cause = cause_of(error, OSError)
+    if cause is not None and cause.strerror:
+        return str(cause.strerror).lower()
+    return "no address for the name" if "resol" in str(error).lower() else "connection lost"

@@ -41,7 +41,7 @@ class Gateways:
 
         Blocks. Raises ConfigError.
         """
-        wanted = {route.gateway.trust: route.gateway.name for route in settings.routes if route.gateway.tls}
+        wanted = {trust: route.gateway.name for route in settings.routes for trust in _trusts(route.gateway)}
         missing = {trust: name for trust, name in wanted.items() if trust not in self._contexts}
         made = self._threads.call(_make_contexts, missing, settings) if missing else {}
         return {trust: made.get(trust) or self._contexts[trust] for trust in wanted}
@@ -59,9 +59,15 @@ class Gateways:
         """How the tunnels of a route of the adopted settings are opened."""
         gateway, credential = route.gateway, route.credential
         if gateway not in self._dialers:
-            self._dialers[gateway] = Dialer(gateway, self._contexts.get(gateway.trust), self._resolver, self._scratch)
+            self._dialers[gateway] = self._dialer(gateway)
         token = self._token(credential) if credential else None
         return Connector(route, self._dialers[gateway], token, log)
+
+    def _dialer(self, gateway: Gateway) -> Dialer:
+        proxy = gateway.proxy
+        proxy_context = self._contexts.get(proxy.trust) if proxy and proxy.scheme == "https" else None
+        context = self._contexts.get(gateway.trust) if gateway.tls else None
+        return Dialer(gateway, context, self._resolver, self._scratch, proxy_context)
 
     @property
     def tokens(self) -> list[Token]:
@@ -78,6 +84,12 @@ class Gateways:
             token = self._tokens[credential] = Token(credential, self._read_token, self._log, self._on_token)
             token.start()
         return self._tokens[credential]
+
+
+def _trusts(gateway: Gateway) -> list[Trust]:
+    """What its TLS connections are made of: with the gateway itself, and with an ``https`` proxy before it."""
+    proxy = [gateway.proxy.trust] if gateway.proxy and gateway.proxy.scheme == "https" else []
+    return [*([gateway.trust] if gateway.tls else []), *proxy]
 
 
 def _make_contexts(missing: dict[Trust, str], settings: Settings) -> Contexts:

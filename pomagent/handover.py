@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from pomagent import events
 from pomagent.agent import Agent
-from pomagent.config.secrets import check_token
+from pomagent.config.secrets import MAX_TOKEN_BYTES, check_token
 from pomagent.control.server import Declined, Document
 from pomagent.errors import CredentialError
 from pomagent.log import Logger
@@ -39,8 +39,11 @@ class Handover:
         Raises Declined.
         """
         routes = self._routes(asked)
+        text = _text(asked, "token")
+        if len(text) > MAX_TOKEN_BYTES:
+            raise Declined(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
         try:
-            token = check_token(_text(asked, "token"), "the token")
+            token = check_token(text, "the token")
         except CredentialError as error:
             raise Declined(str(error)) from error
         credential = routes[0].credential

@@ -30,7 +30,7 @@ def make_context(trust: Trust) -> ssl.SSLContext:
 
 
 def _load_authorities(context: ssl.SSLContext, trust: Trust) -> None:
-    if trust.ca_file is None and not trust.ca_pem:
+    if trust.with_system or (trust.ca_file is None and not trust.ca_pem):
         context.load_default_certs()
     if trust.ca_file is not None:
         context.load_verify_locations(cafile=trust.ca_file)

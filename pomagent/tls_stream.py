@@ -26,7 +26,10 @@ class TlsStream:
         "transport",
     )
 
-    def __init__(self, transport: SocketStream, context: ssl.SSLContext, server_name: str, scratch: memoryview) -> None:
+    def __init__(
+        self, transport: SocketStream | TlsStream, context: ssl.SSLContext, server_name: str, scratch: memoryview
+    ) -> None:
+        """``scratch`` may be shared by all streams of the hub but a ``transport`` of this one."""
         self.transport = transport
         self._scratch = scratch
         self._incoming = ssl.MemoryBIO()
@@ -105,7 +108,7 @@ class TlsStream:
             if deadline is not None and deadline.is_over:
                 return False
             self.transport.wait_writable(deadline.remaining_s if deadline is not None else None)
-        return True
+        return self.transport.flush(deadline.remaining_s if deadline is not None else None)
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
         return self.transport.wait_readable(timeout_s)
@@ -176,10 +179,9 @@ class TlsStream:
                     break
                 self._unsent = memoryview(self._outgoing.read())
             sent = self.transport.send(self._unsent)
-            if sent < len(self._unsent):
-                self._unsent = self._unsent[sent:]
+            if not sent:
                 return False
-            self._unsent = None
+            self._unsent = self._unsent[sent:] if sent < len(self._unsent) else None
         if self._is_ending:
             self._is_ending = False
             self.transport.send_eof()

@@ -16,7 +16,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from gevent import Timeout
 from gevent import socket as gevent_socket
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
@@ -35,8 +34,8 @@ MAX_CONNECTIONS = 32
 
 MAX_BODY_BYTES = 128 * 1024
 """Of a request: a token of 64 KiB, and what it is for."""
-BODY_TIMEOUT_S = 10.0
-"""For a body that a command has ready before it connects."""
+READ_TIMEOUT_S = 10.0
+"""Between two pieces of a request, which a command has ready before it connects."""
 
 Document = Mapping[str, Any]
 Action = Callable[[], Document]
@@ -130,7 +129,11 @@ class ControlServer:
 
 
 class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
-    """Tells the application who asks."""
+    """Tells the application who asks, and waits for nobody for ever."""
+
+    def handle(self) -> None:
+        self.socket.settimeout(READ_TIMEOUT_S)
+        super().handle()
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
@@ -147,7 +150,7 @@ def _body(environ: Mapping[str, Any]) -> Document | HTTPStatus:
     if len(length) > 9 or int(length) > MAX_BODY_BYTES:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     content = None
-    with suppress(OSError, ValueError, RecursionError), Timeout(BODY_TIMEOUT_S, False):
+    with suppress(OSError, ValueError, RecursionError):
         content = json.loads(environ["wsgi.input"].read(int(length)))
     return content if isinstance(content, dict) else HTTPStatus.BAD_REQUEST
 

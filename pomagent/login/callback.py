@@ -133,7 +133,7 @@ class CallbackServer:
         except NotTheCallback:  # a browser asks for icons, too
             self._send(sock, "404 Not Found", "text/plain", page.NOT_THIS_LOGIN)
         else:
-            self._send(sock, "200 OK", "text/html", page.SIGNED_IN)
+            self._send(sock, page.SIGNED_IN_STATUS, "text/html", page.SIGNED_IN)
 
     def _send(self, sock: socket.socket, status: str, kind: str, text: str) -> None:
         body = text.encode()

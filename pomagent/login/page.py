@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
-# The token stands in the address bar and, left there, in the history and on every screenshot.
+# The token stands in the address bar, and on every screenshot, until this has run.
 _SCRIPT = 'history.replaceState(null, "", "/");'
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2433; --dim: #5b6578; --card: #fff; --page: #f2f4f8; --good: #15803d; }
@@ -37,6 +37,10 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
+SIGNED_IN_STATUS = "404 Not Found"
+"""The page shows all the same, and browsers keep what was not found out of the history that they show and suggest from:
+in Chromium its row is hidden, as it is not after a 200, whether that is replaced, redirected or neither.
+"""
 SIGNED_IN = f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
-from pomagent.config.secrets import check_token
+from pomagent.config.secrets import MAX_TOKEN_BYTES, check_token
 from pomagent.errors import CredentialError
 
 LISTEN_HOST = "127.0.0.1"
@@ -52,6 +52,8 @@ class Redirect:
             raise (Forged if values else NotTheCallback)("not the address of this login")
         if len(values) != 1:
             raise NotTheCallback(f"it has no {PARAMETER}" if not values else f"it has more than one {PARAMETER}")
+        if len(values[0]) > MAX_TOKEN_BYTES:
+            raise NotTheCallback(f"its {PARAMETER} is longer than {MAX_TOKEN_BYTES} bytes")
         try:
             return check_token(values[0], PARAMETER)
         except CredentialError as error:

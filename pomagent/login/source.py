@@ -43,6 +43,8 @@ class LoginSource:
         self._clock = clock
         self._given: SecretStr | None = None
         self._refused: list[SecretStr] = []
+        self._on_trial: SecretStr | None = None
+        """Refused, and nobody has asked yet what is wrong with it."""
         self._began_at = float("-inf")
         self._got_at = float("-inf")
         self._dead_logins = 0
@@ -69,7 +71,7 @@ class LoginSource:
     def _another(self) -> SecretStr:
         if (refused := self._given) is not None:
             self._refused.append(refused)
-            self._given = None
+            self._given, self._on_trial = None, refused
         if (newer := self._newer()) is not None:
             return newer
         self._judge()
@@ -87,10 +89,10 @@ class LoginSource:
         """Find out what is wrong with the token that was refused last: itself, or the route."""
         if self._verdict:
             raise CredentialError(self._verdict)
-        if not self._refused:
+        if (token := self._on_trial) is None:
             return
-        token = self._refused[-1]
         is_alive = self._edge.is_alive(token)
+        self._on_trial = None
         if not is_alive:
             self._cache.forget(token)
             self._dead_logins = self._dead_logins + 1 if self._clock() - self._got_at < FRESH_S else 0
@@ -122,5 +124,5 @@ class LoginSource:
         return token
 
     def _give(self, token: SecretStr) -> SecretStr:
-        self._given, self._verdict = token, ""
+        self._given, self._on_trial, self._verdict = token, None, ""
         return token

@@ -10,7 +10,7 @@ from typing import Any
 import gevent
 import pytest
 
-from pomagent import dial, tcp
+from pomagent import happy_eyeballs, tcp
 from pomagent.dial import Dialer, Secured
 from pomagent.errors import (
     GatewayMisbehaved,
@@ -168,7 +168,7 @@ class TestTcp:
         def exhausted(*_: object) -> socket.socket:
             raise OSError(errno.EMFILE, "Too many open files")
 
-        monkeypatch.setattr(dial.socket, "socket", exhausted)
+        monkeypatch.setattr(happy_eyeballs.socket, "socket", exhausted)
         error = failure(fake.settings, FakeResolver((LOOPBACK, fake.address.port)))
         assert said(error)[:2] == (GatewayUnreachable, "tcp")
         assert "too many open files; raise LimitNOFILE of the service" in str(error)
@@ -187,7 +187,7 @@ class TestHappyEyeballs:
         secured = dialled(fake.settings, resolver)
         assert len(open_sockets() - before) == 2  # the winner and the fake's own end
         assert secured.timings.tcp_ms is not None
-        assert secured.timings.tcp_ms >= dial.STAGGER_S * 1000
+        assert secured.timings.tcp_ms >= happy_eyeballs.STAGGER_S * 1000
         secured.stream.close()
 
     def test_of_two_that_answer_one_connection_stays(self, authority: Authority, fake: FakeGateway) -> None:
@@ -218,13 +218,13 @@ class TestHappyEyeballs:
         def addresses(*hosts: str) -> list[Address]:
             return [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, 443)) for host in hosts]
 
-        mixed = dial.interleave(addresses("::1", "::2", "::3", "10.0.0.1"))
+        mixed = happy_eyeballs.interleave(addresses("::1", "::2", "::3", "10.0.0.1"))
         assert [host for _, (host, _) in mixed] == ["::1", "10.0.0.1", "::2", "::3"]
 
     def test_a_kill_in_the_middle_leaves_nothing_open(self, fake: FakeGateway, silent_address: HostPort) -> None:
         resolver = FakeResolver(*[(LOOPBACK, silent_address.port)] * 3)
         dialling = gevent.Greenlet.spawn(dialled, fake.settings, resolver)
-        gevent.sleep(dial.STAGGER_S * 1.5)
+        gevent.sleep(happy_eyeballs.STAGGER_S * 1.5)
         dialling.kill()  # no_leaks looks at the rest
 
 

@@ -198,6 +198,7 @@ class TestSending:
         while view:
             assert stream.flush(5)
             view = view[stream.send(view) :]
+        assert stream.flush(5)
         assert receiving.get(timeout=10) == body
 
     def test_a_greenlet_killed_in_a_flush_leaves_a_stream_that_can_be_closed(
@@ -423,7 +424,7 @@ def openssl(no_leaks: None, authority: Authority) -> Iterator[Callable[..., tupl
 
 
 def test_a_key_update_in_the_middle_is_not_seen(openssl: Callable[..., tuple[OpenSslServer, TlsStream]]) -> None:
-    server, stream = openssl("-tls1_3")
+    server, stream = openssl("-tls1_3", "-num_tickets", "0")
     for number in range(3):
         server.type("K")
         meet_something_that_is_no_data(stream)

@@ -30,6 +30,8 @@ from tests.visitor import SIGN_IN, Visitor, printed_address
 
 CANNOT_SERVE, USAGE = 69, 2
 ECHO = destination("echo")
+SIGNED_IN = [302, 302, 404]
+"""Sign-in page, gateway's callback, ours: see ``page.SIGNED_IN_STATUS``."""
 LOGIN_TABLES: dict[str, dict[str, Any]] = {
     "credentials.people": {"login": "browser"}, "gateways.demo": {"credential": "people"},
 }  # fmt: skip
@@ -183,7 +185,7 @@ def test_a_fixed_callback_port_suits_a_forwarded_one(home: Home, visitor: Visito
     with login_process(home, "--no-browser", "--callback-port", str(port)) as (process, errors):
         url = printed_address(errors)
         assert callback_of(url)[0] == port
-        assert visitor.visit(url) == [302, 302, 200]
+        assert visitor.visit(url) == SIGNED_IN
         assert process.wait(scaled(20)) == 0
 
 
@@ -206,7 +208,7 @@ def test_a_forged_callback_is_refused_and_said_and_the_login_goes_on(
             status, body = get(port, f"{forged}?pomerium_jwt={stranger}")
             assert status == 403
             assert stranger not in body
-        assert visitor.visit(url) == [302, 302, 200]
+        assert visitor.visit(url) == SIGNED_IN
         assert process.wait(scaled(20)) == 0
         assert errors.read_text().count("refused a forged callback") == 4
         assert stranger not in errors.read_text()
@@ -220,7 +222,7 @@ def test_icons_and_connections_ahead_of_need_disturb_no_login(home: Home, visito
         silent = [socket.create_connection((LOOPBACK, port)) for _ in range(40)]
         assert get(port, "/favicon.ico")[0] == 404
         assert get(port, path)[0] == 404
-        assert visitor.visit(url) == [302, 302, 200]
+        assert visitor.visit(url) == SIGNED_IN
         assert process.wait(scaled(20)) == 0
         for connection in silent:
             connection.close()
@@ -236,7 +238,7 @@ def test_a_browser_that_cannot_be_started_is_said(home: Home) -> None:
 def test_a_browser_that_fails_is_said_and_the_printed_address_still_works(home: Home, visitor: Visitor) -> None:
     with login_process(home, "--browser-cmd", "false") as (process, errors):
         wait_until(lambda: "failed with exit code 1" in errors.read_text())
-        assert visitor.visit(printed_address(errors)) == [302, 302, 200]
+        assert visitor.visit(printed_address(errors)) == SIGNED_IN
         assert process.wait(scaled(20)) == 0
 
 

@@ -21,24 +21,20 @@ HEADERS = {
 VALUES = {
     ("status", "listen"): '"127.0.0.1:9765"',
     ("status", "allow_users"): '["root"]',
-    ("gateways", "forward_proxy"): '"env"',
-    ("gateways", "forward_proxy_credentials_file"): '"proxy.secret"',
     ("gateways", "transport"): '"http2"',
     ("credentials", "recheck_s"): "60",
     ("routes", "allow_users"): '["root"]',
     ("routes", "pool_decay_s"): "1800",
 }
 COMPANIONS = {
-    "forward_proxy_credentials_file": 'forward_proxy = "env"\n',
     "recheck_s": 'env = "T"\n',
 }
 
 
 @pytest.mark.parametrize(("kind", "key"), VALUES, ids=".".join)
 def test_a_key_without_effect_is_warned_of_where_it_is_set(
-    kind: str, key: str, load_text: Load, write: Callable[..., object]
+    kind: str, key: str, load_text: Load
 ) -> None:
-    write("proxy.secret", "user:password")
     text = HEADERS[kind] + f"{key} = {VALUES[kind, key]}\n" + COMPANIONS.get(key, "")
     warnings = load_text(text + ("" if kind == "routes" else ROUTE), {"T": "token"}).warnings
     line = text.splitlines().index(f"{key} = {VALUES[kind, key]}") + 1

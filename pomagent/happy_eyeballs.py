@@ -1,0 +1,88 @@
+"""TCP to the first of several addresses that answers (RFC 8305)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections import deque
+
+from gevent.pool import Group
+from gevent.queue import Empty, Queue
+
+from pomagent import tcp
+from pomagent.deadline import Deadline
+from pomagent.resolver import Address
+from pomagent.stream import SocketStream
+
+STAGGER_S = 0.25
+"""Head start of one address over the next (RFC 8305 §5)."""
+
+
+def interleave(addresses: list[Address]) -> list[Address]:
+    """Alternate the families, beginning with the resolver's first choice (RFC 8305 §4)."""
+    first = [a for a in addresses if a[0] == addresses[0][0]]
+    other = [a for a in addresses if a[0] != addresses[0][0]]
+    mixed: list[Address] = []
+    for index in range(max(len(first), len(other))):
+        mixed += first[index : index + 1] + other[index : index + 1]
+    return mixed
+
+
+def connect_first(addresses: list[Address], deadline: Deadline) -> SocketStream:
+    """The first connection that stands, later addresses joining while earlier ones are silent (RFC 8305 §5). Blocks.
+
+    Raises the first OSError when all fail, TimeoutError when the budget is over.
+    """
+    if len(addresses) == 1:
+        return _connect(addresses[0], deadline)
+    untried, failures = deque(addresses), list[OSError]()
+    attempts, outcomes = Group(), Queue()
+    try:
+        while len(failures) < len(addresses) and not deadline.is_over:
+            if untried:
+                attempts.spawn(_race, untried.popleft(), deadline, outcomes)
+            try:
+                outcome = outcomes.get(
+                    timeout=min(STAGGER_S, deadline.remaining_s) if untried else deadline.remaining_s
+                )
+            except Empty:
+                continue
+            if isinstance(outcome, SocketStream):
+                return outcome
+            failures.append(outcome)
+        raise failures[0] if len(failures) == len(addresses) else TimeoutError()
+    finally:
+        attempts.kill()
+        while not outcomes.empty():
+            late = outcomes.get_nowait()
+            if isinstance(late, SocketStream):
+                late.close()
+
+
+def _race(address: Address, deadline: Deadline, outcomes: Queue) -> None:
+    try:
+        outcomes.put(_connect(address, deadline))
+    except OSError as error:
+        outcomes.put(error)
+
+
+def _connect(address: Address, deadline: Deadline) -> SocketStream:
+    family, sockaddr = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    stream = SocketStream(sock)
+    try:
+        tcp.prepare(sock)
+        tcp.limit_silence(sock, on=True)
+        _check(sock.connect_ex(sockaddr))
+        _check(0 if stream.wait_writable(deadline.remaining_s) else errno.ETIMEDOUT)
+        _check(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _check(error: int) -> None:
+    if error and error != errno.EINPROGRESS:
+        raise OSError(error, os.strerror(error))

@@ -1,0 +1,117 @@
+"""The embedded gateway's identity service behaves like Pomerium's (wire contract §4, §8)."""
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+
+from tests.gateway.facade import Gateway, destination
+from tests.gateway.ports import LOOPBACK
+
+REDIRECT = "http://127.0.0.1:41234/cb/nonce?x=1"
+LOGIN = f"/.pomerium/api/v1/login?pomerium_redirect_uri={quote(REDIRECT, safe='')}"
+
+
+class Asker:
+    """Asks the gateway with any Host header."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.host = f"{gateway.host}:{gateway.port}"
+
+    def __call__(
+        self, target: str, host: str = "", method: str = "GET", headers: Mapping[str, str] | None = None
+    ) -> tuple[int, str, str]:
+        """Status, body and location."""
+        context = ssl.create_default_context(cafile=str(self._gateway.ca_file))
+        context.check_hostname = False
+        connection = http.client.HTTPSConnection(LOOPBACK, self._gateway.port, timeout=10, context=context)
+        try:
+            connection.request(method, target, headers={"Host": host or self.host, **(headers or {})})
+            response = connection.getresponse()
+            return response.status, response.read().decode(), response.getheader("location", "")
+        finally:
+            connection.close()
+
+    def open(self, url: str, **options: str) -> tuple[int, str, str]:
+        parts = urlsplit(url)
+        return self(f"{parts.path}?{parts.query}", options.pop("host", parts.netloc), **options)
+
+
+@pytest.fixture
+def ask(gateway: Gateway) -> Iterator[Asker]:
+    return Asker(gateway)
+
+
+def test_a_browser_comes_back_with_a_token_that_opens_tunnels(ask: Asker, gateway: Gateway) -> None:
+    status, url, _ = ask(LOGIN)
+    assert (status, urlsplit(url).path) == (200, "/.pomerium/sign_in")
+    status, _, url = ask.open(url)
+    assert (status, urlsplit(url).path) == (302, "/.pomerium/callback/")
+    status, _, url = ask.open(url)
+    assert (status, url.startswith(f"{REDIRECT}&pomerium_jwt=")) == (302, True)
+    (token,) = parse_qs(urlsplit(url).query)["pomerium_jwt"]
+    with gateway.connect(destination("echo"), token) as tunnel:
+        assert tunnel.reply.status == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "expected"),
+    [
+        ("/.pomerium/api/v1/login", "GET", 404),
+        (LOGIN, "POST", 405),
+        ("/.pomerium/api/v1/login?pomerium_redirect_uri=https%3A%2F%2Fevil.example.com%2F", "GET", 400),
+        ("/.pomerium/api/v1/login?pomerium_redirect_uri=ftp%3A%2F%2F127.0.0.1%2F", "GET", 400),
+        ("/.pomerium/api/v1/login?pomerium_redirect_uri=http%3A%2F%2Flocalhost%3A1%2F", "GET", 200),
+        ("/.pomerium/api/v1/login?pomerium_redirect_uri=http%3A%2F%2F%5B%3A%3A1%5D%3A1%2F", "GET", 200),
+        ("/.pomerium/other", "GET", 404),
+    ],
+)
+def test_only_a_redirect_to_this_machine_is_allowed(ask: Asker, target: str, method: str, expected: int) -> None:
+    assert ask(target, method=method)[0] == expected
+
+
+def test_a_signed_url_is_as_it_was_called_and_a_default_port_breaks_it(ask: Asker) -> None:
+    """A browser drops ":443", which the signature has."""
+    _, url, _ = ask(LOGIN, host="gateway.example.test:443")
+    status, body, _ = ask.open(url, host="gateway.example.test")
+    assert (status, "hmac failed" in body) == (400, True)
+    _, url, _ = ask(LOGIN, host="gateway.example.test")
+    assert ask.open(url)[0] == 302
+
+
+@pytest.mark.parametrize(("later_s", "expected"), [(0, 302), (300, 302), (359, 302), (362, 400)])
+def test_a_sign_in_url_is_good_for_five_minutes(ask: Asker, gateway: Gateway, later_s: float, expected: int) -> None:
+    _, url, _ = ask(LOGIN)
+    gateway.identity.clock = lambda: time.time() + later_s
+    assert ask.open(url)[0] == expected
+
+
+def test_a_url_that_was_changed_is_refused(ask: Asker) -> None:
+    _, url, _ = ask(LOGIN)
+    assert ask.open(url.replace("41234", "41235"))[0] == 400
+
+
+def test_a_form_waits_for_its_button(ask: Asker, gateway: Gateway) -> None:
+    gateway.identity.asks = True
+    _, url, _ = ask(LOGIN)
+    assert (ask.open(url)[0], gateway.identity.minted) == (200, [])
+    assert ask.open(url, method="POST")[0] == 302
+
+
+def test_user_and_portal_are_for_living_tokens(ask: Asker, gateway: Gateway) -> None:
+    gateway.identity.list_route("db", "tcp+https://db.example.test:5432")
+    token = gateway.identity.mint()
+    for form in (f"Pomerium {token}", f"Bearer Pomerium-{token}"):
+        status, body, _ = ask("/.pomerium/user", headers={"Authorization": form})
+        assert (status, json.loads(body)["email"]) == (200, "alice@example.test")
+        status, body, _ = ask("/.pomerium/api/v1/routes", headers={"Authorization": form})
+        assert (status, json.loads(body)["routes"][0]["name"]) == (200, "db")
+    gateway.authorizer.revoke(token)
+    for path in ("/.pomerium/user", "/.pomerium/api/v1/routes"):
+        assert ask(path, headers={"Authorization": f"Pomerium {token}"})[0] == 401
+        assert ask(path)[0] == 401

@@ -1,0 +1,125 @@
+"""A squid: the forward proxy between many a bastion and the rest of the world."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.gateway.certificates import Certificate
+from tests.gateway.ports import LOOPBACK, unused_port
+from tests.servers.programs import Server, listens, program, serve
+
+UNPRIVILEGED = ("proxy", "nobody")
+HELPER = """#!/bin/sh
+while read -r login; do
+    if [ "$login" = "{user} {password}" ]; then echo OK; else echo ERR; fi
+done
+"""
+
+
+@dataclass
+class Squid:
+    """Where it listens, and what went through it."""
+
+    port: int
+    tls_port: int
+    directory: Path = field(repr=False)
+    server: Server = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def tls_url(self) -> str:
+        return f"https://localhost:{self.tls_port}"
+
+    @property
+    def requests(self) -> list[str]:
+        """Its access log: one line for each CONNECT, when it is over."""
+        log = self.directory / "access.log"
+        return log.read_text().splitlines() if log.exists() else []
+
+    @property
+    def connections(self) -> int:
+        """To it, now."""
+        ports = {f":{port:04X}" for port in (self.port, self.tls_port)}
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(row[3] == "01" and row[1][-5:] in ports for row in rows)
+
+
+@contextlib.contextmanager
+def squid(
+    certificate: Certificate, hosts: dict[str, str], *, user: str = "", password: str = "", port: int = 0
+) -> Iterator[Squid]:
+    """Run one that lets everybody, or with ``user`` only that one, CONNECT to one port; it knows these ``hosts``."""
+    directory = Path(tempfile.mkdtemp(prefix="pomagent-squid-"))  # pytest's own is closed to the user it runs as
+    try:
+        ports = unused_port(), unused_port()
+        _prepare(directory, certificate, hosts, user, password)
+        (directory / "squid.conf").write_text(_config(directory, *ports, target=port, with_users=bool(user)))
+        _give_away(directory)
+        server = serve(directory / "squid.log", program("squid"), "-N", "-f", str(directory / "squid.conf"))
+        try:
+            server.wait(lambda: all(map(listens, ports)))
+            yield Squid(*ports, directory, server)
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _prepare(directory: Path, certificate: Certificate, hosts: dict[str, str], user: str, password: str) -> None:
+    shutil.copy(certificate.cert_file, directory / "cert.pem")
+    shutil.copy(certificate.key_file, directory / "key.pem")
+    (directory / "hosts").write_text("".join(f"{address} {name}\n" for name, address in hosts.items()))
+    helper = directory / "helper"
+    helper.write_text(HELPER.format(user=user, password=password))
+    helper.chmod(helper.stat().st_mode | stat.S_IXUSR)
+
+
+def _give_away(directory: Path) -> None:
+    """To the user as whom it runs where we are root."""
+    if os.geteuid() != 0:
+        return
+    owner = _owner()
+    for path in (directory, *directory.iterdir()):
+        os.chown(path, owner.pw_uid, owner.pw_gid)
+
+
+def _owner() -> pwd.struct_passwd:
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    return next(known[name] for name in UNPRIVILEGED if name in known)
+
+
+def _config(directory: Path, port: int, tls_port: int, *, target: int, with_users: bool) -> str:
+    lines = [
+        f"http_port {LOOPBACK}:{port}",
+        f"https_port {LOOPBACK}:{tls_port} tls-cert={directory}/cert.pem tls-key={directory}/key.pem",
+        f"hosts_file {directory}/hosts",
+        f"access_log stdio:{directory}/access.log",
+        f"cache_log {directory}/cache.log",
+        f"coredump_dir {directory}",
+        "pid_filename none",
+        "cache deny all",
+        "pinger_enable off",
+        "shutdown_lifetime 0 seconds",
+        "visible_hostname squid.example.test",
+        f"acl target port {target}",
+        "http_access deny !target",
+    ]
+    if os.geteuid() == 0:
+        lines.append(f"cache_effective_user {_owner().pw_name}")
+    if with_users:
+        lines += [
+            f"auth_param basic program {directory}/helper",
+            "auth_param basic children 1 startup=1",
+            "acl known proxy_auth REQUIRED",
+            "http_access allow known",
+        ]
+    return "\n".join([*lines, f"http_access {'deny' if with_users else 'allow'} all", ""])
