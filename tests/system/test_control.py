@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import clean_environment, connect, pomagent
-from tests.bastion import ANY, Bastion, on, say
+from tests.agent_process import AgentProcess, clean_environment, connect, pomagent
+from tests.bastion import ANY, Bastion, listening_inode, on, say
+from tests.gateway.ports import LOOPBACK
+from tests.gateway.waiting import wait_until
 
 
 def test_reload_returns_when_the_edit_is_applied(bastion: Bastion, unused_port: int) -> None:
@@ -186,16 +188,33 @@ def test_included_files_are_kept_with_the_main_one(bastion: Bastion, unused_port
 
 
 def test_a_port_that_is_taken_is_named_with_its_line_and_its_holder(bastion: Bastion) -> None:
-    agent = bastion.start({"echo": ANY})
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        bastion.save({"echo": ANY, "page": on(taken.getsockname()[1])})
-        done = agent.command("reload")
-        assert done.returncode == 78
-        line = bastion.path.read_text().splitlines().index(f'listen = "{on(taken.getsockname()[1])}"') + 1
-        (problem,) = json.loads(agent.command("reload", "--json").stdout)["problems"]
-        assert problem.startswith(f"{bastion.path}:{line}: routes.page.listen: ")
-        assert f"pid {os.getpid()}" in problem
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel", "pool_max": 1})
+    agent.wait_for("pool.filled")
+    port = agent.port("echo")
+    before, inode = _state(agent), listening_inode(port)
+    with connect(port) as client, socket.socket() as taken:
+        assert say(client) == b"hello\n"
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        address = on(taken.getsockname()[1])
+        bastion.save({"echo": {"listen": ANY, "max_sessions": 7}, "page": address, "banner": ANY})
+        outcome = json.loads(agent.command("reload", "--json").stdout)
+        (problem,) = outcome["problems"]
+        line = bastion.path.read_text().splitlines().index(f'listen = "{address}"') + 1
+        assert problem.startswith(f"{bastion.path}:{line}: routes.page.listen: cannot listen on {address}: ")
+        assert f"(pid {os.getpid()})" in problem
+        assert say(client) == b"hello\n"
+    agent.wait_for("session.closed")
+    wait_until(lambda: _state(agent) == before, what=f"{before}, but {_state(agent)}")
+    assert listening_inode(port) == inode
     assert agent.command("reload").returncode == 0
+    assert [route["name"] for route in agent.status()["routes"]] == ["echo", "page", "banner"]
+
+
+def _state(agent: AgentProcess) -> dict[str, object]:
+    """What a refused reload leaves as it was."""
+    status = agent.status()
+    return {key: status[key] for key in ("generation", "config", "routes", "sessions", "credentials")}
 
 
 def test_a_change_of_a_description_leaves_the_warm_tunnels_alone(bastion: Bastion) -> None:
