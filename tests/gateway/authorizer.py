@@ -9,8 +9,12 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
 
 import grpc
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from tests.gateway import protobuf
 from tests.gateway.ports import LOOPBACK
@@ -19,7 +23,7 @@ SERVICE = "envoy.service.auth.v3.Authorization"
 SIGN_IN_URL = "https://authenticate.example.test/.pomerium/sign_in?pomerium_redirect_uri=…"
 MAX_WORKERS = 32  # as many checks may hang at a time before further ones queue
 OK, PERMISSION_DENIED, OVERWRITE = 0, 7, 2  # google.rpc.Code twice, HeaderValueOption.append_action
-TITLES = {302: "Found", 401: "Unauthenticated", 403: "Forbidden", 404: "Not Found"}
+TITLES = {302: "Found", 401: "Unauthenticated", 403: "Forbidden", 404: "Not Found", 495: "SSL Certificate Required"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Check:
     path: str
     headers: Mapping[str, str] = field(repr=False)
     context: Mapping[str, str] = field(repr=False)
+    certificate: str = field(default="", repr=False)
+    """The client's, as PEM; "" if it showed none."""
 
     @property
     def token(self) -> str:
@@ -83,6 +89,8 @@ class Authorizer:
         self._forbidden_hosts: set[str] = set()
         self._misbehave: Callable[[grpc.ServicerContext], None] | None = None
         self._refusal: Denial | None = None
+        self._client_ca: x509.Certificate | None = None
+        self._certificate_hosts: frozenset[str] | None = None
         self._released = threading.Event()
 
     def start(self) -> None:
@@ -131,12 +139,22 @@ class Authorizer:
         with self._lock:
             self._forbidden_hosts.discard(host)
 
+    def require_certificate(self, ca_file: Path, *hosts: str) -> None:
+        """Answer 495 to who shows no client certificate of this CA: for these destinations only, or for all.
+
+        All is Pomerium's ``policy_with_default_deny``, some is its ``policy`` with a rule that asks for one.
+        """
+        with self._lock:
+            self._client_ca = x509.load_pem_x509_certificate(ca_file.read_bytes())
+            self._certificate_hosts = frozenset(hosts) if hosts else None
+
     # How it behaves.
 
     def behave(self) -> None:
-        """Answer normally again; checks that hang are answered now."""
+        """Answer normally again, for every destination; checks that hang are answered now."""
         with self._lock:
             self._misbehave, self._refusal = None, None
+            self._forbidden_hosts.clear()
             self._released.set()
 
     def hang(self) -> None:
@@ -188,11 +206,26 @@ class Authorizer:
             return None
         if self._refusal:
             return self._refusal
+        if self._wants_certificate(check):
+            return denial(check, 495)
         if check.host in self._forbidden_hosts or check.token in self._forbidden_tokens:
             return denial(check, 403)
         if check.is_public or check.token in self._good_tokens:
             return None
         return denial(check, 401 if check.token or check.wants_json else 302)
+
+    def _wants_certificate(self, check: Check) -> bool:
+        if self._client_ca is None or (self._certificate_hosts and check.host not in self._certificate_hosts):
+            return False
+        return not _is_issued_by(check.certificate, self._client_ca)
+
+
+def _is_issued_by(pem: str, authority: x509.Certificate) -> bool:
+    try:
+        x509.load_pem_x509_certificate(pem.encode()).verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):  # none at all; of another name; of another key
+        return False
+    return True
 
 
 def _wait_for(released: threading.Event) -> Callable[[grpc.ServicerContext], None]:
@@ -215,7 +248,7 @@ def denial(check: Check, status: int) -> Denial:
 
 
 def parse_check(request: bytes) -> Check:
-    """A CheckRequest: attributes(1), in it request(4).http(2) and context_extensions(10)."""
+    """A CheckRequest: attributes(1), in it source(1), request(4).http(2) and context_extensions(10)."""
     attributes = protobuf.inner(protobuf.decode(request), 1)
     http = protobuf.inner(protobuf.inner(attributes, 4), 2)
     return Check(
@@ -224,6 +257,7 @@ def parse_check(request: bytes) -> Check:
         path=protobuf.text(http, 4),
         headers=protobuf.string_map(http, 3),
         context=protobuf.string_map(attributes, 10),
+        certificate=unquote(protobuf.text(protobuf.inner(attributes, 1), 5)),
     )
 
 
