@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.gateway import minted
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
@@ -32,7 +33,9 @@ def pomagent(*arguments: str, stdin: bytes = b"", timeout_s: float = 60, **envir
         [sys.executable, "-m", "pomagent", *arguments], input=stdin, capture_output=True, check=False,
         timeout=scaled(timeout_s), env=clean_environment(**environment),
     )  # fmt: skip
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    out, err = done.stdout.decode(), done.stderr.decode()
+    minted.assert_none_in(out + err)
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
 
 class AgentProcess:
@@ -64,6 +67,7 @@ class AgentProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         code = self.stop()
+        minted.assert_none_in(self.log)
         if error is None:
             assert code == 0, self.log
             assert not self.events("greenlet.crashed"), self.log

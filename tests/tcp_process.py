@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.agent_process import clean_environment
+from tests.gateway import minted
 from tests.gateway.facade import Gateway
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
@@ -52,6 +53,7 @@ class TcpProcess:
             self.process.kill()
             self.process.wait()
             raise
+        minted.assert_none_in(self.output + self.errors)
         if error is None:
             assert code == 0, self.errors
             assert "Traceback" not in self.errors

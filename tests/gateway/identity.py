@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from tests.gateway import minted
 from tests.gateway.authorizer import Authorizer
 from tests.gateway.ports import LOOPBACK
 
@@ -99,7 +100,7 @@ class Identity:
         token = f"{signed}.{_base64(hmac.digest(self._key, signed.encode(), hashlib.sha256))}"
         self._authorizer.trust(token)
         with self._lock:
-            self._minted.append(token)
+            self._minted.append(minted.remember(token))
         return token
 
     # What it saw.

@@ -5,6 +5,8 @@ import json
 import secrets
 import time
 
+from tests.gateway import minted
+
 
 def mint(subject: str = "bastion@example.test", expires_in_s: float | None = None) -> str:
     """A new JWT with a random id; ``exp`` only if asked for, since Pomerium's own carry none."""
@@ -12,7 +14,7 @@ def mint(subject: str = "bastion@example.test", expires_in_s: float | None = Non
     if expires_in_s is not None:
         claims["exp"] = int(time.time() + expires_in_s)
     signed = (_segment({"alg": "HS256", "typ": "JWT"}), _segment(claims), secrets.token_urlsafe(32))
-    return ".".join(signed)
+    return minted.remember(".".join(signed))
 
 
 def _segment(value: dict[str, object]) -> str:
