@@ -20,6 +20,7 @@ from pomagent.log import Logger, LogLevel
 from pomagent.places import Places
 from pomagent.plan import Plan, diff
 from pomagent.pool import Pool
+from pomagent.recheck import Recheck
 from pomagent.relay import DRAINED, REMOVED, End, new_scratch
 from pomagent.session import Surroundings
 from pomagent.settings import Credential, ListenAddress, Route, Settings
@@ -48,6 +49,7 @@ class Agent:
         self._quarantined: dict[str, str] = {}
         self._leaving: set[Forwarder] = set()
         self._settings: Settings | None = None
+        self._recheck = Recheck(self._all_forwarders, self._gateways.token_of, log)
         self.generation = 0
 
     # --- settings -------------------------------------------------------------------------------------------------
@@ -75,16 +77,18 @@ class Agent:
                 )
         for route in new.enabled_routes:
             self._connect(route)
+        self._leaving.update(stopped)  # a stop of the agent from here on waits for their sessions as well
         self._listeners.close_unused(new.enabled_routes)
         for forwarder in stopped:
             self._retire(forwarder)
         self._quarantine(new, prepared.failures)
+        self._recheck.follow(new)
         return plan
 
     def _bind(self, new: Settings) -> Prepared:
-        """Bind the addresses that are new; those of quarantined routes are left to their retries."""
-        waiting = {route.listen for route in self._enabled_routes() if route.name in self._quarantined}
-        routes = [route for route in new.enabled_routes if route.listen not in waiting]
+        """Bind the addresses that are new; what a quarantined route waits for is left to its retries."""
+        waiting = {route.name: route.listen for route in self._enabled_routes() if route.name in self._quarantined}
+        routes = [route for route in new.enabled_routes if route.listen != waiting.get(route.name)]
         prepared = self._listeners.prepare(routes, all_routes=new.enabled_routes)
         if not prepared.failures:
             return prepared
@@ -154,7 +158,6 @@ class Agent:
         """Let the sessions of a removed route finish, within the limit of a drain."""
         assert self._settings is not None
         forwarder.drain()
-        self._leaving.add(forwarder)
         timeout_s = self._settings.drain.timeout_s
         greenlet = self._group.spawn(forwarder.finish, timeout_s, REMOVED)
         greenlet.name = f"removed route {forwarder.route.name}"
@@ -214,14 +217,18 @@ class Agent:
         return self._forwarders.get(name)
 
     def listen_address(self, name: str) -> ListenAddress:
-        """Where the route of that name listens: with the port that the kernel chose."""
-        listener = self._listeners.of(self._forwarders[name].route)
-        assert listener is not None, "a route has a forwarder once it listens"
-        return listener.address
+        """Where the route of that name listens, with the port that the kernel chose; in a drain, where it was to."""
+        route = self._forwarders[name].route
+        listener = self._listeners.of(route)
+        return listener.address if listener is not None else route.listen
 
     @property
     def sessions(self) -> int:
-        return sum(forwarder.sessions for forwarder in [*self._forwarders.values(), *self._leaving])
+        return sum(forwarder.sessions for forwarder in self._all_forwarders())
+
+    def _all_forwarders(self) -> list[Forwarder]:
+        """Those of removed routes too, while they have sessions."""
+        return [*self._forwarders.values(), *self._leaving]
 
     @property
     def bound(self) -> int:
@@ -244,6 +251,7 @@ class Agent:
 
     def stop_accepting(self) -> None:
         """Close all listeners and what is warm; sessions go on, and clients that wait still get their tunnels."""
+        self._quarantined.clear()  # nobody tries to bind them any more
         self._listeners.close()
         for forwarder in self._forwarders.values():
             forwarder.drain()
@@ -251,10 +259,10 @@ class Agent:
     def finish(self, timeout_s: float, end: End = DRAINED) -> int:
         """Let sessions finish, end the rest after ``timeout_s``, and return how many those were. Blocks."""
         finishing = Group()
-        leaving = [*self._forwarders.values(), *self._leaving]
-        jobs = [finishing.spawn(forwarder.finish, timeout_s, end) for forwarder in leaving]
+        jobs = [finishing.spawn(forwarder.finish, timeout_s, end) for forwarder in self._all_forwarders()]
         finishing.join()
         self._group.kill()
+        self._recheck.close()
         self._gateways.close()
         if self._diag is not None:
             self._diag.close()
@@ -262,7 +270,7 @@ class Agent:
 
     def abort(self) -> None:
         """End all sessions now. Does not block."""
-        for forwarder in [*self._forwarders.values(), *self._leaving]:
+        for forwarder in self._all_forwarders():
             forwarder.stop_sessions(DRAINED)
 
     def retry(self) -> None:

@@ -74,7 +74,11 @@ def _bind_unix(sock: socket.socket, address: UnixAddress) -> None:
     _remove_leftover(address)
     os.fchmod(sock.fileno(), 0)  # nobody connects before the permissions are right; a umask would be all threads'
     sock.bind(str(address.path))
-    set_permissions(address)
+    try:
+        set_permissions(address)
+    except BindError:
+        address.path.unlink()
+        raise
 
 
 def set_permissions(address: UnixAddress) -> None:

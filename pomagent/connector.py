@@ -30,7 +30,7 @@ from pomagent.protocol.connect import Answer, Exchange, MalformedAnswer
 from pomagent.protocol.lifecycle import Reason
 from pomagent.settings import Route
 from pomagent.stream import give_way
-from pomagent.tunnel import Tunnel
+from pomagent.tunnel import Presented, Tunnel
 
 READ_BYTES = 16 * 1024
 
@@ -119,9 +119,12 @@ class Connector:
         except BaseException:
             tunnel.close(Reason.ABORTED)
             raise
-        tunnel.accepted(answer.request_id, answer.early)
+        tunnel.accepted(answer.request_id, answer.early, self._presented(token))
         self._opened(tunnel)
         return tunnel
+
+    def _presented(self, token: SecretStr | None) -> Presented | None:
+        return Presented(self._route.gateway, self._token.credential, token) if self._token and token else None
 
     def _check(self, answer: Answer, token: SecretStr | None, *, is_fresh: bool) -> None:
         if not answer.is_tunnel:

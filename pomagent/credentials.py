@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
+import gevent
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
@@ -80,7 +82,7 @@ class Token:
                 return True
             if self._readings != readings:
                 return False  # somebody has just found that the source has nothing else
-            if self._clock() - self._got_at < self._least_wait_s:
+            if self._is_recent(self._got_at, self._least_wait_s):
                 return False
             try:
                 self._fetch()
@@ -99,21 +101,29 @@ class Token:
             if was_used:
                 self._on_change(self.credential)
 
+    def _is_recent(self, at: float, within_s: float) -> bool:
+        """Whether that was so short a while ago; not if it lies ahead, for then the clock has been set back."""
+        return 0 <= self._clock() - at < within_s
+
     @property
     def _least_wait_s(self) -> float:
         return LEAST_WAIT_S if self.credential.source == "command" else 0.0
 
     def _fetch(self) -> None:
         """Read the source; a failure is remembered for a moment, so that not every dial repeats it."""
-        if self.problem and self._clock() - self._failed_at < RETRY_S:
+        if self.problem and self._is_recent(self._failed_at, RETRY_S):
             raise CredentialError(self.problem)
         try:
             fresh = self._read(self.credential)
             self._readings += 1
         except CredentialError as error:
             self._readings += 1
+            if str(error) != self.problem:  # said once: whoever waits for a login asks again and again
+                self._log.error(events.CREDENTIAL_REJECTED, error=str(error))
             self.problem, self._failed_at = str(error), self._clock()
-            self._log.error(events.CREDENTIAL_REJECTED, error=self.problem)
+            raise
+        except Exception:
+            self._failed_at = self._clock()  # a bug must not be met again in a tight loop
             raise
         if fresh == self.value:
             self._got_at = self._clock()
@@ -127,8 +137,11 @@ class Token:
             self._changed.clear()
             self.warn()
             self._changed.wait(self._pause())
-            if self.is_due:
-                self.refresh()
+            try:
+                if self.is_due:
+                    self.refresh()
+            except Exception:  # noqa: BLE001 - the crash boundary of this greenlet: a bug costs one refresh, not all
+                gevent.get_hub().handle_error(gevent.getcurrent(), *sys.exc_info())
 
     def _pause(self) -> float | None:
         now = self._clock()
@@ -139,7 +152,9 @@ class Token:
         if self.credential.source != "command" or self.value is None:
             return None
         at = refresh_at(self.life, self._got_at)
-        return None if at is None else max(at, self._failed_at + LEAST_WAIT_S)
+        if at is None or not self._is_recent(self._failed_at, LEAST_WAIT_S):
+            return at
+        return max(at, self._failed_at + LEAST_WAIT_S)
 
     @property
     def is_due(self) -> bool:

@@ -11,16 +11,16 @@ from gevent.pool import Group
 
 from pomagent.client import Client, LocalClient
 from pomagent.deadline import Deadline
-from pomagent.errors import PoolClosed, Recovery, RouteForbidden
+from pomagent.errors import CredentialRejected, PoolClosed, Recovery, RouteForbidden
 from pomagent.log import Logger
 from pomagent.places import Places
 from pomagent.pool import Pool
 from pomagent.protocol.lifecycle import Reason
-from pomagent.relay import End
+from pomagent.relay import REVOKED, End
 from pomagent.session import Session, Surroundings
 from pomagent.settings import Route
 from pomagent.sockdiag import SockDiag
-from pomagent.tunnel import Tunnel
+from pomagent.tunnel import Presented, Tunnel
 
 CHECK_EVERY_S = 1.0
 """How often the sessions' limits are looked at: finer than any of them needs."""
@@ -45,6 +45,7 @@ class Forwarder:
         self._log = log.bind(route=route.name)
         self._numbers = numbers
         self._generation = generation
+        self._is_draining = False
         self._places = Places(route.max_sessions)
         self._sessions: dict[gevent.Greenlet, Session] = {}
         self._group = Group()
@@ -60,7 +61,9 @@ class Forwarder:
 
     @property
     def state(self) -> str:
-        """The route's state in the words of the status: untried, up, down, unauthenticated or denied."""
+        """The route's state in the words of the status: untried, up, down, unauthenticated, denied or draining."""
+        if self._is_draining:
+            return "draining"
         error = self.pool.last_error
         if error is not None and error.recovery is Recovery.REAUTHENTICATE:
             return "unauthenticated"
@@ -114,11 +117,37 @@ class Forwarder:
     def renew(self) -> None:
         """Replace the pool and what it has warm; clients that wait go over to the new one. Does not block."""
         old, self.pool = self.pool, self._make_pool(self.route, self._log)
-        self.pool.start()
+        if self._is_draining:
+            self.pool.drain(Reason.DRAINED)
+        else:
+            self.pool.start()
         old.close(Reason.STALE)
 
+    @property
+    def presented(self) -> list[Presented]:
+        """What the gateway was shown for the tunnels of the sessions."""
+        return [session.presented for session in self._sessions.values() if session.presented is not None]
+
+    def end_revoked(self, revoked: Presented) -> int:
+        """End the sessions that were opened with a token, and return how many those were. Does not block."""
+        ended = 0
+        for session in list(self._sessions.values()):
+            presented = session.presented
+            if presented is None or presented.token != revoked.token:
+                continue
+            if presented.gateway.address == revoked.gateway.address:
+                session.stop(REVOKED)
+                ended += 1
+        return ended
+
+    def distrust(self, error: CredentialRejected) -> None:
+        """Keep nothing that was opened with the present token, until the gateway accepts one. Does not block."""
+        self.renew()
+        self.pool.last_error = error
+
     def drain(self) -> None:
-        """Close what is warm and keep nothing warm any more; clients that wait still get their tunnels."""
+        """Close what is warm and keep nothing warm any more; who was accepted already still gets a tunnel."""
+        self._is_draining = True
         self.pool.drain(Reason.DRAINED)
 
     def finish(self, timeout_s: float, end: End) -> int:

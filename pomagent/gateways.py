@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
+
+from pydantic import SecretStr
 
 from pomagent.connector import Connector
 from pomagent.credentials import ReadToken, Token
@@ -52,8 +55,13 @@ class Gateways:
         gateways = {route.gateway for route in settings.routes}
         credentials = {route.credential for route in settings.routes}
         self._dialers = {gateway: dialer for gateway, dialer in self._dialers.items() if gateway in gateways}
-        for credential in [credential for credential in self._tokens if credential not in credentials]:
-            self._tokens.pop(credential).close()
+        for old in [credential for credential in self._tokens if credential not in credentials]:
+            token = self._tokens.pop(old)
+            heir = next((new for new in credentials if new and replace(new, recheck_s=old.recheck_s) == old), None)
+            if heir is None:
+                token.close()
+            else:
+                token.credential, self._tokens[heir] = heir, token
 
     def connector(self, route: Route, log: Logger) -> Connector:
         """How the tunnels of a route of the adopted settings are opened."""
@@ -68,6 +76,11 @@ class Gateways:
         proxy_context = self._contexts.get(proxy.trust) if proxy and proxy.scheme == "https" else None
         context = self._contexts.get(gateway.trust) if gateway.tls else None
         return Dialer(gateway, context, self._resolver, self._scratch, proxy_context)
+
+    def token_of(self, credential: Credential) -> SecretStr | None:
+        """What is presented for a credential now."""
+        token = self._tokens.get(credential)
+        return token.value if token else None
 
     @property
     def tokens(self) -> list[Token]:

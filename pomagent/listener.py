@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -77,7 +78,8 @@ class Listener:
         self._reader.close()
         self._sock.close()
         if isinstance(self.asked, UnixAddress) and file_of(self.asked) == self._file:  # else somebody else's by now
-            self.asked.path.unlink()
+            with suppress(OSError):  # a directory that may not be written to any more: it is not worth a failure
+                self.asked.path.unlink()
 
     def _run(self) -> None:
         pause_s = PAUSE_FIRST_S
@@ -86,13 +88,16 @@ class Listener:
             try:
                 self._accept_some()
                 pause_s = PAUSE_FIRST_S
+                continue
             except OSError as error:
                 self._log.warning(
                     events.LISTENER_ACCEPT_FAILED, listen=str(self.address), error=explain(error),
                     retry_in_ms=round(pause_s * 1000),
                 )  # fmt: skip
-                gevent.sleep(pause_s)
-                pause_s = min(PAUSE_MAX_S, pause_s * 2)
+            except Exception:  # noqa: BLE001 - a bug in taking over a connection costs that one, not all that follow
+                get_hub().handle_error(gevent.getcurrent(), *sys.exc_info())
+            gevent.sleep(pause_s)
+            pause_s = min(PAUSE_MAX_S, pause_s * 2)
 
     def _accept_some(self) -> None:
         for _ in range(ACCEPTS_IN_A_ROW):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pomagent.errors import BindError
@@ -51,7 +52,8 @@ class Listeners:
         for listener in prepared.fresh.values():
             listener.close()
         for listener, address in prepared.permitted:
-            listener.permit(address)
+            with suppress(BindError):  # it could not be changed either: its file is gone, or another user's
+                listener.permit(address)
 
     def take(self, prepared: Prepared) -> None:
         """Make what was prepared part of what listens. Does not block."""
@@ -61,12 +63,12 @@ class Listeners:
         """Close what none of ``routes`` uses. Blocks for a moment."""
         used = {listen_key(route) for route in routes}
         for key in [key for key in self._by_key if key not in used]:
-            self._by_key.pop(key).close()
+            self._by_key[key].close()
+            del self._by_key[key]  # only now: whoever is killed meanwhile leaves it to the next one
 
     def close(self) -> None:
         """Close everything. Blocks for a moment."""
-        while self._by_key:
-            self._by_key.popitem()[1].close()
+        self.close_unused(())
 
     def _prepare(self, route: Route, prepared: Prepared, leaving: list[Listener]) -> None:
         key = listen_key(route)

@@ -25,7 +25,8 @@ class Replaced:
     def retires_tunnels(self) -> bool:
         """Whether what it has warm was opened, or is kept, under settings that hold no longer."""
         new = self.new
-        return replace(self.old, listen=new.listen, tags=new.tags, description=new.description) != new
+        old = replace(self.old, listen=new.listen, tags=new.tags, description=new.description)
+        return _without_recheck(old) != _without_recheck(new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,11 @@ def diff(old: Settings | None, new: Settings) -> Plan:
         stopped=tuple(route for name, route in before.items() if name not in after),
         kept=tuple(route for name, route in after.items() if before.get(name) == route),
     )
+
+
+def _without_recheck(route: Route) -> Route:
+    """How often its credential is looked at again makes no tunnel another."""
+    return replace(route, credential=replace(route.credential, recheck_s=0.0)) if route.credential else route
 
 
 def _enabled(settings: Settings) -> dict[str, Route]:

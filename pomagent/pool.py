@@ -16,13 +16,15 @@ from gevent.pool import Group
 from pomagent import events
 from pomagent.backoff import Backoff, Dice
 from pomagent.deadline import Clock, Deadline
-from pomagent.errors import GatewayRefused, PoolClosed, PoolError, PoolExhausted, Recovery, TunnelError
+from pomagent.errors import PoolClosed, PoolError, PoolExhausted, Recovery, TunnelError
 from pomagent.log import Logger
 from pomagent.protocol.lifecycle import Reason, State
 from pomagent.settings import Route, Warm
 from pomagent.stock import REFILL_DELAY_S, Stock, StockPolicy
 from pomagent.tunnel import Tunnel
 
+AFTER_TLS = ("token", "connect")
+"""Phases that a connection without a CONNECT says nothing of."""
 KEEPER_RESTART_S = 1.0
 """A keeper that crashed has its bug again at once; not in a tight loop."""
 
@@ -52,9 +54,10 @@ class Pool:
         self._group = Group()
         self._keeper = Group()
         self._refill_from = 0.0
+        self._is_draining = False
         self._is_closed = False
         self.last_error: TunnelError | None = None
-        """Of the last dial, None after one that succeeded: a refusal, only after a CONNECT was accepted."""
+        """Of the last dial, None after one that succeeded: of a CONNECT, only after one was accepted."""
         self.has_succeeded = False
         """Whether a CONNECT has ever been accepted."""
 
@@ -98,14 +101,15 @@ class Pool:
         return tunnel
 
     def drain(self, reason: Reason) -> None:
-        """Lease to nobody new and keep nothing warm; clients that wait already are still served."""
-        self._is_closed = True
+        """Keep nothing warm any more; clients that were accepted already still get tunnels, each by its own dial."""
+        self._is_draining = True
         self._keeper.kill(block=False)
         for tunnel in self._stock.empty():
             self._discard(tunnel, reason)
 
     def close(self, reason: Reason) -> None:
-        """Drain, and refuse whoever still waits; leased tunnels are the sessions' own."""
+        """Drain, and refuse whoever still waits or comes; leased tunnels are the sessions' own."""
+        self._is_closed = True
         self.drain(reason)
         self._group.kill(block=False)
         while waiter := self._stock.next_waiter():
@@ -240,7 +244,7 @@ class Pool:
         self._stock.dial_took(now - began)
         if tunnel.is_ready:
             self.has_succeeded = True
-        if tunnel.is_ready or not isinstance(self.last_error, GatewayRefused):
+        if tunnel.is_ready or (self.last_error is not None and self.last_error.phase not in AFTER_TLS):
             self.last_error = None
         return tunnel
 
@@ -254,7 +258,7 @@ class Pool:
         waiter = self._stock.next_waiter() if tunnel.is_ready else None
         if waiter is not None:
             waiter.set(tunnel)
-        elif self._is_closed or not self._stock.has_room or (tunnel.is_ready and self._level != "tunnel"):
+        elif self._is_draining or not self._stock.has_room or (tunnel.is_ready and self._level != "tunnel"):
             self._discard(tunnel, Reason.ABORTED)  # its client has left; idle it could hurt the destination
         else:
             self._stock.put(tunnel, self._clock())

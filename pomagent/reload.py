@@ -169,13 +169,13 @@ class Reloader:
     def preview(self) -> Outcome:
         """What ``reload`` would do now, as far as it can be known without trying to bind. Blocks."""
         try:
-            return compare(self._running, self.read())
+            return self._threads.call(compare, self._running, self.read())
         except ConfigError as error:
             return Outcome("rejected", problems=error.problems)
 
     def _bring_up_to_date(self) -> Outcome:
         settings = self.read()
-        outcome = compare(self._running, settings)
+        outcome = self._threads.call(compare, self._running, settings)
         if outcome.result == "unchanged":
             self._last_refused = ()
             self._log.debug(events.CONFIG_UNCHANGED, sha=settings.sha)

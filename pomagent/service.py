@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from pomagent import __version__, events, status
 from pomagent.agent import Agent
 from pomagent.config import load
-from pomagent.control.server import ControlServer
+from pomagent.control.server import ControlServer, Declined
 from pomagent.errors import BindError, ConfigError
 from pomagent.handover import Handover
 from pomagent.last_good import LastGood
@@ -109,7 +109,7 @@ class Service:
         self._control = ControlServer(
             path,
             shows={"/status": self._status, "/preview": lambda: status.reload_document(self._reloader.preview())},
-            changes={"/reload": lambda: status.reload_document(self._reloader.reload())},
+            changes={"/reload": self._reload},
             takes={"/token": self._handover.take, "/forget-token": self._handover.forget},
             log=self._log,
         )
@@ -121,6 +121,14 @@ class Service:
     def _apply(self, settings: Settings) -> None:
         self._agent.apply(settings)
         self._format.name = resolve_format(settings.agent.log_format, sys.stderr.fileno())
+
+    def _reload(self) -> status.Document:
+        """What was asked for over the control socket, in a greenlet that a stop ends like any other reload."""
+        if not self._stop.is_set():
+            outcome = self._group.spawn(self._reloader.reload).get()
+            if not isinstance(outcome, gevent.GreenletExit):
+                return status.reload_document(outcome)
+        raise Declined("the agent is stopping and reloads nothing any more")
 
     def _status(self) -> status.Document:
         return status.document(self._agent, self._reloader, self._started_at)
@@ -152,9 +160,9 @@ class Service:
         left = self._agent.sessions
         self._log.info(events.AGENT_DRAINING, signal=self._signal, sessions_left=left)
         hurry = self._group.spawn(self._abort_when_told)
+        self._notifier.extend(round((settings.drain.accept_for_s + settings.drain.timeout_s + 10) * 1_000_000))
         self._stop_now.wait(settings.drain.accept_for_s)
         self._agent.stop_accepting()
-        self._notifier.extend(round((settings.drain.timeout_s + 10) * 1_000_000))
         aborted = self._agent.finish(0 if self._stop_now.is_set() else settings.drain.timeout_s)
         hurry.kill()
         self._watch.close()

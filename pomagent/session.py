@@ -29,7 +29,7 @@ from pomagent.relay import (
     Side,
 )
 from pomagent.settings import Route
-from pomagent.tunnel import Tunnel
+from pomagent.tunnel import Presented, Tunnel
 
 PLACE_TIMEOUT_S = 1.0
 """For a place among ``max_sessions``: sessions of short-lived applications end within milliseconds."""
@@ -103,6 +103,11 @@ class Session:
             self._relay.stop(end)
         else:
             self._waiting.send()
+
+    @property
+    def presented(self) -> Presented | None:
+        """What the gateway was shown when it accepted the tunnel; None without a tunnel, or without a token."""
+        return self._tunnel.presented if self._tunnel is not None else None
 
     def check(self, now: float) -> None:
         """End the session if a limit of the route is reached or a side is gone. Does not block."""

@@ -18,6 +18,8 @@ from pomagent.settings import Credential
 MAX_SAID_CHARACTERS = 500
 """Of a command's standard error in one log line."""
 MAX_PRINTED_BYTES = 64 * 1024
+END_TIMEOUT_S = 1.0
+"""For a process that was killed to be gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def run_command(credential: Credential, environ: Mapping[str, str]) -> Printed:
     try:
         out, err = process.communicate(timeout=credential.command_timeout_s)
     except subprocess.TimeoutExpired as error:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # the latter after sudo: it is another user's by now
             os.killpg(process.pid, signal.SIGKILL)  # and whatever it has started
         raise CredentialError(
             f"{name} printed no token within {credential.command_timeout_s:g} s; raise command_timeout_s, or mend it"
@@ -58,8 +60,9 @@ def run_command(credential: Credential, environ: Mapping[str, str]) -> Printed:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Leave nothing behind: neither the process nor its pipes."""
-    process.wait()
+    """Leave nothing behind: neither the process, unless we may not end it, nor its pipes."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(END_TIMEOUT_S)
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()

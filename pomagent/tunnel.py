@@ -5,7 +5,10 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from pydantic import SecretStr
 
 from pomagent import tcp
 from pomagent.deadline import Clock
@@ -13,6 +16,7 @@ from pomagent.dial import Timings
 from pomagent.errors import StreamLost
 from pomagent.goodbye import see_off
 from pomagent.protocol.lifecycle import Reason, State, advance
+from pomagent.settings import Credential, Gateway
 from pomagent.stream import SocketStream
 from pomagent.tls_stream import TlsStream
 
@@ -21,6 +25,15 @@ MAX_EARLY_BYTES = 16 * 1024
 GOODBYE_TIMEOUT_S = 2.0
 """For the gateway to end its side after it has got everything of ours, or to take more of it: our close must not
 destroy what it has not yet forwarded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a gateway was shown when it accepted a tunnel."""
+
+    gateway: Gateway
+    credential: Credential
+    token: SecretStr
 
 
 class Tunnel:
@@ -34,6 +47,8 @@ class Tunnel:
         self.state = State.DIALING
         self.timings = Timings()
         self.request_id = ""
+        self.presented: Presented | None = None
+        """With the CONNECT; None for none."""
         self.reason: Reason | None = None
         """Why it was closed."""
         self.early = bytearray()
@@ -82,9 +97,10 @@ class Tunnel:
         self.unwatch()
         self.state = advance(self.state, State.OPENING)
 
-    def accepted(self, request_id: str, early: bytes) -> None:
+    def accepted(self, request_id: str, early: bytes, presented: Presented | None = None) -> None:
         self.state = advance(self.state, State.READY)
         self.request_id = request_id
+        self.presented = presented
         self.early += early
 
     def keep_warm(self, on_end: Callable[[Tunnel], None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +105,10 @@ class Watch:
         while True:
             is_told = self._look_again.wait(self._poll_interval_s)
             self._look_again.clear()
-            self._tell_of(self._read() if is_told else self._read_at_rest(), is_told=is_told)
+            try:
+                self._tell_of(self._read() if is_told else self._read_at_rest(), is_told=is_told)
+            except Exception:  # noqa: BLE001 - the crash boundary of this greenlet: the next look finds what this missed
+                gevent.get_hub().handle_error(gevent.getcurrent(), *sys.exc_info())
             gevent.sleep(LOOK_PAUSE_S)
 
     def _tell_of(self, found: Fingerprint, *, is_told: bool = False) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from io import TextIOWrapper
 
 import click
 
@@ -32,9 +34,19 @@ for command in (run, check, probe, status, reload, login, logout, whoami, routes
 
 def main() -> None:
     """Run the command line and exit."""
+    _have_standard_streams()
     try:
         cli(prog_name="pomagent")
     except ConfigError as error:
         for problem in error.problems:
             click.echo(problem, err=True)
         sys.exit(INVALID)
+
+
+def _have_standard_streams() -> None:
+    """Python has none where a descriptor was closed ("2>&-"), and fails at characters that a terminal lacks."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

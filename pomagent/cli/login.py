@@ -51,6 +51,8 @@ def login(
         token = log_in(target.gateway, way, Report(_say, lambda why: _say(f"refused a forged callback: {why}")))
     except (CredentialError, TunnelError) as error:
         give_up(error)
+    except KeyboardInterrupt:
+        give_up("the login was given up")
     try:
         user_cache(os.environ).keep(target.gateway.address, token)
     except OSError as error:

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
+from pydantic import SecretStr
 
 from pomagent.cli.exits import CANNOT_SERVE
 from pomagent.cli.options import config_option, load_config
 from pomagent.errors import TunnelError
-from pomagent.settings import Route, Settings
+from pomagent.settings import Credential, Route, Settings
 
 AT_A_TIME = 8
 
@@ -70,11 +71,20 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
 
     from pomagent.gateways import Gateways  # noqa: PLC0415
     from pomagent.log import LogLevel, LogWriter, make_logger  # noqa: PLC0415
+    from pomagent.login.stored import presentable_token  # noqa: PLC0415
     from pomagent.token_sources import TokenSources  # noqa: PLC0415
 
     writer = LogWriter(sys.stderr.fileno())
     log = make_logger(writer, format="console", level=LogLevel("critical"))  # the findings say it all
-    gateways = Gateways(TokenSources(os.environ, log).read, log)
+    sources = TokenSources(os.environ, log)
+    login_gateways = {route.credential: route.gateway for route in settings.routes}
+
+    def read(credential: Credential) -> SecretStr:
+        if credential.source == "login":
+            return presentable_token(credential, login_gateways[credential], os.environ)
+        return sources.read(credential)
+
+    gateways = Gateways(read, log)
     try:
         gateways.adopt(settings, gateways.prepare(settings))
 

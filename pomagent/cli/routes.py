@@ -17,7 +17,7 @@ from pomagent.cli.target import Target, ca_option, find_target, gateway_argument
 from pomagent.config.tables import default_name
 from pomagent.errors import CredentialRejected, TunnelError
 from pomagent.protocol.route_url import AddressError, RouteUrl, parse_route_url
-from pomagent.settings import HostPort
+from pomagent.settings import HostPort, StatusSettings
 
 if TYPE_CHECKING:
     from pomagent.edge import PortalRoute
@@ -78,7 +78,8 @@ def to_toml(listed: Iterable[PortalRoute], target: Target, is_free: Callable[[in
     """The TCP routes as ``[[routes]]`` of a file for ``agent.include``; with the gateway, if agent.toml has it not."""
     known = target.settings.routes if target.settings else ()
     names = {route.name for route in known}
-    ports = {route.listen.port for route in known if isinstance(route.listen, HostPort)}
+    status = (target.settings.status if target.settings else StatusSettings()).listen
+    ports = {listen.port for listen in [status, *(route.listen for route in known)] if isinstance(listen, HostPort)}
     tables = target.settings.gateways if target.settings else ()
     is_table = any(gateway.name == target.gateway.name for gateway, _ in tables)
     own = "" if is_table else _new_name("gateway", "gateway", {gateway.name for gateway, _ in tables})

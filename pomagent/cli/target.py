@@ -54,7 +54,9 @@ def find_target(name: str | None, config: Path | None, ca_file: Path | None) -> 
     address = _address(name) if name else None
     settings = _settings(config, is_needed=address is None)
     known = _known(settings) if settings else {}
-    if name in known and settings and not ca_file:
+    if address is not None and name not in known:  # an address that agent.toml has under a name
+        name = next((known_name for known_name, (g, _) in known.items() if g.address == address.address), name)
+    if name in known and not ca_file:
         return Target(*known[name], settings)
     if address is not None:
         where = str(address.address)

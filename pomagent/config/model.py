@@ -102,13 +102,18 @@ class GatewayTable(Table):
     forward_proxy: str = key(
         "",
         NEW_SESSIONS,
-        'http://, https://, socks5:// or socks5h:// proxy on the way; "env": from HTTPS_PROXY and so on.',
+        "http://, https://, socks5:// (names are looked up here) or socks5h:// (there) proxy on the way; "
+        '"env": as HTTPS_PROXY, ALL_PROXY and NO_PROXY say.',
     )
-    forward_proxy_credentials_file: str = key("", NEW_SESSIONS, 'File with "user:password" for the forward proxy.')
+    forward_proxy_credentials_file: str = key(
+        "", NEW_SESSIONS, 'File with "user:password" for the forward proxy, not readable by others; watched.'
+    )
     transport: Literal["http1", "http2"] = key(
         "http1", NEW_SESSIONS, "http2: one tunnel per HTTP/2 connection; carries half-close."
     )
-    connect_timeout_s: float = timeout(5, "For the TCP connection.")
+    connect_timeout_s: float = timeout(
+        5, "For the TCP connection; through a forward proxy for the one to it, and again for its own to the edge."
+    )
     tls_timeout_s: float = timeout(5, "For the TLS handshake.")
     response_timeout_s: float = timeout(
         35, "For the answer to CONNECT: the edge itself may take 10 s to authorize and 10 s to connect."

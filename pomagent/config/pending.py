@@ -21,9 +21,7 @@ PENDING: dict[str, dict[str, tuple[object, str]]] = {
     "gateways": {
         "transport": ("http1", "has no effect yet: http1 is used"),
     },
-    "credentials": {
-        "recheck_s": (0, _LATER),
-    },
+    "credentials": {},
     "routes": {
         "allow_users": ([], _ANYBODY),
         "pool_decay_s": (0, "has no effect yet: an unused route keeps its warm tunnels"),

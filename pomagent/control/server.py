@@ -8,6 +8,7 @@ import os
 import pwd
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import gevent
 from gevent import socket as gevent_socket
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
@@ -25,6 +27,7 @@ from pomagent.bind import bind, file_of
 from pomagent.errors import PomagentError
 from pomagent.log import Logger
 from pomagent.settings import UnixAddress
+from pomagent.threads import Threads
 
 GROUP = "pomagent"
 """Whose members may use the socket, beside root and the agent's own user."""
@@ -72,6 +75,7 @@ class ControlServer:
         self._actions = {("GET", url): action for url, action in shows.items()}
         self._actions |= {("POST", url): action for url, action in changes.items()}
         self._log = log
+        self._threads = Threads(1)
         self._server: WSGIServer | None = None
         self._file: tuple[int, int] | None = None
 
@@ -109,7 +113,7 @@ class ControlServer:
 
     def _act(self, environ: Mapping[str, Any]) -> tuple[HTTPStatus, Document]:
         method, url, peer = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["pomagent.peer"]
-        if not _may_steer(peer):
+        if not self._may_steer(peer):
             self._log.warning(events.CONTROL_REFUSED, uid=peer.uid, pid=peer.pid, command=url)
             return HTTPStatus.FORBIDDEN, {"error": f"only root, the agent's user and members of {GROUP} may steer it"}
         action = self._actions.get((method, url))
@@ -126,6 +130,13 @@ class ControlServer:
             return HTTPStatus.OK, action()
         except Declined as error:
             return HTTPStatus.CONFLICT, {"error": str(error)}
+        except Exception:  # noqa: BLE001 - the crash boundary of this request: whoever asked still gets an answer
+            gevent.get_hub().handle_error(gevent.getcurrent(), *sys.exc_info())
+            return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{method} {url} met a bug of the agent; see its log"}
+
+    def _may_steer(self, peer: Peer) -> bool:
+        """Whether the peer is root, the agent's own user, or in the group; the socket's mode has asked that already."""
+        return peer.uid in (0, os.geteuid()) or self._threads.call(_is_in_group, peer)
 
 
 class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
@@ -155,10 +166,8 @@ def _body(environ: Mapping[str, Any]) -> Document | HTTPStatus:
     return content if isinstance(content, dict) else HTTPStatus.BAD_REQUEST
 
 
-def _may_steer(peer: Peer) -> bool:
-    """Whether the peer is root, the agent's own user, or in the group; the socket's mode has asked that already."""
-    if peer.uid in (0, os.geteuid()):
-        return True
+def _is_in_group(peer: Peer) -> bool:
+    """Blocks: a directory service may be asked."""
     try:
         group = grp.getgrnam(GROUP)
         return peer.gid == group.gr_gid or pwd.getpwuid(peer.uid).pw_name in group.gr_mem

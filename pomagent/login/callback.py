@@ -22,6 +22,8 @@ MAX_HEAD_BYTES = 80 * 1024
 """Of a request: a token of 64 KiB and what a browser says beside it."""
 MAX_CONNECTIONS = 16
 """Browsers open some ahead of need; above, the one that has been silent longest is closed."""
+BACKLOG = 128
+"""Not accepted yet: a browser that opens many at once must not have to knock twice."""
 MAX_PASTED_BYTES = 80 * 1024
 SEND_TIMEOUT_S = 2.0
 """For a page of 2 KiB over loopback."""
@@ -43,7 +45,7 @@ class CallbackServer:
         self._on_forgery = on_forgery
         self._on_bad_paste: OnBadPaste = lambda _: None
         try:
-            self._listener = socket.create_server((LISTEN_HOST, port), backlog=MAX_CONNECTIONS)
+            self._listener = socket.create_server((LISTEN_HOST, port), backlog=BACKLOG)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise CredentialError(f"cannot listen on {LISTEN_HOST}:{port} for the browser: {why.lower()}") from error

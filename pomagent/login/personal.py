@@ -24,7 +24,13 @@ class PersonalTokens:
         self, gateway: Gateway, way: Way, say: Callable[[str], None], environ: Mapping[str, str], log: Logger
     ) -> None:
         self._threads = Threads(1)
-        report = Report(say, lambda why: log.warning(events.CALLBACK_REFUSED, why=why))
+
+        def forgery(why: str) -> None:
+            log.warning(events.CALLBACK_REFUSED, why=why)
+            if not log.is_enabled_for("warning"):  # on standard input and output the log is silent
+                say(f"refused a forged callback: {why}")
+
+        report = Report(say, forgery)
         self._people = People(gateway, way, report, environ)
         self._logins = LoginSource(gateway.address, user_cache(environ), self._people)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from pomagent.errors import CredentialError
 from pomagent.last_good import state_directory
 from pomagent.login.cache import TokenCache
 from pomagent.settings import Credential, Gateway, HostPort
@@ -26,6 +27,20 @@ def stored_token(credential: Credential, gateway: Gateway | None, environ: Mappi
     cache = _cache_of(credential.name, environ)
     kept = (cache.find(gateway.address) if gateway else []) or cache.all()
     return kept[0].token if kept else None
+
+
+def presentable_token(credential: Credential, gateway: Gateway, environ: Mapping[str, str]) -> SecretStr:
+    """What a command presents in the agent's place: its token if this user may read it, else the user's own. Blocks.
+
+    Raises CredentialError.
+    """
+    token = stored_token(credential, gateway, environ)
+    if token is None:
+        kept = user_cache(environ).find(gateway.address)
+        token = kept[0].token if kept else None
+    if token is None:
+        raise CredentialError(f"nobody is logged in; run: pomagent login {gateway.name}")
+    return token
 
 
 def store_token(credential: str, gateway: HostPort, token: SecretStr, environ: Mapping[str, str]) -> None:

@@ -124,7 +124,7 @@ class _HttpConversation:
         except MalformedAnswer as error:
             if not data:
                 raise self._failures.unreachable("has closed the connection without an answer; is it up?") from error
-            raise self._failures.garbage(str(error)) from error
+            raise self._failures.garbage("not HTTP") from error  # its own words could quote what we have sent
         if answer is None:
             if not data:
                 raise self._failures.unreachable("has closed the connection without an answer; is it up?")

@@ -5,6 +5,7 @@ The numbers are those that Pomerium gives its own Envoy (``timeout_read``, ``tim
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tests.gateway.certificates import Certificate
 from tests.gateway.configuration import (
@@ -42,12 +43,17 @@ ACCESS_LOG_FORMAT = {
 }
 
 
+Enforcement = Literal["reject_connection", "policy"]
+"""Of ``downstream_mtls``: TLS insists on a certificate of the CA, or every one passes and the authorizer judges."""
+
+
 @dataclass(frozen=True)
 class ListenerOptions:
     """What the edge's one HTTPS listener looks like."""
 
     certificate: Certificate
-    client_ca_file: Path | None = None  # set: a client certificate is required already by TLS
+    client_ca_file: Path | None = None  # set: client certificates are asked for
+    enforcement: Enforcement = "reject_connection"
     alpn: tuple[str, ...] = ("h2", "http/1.1")
     authorize_timeout_s: float = 10
     request_timeout_s: float = 30
@@ -107,6 +113,7 @@ def _authorization(options: ListenerOptions) -> Json:
         {
             "transport_api_version": "V3",
             "status_on_error": {"code": "ServiceUnavailable"},
+            "include_peer_certificate": True,
             "grpc_service": {
                 "timeout": duration(options.authorize_timeout_s),
                 "envoy_grpc": {"cluster_name": AUTHORIZE},
@@ -149,6 +156,7 @@ def _access_log(path: Path) -> Json:
 
 def _tls(options: ListenerOptions) -> Json:
     certificate = options.certificate
+    is_required = options.client_ca_file is not None and options.enforcement == "reject_connection"
     common: Json = {
         "alpn_protocols": list(options.alpn),
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
@@ -161,8 +169,10 @@ def _tls(options: ListenerOptions) -> Json:
     }
     if options.client_ca_file:
         common["validation_context"] = {"trusted_ca": {"filename": str(options.client_ca_file)}}
+        if not is_required:
+            common["validation_context"]["trust_chain_verification"] = "ACCEPT_UNTRUSTED"
     return extension(
         "tls",
         f"{EXTENSIONS}.transport_sockets.tls.v3.DownstreamTlsContext",
-        {"require_client_certificate": options.client_ca_file is not None, "common_tls_context": common},
+        {"require_client_certificate": is_required, "common_tls_context": common},
     )

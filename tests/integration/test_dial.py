@@ -252,6 +252,27 @@ class TestTls:
         wait_until(lambda: fake.errors)
         assert "UNKNOWN_CA" in str(fake.errors[0]).upper().replace(" ", "_")
 
+    def test_a_certificate_that_is_wrong_for_a_moment_is_looked_at_once_more(
+        self, fake: FakeGateway, other_authority: Authority
+    ) -> None:
+        began: list[str] = []
+        wrong_at_first(fake, other_authority, times=1)
+        dialer(fake.settings).dial("db:1", lambda: began.append("tls")).stream.close()
+        assert (len(fake.connections), began) == (2, ["tls"])
+
+    def test_a_certificate_that_stays_wrong_is_not_looked_at_again(
+        self, fake: FakeGateway, other_authority: Authority
+    ) -> None:
+        wrong_at_first(fake, other_authority, times=2)
+        assert said(failure(fake.settings)) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
+        assert len(fake.connections) == 2
+
+    def test_a_wanted_client_certificate_is_no_matter_of_a_moment(self, fake: FakeGateway) -> None:
+        require_client_certificate(fake)
+        fake.context.maximum_version = ssl.TLSVersion.TLSv1_2
+        assert said(failure(fake.settings)) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
+        assert len(fake.connections) == 1
+
     def test_nothing_is_verified_where_the_operator_says_so(self, fake: FakeGateway) -> None:
         secured = dialled(replace(fake.settings, trust=Trust(verify=False)))
         secured.stream.close()
@@ -324,6 +345,19 @@ class TestTls:
         dialling = gevent.Greenlet.spawn(dialled, fake.settings)
         wait_until(lambda: fake.connections)
         dialling.kill()
+
+
+def wrong_at_first(fake: FakeGateway, stranger: Authority, times: int) -> None:
+    """As an edge that is about to load its certificate: the first handshakes show another one."""
+    wrong = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate = stranger.issue_server("wrong")
+    wrong.load_cert_chain(certificate.cert_file, certificate.key_file)
+
+    def choose(sock: Any, _name: str | None, _context: ssl.SSLContext) -> None:
+        if len(fake.connections) <= times:
+            sock.context = wrong
+
+    fake.context.sni_callback = choose
 
 
 def require_client_certificate(fake: FakeGateway) -> None:

@@ -229,6 +229,15 @@ def test_icons_and_connections_ahead_of_need_disturb_no_login(home: Home, visito
         assert "forged" not in errors.read_text()
 
 
+def test_a_login_that_is_interrupted_says_so(home: Home) -> None:
+    with login_process(home, "--no-browser") as (process, errors):
+        printed_address(errors)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(scaled(20)) == CANNOT_SERVE
+        assert errors.read_text().endswith("the login was given up\n")
+    assert home.files == []
+
+
 def test_a_browser_that_cannot_be_started_is_said(home: Home) -> None:
     done = home.run("login", "--browser-cmd", "/nowhere/browser")
     assert done.returncode == CANNOT_SERVE
@@ -480,6 +489,18 @@ def test_a_login_is_handed_to_the_agent_and_both_routes_recover_at_once(
     assert token not in agent.log + done.stdout + done.stderr
     kept = list((bastion.directory / "state/logins").rglob("*.json"))
     assert [stat.S_IMODE(file.stat().st_mode) for file in kept] == [0o600]
+
+
+def test_a_gateway_may_be_named_by_its_address_and_probe_presents_the_login(
+    agent: AgentProcess, visitor: Visitor, gateway: Gateway
+) -> None:
+    before = agent.command("probe", "echo")
+    assert before.returncode == CANNOT_SERVE
+    assert "run: pomagent login demo" in before.stdout
+    done = agent.command("login", gateway.url, "--browser-cmd", visitor.command)
+    assert "handed to the agent: echo, page" in done.stdout, done.stderr
+    probed = agent.command("probe", "echo")
+    assert probed.returncode == 0, probed.stdout
 
 
 def test_an_agent_keeps_a_login_for_its_next_start(agent: AgentProcess, bastion: Bastion, visitor: Visitor) -> None:

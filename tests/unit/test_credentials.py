@@ -295,3 +295,13 @@ def test_the_keeper_refreshes_by_itself(fake_log):
         wait_until(lambda: token.value == NEW)
     finally:
         token.close()
+
+
+def test_a_source_that_goes_on_failing_in_the_same_way_is_told_once(clock, fake_log):
+    mint = Mint(CredentialError("no vault"), CredentialError("no vault"), CredentialError("sealed"))
+    token = Token(MINT, mint.read, fake_log.log, clock=clock)
+    for _ in range(3):
+        with pytest.raises(CredentialError):
+            token.obtain()
+        clock.advance(RETRY_S)
+    assert [line["error"] for line in fake_log.named(events.CREDENTIAL_REJECTED)] == ["no vault", "sealed"]

@@ -22,6 +22,7 @@ LAYERS = [
     {"handover"},
     {"control", "status", "login"},
     {"agent", "reload", "last_good", "watch", "systemd", "log_boundary"},
+    {"recheck"},
     {"forwarder", "gateways", "listeners"},
     {"session", "pool", "connector", "listener", "token_sources", "edge"},
     {"relay", "tunnel", "client", "stdio", "credentials", "stock", "places"},

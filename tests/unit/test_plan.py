@@ -41,6 +41,14 @@ def test_equal_routes_that_were_read_anew_are_kept():
     assert diff(of(ORDERS), of(again)) == Plan(kept=(ORDERS,))
 
 
+def test_how_often_a_credential_is_looked_at_again_retires_no_tunnel():
+    (often,) = diff(of(ORDERS), of(replace(ORDERS, credential=replace(CREDENTIAL, recheck_s=60.0)))).replaced
+    assert not often.retires_tunnels
+    other = replace(CREDENTIAL, recheck_s=60.0, token=SecretStr("two"))
+    (rotated,) = diff(of(ORDERS), of(replace(ORDERS, credential=other))).replaced
+    assert rotated.retires_tunnels
+
+
 def test_a_new_route_is_started_beside_the_others():
     plan = diff(of(ORDERS), of(ORDERS, REDIS))
     assert plan == Plan(started=(REDIS,), kept=(ORDERS,))

@@ -1,0 +1,164 @@
+"""Client certificates in Pomerium's three ways to insist on them, through a real Envoy, and their rotation."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.agent_process import AgentProcess, connect
+from tests.bastion import ANY, Bastion, say
+from tests.gateway.certificates import Authority, Certificate
+from tests.gateway.facade import Gateway, destination
+
+ROUTES = {"echo": {"listen": ANY, "warm": "tunnel"}}
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Authority:
+    """Who issues client certificates: not who issues the gateway's."""
+    return Authority(tmp_path, "people")
+
+
+@pytest.fixture
+def strangers(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "strangers")
+
+
+@pytest.fixture
+def here(own_gateway: Gateway, tmp_path: Path) -> Iterator[Bastion]:
+    bastion = Bastion(own_gateway, tmp_path)
+    try:
+        yield bastion
+        bastion.stop()
+    finally:
+        bastion.kill()
+
+
+def start(bastion: Bastion, certificate: Certificate | None = None) -> AgentProcess:
+    if certificate is not None:
+        install(bastion, certificate)
+    files = {"client_cert_file": "client-cert.pem", "client_key_file": "client-key.pem"} if certificate else {}
+    return bastion.start(ROUTES, **{"gateways.demo": files})
+
+
+def install(bastion: Bastion, certificate: Certificate) -> None:
+    """Rename certificate and key into their places, one after the other, as certbot and its kind do."""
+    for source, name in ((certificate.cert_file, "client-cert.pem"), (certificate.key_file, "client-key.pem")):
+        draft = bastion.directory / f"{name}.draft"
+        draft.touch(mode=0o600)
+        draft.write_bytes(source.read_bytes())
+        draft.replace(bastion.directory / name)
+
+
+def serves(agent: AgentProcess) -> bool:
+    with connect(agent.port("echo")) as client:
+        return say(client) == b"hello\n"
+
+
+class TestRejectConnection:
+    """TLS itself insists."""
+
+    @pytest.fixture(autouse=True)
+    def enforced(self, own_gateway: Gateway, people: Authority) -> None:
+        own_gateway.edge.replace_listener(client_ca_file=people.ca_file, enforcement="reject_connection")
+
+    def test_the_right_certificate(self, here: Bastion, people: Authority) -> None:
+        assert serves(start(here, people.issue_client()))
+
+    def test_none_is_told_by_tls_1_3_after_the_handshake(self, here: Bastion) -> None:
+        failed = start(here).wait_for("tunnel.failed")
+        assert (failed["phase"], failed["recovery"]) == ("connect", "operator")
+        assert (
+            "the gateway wants a client certificate it trusts (tlsv13 alert certificate required); set client_cert"
+            in (failed["error"])
+        )
+
+    def test_of_a_stranger(self, here: Bastion, strangers: Authority) -> None:
+        failed = start(here, strangers.issue_client("stranger")).wait_for("tunnel.failed")
+        assert (failed["phase"], failed["recovery"]) == ("connect", "operator")
+        assert "the gateway wants a client certificate it trusts (tlsv1 alert unknown ca)" in failed["error"]
+
+
+class TestPolicyWithDefaultDeny:
+    """Every certificate passes TLS, and the authorizer answers 495 without a good one."""
+
+    @pytest.fixture(autouse=True)
+    def enforced(self, own_gateway: Gateway, people: Authority) -> None:
+        own_gateway.edge.replace_listener(client_ca_file=people.ca_file, enforcement="policy")
+        own_gateway.authorizer.require_certificate(people.ca_file)
+
+    def test_the_right_certificate(self, here: Bastion, people: Authority) -> None:
+        assert serves(start(here, people.issue_client()))
+
+    @pytest.mark.parametrize("is_known", [True, False])
+    def test_none_or_a_strangers_is_a_495_with_its_sentence(
+        self, here: Bastion, strangers: Authority, is_known: bool
+    ) -> None:
+        agent = start(here, strangers.issue_client("stranger") if is_known else None)
+        failed = agent.wait_for("tunnel.failed")
+        assert (failed["status"], failed["recovery"]) == (495, "operator")
+        assert "the gateway asks for a client certificate; set client_cert_file and client_key_file" in failed["error"]
+        (route,) = agent.status()["routes"]
+        assert route["state"] == "down"
+        assert not agent.events("credential.rejected")
+
+
+class TestPolicy:
+    """Only routes whose rules ask for a certificate need one."""
+
+    @pytest.fixture(autouse=True)
+    def enforced(self, own_gateway: Gateway, people: Authority) -> None:
+        own_gateway.edge.replace_listener(client_ca_file=people.ca_file, enforcement="policy")
+        own_gateway.authorizer.require_certificate(people.ca_file, destination("page"))
+
+    def test_a_route_without_such_a_rule_needs_none(self, here: Bastion) -> None:
+        agent = here.start({"echo": ANY, "page": ANY}, defaults={"warm": "tunnel"})
+        assert serves(agent)
+        assert agent.wait_for("tunnel.failed", route="page")["status"] == 495
+
+    def test_a_route_with_one_is_served_with_it(self, here: Bastion, people: Authority) -> None:
+        install(here, people.issue_client())
+        files = {"client_cert_file": "client-cert.pem", "client_key_file": "client-key.pem"}
+        agent = here.start({"page": {"listen": ANY, "warm": "tunnel"}}, **{"gateways.demo": files})
+        agent.wait_for("pool.filled", route="page")
+
+
+def test_a_certificate_is_rotated_while_sessions_run(here: Bastion, people: Authority) -> None:
+    gateway = here.gateway
+    gateway.edge.replace_listener(client_ca_file=people.ca_file, enforcement="policy")
+    gateway.authorizer.require_certificate(people.ca_file)
+    first, second = people.issue_client("first"), people.issue_client("second")
+    agent = start(here, first)
+    with ExitStack() as sessions:
+        clients = [sessions.enter_context(connect(agent.port("echo"))) for _ in range(20)]
+        for client in clients:
+            assert say(client) == b"hello\n"
+        assert shown(gateway) == {first.cert_file.read_text()}
+        gateway.authorizer.forget()
+        install(here, second)
+        agent.wait_for("config.applied", replaced=1)
+        agent.wait_for("tunnel.closed", reason="stale")
+        later = [sessions.enter_context(connect(agent.port("echo"))) for _ in range(5)]
+        for client in clients + later:
+            assert say(client, b"and on\n") == b"and on\n"
+        assert shown(gateway) == {second.cert_file.read_text()}
+    assert not agent.events("session.refused")
+    agent.wait_for("session.closed", count=25, reason="finished")
+
+
+def test_half_a_rotation_is_rejected_and_changes_nothing(here: Bastion, people: Authority) -> None:
+    agent = start(here, people.issue_client("first"))
+    second = people.issue_client("second")
+    (here.directory / "client-cert.pem").write_bytes(second.cert_file.read_bytes())
+    rejected = agent.wait_for("config.rejected")
+    assert "is not the key of the certificate" in str(rejected["problems"])
+    assert serves(agent)
+    (here.directory / "client-key.pem").write_bytes(second.key_file.read_bytes())
+    agent.wait_for("config.applied", replaced=1)
+    assert serves(agent)
+
+
+def shown(gateway: Gateway) -> set[str]:
+    """The client certificates that CONNECTs came with."""
+    return {check.certificate for check in gateway.authorizer.checks_for(destination("echo"))}

@@ -1,0 +1,136 @@
+"""Tokens that are revoked while sessions run: ended within ``recheck_s`` when asked for, untouched when not."""
+
+import socket
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from tests.agent_process import AgentProcess, connect
+from tests.bastion import ANY, Bastion, say
+from tests.gateway.waiting import scaled, wait_until
+
+RECHECK_S = 1
+ROUTES = {"echo": {"listen": ANY, "warm": "tunnel"}, "page": {"listen": ANY, "warm": "tls"}}
+
+
+def start(bastion: Bastion, recheck_s: float = RECHECK_S) -> AgentProcess:
+    token = bastion.gateway.new_token()
+    bastion.replace_token(token)
+    return bastion.start(ROUTES, **{"credentials.default": {"recheck_s": recheck_s}})
+
+
+def token_of(bastion: Bastion) -> str:
+    return bastion.token_file.read_text().strip()
+
+
+def has_ended(client: socket.socket) -> bool:
+    client.settimeout(scaled(0.05))
+    try:
+        return client.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def state(agent: AgentProcess, name: str) -> str:
+    (route,) = [route for route in agent.status()["routes"] if route["name"] == name]
+    return str(route["state"])
+
+
+def test_sessions_of_a_revoked_token_end_within_recheck_s(bastion: Bastion) -> None:
+    agent = start(bastion)
+    agent.wait_for("pool.filled", route="echo")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(agent.port("echo"))) for _ in range(5)]
+        for client in clients:
+            assert say(client) == b"hello\n"
+        bastion.gateway.authorizer.revoke(token_of(bastion))
+        began = time.monotonic()
+        revoked = agent.wait_for("credential.revoked")
+        wait_until(lambda: all(map(has_ended, clients)))
+        assert time.monotonic() - began < scaled(RECHECK_S + 1)
+    assert (revoked["sessions"], revoked["status"], revoked["credential"]) == (5, 401, "default")
+    agent.wait_for("session.closed", count=5, side="agent", reason="revoked")
+    agent.wait_for("tunnel.closed", reason="stale")  # what was warm
+    assert (state(agent, "echo"), state(agent, "page")) == ("unauthenticated", "unauthenticated")
+    time.sleep(RECHECK_S * 2)
+    assert len(agent.events("credential.revoked")) == 1
+    assert token_of(bastion) not in agent.log
+
+
+def test_a_fresh_token_heals_it(bastion: Bastion) -> None:
+    agent = start(bastion)
+    bastion.gateway.authorizer.revoke(token_of(bastion))
+    agent.wait_for("credential.revoked")
+    bastion.replace_token(bastion.gateway.new_token())
+    agent.wait_for("config.applied")
+    wait_until(lambda: state(agent, "echo") == "up")
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+
+
+def test_without_recheck_s_they_are_untouched(bastion: Bastion) -> None:
+    agent = start(bastion, 0)
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        bastion.gateway.authorizer.revoke(token_of(bastion))
+        time.sleep(RECHECK_S * 2)
+        assert say(client) == b"hello\n"
+    assert not any("/.pomerium/user" in line for line in bastion.gateway.identity.requests)
+    assert not agent.events("credential.revoked")
+
+
+@pytest.mark.parametrize("status", [403, 404, 500, 503])
+def test_any_other_answer_touches_nothing_and_is_told_once(bastion: Bastion, status: int) -> None:
+    agent = start(bastion)
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        bastion.gateway.identity.refuse(status)
+        agent.wait_for("credential.unchecked")
+        asked = len(bastion.gateway.identity.requests)
+        wait_until(lambda: len(bastion.gateway.identity.requests) >= asked + 2)
+        assert say(client) == b"hello\n"
+    assert len(agent.events("credential.unchecked")) == 1
+    assert state(agent, "echo") == "up"
+
+
+def test_a_redirect_to_the_sign_in_page_is_a_verdict_too(bastion: Bastion) -> None:
+    agent = start(bastion)
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        bastion.gateway.identity.refuse(302, location="https://authenticate.example.test/.pomerium/sign_in")
+        agent.wait_for("session.closed", reason="revoked")
+        wait_until(lambda: has_ended(client))
+
+
+def test_each_session_depends_on_the_token_that_opened_it(bastion: Bastion) -> None:
+    agent = start(bastion)
+    old = token_of(bastion)
+    with connect(agent.port("echo")) as before:
+        assert say(before) == b"hello\n"
+        bastion.replace_token(bastion.gateway.new_token())
+        agent.wait_for("config.applied")
+        with connect(agent.port("echo")) as after:
+            assert say(after) == b"hello\n"
+            bastion.gateway.authorizer.revoke(old)
+            assert agent.wait_for("credential.revoked")["sessions"] == 1
+            wait_until(lambda: has_ended(before))
+            after.settimeout(scaled(20))
+            assert say(after) == b"hello\n"
+    assert state(agent, "echo") == "up"
+
+
+def test_recheck_s_takes_effect_at_once_and_retires_no_tunnel(bastion: Bastion) -> None:
+    agent = start(bastion, 0)
+    agent.wait_for("pool.filled", route="echo")
+    agent.wait_for("pool.filled", route="page")
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        bastion.save(ROUTES, **{"credentials.default": {"recheck_s": RECHECK_S}})
+        applied = agent.wait_for("config.applied")
+        assert (applied["live"], applied["new_sessions"]) == (1, 0)
+        bastion.gateway.authorizer.revoke(token_of(bastion))
+        assert not agent.events("tunnel.closed", reason="stale")
+        agent.wait_for("session.closed", reason="revoked")

@@ -1,0 +1,202 @@
+"""What becomes of whatever a forward proxy says: an open way, or an error with a remedy and the phase "proxy"."""
+
+from base64 import b64encode
+from collections.abc import Iterable
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from pomagent.errors import (
+    GatewayMisbehaved,
+    GatewayRefused,
+    GatewayUnreachable,
+    ProxyRefused,
+    Recovery,
+    TunnelError,
+)
+from pomagent.protocol.connect import MAX_HEAD_BYTES
+from pomagent.protocol.forward_proxy import Conversation, ProxyFailures, converse
+from pomagent.settings import ForwardProxy, HostPort, ProxyScheme
+
+TARGET = HostPort("edge.example.com", 443)
+SECRET = "hunter2"
+
+
+def failures(scheme: ProxyScheme = "http", *, with_user: bool = False) -> ProxyFailures:
+    credentials = SecretStr(f"me:{SECRET}") if with_user else None
+    return ProxyFailures(ForwardProxy(scheme, HostPort("proxy.test", 3128), credentials), str(TARGET), "db:5432")
+
+
+def talk(scheme: ProxyScheme = "http", *, with_user: bool = False) -> Conversation:
+    return converse(TARGET, failures(scheme, with_user=with_user))
+
+
+def feed(conversation: Conversation, pieces: Iterable[bytes]) -> None:
+    for piece in pieces:
+        if conversation.is_over:
+            return
+        conversation.take_outgoing()
+        conversation.receive(piece)
+
+
+def told(conversation: Conversation, *pieces: bytes) -> TunnelError:
+    with pytest.raises(TunnelError) as caught:
+        feed(conversation, pieces)
+    assert caught.value.phase == "proxy"
+    assert caught.value.status is None, "it is not the gateway's"
+    assert not isinstance(caught.value, GatewayRefused)
+    assert str(caught.value).startswith("db:5432 via edge.example.com:443: the forward proxy proxy.test:3128 ")
+    assert SECRET not in str(caught.value)
+    return caught.value
+
+
+class TestHttp:
+    def test_asks_for_the_gateway_by_name_and_port(self) -> None:
+        request = talk().take_outgoing()
+        assert request.startswith(b"CONNECT edge.example.com:443 HTTP/1.1\r\nHost: edge.example.com:443\r\n")
+        assert b"authorization" not in request.lower()
+
+    def test_presents_basic_credentials_from_the_start(self) -> None:
+        request = talk(with_user=True).take_outgoing()
+        assert b"Proxy-Authorization: Basic " + b64encode(f"me:{SECRET}".encode()) + b"\r\n" in request
+
+    def test_asks_once(self) -> None:
+        conversation = talk()
+        assert conversation.take_outgoing()
+        assert conversation.take_outgoing() == b""
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"HTTP/1.1 200 Connection established\r\n\r\n",
+            b"HTTP/1.0 200 OK\r\nProxy-Agent: x\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        ],
+    )
+    def test_any_2xx_opens_the_way(self, answer: bytes) -> None:
+        at_once, in_pieces = talk(), talk()
+        at_once.receive(answer)
+        for byte in answer:
+            assert not in_pieces.is_over
+            in_pieces.receive(bytes([byte]))
+        assert at_once.is_over
+        assert in_pieces.is_over
+
+    @pytest.mark.parametrize(
+        ("status", "kind", "recovery", "words"),
+        [
+            (
+                407,
+                ProxyRefused,
+                Recovery.OPERATOR,
+                "asks for a user and a password; set forward_proxy_credentials_file",
+            ),
+            (403, ProxyRefused, Recovery.OPERATOR, "forbids connections to edge.example.com:443 (403)"),
+            (401, ProxyRefused, Recovery.OPERATOR, "forbids connections"),
+            (405, ProxyRefused, Recovery.OPERATOR, "does not take CONNECT (405); check scheme and port"),
+            (302, ProxyRefused, Recovery.OPERATOR, "somebody has to log in to the network"),
+            (511, ProxyRefused, Recovery.OPERATOR, "somebody has to log in to the network"),
+            (418, ProxyRefused, Recovery.OPERATOR, "look at its log"),
+            (502, GatewayUnreachable, Recovery.RETRY, "gets no connection to edge.example.com:443 (502)"),
+            (503, GatewayUnreachable, Recovery.RETRY, "gets no connection"),
+            (504, GatewayUnreachable, Recovery.RETRY, "gets no connection"),
+        ],
+    )
+    def test_each_refusal_has_its_remedy(
+        self, status: int, kind: type[TunnelError], recovery: Recovery, words: str
+    ) -> None:
+        error = told(talk(), f"HTTP/1.1 {status} X\r\ncontent-length: 900\r\n\r\n".encode())
+        assert (type(error), error.recovery) == (kind, recovery)
+        assert words in str(error)
+
+    def test_a_407_to_credentials_says_that_they_are_wrong(self) -> None:
+        error = told(talk(with_user=True), b"HTTP/1.1 407 No\r\n\r\n")
+        assert "does not accept the user and the password; mend forward_proxy_credentials_file" in str(error)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [b"SSH-2.0-OpenSSH_9.2p1\r\n", b"\x05\x00", b"HTTP/1.1 200 OK\r\n\r\nhello", b"\x15\x03\x01\x00\x02\x02\x46"],
+    )
+    def test_garbage(self, answer: bytes) -> None:
+        error = told(talk(), answer, b"\r\n\r\n")
+        assert isinstance(error, GatewayMisbehaved)
+        assert "as an HTTP proxy does" in str(error)
+
+    @pytest.mark.parametrize("before", [[], [b"HTTP/1.1 2"]])
+    def test_an_end_without_an_answer(self, before: list[bytes]) -> None:
+        assert isinstance(told(talk(), *before, b""), GatewayUnreachable)
+
+    def test_a_head_without_end(self) -> None:
+        error = told(talk(), b"HTTP/1.1 200 OK\r\n", *[b"x: " + b"y" * 8000 + b"\r\n"] * (MAX_HEAD_BYTES // 8000 + 1))
+        assert isinstance(error, GatewayMisbehaved)
+
+
+class TestSocks:
+    def test_opens_the_way(self) -> None:
+        conversation = talk("socks5h", with_user=True)
+        assert conversation.take_outgoing() == b"\x05\x02\x00\x02"
+        conversation.receive(b"\x05\x02")
+        assert conversation.take_outgoing() == b"\x01\x02me\x07" + SECRET.encode()
+        conversation.receive(b"\x01\x00")
+        assert TARGET.host.encode() in conversation.take_outgoing()
+        conversation.receive(bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]))
+        assert conversation.is_over
+
+    @pytest.mark.parametrize(
+        ("pieces", "kind", "words"),
+        [
+            ([b"\x05\xff"], ProxyRefused, "asks for a user and a password"),
+            (
+                [b"\x05\x00", b"\x05\x02\x00\x01"],
+                ProxyRefused,
+                "refuses a connection to edge.example.com:443 (not allow",
+            ),
+            (
+                [b"\x05\x00", b"\x05\x05\x00\x01"],
+                GatewayUnreachable,
+                "gets no connection to edge.example.com:443 (conn",
+            ),
+            ([b"HTTP/1.1 400 Bad\r\n"], GatewayMisbehaved, "does not answer as a SOCKS5 proxy does"),
+            ([b"\x05\x00", b""], GatewayUnreachable, "has closed the connection in the middle"),
+        ],
+    )
+    def test_each_refusal_has_its_remedy(self, pieces: list[bytes], kind: type[TunnelError], words: str) -> None:
+        error = told(talk("socks5"), *pieces)
+        assert type(error) is kind
+        assert words in str(error)
+
+    def test_a_user_that_is_not_accepted(self) -> None:
+        error = told(talk("socks5", with_user=True), b"\x05\x02", b"\x01\x01")
+        assert "refuses this user: it does not accept the user and the password" in str(error)
+
+
+@given(
+    st.sampled_from(get_args(ProxyScheme)),
+    st.booleans(),
+    st.lists(
+        st.one_of(
+            st.binary(max_size=40),
+            st.sampled_from(
+                [b"\x05\x00", b"\x05\x02", b"\x01\x00", b"\x05\x00\x00\x03", b"HTTP/1.1 200 OK\r\n", b"\r\n"]
+            ),
+            st.integers(100, 999).map(lambda status: f"HTTP/1.1 {status} x\r\n".encode()),
+        ),
+        max_size=8,
+    ),
+)
+def test_whatever_comes_is_an_open_way_or_an_error_of_ours(
+    scheme: ProxyScheme, with_user: bool, pieces: list[bytes]
+) -> None:
+    conversation = talk(scheme, with_user=with_user)
+    error: TunnelError | None = None
+    try:
+        feed(conversation, [*pieces, b""])
+    except TunnelError as raised:
+        error = raised
+    assert conversation.is_over or (error is not None and error.phase == "proxy")
+    assert error is None or error.recovery is not Recovery.REAUTHENTICATE
