@@ -138,4 +138,8 @@ def explain(error: OSError) -> str:
         return f"{said}; ports below 1024 need CAP_NET_BIND_SERVICE, Unix sockets a directory that may be written to"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"{said}; raise LimitNOFILE of the service"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{said}; no interface of this host has it now"
+    if error.errno == errno.ENOENT:
+        return f"{said}; make its directory first"
     return said

@@ -25,12 +25,12 @@ Format: TypeAlias = Literal["json", "console"]
 LevelName: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
 Fields: TypeAlias = Mapping[str, Any]
 
-DEBUG, INFO, WARNING = logging.DEBUG, logging.INFO, logging.WARNING
+DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 _NUMBERS: Final[Mapping[LevelName, int]] = {
     "debug": DEBUG,
     "info": INFO,
     "warning": WARNING,
-    "error": logging.ERROR,
+    "error": ERROR,
     "critical": logging.CRITICAL,
 }
 _COLOURS: Final = {
@@ -93,7 +93,8 @@ class Logger(structlog.BoundLoggerBase):
             self._proxy_to_logger("warning", event, **fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        self._proxy_to_logger("error", event, **fields)
+        if self._logger.level.number <= ERROR:
+            self._proxy_to_logger("error", event, **fields)
 
     def critical(self, event: str, **fields: Any) -> None:
         self._proxy_to_logger("critical", event, **fields)
@@ -105,7 +106,7 @@ class Logger(structlog.BoundLoggerBase):
 
 def make_logger(writer: LogWriter, *, format: Format | LogFormat, level: LogLevel) -> Logger:  # noqa: A002 - the setting
     """Returns the agent's first logger; ``route``, ``session`` and ``tunnel`` are bound to it explicitly."""
-    is_coloured = os.isatty(writer.fd)
+    is_coloured = os.isatty(writer.fd) and not os.environ.get("NO_COLOR")  # https://no-color.org
     form = format if isinstance(format, LogFormat) else LogFormat(format)
 
     def render_known(level_name: str, fields: Fields) -> str:

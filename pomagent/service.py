@@ -52,9 +52,7 @@ class Service:
         self._sources = TokenSources(environ, log)
         self._agent = Agent(log, level, self._read_token)
         self._handover = Handover(self._agent, environ, log)
-        self._reloader = Reloader(
-            lambda: load(self._path, environ), self._apply, self._follow, LastGood(path, environ, log), log
-        )
+        self._reloader = Reloader(self._load, self._apply, self._follow, LastGood(path, environ, log), log)
         self._watch = Watch(self._reloader.notice, log)
         self._group = Group()
         self._stop = Event()
@@ -108,7 +106,11 @@ class Service:
             return
         self._control = ControlServer(
             path,
-            shows={"/status": self._status, "/preview": lambda: status.reload_document(self._reloader.preview())},
+            shows={
+                "/status": self._status,
+                "/config": lambda: status.config_document(self._reloader),
+                "/preview": lambda: status.reload_document(self._reloader.preview()),
+            },
             changes={"/reload": self._reload},
             takes={"/token": self._handover.take, "/forget-token": self._handover.forget},
             log=self._log,
@@ -116,7 +118,14 @@ class Service:
         try:
             self._control.start()
         except BindError as error:
-            self._log.error(events.LISTENER_BIND_FAILED, listen=f"unix:{path}", error=str(error))
+            cause = f"{error}; no command reaches this agent"
+            self._log.error(events.LISTENER_BIND_FAILED, listen=f"unix:{path}", error=cause)
+
+    def _load(self) -> Settings:
+        settings = load(self._path, self._environ)
+        if self._reloader.current is None:  # the first settings say how they themselves are logged
+            self._format.name = resolve_format(settings.agent.log_format, sys.stderr.fileno())
+        return settings
 
     def _apply(self, settings: Settings) -> None:
         self._agent.apply(settings)

@@ -31,13 +31,19 @@ def document(agent: Agent, reloader: Reloader, started_at: float) -> Document:
         "started_at": _iso(started_at),
         "uptime_s": round(time.time() - started_at, 3),
         "generation": agent.generation,
-        "config": {"path": str(settings.path), "sha": settings.sha} if settings else None,
+        "config": config_document(reloader),
         "last_reload": _reload(reloader.last),
         "sessions": agent.sessions,
         "routes": [_route(route, agent) for route in routes],
         "credentials": [_credential(token) for token in sorted(agent.tokens, key=lambda token: token.credential.name)],
         "process": {"descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()), "greenlets": _greenlets()},
     }
+
+
+def config_document(reloader: Reloader) -> Document:
+    """Which file the agent runs on, and which version of it; empty before it runs."""
+    settings = reloader.current
+    return {"path": str(settings.path), "sha": settings.sha} if settings else {}
 
 
 def reload_document(outcome: Outcome) -> Document:

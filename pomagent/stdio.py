@@ -34,6 +34,11 @@ class StdioClient:
         self._has_ended = False
         self._is_closed = False
 
+    @property
+    def loss(self) -> StreamLost | None:
+        """Why the sink takes nothing more, if that is so."""
+        return self._loss
+
     def recv_into(self, buffer: memoryview) -> int | None:
         if self._loss is not None:
             raise self._loss

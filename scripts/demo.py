@@ -69,8 +69,8 @@ def main() -> int:
 
 
 def _show(gateway: Gateway, directory: Path, *, stay: bool) -> int:
-    page, echo, status = unused_port(), unused_port(), unused_port()
-    settings = _write_settings(directory, gateway, page, echo, status)
+    page, echo = unused_port(), unused_port()
+    settings = _write_settings(directory, gateway, page, echo)
     with _running(settings, directory / "agent.log") as agent:
         try:
             _prove(agent, "an HTTP page", lambda: _fetch_page(page))
@@ -79,18 +79,18 @@ def _show(gateway: Gateway, directory: Path, *, stay: bool) -> int:
             print(f"\ndemo: {error}\n\nThe agent's log:\n{agent.log.read_text(errors='replace') or '(empty)'}")
             return 1
         if stay:
-            _explain(settings, page, echo, status)
+            _explain(settings, page, echo)
             _follow(agent)
     return 0
 
 
-def _write_settings(directory: Path, gateway: Gateway, page: int, echo: int, status: int) -> Path:
+def _write_settings(directory: Path, gateway: Gateway, page: int, echo: int) -> Path:
     return write_agent_toml(
         directory,
         gateway,
         {"page": f"{LOOPBACK}:{page}", "echo": f"{LOOPBACK}:{echo}"},
         agent={"log_format": "console"},
-        status={"listen": f"{LOOPBACK}:{status}", "control_socket": str(directory / "control.sock")},
+        status={"listen": "", "control_socket": str(directory / "control.sock")},
     )
 
 
@@ -135,17 +135,19 @@ def _echo(port: int) -> bool:
         return connection.makefile("rb").readline() == HELLO
 
 
-def _explain(settings: Path, page: int, echo: int, status: int) -> None:
+def _explain(settings: Path, page: int, echo: int) -> None:
+    pomagent = f"{Path(sys.prefix) / 'bin/pomagent'} {{}} --config {settings}".format
     print(f"""
 Try it, in another terminal:
 
     curl http://{LOOPBACK}:{page}
     printf 'hello\\n' | nc -w 1 {LOOPBACK} {echo}
-    xdg-open http://{LOOPBACK}:{status}        # what the agent is doing
+    {pomagent("status")}
 
 Edit the routes and save: the agent follows, and no open connection notices.
 
     $EDITOR {settings}
+    {pomagent("check --diff")}
 
 Below is the agent's log. Ctrl-C stops everything.
 """)

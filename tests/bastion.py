@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import Self
 
 from tests.agent_process import AgentProcess
 from tests.gateway.agent_toml import Listen, Table, agent_toml, write_token
@@ -66,6 +67,16 @@ class Bastion:
         agent = AgentProcess(self.path, **(environment or {}))
         self.agents.append(agent)
         return agent
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop every agent and look at how it ended; none of them outlives the test."""
+        try:
+            self.stop()
+        finally:
+            self.kill()
 
     def stop(self) -> None:
         """Stop every agent and look at how it ended."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ from tests.gateway import ports
 from tests.gateway.waiting import wait_until
 
 if TYPE_CHECKING:
+    from tests.bastion import Bastion
     from tests.gateway.facade import Gateway
 
 __all__ = ["wait_until"]
@@ -39,6 +41,15 @@ def own_gateway() -> "Iterator[Gateway]":
 
     with Gateway() as running:
         yield running
+
+
+@pytest.fixture
+def bastion(gateway: "Gateway", tmp_path: Path) -> "Iterator[Bastion]":
+    """A bastion host for the shared gateway; its agents are stopped, and looked at, after the test."""
+    from tests.bastion import Bastion
+
+    with Bastion(gateway, tmp_path) as here:
+        yield here
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from io import TextIOWrapper
@@ -10,7 +11,7 @@ import click
 
 from pomagent import __version__
 from pomagent.cli.check import check
-from pomagent.cli.exits import INVALID
+from pomagent.cli.exits import CANNOT_WRITE, INVALID
 from pomagent.cli.import_ import import_
 from pomagent.cli.login import login, logout, whoami
 from pomagent.cli.probe import probe
@@ -20,6 +21,8 @@ from pomagent.cli.schema import schema
 from pomagent.cli.steer import reload, status
 from pomagent.cli.tcp import tcp
 from pomagent.errors import ConfigError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -41,6 +44,12 @@ def main() -> None:
         for problem in error.problems:
             click.echo(problem, err=True)
         sys.exit(INVALID)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        click.echo(f"pomagent: cannot write to {error.filename or 'standard output'}: {error.strerror}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try once more at its end, and say so
+        sys.exit(CANNOT_WRITE)
 
 
 def _have_standard_streams() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from pomagent.cli.steer import ask_if_running, print_outcome, socket_option
 from pomagent.config import load
 from pomagent.errors import ConfigError, Problem
 from pomagent.plan import diff as diff_plans
-from pomagent.settings import Settings
+from pomagent.settings import Credential, Settings
+from pomagent.token_life import LADDER_S, life_of
 
 
 @click.command()
@@ -36,9 +39,9 @@ def check(config: Path | None, control_socket: Path | None, diff: bool, as_json:
         click.echo(json.dumps({"valid": False, "problems": [_document(p) for p in error.problems], "warnings": []}))
         raise SystemExit(INVALID) from error
     if as_json:
-        click.echo(json.dumps({"valid": True, "problems": [], "warnings": list(settings.warnings)}))
+        click.echo(json.dumps({"valid": True, "problems": [], "warnings": _warnings(settings)}))
         return
-    for warning in settings.warnings:
+    for warning in _warnings(settings):
         click.echo(f"{warning} (warning)", err=True)
     click.echo(_summary(settings))
 
@@ -68,6 +71,22 @@ def _preview_by_last_good(path: Path) -> dict[str, Any]:
         outcome = Outcome("rejected", problems=error.problems)
     click.echo(f"no agent runs on {path}; compared with {'what was accepted last' if last else 'nothing'}", err=True)
     return reload_document(outcome)
+
+
+def _warnings(settings: Settings) -> list[str]:
+    """What the files say that may not be meant, and tokens that end soon; the gateway alone refuses one."""
+    of_routes = [(route.gateway, route.credential) for route in settings.routes]
+    credentials = {c.name: c for _, c in (*settings.gateways, *of_routes) if c is not None and c.token is not None}
+    return [*settings.warnings, *(said for c in credentials.values() if (said := _ending(c)))]
+
+
+def _ending(credential: Credential) -> str:
+    expires_at = life_of(credential.token.get_secret_value()).expires_at if credential.token else None
+    left_s = float("inf") if expires_at is None else expires_at - time.time()
+    if expires_at is None or left_s > LADDER_S[0]:
+        return ""
+    at = datetime.fromtimestamp(expires_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"credentials.{credential.name}: its token {'expired' if left_s <= 0 else 'expires'} at {at}; replace it"
 
 
 def _summary(settings: Settings) -> str:

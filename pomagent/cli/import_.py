@@ -13,7 +13,7 @@ from pomagent.errors import ConfigError, Problem
 STANDARD_INPUT = Path("-")
 
 
-@click.command("import")
+@click.command("import", short_help="Print the agent.toml for a Pomerium Desktop export.")
 @click.argument("export", metavar="FILE", type=click.Path(path_type=Path))
 def import_(export: Path) -> None:
     """Print the agent.toml that does what a Pomerium Desktop export does; "-" reads standard input.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pomagent.config import find_config, load
+from pomagent.config import CONFIG_VARIABLE, find_config, load
+from pomagent.errors import ConfigError, Problem
 from pomagent.settings import Settings
 
 config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
@@ -22,6 +24,16 @@ def config_path(flag: Path | None) -> Path:
     return find_config(flag, os.environ)
 
 
+def existing_config(flag: Path | None) -> Path:
+    """What ``--config`` means. Raises ConfigError if nobody has named a file and there is none in the usual places."""
+    path = config_path(flag)
+    if not flag and not os.environ.get(CONFIG_VARIABLE):
+        with suppress(PermissionError):  # then the one who reads it says so
+            if not path.exists():
+                raise ConfigError([Problem(path, 0, "", "does not exist; create it, or name your file with --config")])
+    return path
+
+
 def load_config(flag: Path | None) -> Settings:
     """Load what ``--config`` means. Blocks. Raises ConfigError."""
-    return load(config_path(flag), os.environ)
+    return load(existing_config(flag), os.environ)

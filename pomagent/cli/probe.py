@@ -39,7 +39,7 @@ class Finding:
     error: str = ""
 
 
-@click.command()
+@click.command(short_help="Open and close one tunnel per route; say what refused it.")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 @click.argument("routes", nargs=-1, metavar="[ROUTE]…")

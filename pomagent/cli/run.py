@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pomagent.cli.options import config_option, config_path
+from pomagent.cli.options import config_option, existing_config
 from pomagent.log import LogFormat, LogLevel, LogWriter, make_logger, resolve_format
 
 
@@ -18,11 +18,12 @@ def run(config: Path | None) -> None:
     """Run the agent in the foreground until SIGTERM or SIGINT."""
     from pomagent.service import Service  # noqa: PLC0415 - the other commands need no event loop
 
+    path = existing_config(config).absolute()
     writer = LogWriter(sys.stderr.fileno())
     level, log_format = LogLevel(), LogFormat(resolve_format("auto", writer.fd))
     log = make_logger(writer, format=log_format, level=level)
     try:
-        code = Service(config_path(config).absolute(), os.environ, log, level, log_format).run()
+        code = Service(path, os.environ, log, level, log_format).run()
     finally:
         writer.close()
     sys.exit(code)

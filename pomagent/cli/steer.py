@@ -20,6 +20,9 @@ socket_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
     help="The running agent's control socket. Default: what agent.toml says, else this user's own.",
 )  # fmt: skip
 
+_ABOUT_A_FILE = frozenset({"/reload", "/preview"})
+"""What makes no sense to an agent that runs on another file than the one in question."""
+
 
 @click.command()
 @config_option
@@ -34,7 +37,7 @@ def status(config: Path | None, control_socket: Path | None, as_json: bool) -> N
         _print_status(document)
 
 
-@click.command()
+@click.command(short_help="Reload agent.toml at once; say what came of it.")
 @config_option
 @socket_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of sentences.")
@@ -62,14 +65,26 @@ def ask_if_running(
     config: Path | None, control_socket: Path | None, method: str, url: str, body: dict[str, str] | None = None
 ) -> dict[str, Any] | NotRunning:
     """Ask the agent, or return why there is none to ask; exits like ``ask`` for every other failure. Blocks."""
+    file = config_path(config)
     try:
-        path = control_socket or client.find_socket(config_path(config), os.environ)
+        path = control_socket or client.find_socket(file, os.environ)
+        if url in _ABOUT_A_FILE and (config or not control_socket):
+            _check_file(path, file)
         return client.ask(path, method, url, body)
     except NotRunning as error:
-        return error
+        if control_socket or client.names_socket(file, os.environ):
+            return error
+        return NotRunning(f"{error} {file} cannot be read, and with it status.control_socket: see --control-socket")
     except ControlError as error:
         click.echo(f"pomagent: {error}", err=True)
         raise SystemExit(NOT_PERMITTED if isinstance(error, NotPermitted) else CANNOT_SERVE) from error
+
+
+def _check_file(path: Path, file: Path) -> None:
+    """Does the agent at that socket run on this file? Blocks. Raises ControlError: NotRunning if it does not."""
+    runs_on = client.ask(path, "GET", "/config")["path"]
+    if os.path.realpath(runs_on) != os.path.realpath(file):
+        raise NotRunning(f"the agent at {path} runs on {runs_on}, not on {file}; see --config and --control-socket")
 
 
 def print_outcome(outcome: dict[str, Any], *, would: str = "") -> None:
@@ -77,7 +92,7 @@ def print_outcome(outcome: dict[str, Any], *, would: str = "") -> None:
     for problem in outcome["problems"]:
         click.echo(problem, err=True)
     if outcome["result"] == "rejected":
-        click.echo(f"{would}rejected: the agent goes on as before", err=True)
+        click.echo("would be rejected" if would else "rejected: the agent goes on as before", err=True)
         return
     if outcome["result"] == "unchanged":
         click.echo("unchanged")

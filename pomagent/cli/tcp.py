@@ -15,10 +15,10 @@ import click
 
 from pomagent.cli.exits import CANNOT_SERVE
 from pomagent.config import read_token
-from pomagent.config.listen import is_loopback
+from pomagent.config.listen import is_loopback, parse_listen
 from pomagent.config.presets import protocol_and_preset
 from pomagent.errors import ConfigError, CredentialError, Problem
-from pomagent.protocol.route_url import AddressError, EdgeUrl, parse_edge_url, parse_host_port, parse_route_url
+from pomagent.protocol.route_url import AddressError, EdgeUrl, parse_edge_url, parse_route_url
 from pomagent.settings import AgentSettings, Credential, Gateway, HostPort, Route, Settings, Trust
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ STDIO_LINGER_S = 2.0
 LOGIN_WAIT_S = 320.0
 """For a connection that waits for its person: the sign-in page's five minutes and the dials around them."""
 DRAIN_S = 2.0
+CERTIFICATE, PRIVATE_KEY = "CERTIFICATE", "PRIVATE KEY"
+"""What PEM calls them."""
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
 
@@ -41,7 +43,7 @@ _PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
     default="127.0.0.1:0",
     show_default=True,
     metavar="ADDR|-",
-    help="HOST:PORT, or - for standard input and output.",
+    help="[IP:]PORT, or - for standard input and output.",
 )
 @click.option("--pomerium-url", metavar="URL", help="The gateway, if it is not the destination's host on port 443.")
 @click.option("--service-account", metavar="JWT", help="Refused: a command line is everybody's to read.")
@@ -82,6 +84,9 @@ def tcp(
         raise click.UsageError("--service-account shows the token in the process list; use --service-account-file FILE")
     if client_key and not client_cert:
         raise click.UsageError("--client-key needs --client-cert")
+    _check_file(alternate_ca_path, CERTIFICATE, "--alternate-ca-path")
+    _check_file(client_cert, CERTIFICATE, "--client-cert")
+    _check_file(client_key, PRIVATE_KEY, "--client-key")
     trust = Trust(
         verify=not disable_tls_verification, ca_file=alternate_ca_path, ca_pem=_decoded(ca_cert),
         client_cert_file=client_cert, client_key_file=client_key,
@@ -127,9 +132,12 @@ def _edge(url: str) -> EdgeUrl:
 
 def _listen(text: str) -> HostPort:
     try:
-        return parse_host_port(text if ":" in text else f"127.0.0.1:{text}", lowest_port=0)
+        address = parse_listen(text if ":" in text else f"127.0.0.1:{text}", Path.cwd())
     except AddressError as error:
         raise click.UsageError(f"--listen {error}") from error
+    if isinstance(address, Path):
+        raise click.UsageError("--listen takes no Unix socket, which needs an agent.toml; expected [IP:]PORT or -")
+    return address
 
 
 def _credential(file: Path | None, *, no_login: bool) -> Credential | None:
@@ -139,7 +147,7 @@ def _credential(file: Path | None, *, no_login: bool) -> Credential | None:
         asked = Credential("--service-account-file", "service_account_file", path=file)
         return Credential(asked.name, asked.source, path=file, token=read_token(asked, os.environ))
     except CredentialError as error:
-        raise ConfigError([Problem(file, 0, "", str(error))]) from error
+        raise ConfigError([Problem(Path("command line"), 0, "--service-account-file", str(error))]) from error
 
 
 def _decoded(ca_cert: str | None) -> str:
@@ -151,7 +159,23 @@ def _decoded(ca_cert: str | None) -> str:
         raise click.UsageError("--ca-cert is not the base64 of a PEM certificate") from error
     if not pem:  # an unset variable in a script; it must not mean the system's trust store
         raise click.UsageError("--ca-cert is empty; expected the base64 of a PEM certificate")
+    _expect(CERTIFICATE, pem, "--ca-cert")
     return pem
+
+
+def _check_file(file: Path | None, mark: str, flag: str) -> None:
+    """A file that is no PEM is said here: OpenSSL's own words help nobody."""
+    if file is None:
+        return
+    try:
+        _expect(mark, file.read_text("ascii", "replace"), f"{flag} {file}")
+    except OSError as error:
+        raise click.UsageError(f"{flag} {file} cannot be read: {error.strerror}") from error
+
+
+def _expect(mark: str, text: str, what: str) -> None:
+    if mark not in text:
+        raise click.UsageError(f"{what} holds no PEM {mark.lower()}")
 
 
 # --- at work ----------------------------------------------------------------------------------------------------------
@@ -220,7 +244,12 @@ def _serve_stdio(route: Route, way: LoginWay) -> int:
     agent = Agent(log, level, (logins or TokenSources(os.environ, log)).read)
     try:
         settings = _settings(logins.seeded(route) if logins else route)
-        failure = agent.serve_once(settings, StdioClient(sys.stdin.fileno(), sys.stdout.fileno()))
+        client = StdioClient(sys.stdin.fileno(), sys.stdout.fileno())
+        failure = agent.serve_once(settings, client)
+        if client.loss is not None:
+            failure = f"standard output takes nothing more: {client.loss}"
+        elif failure.startswith("ended by the client"):
+            failure = "nobody reads standard output any more"
     finally:
         if logins:
             logins.close()

@@ -37,6 +37,12 @@ def _names_after_fixed(pattern: Path) -> Sequence[str]:
     return pattern.parts[max(first, 0) :]
 
 
+def missing_directory(base: Path, pattern: str) -> Path | None:
+    """The directory that a pattern looks into, if there is none of that name."""
+    fixed = _part_without_magic(base / pattern)
+    return None if fixed.is_dir() else fixed
+
+
 def is_literal(pattern: str) -> bool:
     """Whether the pattern names one file, which then has to exist."""
     return not _MAGIC.intersection(pattern)

@@ -10,7 +10,7 @@ from pomagent.config.documents import Document, read_document
 from pomagent.config.environment import overrides
 from pomagent.config.findings import Findings
 from pomagent.config.gateways import resolve_credential, resolve_gateway
-from pomagent.config.includes import included_files, is_literal, names_to_watch
+from pomagent.config.includes import included_files, is_literal, missing_directory, names_to_watch
 from pomagent.config.inputs import Inputs
 from pomagent.config.listen import Listeners
 from pomagent.config.locations import locator
@@ -106,6 +106,8 @@ class _Load:
                 self._findings.problem(agent.place, "include", f"{paths[0]} is not a file")
                 self._is_complete = False
                 continue
+            if not is_literal(pattern) and (directory := missing_directory(self._documents[0].directory, pattern)):
+                self._findings.warning(agent.place, "include", f"there is no directory {directory}")
             for path in paths:
                 self._add_document(path)
 

@@ -79,10 +79,16 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _named_in(config: Path) -> str:
-    """What the file says; nothing where it cannot be read."""
+def names_socket(config: Path, environ: Mapping[str, str]) -> bool:
+    """Whether it is known that the agent listens where ``find_socket`` says: the file, or a variable, can be read."""
+    return bool(environ.get(VARIABLE)) or _named_in(config) is not None
+
+
+def _named_in(config: Path) -> str | None:
+    """What the file says, which may be nothing; None where it cannot be read."""
     with suppress(OSError, ValueError):
         table = tomllib.loads(config.read_text()).get("status")
         if isinstance(table, dict) and isinstance(named := table.get("control_socket"), str):
             return named
-    return ""
+        return ""
+    return None

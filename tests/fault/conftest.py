@@ -16,17 +16,6 @@ SIZES = {1: 300_000, 2: 1_000_000, 3: 20_000_000}
 """Seeds of downloads, and their lengths: below what is read ahead, beyond it, beyond all buffers."""
 
 
-@pytest.fixture
-def bastion(gateway: Gateway, tmp_path: Path) -> Iterator[Bastion]:
-    """A bastion host for the shared gateway; its agents are stopped, and looked at, after the test."""
-    here = Bastion(gateway, tmp_path)
-    try:
-        yield here
-        here.stop()
-    finally:
-        here.kill()
-
-
 class StalledDownloads:
     """Downloads of which nobody reads more than the first byte."""
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import pytest
 
-from pomagent.control import client
+from pomagent.control import client, server
 from pomagent.control.client import ControlError
 from pomagent.control.server import MAX_BODY_BYTES, ControlServer, Declined, Document
 from pomagent.threads import Threads
+from tests.fakes.greenlets import caught_crashes
 from tests.fakes.log import FakeLog
+from tests.gateway.waiting import wait_until
 
 
 class Agent:
@@ -25,9 +29,12 @@ class Agent:
         self.path = directory / "control.sock"
         self._threads = Threads(1)
         self.server = ControlServer(
-            self.path, {"/status": lambda: {"is": "well"}}, {"/reload": lambda: {}}, self.log.log,
-            takes={"/take": self._take, "/decline": self._decline},
+            self.path, {"/status": lambda: {"is": "well"}}, {"/reload": lambda: {}, "/crash": self._crash},
+            self.log.log, takes={"/take": self._take, "/decline": self._decline},
         )  # fmt: skip
+
+    def _crash(self) -> Document:
+        raise LookupError("a bug")
 
     def _take(self, document: Document) -> Document:
         self.taken.append(document)
@@ -119,3 +126,37 @@ def test_a_show_takes_no_body_and_a_taker_is_no_show(agent):
 def test_a_body_that_never_comes_ends(agent, monkeypatch):
     monkeypatch.setattr("pomagent.control.server.READ_TIMEOUT_S", 0.2)
     assert agent.send("POST /take HTTP/1.1\r\nContent-Length: 2", b"{")[0] == 400
+
+
+def test_a_bug_is_an_answer_too(agent):
+    with caught_crashes() as crashes, pytest.raises(ControlError, match="POST /crash met a bug of the agent"):
+        agent.ask("POST", "/crash")
+    assert [str(crash) for crash in crashes] == ["a bug"]
+
+
+def test_the_hub_goes_on_while_a_directory_service_is_asked_for_the_group(agent, monkeypatch):
+    asked, release, released = threading.Event(), threading.Event(), []
+
+    def slow(name: str) -> None:
+        asked.set()
+        released.append(release.wait(5))
+        raise KeyError(name)
+
+    monkeypatch.setattr(server.grp, "getgrnam", slow)
+    monkeypatch.setattr(server.os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(server, "_CREDENTIALS", Stranger())
+    asking = gevent.Greenlet.spawn(agent.ask, "GET", "/status")
+    wait_until(asked.is_set)
+    release.set()  # in this thread: too late if the hub waits as well
+    with pytest.raises(ControlError, match="may steer it"):
+        asking.get()
+    assert released == [True]
+
+
+class Stranger:
+    """Reads whatever the kernel says of a peer as somebody else."""
+
+    size = 12
+
+    def unpack(self, raw: bytes) -> tuple[int, int, int]:
+        return 1, 65534, 65534

@@ -549,6 +549,24 @@ class TestAWaitingClient:
         release.set()
         assert read(application, 5) == b"hello"
 
+    def test_that_was_accepted_just_before_a_drain_still_gets_its_tunnel(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        fake.plays(accepts(early=b"hello"))
+        here = bench()
+        application = here.connect()
+        here.forwarder.drain()  # before its greenlet has run for the first time
+        assert read(application, 5) == b"hello"
+
+    def test_another_token_in_a_drain_makes_nothing_warm(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench(warm="tunnel")
+        wait_until(lambda: here.forwarder.pool.warm == 1)
+        here.forwarder.drain()
+        here.forwarder.renew()
+        settle()
+        assert (here.forwarder.pool.warm, here.forwarder.state) == (0, "draining")
+        assert len(fake.connections) == 1
+
 
 class TestFinish:
     def test_waits_for_sessions_to_finish(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:

@@ -1,5 +1,6 @@
 """All local sockets at once: prepared, taken, undone, handed over; nobody who connects is refused meanwhile."""
 
+import errno
 import os
 import socket
 import stat
@@ -17,6 +18,7 @@ from pomagent.listener import Listener
 from pomagent.listeners import Listeners, Prepared
 from pomagent.log import LogLevel, LogWriter, make_logger
 from pomagent.settings import Gateway, HostPort, ListenAddress, Route, UnixAddress
+from tests.fakes.greenlets import caught_crashes
 from tests.fakes.log import FakeLog
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.waiting import wait_until
@@ -202,3 +204,64 @@ def test_a_listener_that_was_handed_over_is_logged_under_its_new_route() -> None
         ("listener.bound", "one"),
         ("listener.closed", "two"),
     ]
+
+
+def test_permissions_that_cannot_be_put_back_do_not_hide_why_they_could_not_be_changed(
+    listeners: Listeners, directory: Path
+) -> None:
+    path = directory / "x.sock"
+    change(listeners, route(UnixAddress(path)))
+    path.unlink()
+    changed = [route(UnixAddress(path, mode=0o600))]
+    prepared = listeners.prepare(changed, all_routes=changed)
+    listeners.undo(prepared)
+    assert "no such file" in str(prepared.failures["redis"])
+
+
+def test_a_socket_whose_permissions_cannot_be_set_leaves_no_file(directory: Path) -> None:
+    with pytest.raises(BindError, match="no such user or group"):
+        bind(UnixAddress(directory / "x.sock", user="nobody-has-this-name"))
+    assert list(directory.iterdir()) == []
+
+
+def test_a_socket_file_that_cannot_be_removed_does_not_fail_the_close(
+    listeners: Listeners, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    change(listeners, route(UnixAddress(directory / "x.sock")), other := route(HostPort(LOOPBACK, unused_port()), "b"))
+    monkeypatch.setattr(Path, "unlink", denied)
+    listeners.close()
+    assert listeners.of(other) is None
+
+
+def test_a_close_that_is_broken_off_is_finished_by_the_next_one(listeners: Listeners) -> None:
+    ports = [unused_port() for _ in range(2)]
+    change(listeners, *[route(HostPort(LOOPBACK, port), f"r{port}") for port in ports])
+    gevent.sleep(0)  # they wait for connections now
+    closing = gevent.Greenlet.spawn(listeners.close_unused, [])
+    gevent.sleep(0)  # and that waits until the first one has stopped
+    closing.kill()
+    assert [connects(LOOPBACK, port) for port in ports] == [False, True]
+    listeners.close()
+    assert not connects(LOOPBACK, ports[1])
+
+
+def test_a_bug_in_taking_over_a_connection_costs_that_one_only() -> None:
+    served: list[str] = []
+
+    def take(sock: socket.socket, peer: str) -> None:
+        sock.close()
+        served.append(peer)
+        if len(served) == 1:
+            raise LookupError("a bug")
+
+    listener = Listener(HostPort(LOOPBACK, port := unused_port()), FakeLog().log)
+    with caught_crashes() as crashes:
+        listener.give_to("one", take)
+        assert connects(LOOPBACK, port)
+        assert connects(LOOPBACK, port)
+        wait_until(lambda: len(served) == 2)
+        listener.close()
+    assert [str(crash) for crash in crashes] == ["a bug"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from pomagent import token_command
 from pomagent.errors import CredentialError
 from pomagent.settings import Credential
 from pomagent.token_command import MAX_PRINTED_BYTES, MAX_SAID_CHARACTERS, Printed, run_command
@@ -74,6 +77,19 @@ def test_a_command_that_hangs_is_ended_with_everything_it_started(tmp_path: Path
         run(f"sleep 600 & echo $! >> {pids}; echo $$ >> {pids}; wait", timeout_s=0.5)
     for pid in pids.read_text().split():
         wait_until(lambda pid=pid: not _runs(int(pid)), 5, f"{pid} has ended")
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_command_that_may_not_be_ended_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(group: int, number: int) -> None:  # as of a command that has become another user, by sudo for one
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "killpg", denied)
+    monkeypatch.setattr(token_command, "END_TIMEOUT_S", 0.1)
+    began = time.monotonic()
+    with pytest.raises(CredentialError, match=r"no token within 0\.1 s"):
+        run("exec sleep 5", timeout_s=0.1)
+    assert time.monotonic() - began < 5
 
 
 def _runs(pid: int) -> bool:

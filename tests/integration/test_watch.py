@@ -15,6 +15,8 @@ from pomagent import watch as watch_module
 from pomagent.log import LogLevel, make_logger
 from pomagent.watch import Watch, _Trap
 from pomagent.watch_facts import survey
+from tests.fakes.greenlets import caught_crashes
+from tests.gateway.waiting import wait_until
 
 NEVER_S = 3600
 PATIENCE_S = 30
@@ -354,6 +356,19 @@ def test_the_hub_goes_on_while_the_disk_is_slow(etc, start, monkeypatch):
     greenlet.join()
     reader.watch.close()
     assert ticks == [False] * 5
+
+
+def test_a_bug_costs_one_look_and_not_all(etc, start, monkeypatch):
+    file = etc / "agent.toml"
+    file.write_text("v0")
+    reader = start(file)
+    monkeypatch.setattr(watch_module, "fingerprint", {}.__getitem__)
+    with caught_crashes() as crashes:
+        file.write_text("v1")
+        wait_until(lambda: crashes)
+        monkeypatch.undo()
+        file.write_text("v2")
+        reader.must_see("v2")
 
 
 def test_nothing_is_left_after_close(etc, start):

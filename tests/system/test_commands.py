@@ -4,6 +4,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.agent_process import connect, pomagent
+from tests.agent_process import clean_environment, connect, pomagent
 from tests.bastion import ANY, Bastion, on, say
 from tests.conftest import wait_until
 from tests.tcp_process import gateway_flags
@@ -36,6 +38,33 @@ def test_a_valid_file_as_a_document(bastion: Bastion) -> None:
     done = pomagent("check", "--json", "--config", str(bastion.path))
     assert done.returncode == 0
     assert json.loads(done.stdout) == {"valid": True, "problems": [], "warnings": []}
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code"),
+    [
+        ("<&-", ["tcp", "--no-login", "--listen", "-", "tcp+https://127.0.0.1:1/db.example.com:5432"], CANNOT_SERVE),
+        (">&-", ["tcp", "--no-login", "--listen", "-", "tcp+https://127.0.0.1:1/db.example.com:5432"], CANNOT_SERVE),
+        ("2>&-", ["run", "--config", "/nonexistent/agent.toml"], INVALID),
+    ],
+)
+def test_a_standard_stream_that_is_closed_is_no_cause_for_a_traceback(
+    closed: str, arguments: list[str], code: int
+) -> None:
+    command = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "pomagent", *arguments]
+    done = subprocess.run(command, capture_output=True, check=False, env=clean_environment())
+    assert done.returncode == code
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_terminal_that_lacks_a_character_is_no_cause_for_a_traceback(bastion: Bastion) -> None:
+    bastion.save({"echo": ANY}, defaults={"warm": "tls"})
+    agent = bastion.start({"echo": ANY}, defaults={"warm": "tls"})
+    agent.stop()
+    bastion.save({"echo": ANY}, defaults={"warm": "off"})
+    places = {**agent.places, "PYTHONIOENCODING": "latin-1"}
+    done = pomagent("check", "--diff", "--config", str(bastion.path), **places)
+    assert (done.returncode, "tls \\u2192 off" in done.stdout) == (0, True), done.stderr
 
 
 def test_every_problem_is_a_line_with_file_line_and_key(bastion: Bastion) -> None:

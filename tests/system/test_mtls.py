@@ -27,12 +27,8 @@ def strangers(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def here(own_gateway: Gateway, tmp_path: Path) -> Iterator[Bastion]:
-    bastion = Bastion(own_gateway, tmp_path)
-    try:
+    with Bastion(own_gateway, tmp_path) as bastion:
         yield bastion
-        bastion.stop()
-    finally:
-        bastion.kill()
 
 
 def start(bastion: Bastion, certificate: Certificate | None = None) -> AgentProcess:

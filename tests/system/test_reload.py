@@ -276,6 +276,21 @@ def test_a_quarantined_route_does_not_hold_up_edits(bastion: Bastion, edit: str)
         assert hear(client, len(BANNER)) == BANNER
 
 
+def test_another_route_that_takes_a_quarantined_ones_address_is_bound_or_refused(bastion: Bastion) -> None:
+    with socket.create_server((LOOPBACK, 0)) as other:
+        taken = on(other.getsockname()[1])
+        agent = bastion.start({"echo": ANY, "page": taken})
+        agent.wait_for("route.quarantined", route="page")
+        bastion.save({"echo": ANY, "banner": taken})
+        done = agent.command("reload")
+        assert done.returncode == 78
+        assert "banner" in done.stderr
+    done = agent.command("reload")
+    assert done.returncode == 0, done.stderr
+    with connect(agent.port("banner")) as client:
+        assert hear(client, len(BANNER)) == BANNER
+
+
 def test_a_quarantined_route_that_moves_to_a_free_port_serves_there(bastion: Bastion) -> None:
     with socket.create_server((LOOPBACK, 0)) as other:
         agent = bastion.start({"echo": ANY, "banner": on(other.getsockname()[1])})

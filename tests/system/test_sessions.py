@@ -3,42 +3,31 @@
 import hashlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.agent_process import AgentProcess, connect, read_to_end
-from tests.gateway.agent_toml import write_agent_toml
+from tests.bastion import ANY, Bastion
 from tests.gateway.destinations import pseudo_random, sha256_of
 from tests.gateway.facade import Gateway
-from tests.gateway.ports import LOOPBACK, unused_port
+from tests.gateway.ports import LOOPBACK
 
 MIB = 1024 * 1024
 Start = Callable[..., tuple[AgentProcess, dict[str, int]]]
 
 
 @pytest.fixture
-def start(gateway: Gateway, tmp_path: Path) -> Iterator[Start]:
+def start(bastion: Bastion) -> Start:
     """Start an agent with routes to some of the gateway's destinations; gives it and their ports."""
-    running: list[AgentProcess] = []
 
     def start_agent(*names: str, **tables: Any) -> tuple[AgentProcess, dict[str, int]]:
-        ports = {name: unused_port() for name in names}
-        path = write_agent_toml(
-            tmp_path, gateway, {name: f"{LOOPBACK}:{port}" for name, port in ports.items()},
-            **{"status": {"listen": ""}, **tables},
-        )  # fmt: skip
-        agent = AgentProcess(path)
-        agent.__enter__()
-        running.append(agent)
-        return agent, ports
+        agent = bastion.start(dict.fromkeys(names, ANY), **tables)
+        return agent, {name: agent.port(name.replace(":", "-")) for name in names}
 
-    yield start_agent
-    for agent in running:
-        agent.__exit__(None, None, None)
+    return start_agent
 
 
 def test_an_echo_comes_back_through_the_tunnel(start: Start) -> None:

@@ -132,6 +132,45 @@ def test_sighup_and_edits_while_draining_are_ignored(bastion: Bastion) -> None:
     assert not agent.events("listener.bound", route="banner")
 
 
+def test_status_goes_on_while_draining_and_says_so(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        agent.signal(signal.SIGTERM)
+        agent.wait_for("listener.closed")
+        (echo,) = agent.status()["routes"]
+        assert (echo["state"], echo["sessions"]) == ("draining", 1)
+    assert ended(agent) == 0
+
+
+def test_a_reload_that_is_asked_for_while_draining_is_refused(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        agent.signal(signal.SIGTERM)
+        agent.wait_for("listener.closed")
+        bastion.save({"echo": ANY, "banner": ANY})
+        done = agent.command("reload")
+        assert (done.returncode, "the agent is stopping" in done.stderr) == (69, True)
+    assert ended(agent) == 0
+    assert len(agent.events("listener.bound")) == 1
+
+
+def test_a_route_in_quarantine_is_not_bound_any_more_while_draining(bastion: Bastion) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        agent = bastion.start({"echo": ANY, "banner": on(taken)}, drain={"timeout_s": ENDLESS})
+        agent.wait_for("listener.bind_failed", count=1)
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        agent.signal(signal.SIGTERM)
+        agent.wait_for("listener.closed")
+        assert {route["state"] for route in agent.status()["routes"]} == {"draining", "quarantined"}
+        wait_until(lambda: agent.status()["process"]["greenlets"] and refuses(taken))
+    assert ended(agent) == 0
+    assert not agent.events("listener.bound", route="banner")
+
+
 # accept_for_s.
 
 
@@ -246,6 +285,18 @@ def test_stopping_comes_with_the_signal_and_only_once(bastion: Bastion, manager:
         assert int(allowed[0]) > ENDLESS * 1_000_000
     assert ended(agent) == 0
     assert manager.heard("STOPPING") == ["1"]
+
+
+def test_the_time_for_accept_for_s_is_asked_for_too_and_before_it(
+    bastion: Bastion, manager: Manager, tmp_path: Path
+) -> None:
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    agent = bastion.start({"echo": ANY}, environment, drain={"accept_for_s": ENDLESS, "timeout_s": ENDLESS})
+    agent.signal(signal.SIGTERM)
+    (allowed,) = wait_until(lambda: manager.heard("EXTEND_TIMEOUT_USEC"))
+    assert int(allowed) > 2 * ENDLESS * 1_000_000
+    agent.signal(signal.SIGTERM)
+    assert ended(agent) == 0
 
 
 def test_the_watchdog_is_fed_while_the_agent_serves(bastion: Bastion, manager: Manager, tmp_path: Path) -> None:

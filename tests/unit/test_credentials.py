@@ -18,7 +18,7 @@ from pomagent.errors import CredentialError
 from pomagent.settings import Credential
 from pomagent.token_life import LEAST_WAIT_S, SHORT_MARGIN_S
 from tests.fakes.clock import FakeClock
-from tests.fakes.greenlets import settle
+from tests.fakes.greenlets import caught_crashes, settle
 from tests.fakes.log import FakeLog
 from tests.gateway.waiting import wait_until
 
@@ -305,3 +305,40 @@ def test_a_source_that_goes_on_failing_in_the_same_way_is_told_once(clock, fake_
             token.obtain()
         clock.advance(RETRY_S)
     assert [line["error"] for line in fake_log.named(events.CREDENTIAL_REJECTED)] == ["no vault", "sealed"]
+
+
+def test_a_clock_that_is_set_back_makes_nobody_wait_for_the_time_to_come_again(clock, fake_log):
+    mint = Mint(CredentialError("no network yet"), OLD, NEW)
+    token = Token(MINT, mint.read, fake_log.log, clock=clock)
+    with pytest.raises(CredentialError, match="no network yet"):
+        token.obtain()
+    clock.advance(-3600.0)  # by NTP, once there is a network
+    assert token.obtain() == OLD
+    clock.advance(-3600.0)
+    assert token.reread(OLD)
+    assert token.value == NEW
+
+
+def test_a_bug_in_a_source_costs_one_refresh_and_not_all(fake_log):
+    results = [LookupError("a bug"), NEW]
+
+    def read(_: Credential) -> SecretStr:
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    token = Token(MINT, read, fake_log.log)
+    token.replace(jwt(time.time() - 100))
+    token._got_at -= LEAST_WAIT_S
+    with caught_crashes() as crashes:
+        token.start()
+        try:
+            wait_until(lambda: crashes)
+            assert token._refresh_at() > time.time() + LEAST_WAIT_S / 2  # not at once, in a tight loop
+            token._failed_at -= LEAST_WAIT_S
+            token._changed.set()
+            wait_until(lambda: token.value == NEW)
+        finally:
+            token.close()
+    assert len(crashes) == 1

@@ -589,14 +589,29 @@ class TestTheEnd:
         tunnel = scene.succeed()
         assert [DOWN, tunnel] == [first.value, second.value]
 
-    def test_after_a_drain_nobody_new_is_served_and_nothing_is_dialled(self, scene):
+    def test_after_a_drain_nothing_is_kept_warm(self, scene):
         scene.filled()
         warm = scene.warm()
         scene.pool.drain(Reason.STALE)
         settle()
         assert [tunnel.reason for tunnel in warm] == [Reason.STALE, Reason.STALE]
-        assert isinstance(scene.client().value, PoolClosed)
         scene.pass_time(3600.0)
+        assert scene.pending == 0
+
+    def test_after_a_drain_who_was_accepted_before_is_served_by_a_dial_of_its_own(self, scene):
+        scene.filled()
+        scene.pool.drain(Reason.DRAINED)
+        client = scene.client()
+        tunnel = scene.succeed()
+        assert client.value is tunnel
+        assert scene.opener.open_tunnels == [tunnel]
+        assert scene.pending == 0
+
+    def test_after_a_close_nobody_is_served(self, scene):
+        scene.filled()
+        scene.pool.close(Reason.STALE)
+        assert isinstance(scene.client().value, PoolClosed)
+        settle()
         assert scene.pending == 0
 
     def test_a_close_refuses_who_waits_and_breaks_dials_off(self, scene):
