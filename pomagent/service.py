@@ -90,9 +90,9 @@ class Service:
             quarantined=len(self._agent.quarantined), pid=os.getpid(),
         )  # fmt: skip
         self._start_control()
-        self._notifier.ready(self._agent.status())
+        is_told = self._notifier.ready(self._agent.status())
         self._group.spawn(self._reloader.run).name = "reload"
-        self._group.spawn(self._tell_status).name = "status"
+        self._group.spawn(self._tell_status, is_ready_told=is_told).name = "status"
         if self._notifier.watchdog_interval_s:
             self._group.spawn(self._feed_watchdog, self._notifier.watchdog_interval_s).name = "watchdog"
         self._stop.wait()
@@ -187,11 +187,13 @@ class Service:
         self._stop_now.wait()
         self._agent.abort()
 
-    def _tell_status(self) -> None:
+    def _tell_status(self, *, is_ready_told: bool) -> None:
         told = ""
         while True:
             status = self._agent.status()
-            if status != told:
+            if not is_ready_told:
+                is_ready_told = self._notifier.ready(status)  # its queue was full, or nobody listens
+            elif status != told:
                 self._notifier.status(status)
                 told = status
             gevent.sleep(STATUS_EVERY_S)

@@ -41,7 +41,7 @@ class Agent:
         with log.open("wb") as output:
             # A session of its own: Ctrl-C is for the demo, which then lets the agent drain.
             self._process = subprocess.Popen(
-                command, stdout=output, stderr=output, env=_clean_environment(), start_new_session=True
+                command, stdout=output, stderr=output, env=_environment(settings.parent), start_new_session=True
             )
 
     @property
@@ -163,10 +163,11 @@ def _follow(agent: Agent) -> None:
         print(log.read(), end="")
 
 
-def _clean_environment() -> dict[str, str]:
-    """Ours, without what would configure the agent behind the back of the file that the demo shows."""
+def _environment(directory: Path) -> dict[str, str]:
+    """Ours, without what would configure the agent behind its file's back; what it keeps goes with the demo."""
     hidden = ("POMAGENT_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    return ours | {"STATE_DIRECTORY": str(directory / "state")}
 
 
 def _interrupt(*_signal: object) -> None:

@@ -67,15 +67,18 @@ def _chosen(settings: Settings, names: tuple[str, ...]) -> list[Route]:
 
 
 def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
-    from gevent.pool import Pool  # noqa: PLC0415 - the other commands need no event loop
+    from gevent import get_hub  # noqa: PLC0415 - the other commands need no event loop
+    from gevent.pool import Pool  # noqa: PLC0415
 
     from pomagent.gateways import Gateways  # noqa: PLC0415
     from pomagent.log import LogLevel, LogWriter, make_logger  # noqa: PLC0415
+    from pomagent.log_boundary import install_crash_boundary  # noqa: PLC0415
     from pomagent.login.stored import presentable_token  # noqa: PLC0415
     from pomagent.token_sources import TokenSources  # noqa: PLC0415
 
     writer = LogWriter(sys.stderr.fileno())
     log = make_logger(writer, format="console", level=LogLevel("critical"))  # the findings say it all
+    restore = install_crash_boundary(log, get_hub())  # Ctrl-C is no crash
     sources = TokenSources(os.environ, log)
     login_gateways = {route.credential: route.gateway for route in settings.routes}
 
@@ -109,6 +112,7 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
         return list(Pool(AT_A_TIME).imap(look, routes))
     finally:
         gateways.close()
+        restore()
         writer.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pomagent.log import LogFormat, LogLevel, LogWriter, make_logger, resolve_fo
 @config_option
 def run(config: Path | None) -> None:
     """Run the agent in the foreground until SIGTERM or SIGINT."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the service obeys it: a reload that comes early is no death
     from pomagent.service import Service  # noqa: PLC0415 - the other commands need no event loop
 
     path = existing_config(config).absolute()

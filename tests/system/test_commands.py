@@ -1,11 +1,13 @@
 """The commands that look at a file, their exit codes, and that no output ever holds a secret."""
 
+import base64
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from tests.bastion import ANY, Bastion, on, say
 from tests.conftest import wait_until
 from tests.tcp_process import gateway_flags
 
-USAGE, CANNOT_SERVE, NOT_PERMITTED, INVALID = 2, 69, 77, 78
+USAGE, CANNOT_SERVE, CANNOT_WRITE, NOT_PERMITTED, INVALID = 2, 69, 74, 77, 78
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMANDS = ("run", "check", "probe", "tcp", "schema")
 
@@ -115,6 +117,39 @@ def test_an_override_from_the_environment_is_checked_like_the_file(bastion: Bast
     assert done.stderr.startswith("environment: POMAGENT_AGENT__LOG_LEVEL: ")
 
 
+@pytest.mark.parametrize(("left_s", "word"), [(-60, "expired"), (3600, "expires"), (30 * 86_400, "")])
+def test_a_token_that_ends_soon_is_warned_of(bastion: Bastion, left_s: int, word: str) -> None:
+    bastion.save({"echo": ANY})
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": int(time.time()) + left_s}).encode()).rstrip(b"=").decode()
+    bastion.replace_token(f"e30.{claims}.c2ln")
+    done = pomagent("check", "--config", str(bastion.path))
+    assert (done.returncode, done.stdout) == (0, f"{bastion.path}: valid: 1 route\n")
+    assert (f"credentials.default: its token {word}" in done.stderr) if word else (done.stderr == "")
+    assert claims not in done.stderr
+
+
+@pytest.mark.skipif(Path("/etc/pomagent/agent.toml").exists(), reason="there is one on this host")
+@pytest.mark.parametrize("command", ["check", "run", "probe"])
+def test_without_any_file_it_says_what_to_do(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.chdir(tmp_path)
+    done = pomagent(command)
+    expected = "/etc/pomagent/agent.toml: does not exist; create it, or name your file with --config\n"
+    assert (done.returncode, done.stdout, done.stderr) == (INVALID, "", expected)
+
+
+@pytest.mark.parametrize("command", [["schema"], ["check"], ["probe", "--json"]])
+def test_a_full_disk_is_said_in_a_sentence(bastion: Bastion, command: list[str]) -> None:
+    bastion.save({"echo": ANY})
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pomagent", *command], stdout=full, stderr=subprocess.PIPE, check=False, text=True,
+            env=clean_environment(POMAGENT_CONFIG=str(bastion.path)),
+        )  # fmt: skip
+    sentence = "pomagent: cannot write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (CANNOT_WRITE, sentence)
+
+
 # run.
 
 
@@ -146,7 +181,7 @@ def test_nothing_bindable_ends_the_run_as_not_permitted(bastion: Bastion) -> Non
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         taken = [server.getsockname()[1] for server in (one, other)]
         bastion.save({"echo": on(taken[0]), "banner": on(taken[1])})
-        done = pomagent("run", "--config", str(bastion.path))
+        done = pomagent("run", "--config", str(bastion.path), STATE_DIRECTORY=str(bastion.directory / "state"))
     assert done.returncode == NOT_PERMITTED
     assert [event["route"] for event in _events(done.stderr, "route.quarantined")] == ["echo", "banner"]
     assert not _events(done.stderr, "agent.started")

@@ -96,6 +96,45 @@ def test_check_diff_without_an_agent_compares_with_what_was_accepted_last(bastio
     assert "no agent runs" in done.stderr
 
 
+@pytest.mark.parametrize("command", [["reload"], ["check", "--diff"]])
+def test_an_agent_that_runs_on_another_file_is_not_taken_for_the_one_in_question(
+    bastion: Bastion, command: list[str]
+) -> None:
+    agent = bastion.start({"echo": ANY})
+    other = bastion.directory / "other.toml"
+    other.write_text(bastion.path.read_text().replace("listen", "lisen"))
+    done = pomagent(*command, "--config", str(other), **agent.places)
+    assert done.returncode == (69 if command == ["reload"] else 78), done.stdout
+    assert "unchanged" not in done.stdout
+    assert str(other) in done.stderr
+    if command == ["reload"]:
+        assert str(bastion.path) in done.stderr
+        assert not agent.events("control.changed")
+
+
+@pytest.mark.parametrize("name", ["link.toml", "./agent.toml"])
+def test_another_name_of_the_same_file_is_as_good(bastion: Bastion, name: str) -> None:
+    agent = bastion.start({"echo": ANY})
+    (bastion.directory / "link.toml").symlink_to(bastion.path)
+    done = pomagent("reload", "--config", str(bastion.directory / name), **agent.places)
+    assert (done.returncode, done.stdout) == (0, "unchanged\n")
+
+
+def test_the_socket_alone_names_the_agent(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY})
+    socket_path = agent.places["POMAGENT_STATUS__CONTROL_SOCKET"]
+    done = pomagent("reload", "--control-socket", socket_path, XDG_RUNTIME_DIR="")
+    assert (done.returncode, done.stdout) == (0, "unchanged\n")
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_that_it_may_name_the_socket(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text('[status]\ncontrol_socket = "x.sock"\n[[routes')
+    done = pomagent("status", "--config", str(tmp_path / "agent.toml"), XDG_RUNTIME_DIR=str(tmp_path))
+    assert done.returncode == 69
+    assert "cannot be read" in done.stderr
+    assert "--control-socket" in done.stderr
+
+
 def test_the_reload_event_counts_the_changes_by_how_they_are_applied(bastion: Bastion, unused_port: int) -> None:
     agent = bastion.start({"echo": ANY}, drain={"timeout_s": 10})
     bastion.save({"echo": on(unused_port)}, drain={"timeout_s": 20}, defaults={"pool_max": 2})

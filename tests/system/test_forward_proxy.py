@@ -20,6 +20,7 @@ from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
 from tests.servers.microsocks import Microsocks, microsocks
 from tests.servers.squid import Squid, squid
+from tests.visitor import Visitor
 
 USER, PASSWORD = "bastion", "hunter2-of-the-proxy"
 ROUTE = {"echo": {"listen": ANY, "warm": "tunnel"}}
@@ -42,6 +43,11 @@ def closed_squid(shared_gateway: Gateway) -> Iterator[Squid]:
         certificate, {gateway.host: LOOPBACK}, user=USER, password=PASSWORD, port=gateway.port
     ) as running:  # fmt: skip
         yield running
+
+
+@pytest.fixture
+def visitor(gateway: Gateway, tmp_path: Path) -> Visitor:
+    return Visitor(gateway, tmp_path)
 
 
 @pytest.fixture
@@ -276,3 +282,26 @@ class TestTheEdgesOwnPages:
         assert "orders" in listed.stdout
         probed = pomagent("probe", "--config", str(path))
         assert probed.returncode == 0, probed.stdout + probed.stderr
+
+
+class TestALogin:
+    """The whole of it, for the running agent: sign-in address, browser, callback, hand-over, first tunnel."""
+
+    def log_in(self, bastion: Bastion, visitor: Visitor, proxy: str, **keys: str) -> None:
+        people = {"credentials.people": {"login": "browser"}}
+        demo = {"connect_to": "", "forward_proxy": proxy, "credential": "people", **keys}
+        agent = bastion.start(ROUTE, **people, **{"gateways.demo": demo})
+        done = agent.command("login", "demo", "--browser-cmd", visitor.command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        agent.wait_for("pool.filled")
+        with connect(agent.port("echo")) as client:
+            assert say(client) == b"hello\n"
+
+    def test_goes_through_squid_like_the_tunnels(self, bastion: Bastion, visitor: Visitor, closed_squid: Squid) -> None:
+        file = write_credentials(bastion, f"{USER}:{PASSWORD}")
+        self.log_in(bastion, visitor, closed_squid.url, forward_proxy_credentials_file=file)
+
+    def test_goes_through_a_socks5_server_like_the_tunnels(
+        self, bastion: Bastion, visitor: Visitor, socks: Microsocks
+    ) -> None:
+        self.log_in(bastion, visitor, f"socks5://{socks.address}", connect_to=bastion.gateway.connect_to)

@@ -3,6 +3,7 @@
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,17 @@ def test_ready_comes_when_every_listener_is_bound(bastion: Bastion, manager: Man
     assert not any(refuses(port) for port in ports)
 
 
+def test_ready_comes_again_until_the_service_manager_has_room_for_it(
+    bastion: Bastion, manager: Manager, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as busy, suppress(BlockingIOError):
+        busy.setblocking(False)
+        while True:
+            busy.sendto(b"FROM=elsewhere", str(tmp_path / "notify"))
+    bastion.start({"echo": ANY}, {"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    assert wait_until(lambda: manager.heard("READY")) == ["1"]
+
+
 def test_ready_comes_although_a_route_is_quarantined_and_the_status_says_so(
     bastion: Bastion, manager: Manager, tmp_path: Path
 ) -> None:
@@ -303,3 +315,16 @@ def test_the_watchdog_is_fed_while_the_agent_serves(bastion: Bastion, manager: M
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
     bastion.start({"echo": ANY}, environment)
     wait_until(lambda: len(manager.heard("WATCHDOG")) >= 3)
+
+
+def test_a_reload_that_is_asked_for_while_the_agent_starts_does_not_end_it(bastion: Bastion) -> None:
+    agent = bastion.launch({"echo": ANY})
+    wait_until(lambda: _ignores(agent.pid, signal.SIGHUP), what="the command has begun")
+    agent.signal(signal.SIGHUP)
+    agent.wait_for("agent.started")
+
+
+def _ignores(pid: int, number: signal.Signals) -> bool:
+    """Whether a process ignores a signal, or catches it already."""
+    masks = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    return bool((int(masks["SigIgn"], 16) | int(masks["SigCgt"], 16)) >> (number - 1) & 1)

@@ -55,7 +55,7 @@ def serves(tmp_path: Path, *arguments: str) -> bool:
 # On a local port.
 
 
-@pytest.mark.parametrize("listen", [[], ["--listen", "127.0.0.1:0"], ["--listen", "0"]])
+@pytest.mark.parametrize("listen", [[], ["--listen", "127.0.0.1:0"], ["--listen", "0"], ["--listen", "localhost:0"]])
 def test_it_says_where_it_listens_and_serves_there(tmp_path: Path, flags: list[str], listen: list[str]) -> None:
     with TcpProcess(tmp_path, ECHO, *listen, *flags) as tcp:
         host, port = tcp.address
@@ -168,7 +168,12 @@ def test_a_token_on_the_command_line_is_refused_and_not_repeated(gateway: Gatewa
         ([ECHO, "--listen", "127.0.0.1:port"], "--listen"),
         ([ECHO, "--listen", ":6379"], "--listen"),
         ([ECHO, "--listen", "127.0.0.1:70000"], "--listen"),
+        ([ECHO, "--listen", "unix:/tmp/x.sock"], "--listen takes no Unix socket"),
+        ([ECHO, "--listen", "example.com:6379"], "--listen is no local address"),
         ([ECHO, "--client-key", __file__], "--client-key needs --client-cert"),
+        ([ECHO, "--client-cert", __file__ + "x"], "does not exist"),
+        ([ECHO, "--client-cert", "/dev/null"], "--client-cert /dev/null holds no PEM certificate"),
+        ([ECHO, "--alternate-ca-path", "/dev/null"], "--alternate-ca-path /dev/null holds no PEM certificate"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_a_usage_error_in_a_sentence(arguments: list[str], word: str) -> None:
@@ -285,6 +290,16 @@ def test_a_reader_that_leaves_ends_it(flags: list[str], gateway: Gateway) -> Non
         assert process.stderr is not None
         assert b"Traceback" not in process.stderr.read()
     wait_until(lambda: gateway.edge.open_tunnels == 0)
+
+
+def test_a_disk_that_is_full_is_no_success(flags: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            _command(flags), input=b"hello\n", stdout=full, stderr=subprocess.PIPE, check=False,
+            timeout=scaled(60), env=clean_environment(),
+        )  # fmt: skip
+    assert done.returncode == CANNOT_SERVE
+    assert done.stderr.decode() == "pomagent: standard output takes nothing more: no space left on device\n"
 
 
 def _command(flags: list[str], address: str = ECHO) -> list[str]:

@@ -203,3 +203,19 @@ def test_a_loss_is_described_as_an_event(lines, style):
     text = lines.describe_loss(7)
     assert "log.dropped" in text
     assert "7" in text
+
+
+def test_at_level_critical_an_error_is_not_written(lines):
+    log = make_logger(lines, format="json", level=LogLevel("critical"))
+    log.error(events.CONFIG_REJECTED)
+    assert not lines
+    log.critical(events.GREENLET_CRASHED)
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(("value", "is_coloured"), [("", True), ("1", False)])
+def test_no_color_is_obeyed(lines, monkeypatch, value, is_coloured):
+    monkeypatch.setattr(os, "isatty", lambda fd: True)
+    monkeypatch.setenv("NO_COLOR", value)
+    make_logger(lines, format="console", level=LogLevel()).info(events.AGENT_STARTED)
+    assert ("\033[" in lines[0]) is is_coloured

@@ -78,3 +78,10 @@ def test_what_the_environment_sets_is_warned_of_as_such(load_text: Load) -> None
     assert load_text(ROUTE, {"POMAGENT_STATUS__ALLOW_USERS": '["root"]'}).warnings == (
         "environment: POMAGENT_STATUS__ALLOW_USERS: has no effect yet",
     )
+
+
+def test_an_include_into_a_directory_that_does_not_exist_is_warned_of(load_text: Load) -> None:
+    text = '[agent]\ninclude = ["*.d/*.toml", "route.d/*.toml"]\n' + ROUTE
+    (warning,) = load_text(text).warnings
+    assert warning.startswith("agent.toml:2: agent.include: there is no directory ")
+    assert warning.endswith("/route.d")
