@@ -85,11 +85,11 @@ class Service:
         if self._agent.quarantined and not self._agent.bound:
             self._log.error(events.AGENT_STOPPED, error="no route could be bound", signal="")
             return NOTHING_BOUND
+        self._start_control()
         self._log.info(
             events.AGENT_STARTED, version=__version__, routes=self._agent.bound,
             quarantined=len(self._agent.quarantined), pid=os.getpid(),
         )  # fmt: skip
-        self._start_control()
         is_told = self._notifier.ready(self._agent.status())
         self._group.spawn(self._reloader.run).name = "reload"
         self._group.spawn(self._tell_status, is_ready_told=is_told).name = "status"
