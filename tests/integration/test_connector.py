@@ -124,7 +124,7 @@ class TestAnAcceptedConnect:
         assert tokens(fake) == []
 
     def test_with_a_token_larger_than_the_kernels_first_buffer(self, fake: FakeGateway) -> None:
-        opened = Opened(fake)
+        opened = Opened(fake, fake.route(replace(fake.settings, response_timeout_s=20)))
         opened.connector._token.value = SecretStr("x" * 3_000_000)  # type: ignore[union-attr]
         tunnel = opened.open()
         assert len(fake.connections[0].request) > 3_000_000

@@ -24,7 +24,8 @@ def test_reload_returns_when_the_edit_is_applied(bastion: Bastion, unused_port: 
     done = agent.command("reload")
     assert done.returncode == 0, done.stderr
     connect(unused_port).close()  # at once: it listened before the command returned
-    assert "started: page" in done.stdout.splitlines()
+    lines = done.stdout.splitlines()
+    assert "started: page" in lines or lines == ["unchanged"]  # then the watch had applied it before the command began
 
 
 def test_reload_fails_with_every_problem_and_the_agent_goes_on(bastion: Bastion) -> None:

@@ -278,7 +278,8 @@ def test_a_quarantined_route_does_not_hold_up_edits(bastion: Bastion, edit: str)
 
 def test_another_route_that_takes_a_quarantined_ones_address_is_bound_or_refused(bastion: Bastion) -> None:
     with socket.create_server((LOOPBACK, 0)) as other:
-        taken = on(other.getsockname()[1])
+        port = other.getsockname()[1]
+        taken = on(port)
         agent = bastion.start({"echo": ANY, "page": taken})
         agent.wait_for("route.quarantined", route="page")
         bastion.save({"echo": ANY, "banner": taken})
@@ -287,7 +288,7 @@ def test_another_route_that_takes_a_quarantined_ones_address_is_bound_or_refused
         assert "banner" in done.stderr
     done = agent.command("reload")
     assert done.returncode == 0, done.stderr
-    with connect(agent.port("banner")) as client:
+    with connect(port) as client:
         assert hear(client, len(BANNER)) == BANNER
 
 
