@@ -18,6 +18,7 @@ from pomagent.settings import Gateway, HostPort, Trust
 from pomagent.stream import SCRATCH_BYTES, SocketStream
 from pomagent.tls import make_context
 from pomagent.tls_stream import TlsStream
+from tests import processes
 from tests.fakes import gateway as play
 from tests.fakes.gateway import HOST, Connection, FakeGateway
 from tests.fakes.greenlets import settle
@@ -378,7 +379,7 @@ class OpenSslServer:
         self.port = unused_port()
         openssl = shutil.which("openssl")
         assert openssl, "these tests need the openssl command"
-        self.process = subprocess.Popen(
+        self.process = processes.Process(
             [openssl, "s_server", "-accept", f"{LOOPBACK}:{self.port}", "-cert", str(certificate.cert_file),
              "-key", str(certificate.key_file), *options],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
