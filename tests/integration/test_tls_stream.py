@@ -3,6 +3,7 @@
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -341,10 +342,7 @@ class TestPlainSockets:
         waiting.kill()
         stream.close()
         theirs.close()
-        again, other = connected_pair()
-        assert number in (again.fileno(), other.fileno())
-        if again.fileno() != number:
-            again, other = other, again
+        again, other = pair_with(number)
         second = SocketStream(again)
         assert not second.wait_readable(0.02)
         other.send(b"x")
@@ -366,6 +364,17 @@ def connected_pair() -> tuple[socket.socket, socket.socket]:
     with socket.create_server((LOOPBACK, 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         return ours, listener.accept()[0]
+
+
+def pair_with(number: int) -> tuple[socket.socket, socket.socket]:
+    """The first has this descriptor; other threads of the tests may hold it for a moment."""
+    while True:
+        one, two = connected_pair()
+        if number in (one.fileno(), two.fileno()):
+            return (one, two) if one.fileno() == number else (two, one)
+        one.close()
+        two.close()
+        time.sleep(0.001)
 
 
 # --- what only OpenSSL's own server can be told to do -----------------------------------------------------------------
