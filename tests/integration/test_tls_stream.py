@@ -1,9 +1,9 @@
 """TLS through memory against real TLS: nothing lost or invented at any kind of end."""
 
+import fcntl
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -367,14 +367,15 @@ def connected_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def pair_with(number: int) -> tuple[socket.socket, socket.socket]:
-    """The first has this descriptor; other threads of the tests may hold it for a moment."""
-    while True:
-        one, two = connected_pair()
-        if number in (one.fileno(), two.fileno()):
-            return (one, two) if one.fileno() == number else (two, one)
+    """The first one has this descriptor, as soon as no other thread of the tests holds it."""
+    one, two = connected_pair()
+    if two.fileno() == number:
+        return two, one
+    while one.fileno() != number:
+        copy = socket.socket(fileno=fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, number))
         one.close()
-        two.close()
-        time.sleep(0.001)
+        one = copy
+    return one, two
 
 
 # --- what only OpenSSL's own server can be told to do -----------------------------------------------------------------
