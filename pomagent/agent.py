@@ -147,6 +147,11 @@ class Agent:
         return self._settings.routes if self._settings else ()
 
     @property
+    def diag(self) -> SockDiag | None:
+        """Knows who holds the other end of a local connection; None where the kernel does not tell."""
+        return self._diag
+
+    @property
     def tokens(self) -> list[Token]:
         """The credentials in use."""
         return self._gateways.tokens

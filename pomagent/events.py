@@ -33,6 +33,9 @@ CONTROL_CHANGED: Final = "control.changed"
 CONTROL_REFUSED: Final = "control.refused"
 """Somebody who may not steer the agent tried to (``uid``, ``command``)."""
 
+STATUS_REFUSED: Final = "status.refused"
+"""Somebody may not see what the status server shows (``why``); once a minute for each reason."""
+
 SESSION_OPENED: Final = "session.opened"
 SESSION_CLOSED: Final = "session.closed"
 SESSION_REFUSED: Final = "session.refused"

@@ -10,6 +10,7 @@ import gevent
 from gevent.pool import Group
 
 from pomagent.client import Client, LocalClient
+from pomagent.counts import SessionCounts
 from pomagent.deadline import Deadline
 from pomagent.errors import CredentialRejected, PoolClosed, Recovery, RouteForbidden
 from pomagent.log import Logger
@@ -51,6 +52,7 @@ class Forwarder:
         self._group = Group()
         self._checker = Group()
         self.pool = make_pool(route, self._log)
+        self.counts = SessionCounts()
 
     def __repr__(self) -> str:
         return f"<Forwarder {self.route.name}: {len(self._sessions)} sessions, {self.pool!r}>"
@@ -58,6 +60,12 @@ class Forwarder:
     @property
     def sessions(self) -> int:
         return len(self._sessions)
+
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes up and down of the sessions that run."""
+        moved = [session.moved for session in self._sessions.values()]
+        return sum(up for up, _ in moved), sum(down for _, down in moved)
 
     @property
     def state(self) -> str:
@@ -85,7 +93,7 @@ class Forwarder:
         """Serve a client in a greenlet of its own, which is returned. Does not block."""
         number = next(self._numbers)
         session = Session(
-            client, peer, self.route, self.lease, self._places, self._surroundings,
+            client, peer, self.route, self.lease, self._places, self._surroundings, self.counts,
             self._log.bind(session=number), self._generation,
         )  # fmt: skip
         greenlet = gevent.Greenlet(session.run)

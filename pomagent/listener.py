@@ -51,9 +51,10 @@ class Listener:
         return os.fstat(self._sock.fileno()).st_ino
 
     def give_to(self, route: str, accept: Accept) -> None:
-        """From now on hand connections to ``accept``, on behalf of a route; the first call starts to accept."""
+        """From now on hand connections to ``accept``, on behalf of that route, if any; the first starts to accept."""
         self._accept = accept
-        self._log = self._log.bind(route=route)
+        if route:
+            self._log = self._log.bind(route=route)
         if self._greenlet is None:
             self._greenlet = gevent.Greenlet(self._run)
             self._greenlet.name = f"listener {self.address}"

@@ -100,6 +100,10 @@ class Reloader:
         self.current: Settings | None = None
         self.last: Outcome | None = None
         """Of the last reload that changed something, was rejected, or found a rejected file put right."""
+        self.results: Counter[str] = Counter()
+        """How often the files were looked at after the start, by what came of it."""
+        self.applied_at = 0.0
+        """When settings were last put to work, in seconds since the epoch."""
 
     def notice(self) -> None:
         """Something may have changed: look once things are quiet. Does not block."""
@@ -118,7 +122,7 @@ class Reloader:
         self._log.info(events.CONFIG_LOADED, path=settings.path, sha=settings.sha, routes=len(settings.routes))
         self._warn(settings)
         self._apply(settings)
-        self.current = settings
+        self.current, self.applied_at = settings, time.time()
         self._threads.call(self._memory.keep, settings)
         self._follow(settings.watched | watched, settings.patterns)
         return settings
@@ -162,6 +166,7 @@ class Reloader:
             except ConfigError as error:
                 outcome = self._refuse(error, is_asked=is_asked)
                 self._follow(self._running.watched | error.watched, self._running.patterns + error.patterns)
+            self.results[outcome.result] += 1
             if outcome.result != "unchanged" or (self.last and self.last.result == "rejected"):
                 self.last = outcome
             return outcome
@@ -184,7 +189,7 @@ class Reloader:
             return outcome
         self._apply(settings)
         self._last_refused = ()
-        self.current = settings
+        self.current, self.applied_at = settings, time.time()
         counts = Counter(change.apply for change in outcome.changes)
         self._log.info(
             events.CONFIG_APPLIED, path=settings.path, sha=settings.sha, started=len(outcome.plan.started),

@@ -16,7 +16,7 @@ from gevent.event import Event
 from gevent.pool import Group
 from pydantic import SecretStr
 
-from pomagent import __version__, events, status
+from pomagent import __version__, events
 from pomagent.agent import Agent
 from pomagent.config import load
 from pomagent.control.server import ControlServer, Declined
@@ -27,6 +27,9 @@ from pomagent.log import LogFormat, Logger, LogLevel, resolve_format
 from pomagent.log_boundary import install_crash_boundary
 from pomagent.reload import Reloader
 from pomagent.settings import Credential, Settings
+from pomagent.status import document as status
+from pomagent.status.server import StatusServer
+from pomagent.status.site import Site
 from pomagent.systemd import Notifier
 from pomagent.token_sources import TokenSources
 from pomagent.watch import Watch
@@ -61,6 +64,12 @@ class Service:
         self._signal = ""
         self._began = time.monotonic()
         self._started_at = time.time()
+        self._is_started = False
+        self._site = Site(
+            self._agent, self._reloader, self._started_at, is_started=lambda: self._is_started,
+            is_draining=self._stop.is_set,
+        )  # fmt: skip
+        self._status_server = StatusServer(self._site, self._agent.diag, log)
 
     def run(self) -> int:
         """Serve until a signal and return the exit code. Blocks."""
@@ -90,6 +99,7 @@ class Service:
             events.AGENT_STARTED, version=__version__, routes=self._agent.bound,
             quarantined=len(self._agent.quarantined), pid=os.getpid(),
         )  # fmt: skip
+        self._is_started = True
         is_told = self._notifier.ready(self._agent.status())
         self._group.spawn(self._reloader.run).name = "reload"
         self._group.spawn(self._tell_status, is_ready_told=is_told).name = "status"
@@ -128,7 +138,8 @@ class Service:
         return settings
 
     def _apply(self, settings: Settings) -> None:
-        self._agent.apply(settings)
+        with self._status_server.moving_to(settings, is_start=self._reloader.current is None):
+            self._agent.apply(settings)
         self._format.name = resolve_format(settings.agent.log_format, sys.stderr.fileno())
 
     def _reload(self) -> status.Document:
@@ -177,6 +188,7 @@ class Service:
         self._watch.close()
         if self._control is not None:
             self._control.close()
+        self._status_server.close()
         self._log.info(
             events.AGENT_STOPPED, signal=self._signal, sessions_left=aborted,
             uptime_ms=round((time.monotonic() - self._began) * 1000),

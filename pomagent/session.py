@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pomagent import events
 from pomagent.client import Client
+from pomagent.counts import SessionCounts
 from pomagent.deadline import Clock, Deadline
 from pomagent.errors import PoolError, Recovery, StreamLost, TunnelError
 from pomagent.goodbye import see_off
@@ -54,7 +55,7 @@ class Session:
 
     def __init__(
         self, client: Client, peer: str, route: Route, lease: Lease, places: Places,
-        surroundings: Surroundings, log: Logger, generation: int,
+        surroundings: Surroundings, counts: SessionCounts, log: Logger, generation: int,
     ) -> None:  # fmt: skip
         self._client = client
         self._route = route
@@ -62,6 +63,7 @@ class Session:
         self._places = (places, surroundings.places)  # who waits for its route takes nothing from the other routes
         self._taken: list[Places] = []
         self._shared = surroundings
+        self._counts = counts
         self._clock = surroundings.clock
         self._log = log.bind(peer=peer)
         self._generation = generation
@@ -108,6 +110,11 @@ class Session:
     def presented(self) -> Presented | None:
         """What the gateway was shown when it accepted the tunnel; None without a tunnel, or without a token."""
         return self._tunnel.presented if self._tunnel is not None else None
+
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes up and down so far; nothing once they are counted as those of a session that is over."""
+        return (0, 0) if self._relay is None or self._is_told else (self._relay.bytes_up, self._relay.bytes_down)
 
     def check(self, now: float) -> None:
         """End the session if a limit of the route is reached or a side is gone. Does not block."""
@@ -225,6 +232,7 @@ class Session:
 
     def _closed(self, tunnel: Tunnel, relay: Relay, end: End) -> None:
         self._is_told = True
+        self._counts.close(end.side.value, end.reason, relay.bytes_up, relay.bytes_down)
         if not end.is_clean:
             self._failure = f"ended by the {end.side.value}: {end.reason}"
         wish = self._shared.log_sessions()
@@ -242,6 +250,7 @@ class Session:
 
     def _refused(self, error: str, recovery: Recovery = Recovery.RETRY, reason: str = "") -> None:
         self._failure, self._is_told = error, True
+        self._counts.refuse(reason or recovery.value)
         if self._shared.log_sessions() == "none":
             return
         self._log.warning(

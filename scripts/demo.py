@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.gateway import minted
 from tests.gateway.agent_toml import write_agent_toml
 from tests.gateway.facade import Gateway
 from tests.gateway.ports import LOOPBACK, unused_port
@@ -75,6 +76,7 @@ def _show(gateway: Gateway, directory: Path, *, stay: bool) -> int:
         try:
             _prove(agent, "an HTTP page", lambda: _fetch_page(page))
             _prove(agent, "an echo", lambda: _echo(echo))
+            _check_log(agent)
         except DemoError as error:
             print(f"\ndemo: {error}\n\nThe agent's log:\n{agent.log.read_text(errors='replace') or '(empty)'}")
             return 1
@@ -118,6 +120,11 @@ def _prove(agent: Agent, what: str, attempt: Callable[[], bool]) -> None:
             problem = error
         time.sleep(POLL_S)
     raise DemoError(f"{what} did not come through its tunnel: {problem}")
+
+
+def _check_log(agent: Agent) -> None:
+    if minted.is_in(agent.log.read_text(errors="replace")):
+        raise DemoError("the agent's log shows its token")
 
 
 def _fetch_page(port: int) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import secret_scan
 from tests.gateway import ports
 from tests.gateway.waiting import wait_until
 
@@ -59,6 +60,7 @@ def unused_port() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(secret_scan, "secret-scan")
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         config.pluginmanager.register(NoSkips(), "no-skips")
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from tests import processes
 from tests.agent_process import AgentProcess, clean_environment
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import wait_until
@@ -69,7 +70,7 @@ class EditedAgent(AgentProcess):
         }
         start = START.format(poll_interval_s)
         with self._log_file.open("wb") as output:
-            self.process = subprocess.Popen(
+            self.process = processes.Process(
                 [*prefix, *tethered(sys.executable, "-c", start, "run", "--config", str(settings))],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 env=clean_environment(
@@ -158,7 +159,7 @@ def in_namespace(*kinds: str, prepare: str, arguments: Iterable[str | Path] = ()
     unshare = ["unshare", *{*kinds, *as_root}]
     shell = [*unshare, "sh", "-ec", f'{prepare}; shift {len(list(arguments))}; exec "$@"', "sh", *map(str, arguments)]
     try:
-        done = subprocess.run([*shell, "true"], capture_output=True, text=True, check=False)
+        done = processes.run([*shell, "true"], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         pytest.skip("unshare is not installed")
     if done.returncode:

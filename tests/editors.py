@@ -6,13 +6,13 @@ import pty
 import select
 import shutil
 import struct
-import subprocess
 import termios
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.gateway.waiting import scaled
 
 Way = Callable[[Path, str], None]
@@ -30,7 +30,7 @@ def run(program: str, *arguments: str | Path, stdin: str = "") -> None:
     """Run an editor or a tool to its end; skip the test where it is not installed."""
     if not shutil.which(program):
         pytest.skip(f"{program} is not installed")
-    done = subprocess.run(
+    done = processes.run(
         [program, *map(str, arguments)], input=stdin, text=True, capture_output=True, check=False,
         timeout=scaled(TIMEOUT_S),
     )  # fmt: skip
@@ -95,7 +95,7 @@ def nano(file: Path, text: str) -> None:
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     typed = text.rstrip("\n").replace("\n", "\r").encode()  # it adds the last end of line
-    with subprocess.Popen(
+    with processes.Process(
         ["nano", "--ignorercfiles", str(file)], stdin=its, stdout=its, stderr=its, start_new_session=True,
         env=os.environ | {"TERM": "xterm"},
     ) as process:  # fmt: skip
@@ -173,7 +173,7 @@ def git_checkout(file: Path, text: str) -> None:
     run(*git, *elsewhere, "init", "--quiet")
     run(*git, *elsewhere, "add", file)
     tree = (*git, *elsewhere, "hash-object", "-w", "--stdin")
-    blob = subprocess.run([*map(str, tree)], input=text, text=True, capture_output=True, check=True).stdout.strip()
+    blob = processes.run([*map(str, tree)], input=text, text=True, capture_output=True, check=True).stdout.strip()
     run(*git, *elsewhere, "update-index", "--cacheinfo", f"100644,{blob},{file.name}")
     run(*git, *elsewhere, "checkout-index", "--force", file.name)
 

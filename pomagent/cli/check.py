@@ -61,7 +61,7 @@ def _preview_by_last_good(path: Path) -> dict[str, Any]:
     """No agent runs: what would change since the last one accepted the file."""
     from pomagent.last_good import LastGood  # noqa: PLC0415 - needs what the plain check does not
     from pomagent.reload import Outcome, compare  # noqa: PLC0415
-    from pomagent.status import reload_document  # noqa: PLC0415
+    from pomagent.status.document import reload_document  # noqa: PLC0415
 
     last = LastGood(path, os.environ).recall()
     try:

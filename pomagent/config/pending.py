@@ -8,16 +8,12 @@ from typing import Any
 from pomagent.config.findings import Findings
 from pomagent.config.tables import Entry, Tables
 
-_LATER = "has no effect yet"
 _ANYBODY = "has NO EFFECT YET: connections are NOT restricted, every local user can connect"
 
 # Table and key: the value that asks for nothing beyond what there is, and what to say about every other one.
 PENDING: dict[str, dict[str, tuple[object, str]]] = {
     "agent": {},
-    "status": {
-        "listen": ("", "has no effect yet: nothing listens there"),
-        "allow_users": ([], _LATER),
-    },
+    "status": {},
     "gateways": {
         "transport": ("http1", "has no effect yet: http1 is used"),
     },

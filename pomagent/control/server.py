@@ -146,6 +146,13 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         self.socket.settimeout(READ_TIMEOUT_S)
         super().handle()
 
+    def read_request(self, raw_requestline: str) -> bool:
+        """Raises ValueError, which is a 400; for anything else the library prints a traceback on standard error."""
+        try:
+            return bool(super().read_request(raw_requestline))
+        except OSError as error:
+            raise ValueError("the request stopped in the middle") from error
+
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         raw = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)

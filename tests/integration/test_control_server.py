@@ -160,3 +160,17 @@ class Stranger:
 
     def unpack(self, raw: bytes) -> tuple[int, int, int]:
         return 1, 65534, 65534
+
+
+def test_a_request_that_stops_in_the_middle_is_let_go_without_a_word(agent, monkeypatch, capfd):
+    monkeypatch.setattr(server, "READ_TIMEOUT_S", 0.1)
+
+    def begin() -> bytes:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(str(agent.path))
+            connection.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\nX-More: ")
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+    Threads(1).call(begin)
+    assert capfd.readouterr() == ("", "")

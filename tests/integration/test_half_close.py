@@ -11,6 +11,7 @@ import pytest
 
 from pomagent.half_close import _is_local, peer_has_closed
 from pomagent.sockdiag import SockDiag
+from tests import processes
 
 REPEATS = 300
 RESET_ON_CLOSE = b"\1\0\0\0\0\0\0\0"
@@ -143,7 +144,7 @@ def test_a_process_that_exits_has_closed(server, diag, way):
     if server.kind == "mapped":
         family = socket.AF_INET
     where = [address, "-"] if server.kind == "unix" else [address[0], str(address[1])]
-    with subprocess.Popen(
+    with processes.Process(
         [sys.executable, "-c", CLIENT, str(int(family)), *where, way], stdin=subprocess.PIPE
     ) as child:
         held = []

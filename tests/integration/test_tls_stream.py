@@ -1,5 +1,6 @@
 """TLS through memory against real TLS: nothing lost or invented at any kind of end."""
 
+import fcntl
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from pomagent.settings import Gateway, HostPort, Trust
 from pomagent.stream import SCRATCH_BYTES, SocketStream
 from pomagent.tls import make_context
 from pomagent.tls_stream import TlsStream
+from tests import processes
 from tests.fakes import gateway as play
 from tests.fakes.gateway import HOST, Connection, FakeGateway
 from tests.fakes.greenlets import settle
@@ -340,10 +342,7 @@ class TestPlainSockets:
         waiting.kill()
         stream.close()
         theirs.close()
-        again, other = connected_pair()
-        assert number in (again.fileno(), other.fileno())
-        if again.fileno() != number:
-            again, other = other, again
+        again, other = pair_with(number)
         second = SocketStream(again)
         assert not second.wait_readable(0.02)
         other.send(b"x")
@@ -367,6 +366,18 @@ def connected_pair() -> tuple[socket.socket, socket.socket]:
         return ours, listener.accept()[0]
 
 
+def pair_with(number: int) -> tuple[socket.socket, socket.socket]:
+    """The first one has this descriptor, as soon as no other thread of the tests holds it."""
+    one, two = connected_pair()
+    if two.fileno() == number:
+        return two, one
+    while one.fileno() != number:
+        copy = socket.socket(fileno=fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, number))
+        one.close()
+        one = copy
+    return one, two
+
+
 # --- what only OpenSSL's own server can be told to do -----------------------------------------------------------------
 
 
@@ -378,7 +389,7 @@ class OpenSslServer:
         self.port = unused_port()
         openssl = shutil.which("openssl")
         assert openssl, "these tests need the openssl command"
-        self.process = subprocess.Popen(
+        self.process = processes.Process(
             [openssl, "s_server", "-accept", f"{LOOPBACK}:{self.port}", "-cert", str(certificate.cert_file),
              "-key", str(certificate.key_file), *options],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,

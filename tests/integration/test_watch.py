@@ -3,7 +3,6 @@
 import errno
 import json
 import shutil
-import subprocess
 import threading
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pomagent import watch as watch_module
 from pomagent.log import LogLevel, make_logger
 from pomagent.watch import Watch, _Trap
 from pomagent.watch_facts import survey
+from tests import processes
 from tests.fakes.greenlets import caught_crashes
 from tests.gateway.waiting import wait_until
 
@@ -80,7 +80,7 @@ def rename_save(file, text):
 
 
 def sed_in_place(file, text):
-    subprocess.run(["sed", "-i", f"s/.*/{text}/", file], check=True)
+    processes.run(["sed", "-i", f"s/.*/{text}/", file], check=True)
 
 
 def vim_backup(file, text):
@@ -162,7 +162,7 @@ def test_a_retargeted_link_is_noticed_and_its_new_target_watched(etc, start, tmp
     link = etc / "current"
     link.symlink_to(tmp_path / "v1")
     reader = start(link / "agent.toml")
-    subprocess.run(["ln", "-sfn", tmp_path / "v2", link], check=True)
+    processes.run(["ln", "-sfn", tmp_path / "v2", link], check=True)
     reader.must_see("v2")
     (tmp_path / "v2/agent.toml").write_text("edited behind the link")
     reader.must_see("edited behind the link")

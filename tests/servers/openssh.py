@@ -3,11 +3,11 @@
 import contextlib
 import getpass
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import processes
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.servers.programs import listens, program, serve
 
@@ -44,7 +44,7 @@ def openssh(directory: Path) -> Iterator[SshServer]:
 
 
 def _make_key(path: Path) -> Path:
-    subprocess.run([program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    processes.run([program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
     return path
 
 

@@ -5,11 +5,11 @@ import os
 import pwd
 import shutil
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests import processes
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.tether import tethered
 from tests.servers.programs import Server, program
@@ -44,7 +44,7 @@ class Postgres:
             os.chown(directory, self._owner.pw_uid, self._owner.pw_gid)
         make = ("--pgdata", str(directory / "data"), "--auth", "trust", "--username", USER, "--no-sync")
         command = _as(self._owner, program("initdb"), *make)
-        done = subprocess.run(command, capture_output=True, text=True, cwd=directory, check=False)
+        done = processes.run(command, capture_output=True, text=True, cwd=directory, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def start(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
@@ -35,7 +36,7 @@ class Server:
     def __init__(self, log: Path, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         self._log_file = log
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
+            self.process = processes.Process(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 env=environment,
             )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import processes
 from tests.agent_process import clean_environment, connect, pomagent
 from tests.bastion import ANY, Bastion, on, say
 from tests.conftest import wait_until
@@ -54,7 +55,7 @@ def test_a_standard_stream_that_is_closed_is_no_cause_for_a_traceback(
     closed: str, arguments: list[str], code: int
 ) -> None:
     command = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "pomagent", *arguments]
-    done = subprocess.run(command, capture_output=True, check=False, env=clean_environment())
+    done = processes.run(command, capture_output=True, check=False, env=clean_environment())
     assert done.returncode == code
     assert b"Traceback" not in done.stderr
 
@@ -142,7 +143,7 @@ def test_without_any_file_it_says_what_to_do(tmp_path: Path, command: str, monke
 def test_a_full_disk_is_said_in_a_sentence(bastion: Bastion, command: list[str]) -> None:
     bastion.save({"echo": ANY})
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
+        done = processes.run(
             [sys.executable, "-m", "pomagent", *command], stdout=full, stderr=subprocess.PIPE, check=False, text=True,
             env=clean_environment(POMAGENT_CONFIG=str(bastion.path)),
         )  # fmt: skip
@@ -262,7 +263,6 @@ def of_tcp(bastion: Bastion) -> str:
     outputs = [
         pomagent("tcp", "echo.example.test:7000", "--listen", "-", *flags, stdin=b"hello\n"),
         pomagent("tcp", "down.example.test:7000", "--listen", "-", *flags),
-        pomagent("tcp", "echo.example.test:7000", "--service-account", bastion.gateway.token),
     ]
     return "".join(done.stdout + done.stderr for done in outputs)
 

@@ -5,13 +5,13 @@ import os
 import shutil
 import socket
 import stat
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.agent_process import AgentProcess, clean_environment, connect, pomagent
 from tests.bastion import ANY, Bastion, listening_inode, on, say
 from tests.gateway.ports import LOOPBACK
@@ -166,7 +166,7 @@ def test_another_user_is_refused_even_if_the_socket_lets_them_in(bastion: Bastio
         socket_path = Path(public, "control.sock")
         os.link(bastion.directory / "control.sock", socket_path)
         socket_path.chmod(0o666)
-        asked = subprocess.run(
+        asked = processes.run(
             [_PYTHON_FOR_ALL, "-c", _ASK, str(socket_path)], user=65534, group=65534, extra_groups=[], check=True,
             capture_output=True, text=True, env=clean_environment(), cwd="/",
         )  # fmt: skip

@@ -14,6 +14,7 @@ import pytest
 
 from pomagent import watch as watch_module
 from pomagent.watch import POLL_INTERVAL_S, RESTLESS_LOOKS, Watch
+from tests import processes
 from tests.conftest import wait_until
 from tests.edited_agent import (
     HEAD,
@@ -225,7 +226,7 @@ def test_a_retargeted_link_to_the_file_is_one_reload_and_its_target_is_watched(d
         (desk.beside / f"v{version}.toml").write_text(toml(7000 + version))
     desk.path.symlink_to("../v1.toml")
     agent = desk.start()
-    subprocess.run(["ln", "-sfn", "../v2.toml", desk.path], check=True)
+    processes.run(["ln", "-sfn", "../v2.toml", desk.path], check=True)
     states = [sha((desk.path, toml(7002)))]
     must_have_applied(agent, *states, ports={7002})
     sed_in_place(desk.beside / "v2.toml", toml(7002, 7003))
@@ -239,7 +240,7 @@ def test_a_retargeted_link_to_the_directory_is_one_reload(desk: Desk) -> None:
         (desk.beside / f"v{version}/agent.toml").write_text(toml(7000 + version))
     desk.etc.symlink_to("v1")
     agent = desk.start()
-    subprocess.run(["ln", "-sfn", "v2", desk.etc], check=True)
+    processes.run(["ln", "-sfn", "v2", desk.etc], check=True)
     states = [sha((desk.path, toml(7002)))]
     must_have_applied(agent, *states, ports={7002})
     mv(desk.beside / "v2/agent.toml", toml(7003))
@@ -458,7 +459,7 @@ def test_busy_neighbours_cause_no_look_and_delay_no_edit(desk: Desk) -> None:
         'i=0; while :; do i=$((i+1)); echo "$i" >>"$1/app.log"; mv "$1/app.log" "$1/app.log.1"; : >"$1/.x.swp"; '
         "sleep 0.002; done"  # busy, but no flood: when the kernel's queue overflows, a look is right
     )
-    with subprocess.Popen(["sh", "-c", script, "sh", desk.etc], stderr=subprocess.DEVNULL) as neighbour:
+    with processes.Process(["sh", "-c", script, "sh", desk.etc], stderr=subprocess.DEVNULL) as neighbour:
         try:
             seen = desk.etc / "app.log.1"
             wait_until(lambda: seen.exists() and int(seen.read_text() or "0") > 200)

@@ -120,10 +120,13 @@ class TestPolicy:
         agent.wait_for("pool.filled", route="page")
 
 
-def test_a_certificate_is_rotated_while_sessions_run(here: Bastion, people: Authority) -> None:
+@pytest.mark.parametrize("mode", ["reject_connection", "policy_with_default_deny", "policy"])
+def test_a_certificate_is_rotated_while_sessions_run(here: Bastion, people: Authority, mode: str) -> None:
     gateway = here.gateway
-    gateway.edge.replace_listener(client_ca_file=people.ca_file, enforcement="policy")
-    gateway.authorizer.require_certificate(people.ca_file)
+    enforced_by_tls = mode == "reject_connection"
+    gateway.edge.replace_listener(client_ca_file=people.ca_file, enforcement=mode if enforced_by_tls else "policy")
+    if not enforced_by_tls:
+        gateway.authorizer.require_certificate(people.ca_file, *([destination("echo")] if mode == "policy" else []))
     first, second = people.issue_client("first"), people.issue_client("second")
     agent = start(here, first)
     with ExitStack() as sessions:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.agent_process import AgentProcess, clean_environment, pomagent
 from tests.gateway.agent_toml import write_agent_toml, write_token
 from tests.gateway.facade import Gateway
@@ -55,7 +56,7 @@ def test_tcp_listens_where_it_says(directory: Path, gateway: Gateway) -> None:
     arguments = re.sub(host, f"tcp+https://localhost:{gateway.port}/echo.example.test:7000", line).split()
     environment = clean_environment(SSL_CERT_FILE=str(gateway.ca_file))
     command = [sys.executable, "-m", "pomagent", *arguments]
-    with subprocess.Popen(
+    with processes.Process(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
     ) as process:
         assert process.stdout

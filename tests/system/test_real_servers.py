@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import pytest
 
+from tests import processes
 from tests.agent_process import AgentProcess, clean_environment, connect, pomagent
 from tests.bastion import ANY, Bastion, hear
 from tests.conftest import wait_until
@@ -33,7 +34,7 @@ TIMEOUT_S = 60
 
 def run(*command: str, stdin: bytes = b"") -> bytes:
     """The standard output of a client that succeeds and has nothing to complain about."""
-    done = subprocess.run(
+    done = processes.run(
         command, input=stdin, capture_output=True, check=False, timeout=scaled(TIMEOUT_S), env=clean_environment()
     )
     assert (done.returncode, done.stderr) == (0, b""), done.stdout[-2000:]
@@ -167,9 +168,9 @@ def test_a_server_that_was_restarted_is_used_again(postgres_agent: AgentProcess,
 
 
 @contextlib.contextmanager
-def listener(agent: AgentProcess) -> Iterator["subprocess.Popen[str]"]:
+def listener(agent: AgentProcess) -> Iterator[processes.Process]:
     """A psql session that stays, idle between what it is asked."""
-    session = subprocess.Popen(
+    session = processes.Process(
         psql(agent), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment()
     )
     with session:
@@ -181,7 +182,7 @@ def listener(agent: AgentProcess) -> Iterator["subprocess.Popen[str]"]:
             session.kill()
 
 
-def ask(session: "subprocess.Popen[str]", query: str) -> str:
+def ask(session: processes.Process, query: str) -> str:
     """One line of the answer."""
     _pipe(session.stdin).write(f"{query}\n")
     _pipe(session.stdin).flush()
@@ -235,8 +236,7 @@ def test_ssh_runs_a_command(ssh: Ssh) -> None:
 
 def test_ssh_reports_the_commands_exit_code(ssh: Ssh) -> None:
     assert (
-        subprocess.run([*ssh, "exit 7"], check=False, timeout=scaled(TIMEOUT_S), env=clean_environment()).returncode
-        == 7
+        processes.run([*ssh, "exit 7"], check=False, timeout=scaled(TIMEOUT_S), env=clean_environment()).returncode == 7
     )
 
 

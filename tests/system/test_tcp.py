@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import select
 import signal
 import socket
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.agent_process import clean_environment, connect, pomagent
 from tests.bastion import say
 from tests.conftest import wait_until
@@ -147,11 +149,46 @@ def test_a_certificate_file_that_is_missing_is_named(tmp_path: Path, flag: str) 
 # What is refused before anything is dialled.
 
 
-def test_a_token_on_the_command_line_is_refused_and_not_repeated(gateway: Gateway) -> None:
-    done = pomagent("tcp", ECHO, "--service-account", gateway.token)
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("tcp://127.0.0.1:{}", ""),
+        ("tcp+http://127.0.0.1:{}", ""),
+        ("db.example.test:5432", "http://127.0.0.1:{}"),
+        ("db.example.test:5432", "tcp://127.0.0.1:{}"),
+        ("db.example.test:5432", "tcp+https://127.0.0.1:{}"),
+        ("tcp+https://127.0.0.1:{}/db.example.test:5432/", ""),
+    ],
+)
+def test_no_way_to_write_an_address_sends_the_token_in_clear_text(
+    tmp_path: Path, gateway: Gateway, address: str, url: str
+) -> None:
+    """Wire §10 #10: either it is refused, or TLS comes first."""
+    write_token(tmp_path / "token", gateway.token)
+    with socket.create_server((LOOPBACK, 0)) as edge:
+        port = edge.getsockname()[1]
+        flags = ["--pomerium-url", url.format(port)] if url else []
+        flags += ["--service-account-file", str(tmp_path / "token")]
+        command = [sys.executable, "-m", "pomagent", "tcp", address.format(port), "--listen", "-", *flags]
+        with processes.Process(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()
+        ) as process:
+            wait_until(lambda: process.poll() is not None or select.select([edge], [], [], 0)[0])
+            if process.poll() is None:
+                connection, _ = edge.accept()
+                with connection:
+                    assert connection.recv(2) == b"\x16\x03"  # a TLS handshake
+                process.kill()
+            else:
+                assert process.returncode == USAGE
+
+
+def test_a_token_on_the_command_line_is_refused_and_not_repeated() -> None:
+    token = "eyJhbGciOi.made-for-this-test.c2lnbmF0dXJl"  # the scan for secrets would rightly find one that was minted
+    done = pomagent("tcp", ECHO, "--service-account", token)
     assert done.returncode == USAGE
     assert "use --service-account-file" in done.stderr
-    assert gateway.token not in done.stdout + done.stderr
+    assert token not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -217,7 +254,7 @@ def test_files_serve_as_standard_input_and_output(tmp_path: Path, flags: list[st
     source, sink = tmp_path / "source", tmp_path / "sink"
     source.write_bytes(b"".join(pseudo_random(12, MIB)))
     with source.open("rb") as stdin, sink.open("wb") as stdout:
-        done = subprocess.run(
+        done = processes.run(
             _command(flags), stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=scaled(60),
             env=clean_environment(),
         )  # fmt: skip
@@ -227,7 +264,7 @@ def test_files_serve_as_standard_input_and_output(tmp_path: Path, flags: list[st
 
 def test_the_destinations_end_is_the_end(flags: list[str]) -> None:
     """Although standard input stays open."""
-    process = subprocess.Popen(
+    process = processes.Process(
         _command(flags, destination("hangup")), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment()
     )
     with process:
@@ -275,7 +312,7 @@ def test_a_gateway_that_is_down_cannot_serve(gateway: Gateway, flags: list[str])
 
 
 def test_a_reader_that_leaves_ends_it(flags: list[str], gateway: Gateway) -> None:
-    process = subprocess.Popen(
+    process = processes.Process(
         _command(flags, destination("download")), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env=clean_environment(),
     )  # fmt: skip
@@ -294,7 +331,7 @@ def test_a_reader_that_leaves_ends_it(flags: list[str], gateway: Gateway) -> Non
 
 def test_a_disk_that_is_full_is_no_success(flags: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
+        done = processes.run(
             _command(flags), input=b"hello\n", stdout=full, stderr=subprocess.PIPE, check=False,
             timeout=scaled(60), env=clean_environment(),
         )  # fmt: skip
@@ -307,6 +344,6 @@ def _command(flags: list[str], address: str = ECHO) -> list[str]:
 
 
 def _stdio(flags: list[str], stdin: bytes) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(
+    return processes.run(
         _command(flags), input=stdin, capture_output=True, check=False, timeout=scaled(60), env=clean_environment()
     )

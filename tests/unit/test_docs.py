@@ -6,6 +6,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+def test_each_way_in_which_pomerium_cli_differs_has_a_test_or_no_counterpart() -> None:
+    lines = (ROOT / "docs/from-pomerium-cli.md").read_text().splitlines()
+    rows = [line.split("|")[1:4] for line in lines if line.startswith("| ")][2:]
+    assert len(rows) == 20
+    assert [row for row in rows if "`test_" not in row[2] and "no counterpart" not in row[1]] == []
+
+
 def test_every_test_that_a_document_names_exists() -> None:
     named = {
         (path.name, name)

@@ -25,7 +25,7 @@ LAYERS = [
     {"recheck"},
     {"forwarder", "gateways", "listeners"},
     {"session", "pool", "connector", "listener", "token_sources", "edge"},
-    {"relay", "tunnel", "client", "stdio", "credentials", "stock", "places"},
+    {"relay", "tunnel", "client", "stdio", "credentials", "stock", "places", "counts", "local_user"},
     {
         "dial",
         "goodbye",
@@ -61,6 +61,7 @@ LEAVES = {
     "systemd",
     "watch_facts",
     "places",
+    "counts",
 }
 """They import nothing of ours."""
 FOUNDATIONS = {"", "errors", "settings"}

@@ -13,14 +13,11 @@ Load = Callable[..., Settings]
 
 ROUTE = '[[routes]]\nname = "redis"\nfrom = "redis.example.com:6379"\nlisten = "127.0.0.1:6379"\n'
 HEADERS = {
-    "status": "[status]\n",
     "gateways": '[gateways.corp]\nurl = "https://edge.example.com"\n',
     "credentials": "[credentials.default]\n",
     "routes": ROUTE,
 }
 VALUES = {
-    ("status", "listen"): '"127.0.0.1:9765"',
-    ("status", "allow_users"): '["root"]',
     ("gateways", "transport"): '"http2"',
     ("routes", "allow_users"): '["root"]',
     ("routes", "pool_decay_s"): "1800",
@@ -75,8 +72,8 @@ def test_what_is_unsafe_is_warned_of(text: str, warning: str, load_text: Load) -
 
 
 def test_what_the_environment_sets_is_warned_of_as_such(load_text: Load) -> None:
-    assert load_text(ROUTE, {"POMAGENT_STATUS__ALLOW_USERS": '["root"]'}).warnings == (
-        "environment: POMAGENT_STATUS__ALLOW_USERS: has no effect yet",
+    assert load_text(HEADERS["gateways"] + ROUTE, {"POMAGENT_GATEWAYS__CORP__TRANSPORT": "http2"}).warnings == (
+        "environment: POMAGENT_GATEWAYS__CORP__TRANSPORT: has no effect yet: http1 is used",
     )
 
 

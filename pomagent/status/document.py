@@ -14,9 +14,9 @@ import greenlet
 from pomagent import __version__
 from pomagent.agent import Agent
 from pomagent.credentials import Token
-from pomagent.forwarder import Forwarder
 from pomagent.reload import Outcome, Reloader
 from pomagent.settings import Route
+from pomagent.status.states import route_state
 
 Document = dict[str, Any]
 
@@ -72,15 +72,15 @@ def _reload(outcome: Outcome | None) -> Document | None:
 
 def _route(route: Route, agent: Agent) -> Document:
     forwarder = agent.forwarder(route.name)
-    state, reason = _state(route, forwarder, agent)
+    how = route_state(route, agent)
     return {
         "name": route.name,
         "listen": str(agent.listen_address(route.name) if forwarder else route.listen),
         "destination": str(route.destination),
         "gateway": str(route.gateway.address),
         "protocol": route.protocol,
-        "state": state,
-        "reason": reason,
+        "state": how.state,
+        "reason": how.reason,
         "keeps_warm": route.warm,
         "warm": forwarder.pool.warm if forwarder else 0,
         "target": forwarder.pool.target if forwarder else 0,
@@ -100,14 +100,6 @@ def _credential(token: Token) -> Document:
         "note": "systemd copies it at start: rotating it needs a restart"
         if token.credential.source == "systemd_credential" else "",
     }  # fmt: skip
-
-
-def _state(route: Route, forwarder: Forwarder | None, agent: Agent) -> tuple[str, str]:
-    if not route.enabled:
-        return "disabled", ""
-    if forwarder is None:
-        return "quarantined", agent.quarantined.get(route.name, "")
-    return forwarder.state, str(forwarder.pool.last_error or "")
 
 
 def _iso(seconds: float) -> str:

@@ -1,0 +1,27 @@
+"""What became of the sessions of one route, counted from its start; a reload that keeps the route keeps the counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+
+class SessionCounts:
+    """Whoever ends or refuses a session says so here, in the words of its line in the log."""
+
+    def __init__(self) -> None:
+        self.closed: Counter[tuple[str, str]] = Counter()
+        """By side and reason."""
+        self.refused: Counter[str] = Counter()
+        self.bytes_up = 0
+        self.bytes_down = 0
+        """Of sessions that are over; those that run know their own."""
+
+    def close(self, side: str, reason: str, bytes_up: int, bytes_down: int) -> None:
+        """A session that had a tunnel is over."""
+        self.closed[side, reason] += 1
+        self.bytes_up += bytes_up
+        self.bytes_down += bytes_down
+
+    def refuse(self, reason: str) -> None:
+        """A client got no tunnel."""
+        self.refused[reason] += 1

@@ -1,0 +1,38 @@
+"""How each route is, in one word, with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pomagent.agent import Agent
+from pomagent.settings import Route
+
+STATES = (
+    "untried", "up", "degraded", "down", "unauthenticated", "denied", "quarantined", "draining", "disabled",
+)  # fmt: skip
+"""Every word there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """One route as it is now."""
+
+    name: str
+    state: str
+    reason: str
+    """A sentence with the remedy; empty if nothing is wrong."""
+    is_ready: bool
+    """Whether a client may expect to be served. What keeps nothing warm is ready until a client finds otherwise."""
+
+
+def route_state(route: Route, agent: Agent) -> RouteState:
+    """The state of one route of the running settings. Does not block."""
+    forwarder = agent.forwarder(route.name)
+    if not route.enabled:
+        return RouteState(route.name, "disabled", "", is_ready=False)
+    if forwarder is None:
+        return RouteState(route.name, "quarantined", agent.quarantined.get(route.name, ""), is_ready=False)
+    state = forwarder.state
+    expects = state == "untried" and (route.warm == "off" or forwarder.pool.warm > 0)
+    reason = str(forwarder.pool.last_error or "")
+    return RouteState(route.name, state, reason, is_ready=expects or state in ("up", "degraded"))
