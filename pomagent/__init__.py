@@ -8,7 +8,7 @@ The map of the package, in the order in which a connection meets it:
 - ``listener`` → ``forwarder`` → ``pool`` → ``relay``: one session, from accept to close.
 - ``connector`` → ``dial`` → ``hop``, ``forward_proxy`` → ``stream`` → ``tunnel``, ``credentials``: one tunnel, from DNS
   to the gateway's answer. ``recheck``: whether that answer still holds.
-- ``protocol``, ``stock``, ``backoff``, ``deadline``: decisions without sockets and clocks.
+- ``protocol``, ``deadline``, and in ``pool`` all but ``pool.pool``: decisions without sockets and clocks.
 - ``errors``, ``events``, ``log``, ``settings``: leaves that everything may import.
 
 Importing the package has no side effect.

@@ -25,7 +25,7 @@ LAYERS = [
     {"recheck"},
     {"forwarder", "gateways", "listeners"},
     {"session", "pool", "connector", "listener", "token_sources", "edge"},
-    {"relay", "tunnel", "client", "stdio", "credentials", "stock", "places"},
+    {"relay", "tunnel", "client", "stdio", "credentials", "places"},
     {
         "dial",
         "goodbye",
@@ -33,7 +33,6 @@ LAYERS = [
         "interrupt",
         "half_close",
         "holder",
-        "backoff",
         "plan",
         "watch_facts",
         "bind",
@@ -68,15 +67,16 @@ FOUNDATIONS = {"", "errors", "settings"}
 PURE = {
     "protocol": {"h11", "idna"},
     "plan": set(),
-    "backoff": set(),
     "deadline": set(),
-    "stock": set(),
+    "pool": set(),
     "token_life": set(),
     "errors": set(),
     "events": set(),
     "settings": {"pydantic"},
 }
 """Modules and packages without sockets, clocks, greenlets and logs, and the libraries that they may use."""
+ACTING = {"pool", "pool.pool"}
+"""The parts of a pure package that act on what the others decide."""
 IMPURE = {"socket", "select", "selectors", "ssl", "threading", "asyncio", "subprocess", "logging"}
 
 
@@ -128,7 +128,7 @@ def third_parties(name: str) -> set[str]:
 
 def purity(name: str) -> set[str] | None:
     """The libraries that a pure module may use; None for a module that need not be pure."""
-    return PURE.get(name.partition(".")[0])
+    return None if name in ACTING else PURE.get(name.partition(".")[0])
 
 
 def test_every_module_has_its_place():

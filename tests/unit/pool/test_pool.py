@@ -9,8 +9,6 @@ import gevent
 import pytest
 
 from pomagent import events
-from pomagent import pool as module
-from pomagent.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
 from pomagent.deadline import Deadline
 from pomagent.errors import (
     GatewayOverloaded,
@@ -23,9 +21,13 @@ from pomagent.errors import (
     TunnelError,
 )
 from pomagent.pool import Pool
+from pomagent.pool import pool as module
+from pomagent.pool.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
+from pomagent.pool.demand import REFILL_DELAY_S
+from pomagent.pool.dials import MAX_DIALS_PER_ROUTE
+from pomagent.pool.waiters import MAX_WAITING
 from pomagent.protocol.lifecycle import Reason, State
 from pomagent.settings import Gateway, HostPort, Route
-from pomagent.stock import MAX_DIALS_PER_ROUTE, MAX_WAITING, REFILL_DELAY_S
 from tests.fakes.clock import FakeClock, FakeDice
 from tests.fakes.greenlets import caught_crashes, settle
 from tests.fakes.log import FakeLog
@@ -117,8 +119,8 @@ def make() -> Iterator[object]:
     yield make_scene
     for scene in scenes:
         scene.close()
-        stock = scene.pool._stock
-        assert (stock.dials_by_clients, stock.dials_by_stock, stock.waiting, len(stock)) == (0, 0, 0, 0)
+        pool = scene.pool
+        assert (pool._dials.by_clients, pool._dials.by_stock, pool.waiting, pool.warm) == (0, 0, 0, 0)
         assert all(tunnel.state is State.ACTIVE for tunnel in scene.opener.open_tunnels)
 
 
@@ -239,16 +241,16 @@ class TestLease:
 
     def test_so_many_clients_wait_and_the_next_is_refused_at_once(self, scene):
         scene.opener.held = frozenset({"secure", "open"})
-        stock = scene.pool._stock
+        waiters = scene.pool._waiters
         for _ in range(MAX_WAITING - 1):
-            stock.wait(object())
+            waiters.join(object())
         last = scene.client()
         assert not last.ready()
         over = scene.client()
         assert isinstance(over.value, PoolExhausted)
         assert str(over.value) == f"{MAX_WAITING} clients wait for a tunnel of route orders already"
-        while stock.waiting > 1:
-            stock.next_waiter()
+        while len(waiters) > 1:
+            waiters.next()
 
     def test_clients_dials_are_capped_and_each_outcome_makes_place_for_the_next(self, scene):
         clients = [scene.client() for _ in range(MAX_DIALS_PER_ROUTE + 2)]
@@ -408,7 +410,7 @@ class TestKilledClients:
         gevent.killall(clients)
         while scene.opener.pending:
             scene.fail()
-        assert scene.pool._stock.dials_by_clients == 0
+        assert scene.pool._dials.by_clients == 0
         client = scene.client()
         tunnel = scene.succeed()
         assert client.value is tunnel
@@ -707,8 +709,8 @@ class TestBugs:
         with caught_crashes():
             while scene.opener.pending:
                 scene.fail(error)
-        stock = scene.pool._stock
-        assert (stock.dials_by_clients, stock.dials_by_stock) == (0, 0)
+        dials = scene.pool._dials
+        assert (dials.by_clients, dials.by_stock) == (0, 0)
         assert all(client.ready() for client in clients)
 
 

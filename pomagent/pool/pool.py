@@ -14,13 +14,16 @@ from gevent.event import AsyncResult, Event
 from gevent.pool import Group
 
 from pomagent import events
-from pomagent.backoff import Backoff, Dice
 from pomagent.deadline import Clock, Deadline
 from pomagent.errors import PoolClosed, PoolError, PoolExhausted, Recovery, TunnelError
 from pomagent.log import Logger
+from pomagent.pool.backoff import Backoff, Dice
+from pomagent.pool.demand import REFILL_DELAY_S, Demand
+from pomagent.pool.dials import Dials
+from pomagent.pool.stock import Stock
+from pomagent.pool.waiters import Waiters
 from pomagent.protocol.lifecycle import Reason, State
 from pomagent.settings import Route, Warm
-from pomagent.stock import REFILL_DELAY_S, Stock, StockPolicy
 from pomagent.tunnel import Tunnel
 
 AFTER_TLS = ("token", "connect")
@@ -48,7 +51,10 @@ class Pool:
         self._opener = opener
         self._log = log
         self._clock = clock
-        self._stock: Stock[Tunnel, AsyncResult] = Stock(_policy(route), dice)
+        self._stock: Stock[Tunnel] = Stock(dice)
+        self._waiters: Waiters[AsyncResult] = Waiters()
+        self._demand = Demand(*((0, 0) if route.warm == "off" else (route.pool_min, route.pool_max)))
+        self._dials = Dials()
         self._backoff = Backoff(dice)
         self._wake = Event()
         self._group = Group()
@@ -62,8 +68,7 @@ class Pool:
         """Whether a CONNECT has ever been accepted."""
 
     def __repr__(self) -> str:
-        stock = self._stock
-        return f"<Pool {self._route.name}: {len(stock)}/{stock.target(self._clock())} warm, {stock.waiting} waiting>"
+        return f"<Pool {self._route.name}: {self.warm}/{self.target} warm, {self.waiting} waiting>"
 
     @property
     def warm(self) -> int:
@@ -72,12 +77,12 @@ class Pool:
     @property
     def target(self) -> int:
         """How many should be warm now."""
-        return self._stock.target(self._clock())
+        return self._demand.target(self._clock())
 
     @property
     def waiting(self) -> int:
         """How many clients wait for a tunnel."""
-        return self._stock.waiting
+        return len(self._waiters)
 
     def start(self) -> None:
         """Begin to keep tunnels warm."""
@@ -92,7 +97,7 @@ class Pool:
         if self._is_closed:
             raise PoolClosed(f"route {self._route.name} is closing")
         now = self._clock()
-        self._stock.note_take(now)
+        self._demand.note_take(now)
         if now >= self._refill_from:  # not later with each take: under load there would be no refill at all
             self._refill_from = now + REFILL_DELAY_S
         self._wake.set()
@@ -104,7 +109,7 @@ class Pool:
         """Keep nothing warm any more; clients that were accepted already still get tunnels, each by its own dial."""
         self._is_draining = True
         self._keeper.kill(block=False)
-        for tunnel in self._stock.empty():
+        for tunnel in self._stock.beyond(0):
             self._discard(tunnel, reason)
 
     def close(self, reason: Reason) -> None:
@@ -112,7 +117,7 @@ class Pool:
         self._is_closed = True
         self.drain(reason)
         self._group.kill(block=False)
-        while waiter := self._stock.next_waiter():
+        while waiter := self._waiters.next():
             waiter.set_exception(PoolClosed(f"route {self._route.name} is closing"))
 
     def retry_now(self) -> None:
@@ -129,24 +134,24 @@ class Pool:
         return None
 
     def _wait_for_one(self, deadline: Deadline) -> Tunnel:
-        if not self._stock.may_wait:
-            raise PoolExhausted(f"{self._stock.waiting} clients wait for a tunnel of route {self._route.name} already")
+        if not self._waiters.has_room:
+            raise PoolExhausted(f"{self.waiting} clients wait for a tunnel of route {self._route.name} already")
         waiter = AsyncResult()
-        self._stock.wait(waiter)
+        self._waiters.join(waiter)
         self._dial_for_clients()
         try:
             with Timeout(deadline.remaining_s, False):
                 waiter.wait()
         except BaseException:  # this client was killed while it waited
-            self._stock.leave(waiter)
+            self._waiters.leave(waiter)
             if waiter.successful():
                 self._supply(waiter.get_nowait())
             raise
         if waiter.ready():
             tunnel: Tunnel = waiter.get_nowait()
             return tunnel
-        self._stock.leave(waiter)
-        self._log.warning(events.POOL_STARVED, warm=self.warm, waiting=self._stock.waiting)
+        self._waiters.leave(waiter)
+        self._log.warning(events.POOL_STARVED, warm=self.warm, waiting=self.waiting)
         raise PoolExhausted(
             f"no tunnel of route {self._route.name} was ready within {deadline.budget_s:g} s"
             + (f"; last failure: {self.last_error}" if self.last_error else "")
@@ -168,7 +173,7 @@ class Pool:
             now = self._clock()
             for tunnel in self._stock.expired(now):
                 self._discard(tunnel, Reason.EXPIRED)
-            wanted = 0 if self._level == "off" else self._stock.dials_wanted_by_stock(now)
+            wanted = 0 if self._level == "off" else self._dials.wanted_by_stock(self.target - self.warm, self.waiting)
             begin = max(self._refill_from, self._backoff.retry_at)
             if wanted and now >= begin:
                 self._dial_for_stock(wanted)
@@ -182,13 +187,13 @@ class Pool:
     # --- dials ----------------------------------------------------------------------------------------------------
 
     def _dial_for_clients(self) -> None:
-        for _ in range(self._stock.dials_wanted_by_clients()):
-            self._stock.dials_by_clients += 1
+        for _ in range(self._dials.wanted_by_clients(self.waiting)):
+            self._dials.by_clients += 1
             self._spawn("dial for a client", self._serve_client)
 
     def _dial_for_stock(self, count: int) -> None:
         for _ in range(count):
-            self._stock.dials_by_stock += 1
+            self._dials.by_stock += 1
             self._spawn("refill", self._fill_up)
 
     def _serve_client(self) -> None:
@@ -203,7 +208,7 @@ class Pool:
         else:
             self._supply(tunnel)
         finally:
-            self._stock.dials_by_clients -= 1
+            self._dials.by_clients -= 1
             self._dial_for_clients()
             self._wake.set()
 
@@ -216,7 +221,7 @@ class Pool:
         else:
             self._supply(tunnel)
         finally:
-            self._stock.dials_by_stock -= 1
+            self._dials.by_stock -= 1
             self._dial_for_clients()
             self._wake.set()
 
@@ -241,7 +246,7 @@ class Pool:
             raise
         now = self._clock()
         self._backoff.succeeded(now)
-        self._stock.dial_took(now - began)
+        self._demand.dial_took(now - began)
         if tunnel.is_ready:
             self.has_succeeded = True
         if tunnel.is_ready or (self.last_error is not None and self.last_error.phase not in AFTER_TLS):
@@ -249,21 +254,23 @@ class Pool:
         return tunnel
 
     def _fail_one(self, error: Exception) -> None:
-        waiter = self._stock.next_to_fail()
+        if self._dials.suffice_without_one(self.waiting):
+            return
+        waiter = self._waiters.next()
         if waiter is not None:
             waiter.set_exception(error)
 
     def _supply(self, tunnel: Tunnel) -> None:
         """Give a tunnel to the client that has waited longest, else to the stock."""
-        waiter = self._stock.next_waiter() if tunnel.is_ready else None
+        waiter = self._waiters.next() if tunnel.is_ready else None
         if waiter is not None:
             waiter.set(tunnel)
-        elif self._is_draining or not self._stock.has_room or (tunnel.is_ready and self._level != "tunnel"):
+        elif self._is_draining or self.warm >= self._demand.maximum or (tunnel.is_ready and self._level != "tunnel"):
             self._discard(tunnel, Reason.ABORTED)  # its client has left; idle it could hurt the destination
         else:
-            self._stock.put(tunnel, self._clock())
+            self._stock.put(tunnel, self._route.pool_max_age_s, self._clock())
             tunnel.keep_warm(self._ended)
-            self._log.debug(events.POOL_FILLED, warm=self.warm, target=self._stock.target(self._clock()))
+            self._log.debug(events.POOL_FILLED, warm=self.warm, target=self.target)
 
     def _ended(self, tunnel: Tunnel) -> None:
         """Called in the hub when a warm tunnel ended by itself."""
@@ -278,9 +285,3 @@ class Pool:
 
     def _spawn(self, name: str, run: Callable[[], None]) -> None:
         self._group.spawn(run).name = f"pool {self._route.name}: {name}"
-
-
-def _policy(route: Route) -> StockPolicy:
-    if route.warm == "off":
-        return StockPolicy(0, 0, route.pool_max_age_s)
-    return StockPolicy(route.pool_min, route.pool_max, route.pool_max_age_s)
