@@ -19,7 +19,7 @@ from pomagent.listeners import Listeners, Prepared
 from pomagent.log import Logger, LogLevel
 from pomagent.places import Places
 from pomagent.plan import Plan, diff
-from pomagent.pool import Pool
+from pomagent.pool import Memory, Pool
 from pomagent.recheck import Recheck
 from pomagent.relay import DRAINED, REMOVED, End, new_scratch
 from pomagent.session import Surroundings
@@ -151,8 +151,8 @@ class Agent:
         """The credentials in use."""
         return self._gateways.tokens
 
-    def _make_pool(self, route: Route, log: Logger) -> Pool:
-        return Pool(route, self._gateways.connector(route, log), log)
+    def _make_pool(self, route: Route, memory: Memory, log: Logger) -> Pool:
+        return Pool(route, self._gateways.connector(route, log), memory, log)
 
     def _retire(self, forwarder: Forwarder) -> None:
         """Let the sessions of a removed route finish, within the limit of a drain."""

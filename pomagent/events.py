@@ -26,6 +26,7 @@ LISTENER_ACCEPT_FAILED: Final = "listener.accept_failed"
 
 ROUTE_QUARANTINED: Final = "route.quarantined"
 ROUTE_CLASSIFIED: Final = "route.classified"
+"""What the server says first, or does not, has shown what it speaks, and with it what is kept warm."""
 ROUTE_DEMOTED: Final = "route.demoted"
 ROUTE_PROMOTED: Final = "route.promoted"
 

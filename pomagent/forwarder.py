@@ -14,7 +14,7 @@ from pomagent.deadline import Deadline
 from pomagent.errors import CredentialRejected, PoolClosed, Recovery, RouteForbidden
 from pomagent.log import Logger
 from pomagent.places import Places
-from pomagent.pool import Pool
+from pomagent.pool import Memory, Pool
 from pomagent.protocol.lifecycle import Reason
 from pomagent.relay import REVOKED, End
 from pomagent.session import Session, Surroundings
@@ -28,7 +28,7 @@ CHECK_EVERY_S = 1.0
 ABORT_TIMEOUT_S = 3.0
 """For sessions that were told to end to say good-bye to both sides."""
 
-MakePool = Callable[[Route, Logger], Pool]
+MakePool = Callable[[Route, Memory, Logger], Pool]
 
 
 class Forwarder:
@@ -50,7 +50,8 @@ class Forwarder:
         self._sessions: dict[gevent.Greenlet, Session] = {}
         self._group = Group()
         self._checker = Group()
-        self.pool = make_pool(route, self._log)
+        self.memory = Memory(route, surroundings.clock())
+        self.pool = make_pool(route, self.memory, self._log)
 
     def __repr__(self) -> str:
         return f"<Forwarder {self.route.name}: {len(self._sessions)} sessions, {self.pool!r}>"
@@ -85,7 +86,7 @@ class Forwarder:
         """Serve a client in a greenlet of its own, which is returned. Does not block."""
         number = next(self._numbers)
         session = Session(
-            client, peer, self.route, self.lease, self._places, self._surroundings,
+            client, peer, self.route, self.lease, self._heard, self._places, self._surroundings,
             self._log.bind(session=number), self._generation,
         )  # fmt: skip
         greenlet = gevent.Greenlet(session.run)
@@ -111,16 +112,16 @@ class Forwarder:
         """Go on under changed settings: sessions live on under the old ones, warm tunnels only without ``retire``."""
         self.route, self._generation = route, generation
         self._places.resize(route.max_sessions)
+        self.memory.follow(route, self._surroundings.clock())
         if retire:
             self.renew()
 
     def renew(self) -> None:
         """Replace the pool and what it has warm; clients that wait go over to the new one. Does not block."""
-        old, self.pool = self.pool, self._make_pool(self.route, self._log)
+        old, self.pool = self.pool, self._make_pool(self.route, self.memory, self._log)
         if self._is_draining:
             self.pool.drain(Reason.DRAINED)
-        else:
-            self.pool.start()
+        self.pool.start()
         old.close(Reason.STALE)
 
     @property
@@ -165,6 +166,9 @@ class Forwarder:
         """End all sessions now, each with its own line in the log. Does not block."""
         for session in list(self._sessions.values()):
             session.stop(end)
+
+    def _heard(self, first: bytes, after_s: float) -> None:
+        self.pool.heard(first, after_s)
 
     def _forget(self, greenlet: gevent.Greenlet) -> None:
         self._sessions.pop(greenlet, None)

@@ -36,6 +36,8 @@ PLACE_TIMEOUT_S = 1.0
 
 Lease = Callable[[Deadline], Tunnel]
 """A ready tunnel of the route. Blocks. Raises PoolError, TunnelError."""
+Heard = Callable[[bytes, float], None]
+"""What a server said before its client did, and how many seconds after the gateway had accepted the tunnel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,13 @@ class Session:
     """A client and, once leased, its tunnel."""
 
     def __init__(
-        self, client: Client, peer: str, route: Route, lease: Lease, places: Places,
+        self, client: Client, peer: str, route: Route, lease: Lease, heard: Heard, places: Places,
         surroundings: Surroundings, log: Logger, generation: int,
     ) -> None:  # fmt: skip
         self._client = client
         self._route = route
         self._lease_tunnel = lease
+        self._heard = heard
         self._places = (places, surroundings.places)  # who waits for its route takes nothing from the other routes
         self._taken: list[Places] = []
         self._shared = surroundings
@@ -190,7 +193,8 @@ class Session:
         relay = Relay(
             self._client, tunnel.stream, half_close=self._route.half_close,
             half_close_timeout_s=self._route.half_close_timeout_s, has_closed=self._client.has_closed,
-            scratch=self._shared.scratch, clock=self._clock,
+            on_greeting=lambda first: self._heard(first, tunnel.accepted_s), scratch=self._shared.scratch,
+            clock=self._clock,
         )  # fmt: skip
         if self._stopped is not None:
             relay.stop(self._stopped)

@@ -78,7 +78,7 @@ def _route(route: Route, agent: Agent) -> Document:
         "listen": str(agent.listen_address(route.name) if forwarder else route.listen),
         "destination": str(route.destination),
         "gateway": str(route.gateway.address),
-        "protocol": route.protocol,
+        "protocol": forwarder.memory.warmth.protocol if forwarder else route.protocol,
         "state": state,
         "reason": reason,
         "keeps_warm": route.warm,

@@ -162,7 +162,9 @@ class RouteDefaults(Table):
     credential: str | None = key(
         None, NEW_SESSIONS, 'Name of a [credentials.*] table; overrides the gateway\'s; "": none.'
     )
-    protocol: Protocol = key("auto", NEW_SESSIONS, "What the server speaks. auto: from the destination's port.")
+    protocol: Protocol = key(
+        "auto", NEW_SESSIONS, "What the server speaks. auto: by the destination's port, else by what it says first."
+    )
     warm: Literal["auto", "tunnel", "tls", "off"] = key(
         "auto", NEW_SESSIONS, "What is kept ready: whole tunnels (each holds a connection to the server open), TLS "
         "connections to the edge, or nothing. auto: by protocol."

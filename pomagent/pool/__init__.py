@@ -6,6 +6,7 @@
 - ``backoff``: how long to wait after failures.
 """
 
+from pomagent.pool.memory import Memory
 from pomagent.pool.pool import Pool
 
-__all__ = ["Pool"]
+__all__ = ["Memory", "Pool"]

@@ -1,4 +1,4 @@
-"""Keeps the tunnels of one route warm: lease, refill, retire."""
+"""Keeps the tunnels of one route warm: lease, refill, retire. It acts; the modules beside it decide."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from pomagent.deadline import Clock, Deadline
 from pomagent.errors import PoolClosed, PoolError, PoolExhausted, Recovery, TunnelError
 from pomagent.log import Logger
 from pomagent.pool.backoff import Backoff, Dice
+from pomagent.pool.breaker import Breaker
 from pomagent.pool.demand import REFILL_DELAY_S, Demand
-from pomagent.pool.dials import Dials
+from pomagent.pool.dials import MAX_DIALS_PER_ROUTE, Dials
+from pomagent.pool.greeting import GREETING_BYTES
+from pomagent.pool.memory import Memory
 from pomagent.pool.stock import Stock
 from pomagent.pool.waiters import Waiters
+from pomagent.pool.warmth import Keeping, Why
 from pomagent.protocol.lifecycle import Reason, State
-from pomagent.settings import Route, Warm
+from pomagent.settings import Route
 from pomagent.tunnel import Tunnel
 
 AFTER_TLS = ("token", "connect")
@@ -43,19 +47,24 @@ class Pool:
     """The warm tunnels of one route under one set of settings; a change of those makes a new pool."""
 
     def __init__(
-        self, route: Route, opener: Opener, log: Logger,
+        self, route: Route, opener: Opener, memory: Memory, log: Logger,
         *, clock: Clock = time.monotonic, dice: Dice = random.uniform,
     ) -> None:  # fmt: skip
         self._route = route
-        self._level: Warm = route.warm
         self._opener = opener
+        self._memory = memory
         self._log = log
         self._clock = clock
-        self._stock: Stock[Tunnel] = Stock(dice)
+        self._ready: Stock[Tunnel] = Stock(dice)
+        self._secured: Stock[Tunnel] = Stock(dice)
         self._waiters: Waiters[AsyncResult] = Waiters()
-        self._demand = Demand(*((0, 0) if route.warm == "off" else (route.pool_min, route.pool_max)))
+        self._demand = Demand(route.pool_min, route.pool_max)
         self._dials = Dials()
-        self._backoff = Backoff(dice)
+        self._breaker = Breaker(dice)
+        self._calm = Backoff(dice)
+        """After warm tunnels that ended young: dials work, so that clients need not know."""
+        self._shared_mark = 0
+        """Clients that came before it are covered by a shared dial."""
         self._wake = Event()
         self._group = Group()
         self._keeper = Group()
@@ -72,12 +81,12 @@ class Pool:
 
     @property
     def warm(self) -> int:
-        return len(self._stock)
+        return len(self._ready) + len(self._secured)
 
     @property
     def target(self) -> int:
         """How many should be warm now."""
-        return self._demand.target(self._clock())
+        return self._target(self._keeping, self._clock())
 
     @property
     def waiting(self) -> int:
@@ -98,36 +107,55 @@ class Pool:
             raise PoolClosed(f"route {self._route.name} is closing")
         now = self._clock()
         self._demand.note_take(now)
+        self._memory.warmth.used(now)
         if now >= self._refill_from:  # not later with each take: under load there would be no refill at all
             self._refill_from = now + REFILL_DELAY_S
         self._wake.set()
-        tunnel = (self._take() if self._level == "tunnel" else None) or self._wait_for_one(deadline)
+        tunnel = self._take(self._ready) if self._keeping.may_be_leased else None
+        if tunnel is not None:
+            self._memory.takes["tunnel"] += 1
+        else:
+            tunnel = self._wait_for_one(deadline)
+            self._memory.takes["tls" if tunnel.was_warm else "cold"] += 1
         tunnel.lease()
         return tunnel
 
     def drain(self, reason: Reason) -> None:
         """Keep nothing warm any more; clients that were accepted already still get tunnels, each by its own dial."""
         self._is_draining = True
-        self._keeper.kill(block=False)
-        for tunnel in self._stock.beyond(0):
-            self._discard(tunnel, reason)
+        for stock in (self._ready, self._secured):
+            self._discard_all(stock.beyond(0), reason)
+        self._wake.set()
 
     def close(self, reason: Reason) -> None:
         """Drain, and refuse whoever still waits or comes; leased tunnels are the sessions' own."""
         self._is_closed = True
         self.drain(reason)
+        self._keeper.kill(block=False)
         self._group.kill(block=False)
+        self._tell_closed(is_closed=self._breaker.reset())
         while waiter := self._waiters.next():
             waiter.set_exception(PoolClosed(f"route {self._route.name} is closing"))
 
     def retry_now(self) -> None:
-        """Forget the wait after failures."""
-        self._backoff.reset()
+        """Forget the waits after failures."""
+        self._calm.reset()
+        self._tell_closed(is_closed=self._breaker.reset())
+        self._dial_for_clients()
         self._wake.set()
 
-    def _take(self) -> Tunnel | None:
+    def heard(self, first: bytes, after_s: float) -> None:
+        """The server spoke first, so long after it had accepted a tunnel. Does not block."""
+        if self._memory.warmth.heard(first, after_s):
+            self._tell_level(events.ROUTE_CLASSIFIED)
+            self._trim(self._clock())
+            self._wake.set()
+
+    # --- leases -----------------------------------------------------------------------------------------------------
+
+    def _take(self, stock: Stock[Tunnel]) -> Tunnel | None:
         """The oldest warm tunnel that is still alive at this moment."""
-        while (tunnel := self._stock.take()) is not None:
+        while (tunnel := stock.take()) is not None:
             tunnel.look()
             if tunnel.state is not State.CLOSED:
                 return tunnel
@@ -148,6 +176,8 @@ class Pool:
                 self._supply(waiter.get_nowait())
             raise
         if waiter.ready():
+            if waiter.exception is not None:
+                raise waiter.exception.with_traceback(None)  # it may be the outcome of many
             tunnel: Tunnel = waiter.get_nowait()
             return tunnel
         self._waiters.leave(waiter)
@@ -157,7 +187,7 @@ class Pool:
             + (f"; last failure: {self.last_error}" if self.last_error else "")
         )
 
-    # --- the keeper -----------------------------------------------------------------------------------------------
+    # --- the keeper -------------------------------------------------------------------------------------------------
 
     def _keep_going(self) -> None:
         while True:
@@ -171,39 +201,114 @@ class Pool:
         while True:
             self._wake.clear()
             now = self._clock()
-            for tunnel in self._stock.expired(now):
-                self._discard(tunnel, Reason.EXPIRED)
-            wanted = 0 if self._level == "off" else self._dials.wanted_by_stock(self.target - self.warm, self.waiting)
-            begin = max(self._refill_from, self._backoff.retry_at)
-            if wanted and now >= begin:
-                self._dial_for_stock(wanted)
-                wanted = 0
-            self._wake.wait(self._pause(now, begin if wanted else None))
+            self._note_changes(now)
+            self._trim(now)
+            begin = self._refill(now)
+            self._dial_for_clients()
+            self._wake.wait(self._pause(now, begin))
 
-    def _pause(self, now: float, begin: float | None) -> float | None:
-        moments = [at for at in (self._stock.next_expiry(), begin) if at is not None]
-        return max(0.001, min(moments) - now) if moments else None
+    def _note_changes(self, now: float) -> None:
+        """What time alone has shown of the route's server."""
+        warmth, early_ends = self._memory.warmth, self._memory.early_ends
+        is_due = early_ends.due_at is not None and now >= early_ends.due_at
+        if is_due and early_ends.judge(was_the_gateway=False, is_on_trial=warmth.is_on_trial):
+            pause_s = warmth.demote(now)
+            self._tell_level(events.ROUTE_DEMOTED, retry_in_ms=round(pause_s * 1000))
+        if warmth.listened(now):
+            self._tell_level(events.ROUTE_CLASSIFIED)
+        if warmth.promoted(now) or warmth.passed(now):
+            self._tell_level(events.ROUTE_PROMOTED)
 
-    # --- dials ----------------------------------------------------------------------------------------------------
+    def _trim(self, now: float) -> None:
+        """Close what is over its age, and what the route does not keep warm any more."""
+        for stock in (self._ready, self._secured):
+            expired = stock.expired(now)
+            self._discard_all(expired, Reason.EXPIRED)
+            if expired and stock is self._ready:
+                self._memory.early_ends.lived()
+        keeping = self._keeping
+        if keeping.level != "tunnel":
+            self._discard_all(self._ready.beyond(0), Reason.UNWANTED)
+        if keeping.is_single:
+            self._discard_all(self._ready.beyond(1), Reason.UNWANTED)
+            self._discard_all(self._secured.beyond(1), Reason.UNWANTED)
 
-    def _dial_for_clients(self) -> None:
-        for _ in range(self._dials.wanted_by_clients(self.waiting)):
-            self._dials.by_clients += 1
-            self._spawn("dial for a client", self._serve_client)
-
-    def _dial_for_stock(self, count: int) -> None:
-        for _ in range(count):
+    def _refill(self, now: float) -> float | None:
+        """Begin the dials that the stock needs; if that is not allowed yet, return when it is."""
+        keeping = self._keeping
+        stock = self._ready if keeping.level == "tunnel" else self._secured
+        wanted = self._dials.wanted_by_stock(self._target(keeping, now) - len(stock), self.waiting)
+        if self._breaker.is_open and not self._is_about_connects(keeping):
+            wanted = min(wanted, 1 - self._dials.by_stock)  # to find out
+        begin = max(self._refill_from, self._breaker.retry_at, self._calm.retry_at)
+        if wanted <= 0 or self._is_draining:
+            return None
+        if now < begin:
+            return begin
+        for _ in range(wanted):
             self._dials.by_stock += 1
             self._spawn("refill", self._fill_up)
+        return None
 
-    def _serve_client(self) -> None:
-        """Dial for whoever waits; its failure is the outcome of the client that has waited longest."""
+    def _pause(self, now: float, begin: float | None) -> float | None:
+        share_at = self._breaker.share_at if self._shares else None
+        memory = self._memory
+        moments = [
+            begin, share_at, memory.early_ends.due_at, memory.warmth.next_at(now),
+            self._ready.next_expiry(), self._secured.next_expiry(),
+        ]  # fmt: skip
+        first = min((at for at in moments if at is not None), default=None)
+        return None if first is None else max(0.001, first - now)
+
+    @property
+    def _keeping(self) -> Keeping:
+        return self._memory.warmth.keeping(self._clock())
+
+    def _target(self, keeping: Keeping, now: float) -> int:
+        if keeping.level == "off":
+            return 0
+        target = self._demand.target(now)
+        return min(1, target) if keeping.is_single else target
+
+    def _has_room(self, keeping: Keeping) -> bool:
+        return self.warm < (1 if keeping.is_single else self._demand.maximum)
+
+    def _is_about_connects(self, keeping: Keeping) -> bool:
+        """Whether failures of CONNECTs say nothing about what the route keeps warm."""
+        return keeping.level == "tls" and self.last_error is not None and self.last_error.phase in AFTER_TLS
+
+    # --- dials ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _shares(self) -> bool:
+        """Whether a dial is to be shared by clients that none has been begun for."""
+        return self._breaker.is_open and self._waiters.has_since(self._shared_mark)
+
+    def _dial_for_clients(self) -> None:
+        """A dial for each client that waits; while the breaker is open, one for all of them, and at most one a second.
+
+        A shared dial is the outcome only of those who came before it: nobody is refused by what failed earlier.
+        """
+        now = self._clock()
+        if not self._breaker.is_open:
+            wanted = self._dials.wanted_by_clients(self.waiting)
+        else:
+            has_place = self._dials.by_clients + self._dials.by_stock < MAX_DIALS_PER_ROUTE
+            wanted = int(self._shares and has_place and now >= self._breaker.share_at)
+        for _ in range(wanted):
+            self._breaker.begun(now)
+            self._dials.by_clients += 1
+            self._shared_mark = self._waiters.mark
+            self._spawn("dial for a client", self._serve_client, self._waiters.mark)
+
+    def _serve_client(self, mark: int) -> None:
+        """Dial for whoever waits; its failure is the outcome of the client that has waited longest, or of all."""
         try:
             tunnel = self._dial(self._open_for_client)
         except TunnelError as error:
-            self._fail_one(error)
+            self._fail(error, mark)
         except Exception as bug:
-            self._fail_one(PoolError(f"a dial for route {self._route.name} crashed: {type(bug).__name__}"))
+            self._fail(PoolError(f"a dial for route {self._route.name} crashed: {type(bug).__name__}"), mark)
             raise
         else:
             self._supply(tunnel)
@@ -217,21 +322,21 @@ class Pool:
         try:
             tunnel = self._dial(self._open_for_stock)
         except TunnelError:
-            pass  # the connector has logged it, and the back-off knows
+            pass  # the connector has logged it, and the breaker knows
         else:
-            self._supply(tunnel)
+            self._supply(tunnel, is_refill=True)
         finally:
             self._dials.by_stock -= 1
             self._dial_for_clients()
             self._wake.set()
 
     def _open_for_client(self) -> Tunnel:
-        secured = self._take() if self._level == "tls" else None
-        return self._opener.open(secured or self._opener.secure())
+        return self._opener.open(self._take(self._secured) or self._opener.secure())
 
     def _open_for_stock(self) -> Tunnel:
-        tunnel = self._opener.secure()
-        return self._opener.open(tunnel) if self._level == "tunnel" else tunnel
+        if self._keeping.level != "tunnel":
+            return self._opener.secure()
+        return self._opener.open(self._take(self._secured) or self._opener.secure())
 
     def _dial(self, dial: Callable[[], Tunnel]) -> Tunnel:
         began = self._clock()
@@ -239,49 +344,99 @@ class Pool:
             tunnel = dial()
         except TunnelError as error:
             self.last_error = error
-            self._backoff.failed(error.recovery, self._clock(), getattr(error, "retry_after_s", 0.0))
+            self._memory.failures[error.kind] += 1
+            self._failed(error.recovery, getattr(error, "retry_after_s", 0.0))
             raise
         except Exception:
-            self._backoff.failed(Recovery.RETRY, self._clock())  # a bug must not be met again in a tight loop
+            self._failed(Recovery.RETRY)  # a bug must not be met again in a tight loop
             raise
         now = self._clock()
-        self._backoff.succeeded(now)
         self._demand.dial_took(now - began)
         if tunnel.is_ready:
             self.has_succeeded = True
-        if tunnel.is_ready or (self.last_error is not None and self.last_error.phase not in AFTER_TLS):
+        if tunnel.is_ready or self.last_error is None or self.last_error.phase not in AFTER_TLS:
             self.last_error = None
+            self._tell_closed(is_closed=self._breaker.succeeded(now))
         return tunnel
 
-    def _fail_one(self, error: Exception) -> None:
-        if self._dials.suffice_without_one(self.waiting):
-            return
-        waiter = self._waiters.next()
-        if waiter is not None:
-            waiter.set_exception(error)
+    def _failed(self, recovery: Recovery, at_least_s: float = 0.0) -> None:
+        now = self._clock()
+        if self._breaker.failed(recovery, now, at_least_s):
+            self._log.warning(
+                events.BREAKER_OPENED, failures=self._breaker.failures, error=str(self.last_error or ""),
+                retry_in_ms=round((self._breaker.retry_at - now) * 1000),
+            )  # fmt: skip
 
-    def _supply(self, tunnel: Tunnel) -> None:
+    def _fail(self, error: Exception, mark: int) -> None:
+        if self._breaker.is_open:
+            for waiter in self._waiters.before(mark):
+                waiter.set_exception(error)
+        elif not self._dials.suffice_without_one(self.waiting):
+            waiter = self._waiters.next()
+            if waiter is not None:
+                waiter.set_exception(error)
+
+    # --- tunnels ----------------------------------------------------------------------------------------------------
+
+    def _supply(self, tunnel: Tunnel, *, is_refill: bool = False) -> None:
         """Give a tunnel to the client that has waited longest, else to the stock."""
-        waiter = self._waiters.next() if tunnel.is_ready else None
+        if tunnel.early:
+            self._heard(tunnel)
+        keeping, now = self._keeping, self._clock()
+        listens = is_refill and keeping.why is Why.PROBING and self._has_room(keeping)
+        waiter = self._waiters.next() if tunnel.is_ready and not listens else None
         if waiter is not None:
             waiter.set(tunnel)
-        elif self._is_draining or self.warm >= self._demand.maximum or (tunnel.is_ready and self._level != "tunnel"):
+        elif self._is_draining or not self._has_room(keeping) or not self._is_wanted(tunnel, keeping):
             self._discard(tunnel, Reason.ABORTED)  # its client has left; idle it could hurt the destination
         else:
-            self._stock.put(tunnel, self._route.pool_max_age_s, self._clock())
-            tunnel.keep_warm(self._ended)
+            (self._ready if tunnel.is_ready else self._secured).put(tunnel, keeping.max_age_s, now)
+            if tunnel.is_ready:
+                self._memory.warmth.listening(now)
+            tunnel.keep_warm(self._ended, self._heard)
             self._log.debug(events.POOL_FILLED, warm=self.warm, target=self.target)
+
+    @staticmethod
+    def _is_wanted(tunnel: Tunnel, keeping: Keeping) -> bool:
+        return keeping.level == "tunnel" or (keeping.level == "tls" and not tunnel.is_ready)
+
+    def _heard(self, tunnel: Tunnel) -> None:
+        """Called in the hub when the destination said something on a warm tunnel."""
+        self.heard(bytes(tunnel.early[:GREETING_BYTES]), tunnel.accepted_s)
 
     def _ended(self, tunnel: Tunnel) -> None:
         """Called in the hub when a warm tunnel ended by itself."""
-        self._stock.remove(tunnel)
+        now, age_s = self._clock(), tunnel.age_ms / 1000
+        self._ready.remove(tunnel)
+        self._secured.remove(tunnel)
+        if tunnel.is_ready:
+            self._memory.warmth.stopped_listening()
+            self._memory.early_ends.note(age_s, now)
+            if self._memory.early_ends.is_suspicious:
+                self._refill_from = max(self._refill_from, self._memory.early_ends.due_at or 0.0)
         self._discard(tunnel, Reason.PEER_CLOSED)
-        self._backoff.ended_early(tunnel.age_ms / 1000, self._clock())
+        self._calm.ended_early(age_s, now)
         self._wake.set()
+
+    def _discard_all(self, tunnels: list[Tunnel], reason: Reason) -> None:
+        for tunnel in tunnels:
+            self._discard(tunnel, reason)
 
     def _discard(self, tunnel: Tunnel, reason: Reason) -> None:
         tunnel.close(reason)
+        self._memory.discards[reason.value] += 1
         self._log.debug(events.TUNNEL_CLOSED, reason=reason.value, age_ms=tunnel.age_ms, request_id=tunnel.request_id)
 
-    def _spawn(self, name: str, run: Callable[[], None]) -> None:
-        self._group.spawn(run).name = f"pool {self._route.name}: {name}"
+    # --- what the log is told ---------------------------------------------------------------------------------------
+
+    def _tell_level(self, event: str, **fields: object) -> None:
+        keeping, warmth = self._keeping, self._memory.warmth
+        tell = self._log.warning if event == events.ROUTE_DEMOTED else self._log.info
+        tell(event, protocol=warmth.protocol, warm=keeping.level, why=keeping.why.value, **fields)
+
+    def _tell_closed(self, *, is_closed: bool) -> None:
+        if is_closed:
+            self._log.info(events.BREAKER_CLOSED)
+
+    def _spawn(self, name: str, run: Callable[..., None], *arguments: object) -> None:
+        self._group.spawn(run, *arguments).name = f"pool {self._route.name}: {name}"
