@@ -152,7 +152,7 @@ class Agent:
         return self._gateways.tokens
 
     def _make_pool(self, route: Route, memory: Memory, log: Logger) -> Pool:
-        return Pool(route, self._gateways.connector(route, log), memory, log)
+        return Pool(route, self._gateways.connector(route, log), memory, self._gateways.watch(route.gateway), log)
 
     def _retire(self, forwarder: Forwarder) -> None:
         """Let the sessions of a removed route finish, within the limit of a drain."""

@@ -45,11 +45,14 @@ class Connector:
         self._log = log
         self._named = {"gateway": str(route.gateway.address), "destination": str(route.destination)}
 
-    def secure(self) -> Tunnel:
-        """A connection to the gateway, ready for its CONNECT. Blocks. Raises TunnelError."""
+    def secure(self, *, urgent: bool = True) -> Tunnel:
+        """A connection to the gateway, ready for its CONNECT. Blocks. Raises TunnelError.
+
+        ``urgent``: a client waits for it, so that it begins before others.
+        """
         tunnel = Tunnel()
         try:
-            secured = self._dialer.dial(str(self._route.destination), tunnel.securing)
+            secured = self._dialer.dial(str(self._route.destination), tunnel.securing, urgent=urgent)
         except TunnelError as error:
             self._failed(tunnel, error)
             raise
@@ -59,7 +62,7 @@ class Connector:
         tunnel.secured(secured.stream, secured.timings)
         return tunnel
 
-    def open(self, tunnel: Tunnel) -> Tunnel:
+    def open(self, tunnel: Tunnel, *, urgent: bool = True) -> Tunnel:
         """Send the CONNECT over a secured tunnel and return the accepted one, which may be another. Blocks.
 
         Once: a connection that died while it was waiting is replaced, and a refused token is read again.
@@ -77,7 +80,7 @@ class Connector:
             if not tunnel.was_warm:
                 raise
         token = self._token.value if self._token else None
-        return self._connect(self.secure(), token, is_fresh=token != sent)
+        return self._connect(self.secure(urgent=urgent), token, is_fresh=token != sent)
 
     def _obtain(self, tunnel: Tunnel) -> SecretStr | None:
         """The token to send, asked for if there is none yet."""

@@ -42,12 +42,16 @@ TUNNEL_OPENED: Final = "tunnel.opened"
 TUNNEL_CLOSED: Final = "tunnel.closed"
 TUNNEL_FAILED: Final = "tunnel.failed"
 TUNNELS_LOST: Final = "tunnels.lost"
+"""Many warm tunnels of a gateway ended at the same moment."""
 
 POOL_FILLED: Final = "pool.filled"
 POOL_STARVED: Final = "pool.starved"
 
 BREAKER_OPENED: Final = "breaker.opened"
 BREAKER_CLOSED: Final = "breaker.closed"
+
+CERTIFICATE_EXPIRING: Final = "certificate.expiring"
+"""A dial was shown a gateway's certificate that ends soon, or has ended (``gateway``, ``expires_in_ms``)."""
 
 CALLBACK_REFUSED: Final = "callback.refused"
 """Somebody brought a login's token without that login's nonce (``why``)."""

@@ -144,7 +144,7 @@ class Forwarder:
     def distrust(self, error: CredentialRejected) -> None:
         """Keep nothing that was opened with the present token, until the gateway accepts one. Does not block."""
         self.renew()
-        self.pool.last_error = error
+        self.pool.distrust(error)
 
     def drain(self) -> None:
         """Close what is warm and keep nothing warm any more; who was accepted already still gets a tunnel."""

@@ -1,12 +1,10 @@
-"""Keeps the tunnels of one route warm: lease, refill, retire. It acts; the modules beside it decide."""
+"""Keeps the tunnels of one route warm: lease, refill, retire. It acts; most modules beside it decide."""
 
 from __future__ import annotations
 
 import random
 import sys
 import time
-from collections.abc import Callable
-from typing import Protocol
 
 import gevent
 from gevent import Timeout
@@ -15,83 +13,110 @@ from gevent.pool import Group
 
 from pomagent import events
 from pomagent.deadline import Clock, Deadline
-from pomagent.errors import PoolClosed, PoolError, PoolExhausted, Recovery, TunnelError
+from pomagent.errors import PoolClosed, PoolExhausted, TunnelError
+from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
 from pomagent.pool.backoff import Backoff, Dice
-from pomagent.pool.breaker import Breaker
+from pomagent.pool.breaker import BreakerState
 from pomagent.pool.demand import REFILL_DELAY_S, Demand
-from pomagent.pool.dials import MAX_DIALS_PER_ROUTE, Dials
+from pomagent.pool.dialler import Dialler, Opener
 from pomagent.pool.greeting import GREETING_BYTES
 from pomagent.pool.memory import Memory
-from pomagent.pool.stock import Stock
-from pomagent.pool.waiters import Waiters
+from pomagent.pool.shelf import Shelf
 from pomagent.pool.warmth import Keeping, Why
-from pomagent.protocol.lifecycle import Reason, State
+from pomagent.protocol.lifecycle import Reason
 from pomagent.settings import Route
 from pomagent.tunnel import Tunnel
 
-AFTER_TLS = ("token", "connect")
-"""Phases that a connection without a CONNECT says nothing of."""
 KEEPER_RESTART_S = 1.0
 """A keeper that crashed has its bug again at once; not in a tight loop."""
-
-
-class Opener(Protocol):
-    """What a pool needs to know about tunnels: ``connector.Connector``, or a stand-in."""
-
-    def secure(self) -> Tunnel: ...
-    def open(self, tunnel: Tunnel) -> Tunnel: ...
+LOOK_AROUND_S = 0.1
+"""After a warm tunnel has ended, before it is replaced: by then it shows whether all of its gateway went with it."""
 
 
 class Pool:
     """The warm tunnels of one route under one set of settings; a change of those makes a new pool."""
 
     def __init__(
-        self, route: Route, opener: Opener, memory: Memory, log: Logger,
+        self, route: Route, opener: Opener, memory: Memory, gateway: GatewayWatch, log: Logger,
         *, clock: Clock = time.monotonic, dice: Dice = random.uniform,
     ) -> None:  # fmt: skip
         self._route = route
-        self._opener = opener
         self._memory = memory
+        self._gateway = gateway
         self._log = log
         self._clock = clock
-        self._ready: Stock[Tunnel] = Stock(dice)
-        self._secured: Stock[Tunnel] = Stock(dice)
-        self._waiters: Waiters[AsyncResult] = Waiters()
+        self._dice = dice
         self._demand = Demand(route.pool_min, route.pool_max)
-        self._dials = Dials()
-        self._breaker = Breaker(dice)
+        self._shelf = Shelf(memory, log, clock, dice, on_end=self._ended, on_early=self._heard)
+        self._dialler = Dialler(
+            route.name, opener, self._shelf, self._demand, memory, log, clock, dice,
+            supply=self._supply, on_change=self._look_again,
+        )  # fmt: skip
         self._calm = Backoff(dice)
         """After warm tunnels that ended young: dials work, so that clients need not know."""
-        self._shared_mark = 0
-        """Clients that came before it are covered by a shared dial."""
         self._wake = Event()
-        self._group = Group()
         self._keeper = Group()
         self._refill_from = 0.0
+        self._lost_at: float | None = None
+        """When a warm tunnel ended; None once its replacement has its time."""
         self._is_draining = False
         self._is_closed = False
-        self.last_error: TunnelError | None = None
-        """Of the last dial, None after one that succeeded: of a CONNECT, only after one was accepted."""
-        self.has_succeeded = False
-        """Whether a CONNECT has ever been accepted."""
 
     def __repr__(self) -> str:
         return f"<Pool {self._route.name}: {self.warm}/{self.target} warm, {self.waiting} waiting>"
 
+    # --- what it is doing -------------------------------------------------------------------------------------------
+
     @property
     def warm(self) -> int:
-        return len(self._ready) + len(self._secured)
+        return len(self._shelf)
 
     @property
     def target(self) -> int:
         """How many should be warm now."""
-        return self._target(self._keeping, self._clock())
+        return self._target(self.keeping, self._clock())
 
     @property
     def waiting(self) -> int:
         """How many clients wait for a tunnel."""
-        return len(self._waiters)
+        return len(self._dialler.waiters)
+
+    @property
+    def dialling(self) -> dict[str, int]:
+        """Dials under way, by whom they are for."""
+        return {"clients": self._dialler.dials.by_clients, "stock": self._dialler.dials.by_stock}
+
+    @property
+    def keeping(self) -> Keeping:
+        """What is kept warm now, and why."""
+        return self._memory.warmth.keeping(self._clock())
+
+    @property
+    def breaker(self) -> BreakerState:
+        return self._dialler.breaker.state(self._clock())
+
+    @property
+    def retry_in_s(self) -> float:
+        """How long the pool waits yet after failures; clients do not."""
+        return max(0.0, self._dialler.breaker.retry_at - self._clock())
+
+    @property
+    def failures(self) -> int:
+        """Dials that failed since the last that worked."""
+        return self._dialler.breaker.failures
+
+    @property
+    def last_error(self) -> TunnelError | None:
+        """Of the last dial, None after one that succeeded: of a CONNECT, only after one was accepted."""
+        return self._dialler.last_error
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether a CONNECT has ever been accepted."""
+        return self._dialler.has_succeeded
+
+    # --- what others ask of it --------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to keep tunnels warm."""
@@ -111,7 +136,7 @@ class Pool:
         if now >= self._refill_from:  # not later with each take: under load there would be no refill at all
             self._refill_from = now + REFILL_DELAY_S
         self._wake.set()
-        tunnel = self._take(self._ready) if self._keeping.may_be_leased else None
+        tunnel = self._shelf.take_ready() if self.keeping.may_be_leased else None
         if tunnel is not None:
             self._memory.takes["tunnel"] += 1
         else:
@@ -120,11 +145,28 @@ class Pool:
         tunnel.lease()
         return tunnel
 
+    def heard(self, first: bytes, after_s: float) -> None:
+        """The server spoke first, so long after it had accepted a tunnel. Does not block."""
+        if self._memory.warmth.heard(first, after_s):
+            self._tell_level(events.ROUTE_CLASSIFIED)
+            self._shelf.trim(self.keeping, self._clock())
+            self._wake.set()
+
+    def retry_now(self) -> None:
+        """Forget the waits after failures."""
+        self._calm.reset()
+        self._dialler.reset()
+        self._dialler.dial_for_clients()
+        self._wake.set()
+
+    def distrust(self, error: TunnelError) -> None:
+        """Take this for the outcome of the last dial."""
+        self._dialler.last_error = error
+
     def drain(self, reason: Reason) -> None:
         """Keep nothing warm any more; clients that were accepted already still get tunnels, each by its own dial."""
         self._is_draining = True
-        for stock in (self._ready, self._secured):
-            self._discard_all(stock.beyond(0), reason)
+        self._shelf.empty(reason)
         self._wake.set()
 
     def close(self, reason: Reason) -> None:
@@ -132,60 +174,9 @@ class Pool:
         self._is_closed = True
         self.drain(reason)
         self._keeper.kill(block=False)
-        self._group.kill(block=False)
-        self._tell_closed(is_closed=self._breaker.reset())
-        while waiter := self._waiters.next():
+        self._dialler.close()
+        while waiter := self._dialler.waiters.next():
             waiter.set_exception(PoolClosed(f"route {self._route.name} is closing"))
-
-    def retry_now(self) -> None:
-        """Forget the waits after failures."""
-        self._calm.reset()
-        self._tell_closed(is_closed=self._breaker.reset())
-        self._dial_for_clients()
-        self._wake.set()
-
-    def heard(self, first: bytes, after_s: float) -> None:
-        """The server spoke first, so long after it had accepted a tunnel. Does not block."""
-        if self._memory.warmth.heard(first, after_s):
-            self._tell_level(events.ROUTE_CLASSIFIED)
-            self._trim(self._clock())
-            self._wake.set()
-
-    # --- leases -----------------------------------------------------------------------------------------------------
-
-    def _take(self, stock: Stock[Tunnel]) -> Tunnel | None:
-        """The oldest warm tunnel that is still alive at this moment."""
-        while (tunnel := stock.take()) is not None:
-            tunnel.look()
-            if tunnel.state is not State.CLOSED:
-                return tunnel
-        return None
-
-    def _wait_for_one(self, deadline: Deadline) -> Tunnel:
-        if not self._waiters.has_room:
-            raise PoolExhausted(f"{self.waiting} clients wait for a tunnel of route {self._route.name} already")
-        waiter = AsyncResult()
-        self._waiters.join(waiter)
-        self._dial_for_clients()
-        try:
-            with Timeout(deadline.remaining_s, False):
-                waiter.wait()
-        except BaseException:  # this client was killed while it waited
-            self._waiters.leave(waiter)
-            if waiter.successful():
-                self._supply(waiter.get_nowait())
-            raise
-        if waiter.ready():
-            if waiter.exception is not None:
-                raise waiter.exception.with_traceback(None)  # it may be the outcome of many
-            tunnel: Tunnel = waiter.get_nowait()
-            return tunnel
-        self._waiters.leave(waiter)
-        self._log.warning(events.POOL_STARVED, warm=self.warm, waiting=self.waiting)
-        raise PoolExhausted(
-            f"no tunnel of route {self._route.name} was ready within {deadline.budget_s:g} s"
-            + (f"; last failure: {self.last_error}" if self.last_error else "")
-        )
 
     # --- the keeper -------------------------------------------------------------------------------------------------
 
@@ -202,67 +193,54 @@ class Pool:
             self._wake.clear()
             now = self._clock()
             self._note_changes(now)
-            self._trim(now)
+            self._shelf.trim(self.keeping, now)
             begin = self._refill(now)
-            self._dial_for_clients()
+            self._dialler.dial_for_clients()
             self._wake.wait(self._pause(now, begin))
 
     def _note_changes(self, now: float) -> None:
-        """What time alone has shown of the route's server."""
+        """What time alone has shown of the route's server, and of its gateway."""
         warmth, early_ends = self._memory.warmth, self._memory.early_ends
-        is_due = early_ends.due_at is not None and now >= early_ends.due_at
-        if is_due and early_ends.judge(was_the_gateway=False, is_on_trial=warmth.is_on_trial):
-            pause_s = warmth.demote(now)
-            self._tell_level(events.ROUTE_DEMOTED, retry_in_ms=round(pause_s * 1000))
+        if early_ends.due_at is not None and now >= early_ends.due_at:
+            was_the_gateway = self._gateway.losses.were_of_the_gateway(now)
+            if early_ends.judge(was_the_gateway=was_the_gateway, is_on_trial=warmth.is_on_trial):
+                pause_s = warmth.demote(now)
+                self._tell_level(events.ROUTE_DEMOTED, retry_in_ms=round(pause_s * 1000))
         if warmth.listened(now):
             self._tell_level(events.ROUTE_CLASSIFIED)
         if warmth.promoted(now) or warmth.passed(now):
             self._tell_level(events.ROUTE_PROMOTED)
-
-    def _trim(self, now: float) -> None:
-        """Close what is over its age, and what the route does not keep warm any more."""
-        for stock in (self._ready, self._secured):
-            expired = stock.expired(now)
-            self._discard_all(expired, Reason.EXPIRED)
-            if expired and stock is self._ready:
-                self._memory.early_ends.lived()
-        keeping = self._keeping
-        if keeping.level != "tunnel":
-            self._discard_all(self._ready.beyond(0), Reason.UNWANTED)
-        if keeping.is_single:
-            self._discard_all(self._ready.beyond(1), Reason.UNWANTED)
-            self._discard_all(self._secured.beyond(1), Reason.UNWANTED)
+        if self._lost_at is not None and now >= self._lost_at + LOOK_AROUND_S:
+            self._lost_at = None
+            if spread_s := self._gateway.losses.spread_s(now):
+                self._refill_from = max(self._refill_from, now + self._dice(0.0, spread_s))
 
     def _refill(self, now: float) -> float | None:
         """Begin the dials that the stock needs; if that is not allowed yet, return when it is."""
-        keeping = self._keeping
-        stock = self._ready if keeping.level == "tunnel" else self._secured
-        wanted = self._dials.wanted_by_stock(self._target(keeping, now) - len(stock), self.waiting)
-        if self._breaker.is_open and not self._is_about_connects(keeping):
-            wanted = min(wanted, 1 - self._dials.by_stock)  # to find out
-        begin = max(self._refill_from, self._breaker.retry_at, self._calm.retry_at)
-        if wanted <= 0 or self._is_draining:
+        if self._is_draining:
             return None
+        keeping = self.keeping
+        wanted = self._dialler.refills_wanted(keeping, self._target(keeping, now) - self._shelf.count(keeping))
+        if not wanted:
+            return None
+        begin = max(self._refill_from, self._dialler.breaker.retry_at, self._calm.retry_at)
         if now < begin:
             return begin
-        for _ in range(wanted):
-            self._dials.by_stock += 1
-            self._spawn("refill", self._fill_up)
+        self._dialler.refill(keeping, wanted)
         return None
 
     def _pause(self, now: float, begin: float | None) -> float | None:
-        share_at = self._breaker.share_at if self._shares else None
         memory = self._memory
-        moments = [
-            begin, share_at, memory.early_ends.due_at, memory.warmth.next_at(now),
-            self._ready.next_expiry(), self._secured.next_expiry(),
-        ]  # fmt: skip
+        look_at = None if self._lost_at is None else self._lost_at + LOOK_AROUND_S
+        moments = (
+            begin, look_at, self._dialler.share_at, memory.early_ends.due_at, memory.warmth.next_at(now),
+            self._shelf.next_expiry(),
+        )  # fmt: skip
         first = min((at for at in moments if at is not None), default=None)
         return None if first is None else max(0.001, first - now)
 
-    @property
-    def _keeping(self) -> Keeping:
-        return self._memory.warmth.keeping(self._clock())
+    def _look_again(self) -> None:
+        self._wake.set()
 
     def _target(self, keeping: Keeping, now: float) -> int:
         if keeping.level == "off":
@@ -270,173 +248,77 @@ class Pool:
         target = self._demand.target(now)
         return min(1, target) if keeping.is_single else target
 
-    def _has_room(self, keeping: Keeping) -> bool:
-        return self.warm < (1 if keeping.is_single else self._demand.maximum)
-
-    def _is_about_connects(self, keeping: Keeping) -> bool:
-        """Whether failures of CONNECTs say nothing about what the route keeps warm."""
-        return keeping.level == "tls" and self.last_error is not None and self.last_error.phase in AFTER_TLS
-
-    # --- dials ------------------------------------------------------------------------------------------------------
-
-    @property
-    def _shares(self) -> bool:
-        """Whether a dial is to be shared by clients that none has been begun for."""
-        return self._breaker.is_open and self._waiters.has_since(self._shared_mark)
-
-    def _dial_for_clients(self) -> None:
-        """A dial for each client that waits; while the breaker is open, one for all of them, and at most one a second.
-
-        A shared dial is the outcome only of those who came before it: nobody is refused by what failed earlier.
-        """
-        now = self._clock()
-        if not self._breaker.is_open:
-            wanted = self._dials.wanted_by_clients(self.waiting)
-        else:
-            has_place = self._dials.by_clients + self._dials.by_stock < MAX_DIALS_PER_ROUTE
-            wanted = int(self._shares and has_place and now >= self._breaker.share_at)
-        for _ in range(wanted):
-            self._breaker.begun(now)
-            self._dials.by_clients += 1
-            self._shared_mark = self._waiters.mark
-            self._spawn("dial for a client", self._serve_client, self._waiters.mark)
-
-    def _serve_client(self, mark: int) -> None:
-        """Dial for whoever waits; its failure is the outcome of the client that has waited longest, or of all."""
-        try:
-            tunnel = self._dial(self._open_for_client)
-        except TunnelError as error:
-            self._fail(error, mark)
-        except Exception as bug:
-            self._fail(PoolError(f"a dial for route {self._route.name} crashed: {type(bug).__name__}"), mark)
-            raise
-        else:
-            self._supply(tunnel)
-        finally:
-            self._dials.by_clients -= 1
-            self._dial_for_clients()
-            self._wake.set()
-
-    def _fill_up(self) -> None:
-        """Dial for the stock; its failure only delays the next try."""
-        try:
-            tunnel = self._dial(self._open_for_stock)
-        except TunnelError:
-            pass  # the connector has logged it, and the breaker knows
-        else:
-            self._supply(tunnel, is_refill=True)
-        finally:
-            self._dials.by_stock -= 1
-            self._dial_for_clients()
-            self._wake.set()
-
-    def _open_for_client(self) -> Tunnel:
-        return self._opener.open(self._take(self._secured) or self._opener.secure())
-
-    def _open_for_stock(self) -> Tunnel:
-        if self._keeping.level != "tunnel":
-            return self._opener.secure()
-        return self._opener.open(self._take(self._secured) or self._opener.secure())
-
-    def _dial(self, dial: Callable[[], Tunnel]) -> Tunnel:
-        began = self._clock()
-        try:
-            tunnel = dial()
-        except TunnelError as error:
-            self.last_error = error
-            self._memory.failures[error.kind] += 1
-            self._failed(error.recovery, getattr(error, "retry_after_s", 0.0))
-            raise
-        except Exception:
-            self._failed(Recovery.RETRY)  # a bug must not be met again in a tight loop
-            raise
-        now = self._clock()
-        self._demand.dial_took(now - began)
-        if tunnel.is_ready:
-            self.has_succeeded = True
-        if tunnel.is_ready or self.last_error is None or self.last_error.phase not in AFTER_TLS:
-            self.last_error = None
-            self._tell_closed(is_closed=self._breaker.succeeded(now))
-        return tunnel
-
-    def _failed(self, recovery: Recovery, at_least_s: float = 0.0) -> None:
-        now = self._clock()
-        if self._breaker.failed(recovery, now, at_least_s):
-            self._log.warning(
-                events.BREAKER_OPENED, failures=self._breaker.failures, error=str(self.last_error or ""),
-                retry_in_ms=round((self._breaker.retry_at - now) * 1000),
-            )  # fmt: skip
-
-    def _fail(self, error: Exception, mark: int) -> None:
-        if self._breaker.is_open:
-            for waiter in self._waiters.before(mark):
-                waiter.set_exception(error)
-        elif not self._dials.suffice_without_one(self.waiting):
-            waiter = self._waiters.next()
-            if waiter is not None:
-                waiter.set_exception(error)
-
     # --- tunnels ----------------------------------------------------------------------------------------------------
 
-    def _supply(self, tunnel: Tunnel, *, is_refill: bool = False) -> None:
+    def _wait_for_one(self, deadline: Deadline) -> Tunnel:
+        waiters = self._dialler.waiters
+        if not waiters.has_room:
+            raise PoolExhausted(f"{self.waiting} clients wait for a tunnel of route {self._route.name} already")
+        waiter = AsyncResult()
+        waiters.join(waiter)
+        self._dialler.dial_for_clients()
+        self._wake.set()
+        try:
+            with Timeout(deadline.remaining_s, False):
+                waiter.wait()
+        except BaseException:  # this client was killed while it waited
+            waiters.leave(waiter)
+            if waiter.successful():
+                self._supply(waiter.get_nowait(), is_refill=False)
+            raise
+        if not waiter.ready():
+            waiters.leave(waiter)
+            raise self._starved(deadline)
+        if waiter.exception is not None:
+            raise waiter.exception.with_traceback(None)  # it may be the outcome of many
+        tunnel: Tunnel = waiter.get_nowait()
+        return tunnel
+
+    def _starved(self, deadline: Deadline) -> PoolExhausted:
+        self._log.warning(events.POOL_STARVED, warm=self.warm, waiting=self.waiting)
+        return PoolExhausted(
+            f"no tunnel of route {self._route.name} was ready within {deadline.budget_s:g} s"
+            + (f"; last failure: {self.last_error}" if self.last_error else "")
+        )
+
+    def _supply(self, tunnel: Tunnel, *, is_refill: bool) -> None:
         """Give a tunnel to the client that has waited longest, else to the stock."""
         if tunnel.early:
             self._heard(tunnel)
-        keeping, now = self._keeping, self._clock()
-        listens = is_refill and keeping.why is Why.PROBING and self._has_room(keeping)
-        waiter = self._waiters.next() if tunnel.is_ready and not listens else None
+        keeping = self.keeping
+        has_room = self.warm < (1 if keeping.is_single else self._demand.maximum)
+        listens = is_refill and keeping.why is Why.PROBING and has_room
+        waiter = self._dialler.waiters.next() if tunnel.is_ready and not listens else None
         if waiter is not None:
             waiter.set(tunnel)
-        elif self._is_draining or not self._has_room(keeping) or not self._is_wanted(tunnel, keeping):
-            self._discard(tunnel, Reason.ABORTED)  # its client has left; idle it could hurt the destination
+        elif self._is_draining or not has_room or not keeping.wants(is_whole=tunnel.is_ready):
+            self._shelf.discard(tunnel, Reason.ABORTED)  # its client has left; idle it could hurt the destination
         else:
-            (self._ready if tunnel.is_ready else self._secured).put(tunnel, keeping.max_age_s, now)
             if tunnel.is_ready:
-                self._memory.warmth.listening(now)
-            tunnel.keep_warm(self._ended, self._heard)
+                self._memory.warmth.listening(self._clock())
+            self._shelf.put(tunnel, keeping.max_age_s)
             self._log.debug(events.POOL_FILLED, warm=self.warm, target=self.target)
 
-    @staticmethod
-    def _is_wanted(tunnel: Tunnel, keeping: Keeping) -> bool:
-        return keeping.level == "tunnel" or (keeping.level == "tls" and not tunnel.is_ready)
-
     def _heard(self, tunnel: Tunnel) -> None:
-        """Called in the hub when the destination said something on a warm tunnel."""
+        """The destination has said something on a tunnel that nobody has leased. Called in the hub."""
         self.heard(bytes(tunnel.early[:GREETING_BYTES]), tunnel.accepted_s)
 
     def _ended(self, tunnel: Tunnel) -> None:
-        """Called in the hub when a warm tunnel ended by itself."""
+        """A warm tunnel has ended by itself. Called in the hub."""
         now, age_s = self._clock(), tunnel.age_ms / 1000
-        self._ready.remove(tunnel)
-        self._secured.remove(tunnel)
+        self._gateway.lost(self._route.name, age_s)
+        self._lost_at = now if self._lost_at is None else self._lost_at
+        self._refill_from = max(self._refill_from, now + LOOK_AROUND_S)
         if tunnel.is_ready:
+            early_ends = self._memory.early_ends
             self._memory.warmth.stopped_listening()
-            self._memory.early_ends.note(age_s, now)
-            if self._memory.early_ends.is_suspicious:
-                self._refill_from = max(self._refill_from, self._memory.early_ends.due_at or 0.0)
-        self._discard(tunnel, Reason.PEER_CLOSED)
+            early_ends.note(age_s, now)
+            if early_ends.is_suspicious:
+                self._refill_from = max(self._refill_from, early_ends.due_at or 0.0)
         self._calm.ended_early(age_s, now)
         self._wake.set()
 
-    def _discard_all(self, tunnels: list[Tunnel], reason: Reason) -> None:
-        for tunnel in tunnels:
-            self._discard(tunnel, reason)
-
-    def _discard(self, tunnel: Tunnel, reason: Reason) -> None:
-        tunnel.close(reason)
-        self._memory.discards[reason.value] += 1
-        self._log.debug(events.TUNNEL_CLOSED, reason=reason.value, age_ms=tunnel.age_ms, request_id=tunnel.request_id)
-
-    # --- what the log is told ---------------------------------------------------------------------------------------
-
     def _tell_level(self, event: str, **fields: object) -> None:
-        keeping, warmth = self._keeping, self._memory.warmth
+        keeping = self.keeping
         tell = self._log.warning if event == events.ROUTE_DEMOTED else self._log.info
-        tell(event, protocol=warmth.protocol, warm=keeping.level, why=keeping.why.value, **fields)
-
-    def _tell_closed(self, *, is_closed: bool) -> None:
-        if is_closed:
-            self._log.info(events.BREAKER_CLOSED)
-
-    def _spawn(self, name: str, run: Callable[..., None], *arguments: object) -> None:
-        self._group.spawn(run, *arguments).name = f"pool {self._route.name}: {name}"
+        tell(event, protocol=self._memory.warmth.protocol, warm=keeping.level, why=keeping.why.value, **fields)

@@ -55,6 +55,10 @@ class Keeping:
     is_single: bool = False
     """One only, whatever the demand."""
 
+    def wants(self, *, is_whole: bool) -> bool:
+        """Whether the stock takes it: a whole tunnel, or a TLS connection."""
+        return self.level == "tunnel" or (self.level == "tls" and not is_whole)
+
     @property
     def may_be_leased(self) -> bool:
         """Whether a client may have what is warm; who listens for a greeting is not disturbed."""

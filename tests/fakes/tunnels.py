@@ -125,14 +125,14 @@ class FakeOpener:
     def open_tunnels(self) -> list[FakeTunnel]:
         return [tunnel for tunnel in self.tunnels if tunnel.state is not State.CLOSED]
 
-    def secure(self) -> FakeTunnel:
+    def secure(self, *, urgent: bool = True) -> FakeTunnel:
         tunnel = FakeTunnel(self._clock)
         self.tunnels.append(tunnel)
         self._step("secure", tunnel)
         tunnel.state = advance(tunnel.state, State.SECURED)
         return tunnel
 
-    def open(self, tunnel: FakeTunnel) -> FakeTunnel:
+    def open(self, tunnel: FakeTunnel, *, urgent: bool = True) -> FakeTunnel:
         tunnel._on_end = None
         tunnel.state = advance(tunnel.state, State.OPENING)
         self._step("open", tunnel)

@@ -17,6 +17,7 @@ from pomagent.connector import Connector
 from pomagent.credentials import Token
 from pomagent.dial import Dialer
 from pomagent.forwarder import Forwarder
+from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
 from pomagent.places import Places
 from pomagent.pool import Memory, Pool
@@ -62,7 +63,13 @@ class Bench:
         gateway = route.gateway
         dialer = Dialer(gateway, make_context(gateway.trust), Resolver())
         credential = Credential("default", "service_account_file")
-        return Pool(route, Connector(route, dialer, Token(credential, lambda _: None, log), log), memory, log)  # type: ignore[arg-type,return-value]
+        return Pool(
+            route,
+            Connector(route, dialer, Token(credential, lambda _: None, log), log),
+            memory,
+            GatewayWatch("fake", log),
+            log,
+        )  # type: ignore[arg-type,return-value]
 
     def connect(self) -> Any:
         """A new application's connection."""

@@ -38,8 +38,9 @@ LAYERS = [
         "bind",
         "edge_http",
     },
-    {"token_command", "token_life", "hop", "forward_proxy", "edge_proxy"},
-    {"happy_eyeballs"},
+    {"gate", "gateway_watch"},
+    {"admission", "token_command", "token_life", "hop", "forward_proxy", "edge_proxy"},
+    {"happy_eyeballs", "address_book", "losses"},
     {"resolver", "tls", "tls_stream", "sockdiag"},
     {"stream"},
     {"threads", "deadline", "tcp"},
@@ -71,13 +72,16 @@ PURE = {
     "deadline": set(),
     "pool": set(),
     "presets": set(),
+    "admission": set(),
+    "address_book": set(),
+    "losses": set(),
     "token_life": set(),
     "errors": set(),
     "events": set(),
     "settings": {"pydantic"},
 }
 """Modules and packages without sockets, clocks, greenlets and logs, and the libraries that they may use."""
-ACTING = {"pool", "pool.pool"}
+ACTING = {"pool", "pool.pool", "pool.shelf", "pool.dialler"}
 """The parts of a pure package that act on what the others decide."""
 IMPURE = {"socket", "select", "selectors", "ssl", "threading", "asyncio", "subprocess", "logging"}
 

@@ -20,12 +20,15 @@ from pomagent.errors import (
     RouteForbidden,
     TunnelError,
 )
+from pomagent.gateway_watch import GatewayWatch
+from pomagent.losses import REFILLS_PER_S
 from pomagent.pool import Memory, Pool
 from pomagent.pool import pool as module
 from pomagent.pool.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
 from pomagent.pool.breaker import SHARE_S
 from pomagent.pool.demand import REFILL_DELAY_S
 from pomagent.pool.dials import MAX_DIALS_PER_ROUTE
+from pomagent.pool.pool import LOOK_AROUND_S
 from pomagent.pool.waiters import MAX_WAITING
 from pomagent.pool.warmth import LISTEN_S
 from pomagent.protocol.lifecycle import Reason, State
@@ -53,7 +56,10 @@ class Scene:
         self.opener = FakeOpener(self.clock, held)
         self.fake_log = FakeLog()
         self.memory = Memory(route, self.clock())
-        self.pool = Pool(route, self.opener, self.memory, self.fake_log.log, clock=self.clock, dice=self.dice)  # type: ignore[arg-type]
+        self.gateway = GatewayWatch("edge.example.com:443", self.fake_log.log, self.clock)
+        self.pool = Pool(
+            route, self.opener, self.memory, self.gateway, self.fake_log.log, clock=self.clock, dice=self.dice
+        )  # type: ignore[arg-type]
         self.clients: list[gevent.Greenlet] = []
 
     @property
@@ -107,6 +113,7 @@ class Scene:
 
     def close(self) -> None:
         self.pool.close(Reason.DRAINED)
+        self.gateway.close()
         gevent.killall(self.clients)
         settle()
 
@@ -123,7 +130,7 @@ def make() -> Iterator[object]:
     for scene in scenes:
         scene.close()
         pool = scene.pool
-        assert (pool._dials.by_clients, pool._dials.by_stock, pool.waiting, pool.warm) == (0, 0, 0, 0)
+        assert (pool._dialler.dials.by_clients, pool._dialler.dials.by_stock, pool.waiting, pool.warm) == (0, 0, 0, 0)
         assert all(tunnel.state is State.ACTIVE for tunnel in scene.opener.open_tunnels)
 
 
@@ -244,7 +251,7 @@ class TestLease:
 
     def test_so_many_clients_wait_and_the_next_is_refused_at_once(self, scene):
         scene.opener.held = frozenset({"secure", "open"})
-        waiters = scene.pool._waiters
+        waiters = scene.pool._dialler.waiters
         for _ in range(MAX_WAITING - 1):
             waiters.join(object())
         last = scene.client()
@@ -335,7 +342,7 @@ class TestFailures:
         for _ in range(6):
             scene.clock.advance(HEALTHY_AFTER_S + 0.1)
             scene.fail()
-            waits.append(scene.pool._breaker.retry_at - scene.clock.now)
+            waits.append(scene.pool._dialler.breaker.retry_at - scene.clock.now)
             scene.pass_time(waits[-1])
         assert pytest.approx(waits) == [0.3, 0.3, 0.3, 1.0, 2.0, 4.0]
 
@@ -413,7 +420,7 @@ class TestKilledClients:
         gevent.killall(clients)
         while scene.opener.pending:
             scene.fail()
-        assert scene.pool._dials.by_clients == 0
+        assert scene.pool._dialler.dials.by_clients == 0
         client = scene.client()
         tunnel = scene.succeed()
         assert client.value is tunnel
@@ -450,7 +457,8 @@ class TestEndedTunnels:
         tunnel.end()
         settle()
         assert tunnel.reason is Reason.PEER_CLOSED
-        assert scene.pool.warm == 0
+        assert (scene.pool.warm, scene.pending) == (0, 0)
+        scene.pass_time(LOOK_AROUND_S)
         assert scene.pending == 1
 
     def test_tunnels_that_end_young_are_not_replaced_in_a_tight_loop(self, make):
@@ -459,7 +467,9 @@ class TestEndedTunnels:
             scene.warm()[0].end()
             settle()
             assert scene.pool.warm == 0
-            scene.pass_time(scene.pool._calm.retry_at - scene.clock.now)
+            assert scene.pending == 0
+            scene.pass_time(2.0)  # more than any wait so far
+            scene.pass_time(0.0)
         assert scene.pool._calm.failures == 4
 
     def test_tunnels_that_are_dead_on_arrival_are_not_dialled_in_a_tight_loop(self, scene):
@@ -712,7 +722,7 @@ class TestBugs:
         with caught_crashes():
             while scene.opener.pending:
                 scene.fail(error)
-        dials = scene.pool._dials
+        dials = scene.pool._dialler.dials
         assert (dials.by_clients, dials.by_stock) == (0, 0)
         assert all(client.ready() for client in clients)
 
@@ -788,7 +798,7 @@ class TestAServerThatNothingIsKnownOf:
         scene.succeed().say(GREETING)
         settle()
         opener = FakeOpener(scene.clock, frozenset())
-        following = Pool(scene.pool._route, opener, scene.memory, scene.fake_log.log, clock=scene.clock)  # type: ignore[arg-type]
+        following = Pool(scene.pool._route, opener, scene.memory, scene.gateway, scene.fake_log.log, clock=scene.clock)  # type: ignore[arg-type]
         following.start()
         settle()
         assert {"secure"} == {dial.step for dial in opener.dials}
@@ -848,6 +858,41 @@ class TestDemotion:
         self.end_all(scene, 10.0)
         scene.pass_time(1.1)
         assert [e["retry_in_ms"] for e in scene.fake_log.named(events.ROUTE_DEMOTED)] == [3_600_000, 7_200_000]
+
+
+class TestManyLostAtOnce:
+    def test_are_replaced_spread_over_a_time_that_grows_with_their_number(self, make):
+        scene = make(pool_min=4).filled()
+        scene.clock.advance(50.0)
+        for number in range(100):
+            scene.gateway.lost(f"other-{number}", float(number))
+        for tunnel in scene.warm():
+            tunnel.end()
+        scene.pass_time(LOOK_AROUND_S)
+        assert scene.pending == 0
+        scene.pass_time(104 / REFILLS_PER_S - 0.01)  # the dice fall on the end
+        assert scene.pending == 0
+        scene.pass_time(0.02)
+        assert scene.pending == 4
+
+    def test_no_client_waits_for_that(self, make):
+        scene = make(pool_min=4).filled()
+        for tunnel in scene.warm():
+            tunnel.end()
+        scene.client()
+        assert scene.pending == 1
+
+    def test_of_several_routes_are_no_reason_to_demote(self, make):
+        scene = make(held=frozenset(), pool_min=4).start()
+        for age_s in (30.0, 31.0, 30.0, 31.0):
+            scene.clock.advance(age_s)
+            scene.gateway.lost("other", 300.0)
+            for tunnel in scene.warm():
+                tunnel.end()
+            settle()
+            scene.pass_time(1.1)
+            scene.pass_time(1.1)
+        assert not scene.fake_log.named(events.ROUTE_DEMOTED)
 
 
 class TestDecay:
