@@ -23,6 +23,7 @@ from pomagent.errors import (
     TokenMissing,
     TunnelError,
 )
+from pomagent.failures import Failures
 from pomagent.hop import ALERTS_FOR_A_CERTIFICATE, certificate_wanted
 from pomagent.log import Logger
 from pomagent.protocol.answers import refusal
@@ -43,6 +44,7 @@ class Connector:
         self._dialer = dialer
         self._token = token
         self._log = log
+        self._failures = Failures()
         self._named = {"gateway": str(route.gateway.address), "destination": str(route.destination)}
 
     def secure(self, *, urgent: bool = True) -> Tunnel:
@@ -60,6 +62,7 @@ class Connector:
             tunnel.close(Reason.ABORTED)
             raise
         tunnel.secured(secured.stream, secured.timings)
+        self._failures.secured()
         return tunnel
 
     def open(self, tunnel: Tunnel, *, urgent: bool = True) -> Tunnel:
@@ -215,6 +218,7 @@ class Connector:
 
     def _opened(self, tunnel: Tunnel) -> None:
         times = tunnel.timings
+        self._failures.accepted()
         self._log.debug(
             events.TUNNEL_OPENED, **self._named, request_id=tunnel.request_id,
             tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),
@@ -222,9 +226,10 @@ class Connector:
 
     def _failed(self, tunnel: Tunnel, error: TunnelError) -> None:
         tunnel.close(_reason(error))
-        self._log.warning(
+        tell = self._log.warning if self._failures.is_news(error) else self._log.debug
+        tell(
             events.TUNNEL_FAILED, **self._named, phase=error.phase, error=str(error), recovery=error.recovery.value,
-            status=error.status, request_id=error.request_id,
+            status=error.status, request_id=error.request_id, count=self._failures.count,
         )  # fmt: skip
 
 

@@ -118,7 +118,9 @@ class GatewayTable(Table):
     response_timeout_s: float = timeout(
         35, "For the answer to CONNECT: the edge itself may take 10 s to authorize and 10 s to connect."
     )
-    max_dials: int = key(8, NEW_SESSIONS, "TCP and TLS handshakes at a time; applications' go before refills.", ge=1, le=1024)
+    max_dials: int = key(
+        8, NEW_SESSIONS, "TCP and TLS handshakes at a time; applications' go before refills.", ge=1, le=1024
+    )
     insecure_http: bool = off(NEW_SESSIONS, "true allows an http:// url: the token travels in clear text.")
 
 

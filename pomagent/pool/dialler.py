@@ -11,6 +11,7 @@ from gevent.pool import Group
 from pomagent import events
 from pomagent.deadline import Clock
 from pomagent.errors import PoolError, Recovery, TunnelError
+from pomagent.failures import AFTER_TLS
 from pomagent.log import Logger
 from pomagent.pool.backoff import Dice
 from pomagent.pool.breaker import Breaker
@@ -21,9 +22,6 @@ from pomagent.pool.shelf import Shelf
 from pomagent.pool.waiters import Waiters
 from pomagent.pool.warmth import Keeping
 from pomagent.tunnel import Tunnel
-
-AFTER_TLS = ("token", "connect")
-"""Phases that a connection without a CONNECT says nothing of."""
 
 
 class Opener(Protocol):
