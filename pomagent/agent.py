@@ -147,6 +147,11 @@ class Agent:
         return self._settings.routes if self._settings else ()
 
     @property
+    def gateways(self) -> Gateways:
+        """What leads to the gateways in use."""
+        return self._gateways
+
+    @property
     def tokens(self) -> list[Token]:
         """The credentials in use."""
         return self._gateways.tokens

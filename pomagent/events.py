@@ -47,6 +47,9 @@ TUNNELS_LOST: Final = "tunnels.lost"
 POOL_FILLED: Final = "pool.filled"
 POOL_STARVED: Final = "pool.starved"
 
+PERIOD_DETECTED: Final = "period.detected"
+"""Tunnels of a route keep ending at the same age or idle time: somebody on the way has a limit (``why``)."""
+
 BREAKER_OPENED: Final = "breaker.opened"
 BREAKER_CLOSED: Final = "breaker.closed"
 

@@ -86,7 +86,7 @@ class Forwarder:
         """Serve a client in a greenlet of its own, which is returned. Does not block."""
         number = next(self._numbers)
         session = Session(
-            client, peer, self.route, self.lease, self._heard, self._places, self._surroundings,
+            client, peer, self.route, self.lease, self, self._places, self._surroundings,
             self._log.bind(session=number), self._generation,
         )  # fmt: skip
         greenlet = gevent.Greenlet(session.run)
@@ -107,6 +107,14 @@ class Forwarder:
             except PoolClosed:
                 if pool is self.pool:
                     raise
+
+    def heard(self, first: bytes, after_s: float) -> None:
+        """The server spoke first in a session: see ``session.Observer``."""
+        self.pool.heard(first, after_s)
+
+    def was_ended(self, idle_s: float, age_s: float) -> None:
+        """The other side ended a session's tunnel: see ``session.Observer``."""
+        self.pool.was_ended(idle_s, age_s)
 
     def follow(self, route: Route, generation: int, *, retire: bool = True) -> None:
         """Go on under changed settings: sessions live on under the old ones, warm tunnels only without ``retire``."""
@@ -166,9 +174,6 @@ class Forwarder:
         """End all sessions now, each with its own line in the log. Does not block."""
         for session in list(self._sessions.values()):
             session.stop(end)
-
-    def _heard(self, first: bytes, after_s: float) -> None:
-        self.pool.heard(first, after_s)
 
     def _forget(self, greenlet: gevent.Greenlet) -> None:
         self._sessions.pop(greenlet, None)

@@ -97,6 +97,8 @@ class Relay:
         self.bytes_down = 0
         self.first_byte_at: float | None = None
         """By the clock, when the client got its first byte."""
+        self.last_byte_at = clock()
+        """By the clock, when a byte last went either way; before the first, when it was made."""
 
     @property
     def is_untouched(self) -> bool:
@@ -164,8 +166,9 @@ class Relay:
     def _deliver(self, view: memoryview) -> None:
         if self._is_client_lost:
             return
+        self.last_byte_at = self._clock()
         if self.first_byte_at is None:
-            self.first_byte_at = self._clock()
+            self.first_byte_at = self.last_byte_at
             if not self.bytes_up:
                 self._on_greeting(bytes(view[:GREETING_BYTES]))
         self.bytes_down += len(view)
@@ -202,6 +205,7 @@ class Relay:
             count = client.recv_into(scratch)
             if count:
                 self.bytes_up += count
+                self.last_byte_at = self._clock()
                 self._forward(scratch[:count])
                 in_slice += count
                 if in_slice >= SLICE_BYTES:

@@ -47,6 +47,11 @@ class EarlyEnds:
         return None if self._open is None else self._open.began + WAVE_S
 
     @property
+    def age_s(self) -> float:
+        """At which age those of the open wave ended."""
+        return self._open.age_s if self._open else 0.0
+
+    @property
     def is_suspicious(self) -> bool:
         """Whether the open wave may be the one that proves it: then a refill had better wait for the verdict."""
         return self._open is not None and bool(self._past)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from pomagent.pool.early_ends import EarlyEnds
+from pomagent.pool.period import Periods
 from pomagent.pool.warmth import Warmth
 from pomagent.settings import Route
 
@@ -16,6 +17,7 @@ class Memory:
         self._route = route
         self.warmth = Warmth(route, now)
         self.early_ends = EarlyEnds()
+        self.periods = Periods()
         self.takes: Counter[str] = Counter()
         """How clients were served: with a warm ``tunnel``, over a warm ``tls`` connection, or ``cold``."""
         self.discards: Counter[str] = Counter()
@@ -27,7 +29,7 @@ class Memory:
         """Go on under changed settings; what was learned is forgotten if it was another server, or wish."""
         old, self._route = self._route, route
         if _of_the_server(old) != _of_the_server(route):
-            self.warmth, self.early_ends = Warmth(route, now), EarlyEnds()
+            self.warmth, self.early_ends, self.periods = Warmth(route, now), EarlyEnds(), Periods()
         else:
             self.warmth.follow(route)
 

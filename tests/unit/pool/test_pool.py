@@ -23,12 +23,12 @@ from pomagent.errors import (
 from pomagent.gateway_watch import GatewayWatch
 from pomagent.losses import REFILLS_PER_S
 from pomagent.pool import Memory, Pool
-from pomagent.pool import pool as module
+from pomagent.pool import keeper as module
 from pomagent.pool.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
 from pomagent.pool.breaker import SHARE_S
 from pomagent.pool.demand import REFILL_DELAY_S
 from pomagent.pool.dials import MAX_DIALS_PER_ROUTE
-from pomagent.pool.pool import LOOK_AROUND_S
+from pomagent.pool.keeper import LOOK_AROUND_S
 from pomagent.pool.waiters import MAX_WAITING
 from pomagent.pool.warmth import LISTEN_S
 from pomagent.protocol.lifecycle import Reason, State
@@ -105,7 +105,7 @@ class Scene:
     def pass_time(self, seconds: float) -> None:
         """Move the clock, and bring the keeper's timer forward accordingly."""
         self.clock.advance(seconds)
-        self.pool._wake.set()
+        self.pool._keeper.look()
         settle()
 
     def warm(self) -> list[FakeTunnel]:
@@ -470,7 +470,7 @@ class TestEndedTunnels:
             assert scene.pending == 0
             scene.pass_time(2.0)  # more than any wait so far
             scene.pass_time(0.0)
-        assert scene.pool._calm.failures == 4
+        assert scene.pool._keeper._calm.failures == 4
 
     def test_tunnels_that_are_dead_on_arrival_are_not_dialled_in_a_tight_loop(self, scene):
         scene.start()
@@ -487,7 +487,7 @@ class TestEndedTunnels:
         tunnel = scene.client().value
         tunnel.end()
         assert tunnel.state is State.ACTIVE
-        assert scene.pool._calm.failures == 0
+        assert scene.pool._keeper._calm.failures == 0
 
 
 class TestLevelTls:
@@ -695,7 +695,7 @@ class TestBugs:
         assert second.value is tunnel
 
     def test_the_keeper_survives_a_crash_and_refills_resume(self, make, monkeypatch):
-        monkeypatch.setattr(module, "KEEPER_RESTART_S", 0.0)
+        monkeypatch.setattr(module, "RESTART_S", 0.0)
         scene = make(pool_min=1).filled()
 
         close = FakeTunnel.close
