@@ -6,10 +6,10 @@ The map of the package, in the order in which a connection meets it:
 - ``config``: ``agent.toml`` and the environment to ``settings.Settings``, or every problem with its line.
 - ``agent``: builds everything, applies plans, drains. ``watch``, ``reload`` and ``plan``: how an edit gets there.
 - ``listener`` → ``forwarder`` → ``pool`` → ``relay``: one session, from accept to close.
-- ``connector`` → ``dial`` → ``hop``, ``forward_proxy`` → ``stream`` → ``tunnel``, ``credentials``: one tunnel, from DNS
-  to the gateway's answer. ``recheck``: whether that answer still holds.
+- ``connector`` → ``dial`` → ``gate`` → ``hop``, ``forward_proxy`` → ``stream`` → ``tunnel``, ``credentials``: one
+  tunnel, from DNS to the gateway's answer. ``recheck``: whether that answer still holds.
 - ``status``: what it says of itself, and to whom; ``control``: who may steer it.
-- ``protocol``, ``stock``, ``backoff``, ``deadline``: decisions without sockets and clocks.
+- ``protocol``, ``deadline``, and in ``pool`` all but ``pool.pool``: decisions without sockets and clocks.
 - ``errors``, ``events``, ``log``, ``settings``: leaves that everything may import.
 
 Importing the package has no side effect.

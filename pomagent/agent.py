@@ -19,7 +19,7 @@ from pomagent.listeners import Listeners, Prepared
 from pomagent.log import Logger, LogLevel
 from pomagent.places import Places
 from pomagent.plan import Plan, diff
-from pomagent.pool import Pool
+from pomagent.pool import Memory, Pool
 from pomagent.recheck import Recheck
 from pomagent.relay import DRAINED, REMOVED, End, new_scratch
 from pomagent.session import Surroundings
@@ -152,12 +152,17 @@ class Agent:
         return self._diag
 
     @property
+    def gateways(self) -> Gateways:
+        """What leads to the gateways in use."""
+        return self._gateways
+
+    @property
     def tokens(self) -> list[Token]:
         """The credentials in use."""
         return self._gateways.tokens
 
-    def _make_pool(self, route: Route, log: Logger) -> Pool:
-        return Pool(route, self._gateways.connector(route, log), log)
+    def _make_pool(self, route: Route, memory: Memory, log: Logger) -> Pool:
+        return Pool(route, self._gateways.connector(route, log), memory, self._gateways.watch(route.gateway), log)
 
     def _retire(self, forwarder: Forwarder) -> None:
         """Let the sessions of a removed route finish, within the limit of a drain."""

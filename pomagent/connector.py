@@ -23,6 +23,7 @@ from pomagent.errors import (
     TokenMissing,
     TunnelError,
 )
+from pomagent.failures import Failures
 from pomagent.hop import ALERTS_FOR_A_CERTIFICATE, certificate_wanted
 from pomagent.log import Logger
 from pomagent.protocol.answers import refusal
@@ -43,13 +44,17 @@ class Connector:
         self._dialer = dialer
         self._token = token
         self._log = log
+        self._failures = Failures()
         self._named = {"gateway": str(route.gateway.address), "destination": str(route.destination)}
 
-    def secure(self) -> Tunnel:
-        """A connection to the gateway, ready for its CONNECT. Blocks. Raises TunnelError."""
+    def secure(self, *, urgent: bool = True) -> Tunnel:
+        """A connection to the gateway, ready for its CONNECT. Blocks. Raises TunnelError.
+
+        ``urgent``: a client waits for it, so that it begins before others.
+        """
         tunnel = Tunnel()
         try:
-            secured = self._dialer.dial(str(self._route.destination), tunnel.securing)
+            secured = self._dialer.dial(str(self._route.destination), tunnel.securing, urgent=urgent)
         except TunnelError as error:
             self._failed(tunnel, error)
             raise
@@ -57,9 +62,10 @@ class Connector:
             tunnel.close(Reason.ABORTED)
             raise
         tunnel.secured(secured.stream, secured.timings)
+        self._failures.secured()
         return tunnel
 
-    def open(self, tunnel: Tunnel) -> Tunnel:
+    def open(self, tunnel: Tunnel, *, urgent: bool = True) -> Tunnel:
         """Send the CONNECT over a secured tunnel and return the accepted one, which may be another. Blocks.
 
         Once: a connection that died while it was waiting is replaced, and a refused token is read again.
@@ -77,7 +83,7 @@ class Connector:
             if not tunnel.was_warm:
                 raise
         token = self._token.value if self._token else None
-        return self._connect(self.secure(), token, is_fresh=token != sent)
+        return self._connect(self.secure(urgent=urgent), token, is_fresh=token != sent)
 
     def _obtain(self, tunnel: Tunnel) -> SecretStr | None:
         """The token to send, asked for if there is none yet."""
@@ -212,6 +218,7 @@ class Connector:
 
     def _opened(self, tunnel: Tunnel) -> None:
         times = tunnel.timings
+        self._failures.accepted()
         self._log.debug(
             events.TUNNEL_OPENED, **self._named, request_id=tunnel.request_id,
             tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),
@@ -219,9 +226,10 @@ class Connector:
 
     def _failed(self, tunnel: Tunnel, error: TunnelError) -> None:
         tunnel.close(_reason(error))
-        self._log.warning(
+        tell = self._log.warning if self._failures.is_news(error) else self._log.debug
+        tell(
             events.TUNNEL_FAILED, **self._named, phase=error.phase, error=str(error), recovery=error.recovery.value,
-            status=error.status, request_id=error.request_id,
+            status=error.status, request_id=error.request_id, count=self._failures.count,
         )  # fmt: skip
 
 

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import gevent
-from gevent.lock import BoundedSemaphore
 
+from pomagent.address_book import AddressBook
 from pomagent.deadline import Deadline
 from pomagent.errors import GatewayTimedOut, GatewayUnreachable, GatewayUntrusted
 from pomagent.forward_proxy import pass_through
+from pomagent.gate import Gate
+from pomagent.gateway_watch import GatewayWatch
 from pomagent.happy_eyeballs import interleave
 from pomagent.hop import Hop, gateway_party, is_mismatch, proxy_party
 from pomagent.protocol.forward_proxy import ProxyFailures, converse
@@ -53,11 +55,11 @@ class Dialer:
 
     def __init__(
         self, gateway: Gateway, context: ssl.SSLContext | None, resolver: Resolver, scratch: memoryview | None = None,
-        proxy_context: ssl.SSLContext | None = None,
+        proxy_context: ssl.SSLContext | None = None, watch: GatewayWatch | None = None,
     ) -> None:  # fmt: skip
         """``context`` is None for a gateway without TLS, ``proxy_context`` for a proxy without, or no proxy.
 
-        ``scratch`` may be shared by all dialers of the hub.
+        ``scratch`` may be shared by all dialers of the hub. ``watch`` is shown every certificate.
         """
         self.gateway = gateway
         self._context = context
@@ -66,12 +68,20 @@ class Dialer:
         self._scratch = scratch or memoryview(bytearray(SCRATCH_BYTES))
         # TLS within TLS reads into both at once.
         self._outer_scratch = memoryview(bytearray(SCRATCH_BYTES if proxy_context else 0))
-        self._places = BoundedSemaphore(gateway.max_dials)
+        self._watch = watch
+        self._book = AddressBook()
+        self.gate = Gate(gateway.max_dials)
 
-    def dial(self, destination: str, on_tls: Callable[[], None] = lambda: None) -> Secured:
+    @property
+    def avoided(self) -> list[str]:
+        """Addresses that failed lately and come last."""
+        return self._book.avoided(time.monotonic())
+
+    def dial(self, destination: str, on_tls: Callable[[], None] = lambda: None, *, urgent: bool = True) -> Secured:
         """Return a secured stream. Blocks. Raises GatewayUnreachable, …TimedOut, …Untrusted, …Misbehaved, ProxyRefused.
 
         ``destination`` is for the errors' sentences; ``on_tls`` is called once, when TCP stands and TLS begins.
+        Dials that are ``urgent``, since an application waits, begin before others.
         """
         has_begun = False
 
@@ -82,17 +92,17 @@ class Dialer:
                 on_tls()
 
         try:
-            return self._dial_once(destination, begin_tls)
+            return self._dial_once(destination, begin_tls, urgent=urgent)
         except GatewayUntrusted as error:
             if not is_mismatch(error):
                 raise
         gevent.sleep(MISMATCH_PAUSE_S)
-        return self._dial_once(destination, begin_tls)
+        return self._dial_once(destination, begin_tls, urgent=urgent)
 
-    def _dial_once(self, destination: str, on_tls: Callable[[], None]) -> Secured:
-        with self._places:
+    def _dial_once(self, destination: str, on_tls: Callable[[], None], *, urgent: bool) -> Secured:
+        with self.gate.place(urgent=urgent):
             timings = Timings()
-            gateway = Hop(gateway_party(self.gateway), self.gateway, destination)
+            gateway = Hop(gateway_party(self.gateway), self.gateway, destination, self._book)
             proxy = self.gateway.proxy
             if proxy is None:
                 transport: SocketStream | TlsStream = self._reach(gateway, timings)
@@ -108,6 +118,8 @@ class Dialer:
             except BaseException:
                 transport.close()
                 raise
+            if self._watch is not None:
+                self._watch.saw(stream.peer_certificate())
             return Secured(stream, timings)
 
     def _reach(self, hop: Hop, timings: Timings) -> SocketStream:
@@ -146,7 +158,7 @@ class Dialer:
     def _ask(
         self, proxy: ForwardProxy, target: HostPort, failures: ProxyFailures, timings: Timings, began: float
     ) -> SocketStream | TlsStream:
-        hop = Hop(proxy_party(proxy), self.gateway, failures.destination)
+        hop = Hop(proxy_party(proxy), self.gateway, failures.destination, self._book)
         transport: SocketStream | TlsStream = self._reach(hop, timings)
         try:
             if self._proxy_context is not None:

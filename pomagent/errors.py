@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -115,6 +116,11 @@ class TunnelError(PomagentError):
         self.destination = destination
         self.phase = phase
         super().__init__(f"{destination} via {gateway}: {what}")
+
+    @property
+    def kind(self) -> str:
+        """The word for it in counters: ``gateway_unreachable``."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
 
 
 class TokenMissing(TunnelError):

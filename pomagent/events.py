@@ -26,6 +26,7 @@ LISTENER_ACCEPT_FAILED: Final = "listener.accept_failed"
 
 ROUTE_QUARANTINED: Final = "route.quarantined"
 ROUTE_CLASSIFIED: Final = "route.classified"
+"""What the server says first, or does not, has shown what it speaks, and with it what is kept warm."""
 ROUTE_DEMOTED: Final = "route.demoted"
 ROUTE_PROMOTED: Final = "route.promoted"
 
@@ -44,12 +45,19 @@ TUNNEL_OPENED: Final = "tunnel.opened"
 TUNNEL_CLOSED: Final = "tunnel.closed"
 TUNNEL_FAILED: Final = "tunnel.failed"
 TUNNELS_LOST: Final = "tunnels.lost"
+"""Many warm tunnels of a gateway ended at the same moment."""
 
 POOL_FILLED: Final = "pool.filled"
 POOL_STARVED: Final = "pool.starved"
 
+PERIOD_DETECTED: Final = "period.detected"
+"""Tunnels of a route keep ending at the same age or idle time: somebody on the way has a limit (``why``)."""
+
 BREAKER_OPENED: Final = "breaker.opened"
 BREAKER_CLOSED: Final = "breaker.closed"
+
+CERTIFICATE_EXPIRING: Final = "certificate.expiring"
+"""A dial was shown a gateway's certificate that ends soon, or has ended (``gateway``, ``expires_in_ms``)."""
 
 CALLBACK_REFUSED: Final = "callback.refused"
 """Somebody brought a login's token without that login's nonce (``why``)."""

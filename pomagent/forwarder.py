@@ -15,7 +15,7 @@ from pomagent.deadline import Deadline
 from pomagent.errors import CredentialRejected, PoolClosed, Recovery, RouteForbidden
 from pomagent.log import Logger
 from pomagent.places import Places
-from pomagent.pool import Pool
+from pomagent.pool import Memory, Pool
 from pomagent.protocol.lifecycle import Reason
 from pomagent.relay import REVOKED, End
 from pomagent.session import Session, Surroundings
@@ -29,7 +29,7 @@ CHECK_EVERY_S = 1.0
 ABORT_TIMEOUT_S = 3.0
 """For sessions that were told to end to say good-bye to both sides."""
 
-MakePool = Callable[[Route, Logger], Pool]
+MakePool = Callable[[Route, Memory, Logger], Pool]
 
 
 class Forwarder:
@@ -51,7 +51,8 @@ class Forwarder:
         self._sessions: dict[gevent.Greenlet, Session] = {}
         self._group = Group()
         self._checker = Group()
-        self.pool = make_pool(route, self._log)
+        self.memory = Memory(route, surroundings.clock())
+        self.pool = make_pool(route, self.memory, self._log)
         self.counts = SessionCounts()
 
     def __repr__(self) -> str:
@@ -93,7 +94,7 @@ class Forwarder:
         """Serve a client in a greenlet of its own, which is returned. Does not block."""
         number = next(self._numbers)
         session = Session(
-            client, peer, self.route, self.lease, self._places, self._surroundings, self.counts,
+            client, peer, self.route, self.lease, self, self._places, self._surroundings, self.counts,
             self._log.bind(session=number), self._generation,
         )  # fmt: skip
         greenlet = gevent.Greenlet(session.run)
@@ -115,20 +116,28 @@ class Forwarder:
                 if pool is self.pool:
                     raise
 
+    def heard(self, first: bytes, after_s: float) -> None:
+        """The server spoke first in a session: see ``session.Observer``."""
+        self.pool.heard(first, after_s)
+
+    def was_ended(self, idle_s: float, age_s: float) -> None:
+        """The other side ended a session's tunnel: see ``session.Observer``."""
+        self.pool.was_ended(idle_s, age_s)
+
     def follow(self, route: Route, generation: int, *, retire: bool = True) -> None:
         """Go on under changed settings: sessions live on under the old ones, warm tunnels only without ``retire``."""
         self.route, self._generation = route, generation
         self._places.resize(route.max_sessions)
+        self.memory.follow(route, self._surroundings.clock())
         if retire:
             self.renew()
 
     def renew(self) -> None:
         """Replace the pool and what it has warm; clients that wait go over to the new one. Does not block."""
-        old, self.pool = self.pool, self._make_pool(self.route, self._log)
+        old, self.pool = self.pool, self._make_pool(self.route, self.memory, self._log)
         if self._is_draining:
             self.pool.drain(Reason.DRAINED)
-        else:
-            self.pool.start()
+        self.pool.start()
         old.close(Reason.STALE)
 
     @property
@@ -151,7 +160,7 @@ class Forwarder:
     def distrust(self, error: CredentialRejected) -> None:
         """Keep nothing that was opened with the present token, until the gateway accepts one. Does not block."""
         self.renew()
-        self.pool.last_error = error
+        self.pool.distrust(error)
 
     def drain(self) -> None:
         """Close what is warm and keep nothing warm any more; who was accepted already still gets a tunnel."""

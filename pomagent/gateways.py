@@ -12,6 +12,7 @@ from pomagent.connector import Connector
 from pomagent.credentials import ReadToken, Token
 from pomagent.dial import Dialer
 from pomagent.errors import ConfigError, Problem
+from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
 from pomagent.resolver import Resolver
 from pomagent.settings import Credential, Gateway, Route, Settings, Trust
@@ -37,6 +38,7 @@ class Gateways:
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._contexts: Contexts = {}
         self._dialers: dict[Gateway, Dialer] = {}
+        self._watches: dict[Gateway, GatewayWatch] = {}
         self._tokens: dict[Credential, Token] = {}
 
     def prepare(self, settings: Settings) -> Contexts:
@@ -55,6 +57,8 @@ class Gateways:
         gateways = {route.gateway for route in settings.routes}
         credentials = {route.credential for route in settings.routes}
         self._dialers = {gateway: dialer for gateway, dialer in self._dialers.items() if gateway in gateways}
+        for gone in [gateway for gateway in self._watches if gateway not in gateways]:
+            self._watches.pop(gone).close()
         for old in [credential for credential in self._tokens if credential not in credentials]:
             token = self._tokens.pop(old)
             heir = next((new for new in credentials if new and replace(new, recheck_s=old.recheck_s) == old), None)
@@ -75,7 +79,18 @@ class Gateways:
         proxy = gateway.proxy
         proxy_context = self._contexts.get(proxy.trust) if proxy and proxy.scheme == "https" else None
         context = self._contexts.get(gateway.trust) if gateway.tls else None
-        return Dialer(gateway, context, self._resolver, self._scratch, proxy_context)
+        return Dialer(gateway, context, self._resolver, self._scratch, proxy_context, self.watch(gateway))
+
+    def watch(self, gateway: Gateway) -> GatewayWatch:
+        """What all routes of a gateway notice together."""
+        if gateway not in self._watches:
+            self._watches[gateway] = GatewayWatch(str(gateway.address), self._log)
+        return self._watches[gateway]
+
+    @property
+    def dialers(self) -> list[Dialer]:
+        """Of the gateways in use, in no order."""
+        return list(self._dialers.values())
 
     def token_of(self, credential: Credential) -> SecretStr | None:
         """What is presented for a credential now."""
@@ -89,6 +104,8 @@ class Gateways:
 
     def close(self) -> None:
         self._resolver.close()
+        for watch in self._watches.values():
+            watch.close()
         for token in self._tokens.values():
             token.close()
 

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 
 from gevent.pool import Group
 from gevent.queue import Empty, Queue
@@ -29,42 +30,51 @@ def interleave(addresses: list[Address]) -> list[Address]:
     return mixed
 
 
-def connect_first(addresses: list[Address], deadline: Deadline) -> SocketStream:
+def connect_first(
+    addresses: list[Address], deadline: Deadline, passed_over: Callable[[Address], None] = lambda _: None
+) -> tuple[SocketStream, Address]:
     """The first connection that stands, later addresses joining while earlier ones are silent (RFC 8305 §5). Blocks.
 
-    Raises the first OSError when all fail, TimeoutError when the budget is over.
+    ``passed_over`` is called for each address that failed, or that was silent for its whole head start while another
+    answered. Raises the first OSError when all fail, TimeoutError when the budget is over.
     """
     if len(addresses) == 1:
-        return _connect(addresses[0], deadline)
-    untried, failures = deque(addresses), list[OSError]()
+        return _connect(addresses[0], deadline), addresses[0]
+    untried, failures, failed, silent = deque(addresses), list[OSError](), list[Address](), list[Address]()
     attempts, outcomes = Group(), Queue()
     try:
         while len(failures) < len(addresses) and not deadline.is_over:
             if untried:
                 attempts.spawn(_race, untried.popleft(), deadline, outcomes)
             try:
-                outcome = outcomes.get(
+                outcome, address = outcomes.get(
                     timeout=min(STAGGER_S, deadline.remaining_s) if untried else deadline.remaining_s
                 )
             except Empty:
+                silent = [tried for tried in addresses if tried not in untried and tried not in failed]
                 continue
             if isinstance(outcome, SocketStream):
-                return outcome
+                for other in silent:
+                    if other != address:
+                        passed_over(other)
+                return outcome, address
             failures.append(outcome)
+            failed.append(address)
+            passed_over(address)
         raise failures[0] if len(failures) == len(addresses) else TimeoutError()
     finally:
         attempts.kill()
         while not outcomes.empty():
-            late = outcomes.get_nowait()
+            late, _ = outcomes.get_nowait()
             if isinstance(late, SocketStream):
                 late.close()
 
 
 def _race(address: Address, deadline: Deadline, outcomes: Queue) -> None:
     try:
-        outcomes.put(_connect(address, deadline))
+        outcomes.put((_connect(address, deadline), address))
     except OSError as error:
-        outcomes.put(error)
+        outcomes.put((error, address))
 
 
 def _connect(address: Address, deadline: Deadline) -> SocketStream:

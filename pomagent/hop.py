@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import ssl
+import time
 from dataclasses import dataclass
 
+from pomagent.address_book import AddressBook
 from pomagent.deadline import Deadline
 from pomagent.errors import (
     GatewayMisbehaved,
@@ -61,7 +63,10 @@ def proxy_party(proxy: ForwardProxy) -> Party:
 class Hop:
     """One try to reach a party; its failures in the words of ``errors``."""
 
-    def __init__(self, party: Party, gateway: Gateway, destination: str) -> None:
+    def __init__(self, party: Party, gateway: Gateway, destination: str, book: AddressBook) -> None:
+        """``book`` remembers which addresses failed, from one try to the next."""
+        self._book = book
+        self._dialled: tuple[str, int] | None = None
         self._party = party
         self._gateway = gateway
         self._named = {"gateway": str(gateway.address), "destination": destination}
@@ -80,7 +85,8 @@ class Hop:
         where, noun = self._party.where, self._party.noun
         deadline = Deadline(self._gateway.connect_timeout_s)
         try:
-            return connect_first(interleave(addresses), deadline)
+            in_order = self._book.order(interleave(addresses), time.monotonic())
+            stream, address = connect_first(in_order, deadline, self._passed_over)
         except TimeoutError as error:
             raise GatewayTimedOut(
                 f"no TCP connection to {where} within {deadline.budget_s:g} s; is a firewall in between?",
@@ -92,9 +98,28 @@ class Hop:
                 f"no TCP connection to {where}: {(error.strerror or str(error)).lower()}; {remedy}",
                 phase=self._phase("tcp"), **self._named,
             ) from error  # fmt: skip
+        self._dialled = address[1]
+        return stream
+
+    def _passed_over(self, address: Address) -> None:
+        """It failed, or was silent while another one answered."""
+        self._book.failed(address[1], time.monotonic())
 
     def secure(self, transport: SocketStream | TlsStream, context: ssl.SSLContext, scratch: memoryview) -> TlsStream:
         """TLS over a transport, which is its owner's to close if this fails. Blocks. Raises TunnelError."""
+        try:
+            stream = self._handshake(transport, context, scratch)
+        except TunnelError:
+            if self._dialled is not None:  # TCP stood, and what answers there is of no use
+                self._book.failed(self._dialled, time.monotonic())
+            raise
+        if self._dialled is not None:
+            self._book.worked(self._dialled)
+        return stream
+
+    def _handshake(
+        self, transport: SocketStream | TlsStream, context: ssl.SSLContext, scratch: memoryview
+    ) -> TlsStream:
         stream = TlsStream(transport, context, self._party.server_name, scratch)
         noun = self._party.noun
         deadline = Deadline(self._gateway.tls_timeout_s)

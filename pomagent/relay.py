@@ -24,6 +24,8 @@ KILL_TIMEOUT_S = 1.0
 """For the copying greenlets to go; each only has to leave its wait."""
 REMOTE_LINGER_S = 5.0
 """Without a byte, after the end of a client on another host, which may have closed or only shut down."""
+GREETING_BYTES = 64
+"""Of a destination that speaks first, for whoever wants to know what it is."""
 LOOK_AGAIN_S = (0.001, 0.005, 0.02, 0.1, 0.5, 1.0)
 """When to ask again whether a client that sent its end has closed; the last one repeats."""
 
@@ -66,11 +68,13 @@ class Relay:
 
     def __init__(
         self, client: Stream, tunnel: Stream, *, half_close: HalfClose, half_close_timeout_s: float,
-        has_closed: Callable[[], bool | None], scratch: memoryview, clock: Clock = time.monotonic,
+        has_closed: Callable[[], bool | None], scratch: memoryview,
+        on_greeting: Callable[[bytes], None] = lambda _: None, clock: Clock = time.monotonic,
     ) -> None:  # fmt: skip
         """``has_closed`` tells of a client that sent its end: closed, only shut down, or None if nobody can know.
 
-        ``scratch`` may be shared by all relays of the hub.
+        ``scratch`` may be shared by all relays of the hub. ``on_greeting`` gets the destination's first bytes if they
+        come before any of the client.
         """
         self._client = client
         self._tunnel = tunnel
@@ -78,6 +82,7 @@ class Relay:
         self._half_close_timeout_s = half_close_timeout_s
         self._has_closed = has_closed
         self._scratch = scratch
+        self._on_greeting = on_greeting
         self._clock = clock
         self._group = Group()
         self._ahead = ReadAhead(client, self._spawn, self._client_lost)
@@ -92,6 +97,8 @@ class Relay:
         self.bytes_down = 0
         self.first_byte_at: float | None = None
         """By the clock, when the client got its first byte."""
+        self.last_byte_at = clock()
+        """By the clock, when a byte last went either way; before the first, when it was made."""
 
     @property
     def is_untouched(self) -> bool:
@@ -159,8 +166,11 @@ class Relay:
     def _deliver(self, view: memoryview) -> None:
         if self._is_client_lost:
             return
+        self.last_byte_at = self._clock()
         if self.first_byte_at is None:
-            self.first_byte_at = self._clock()
+            self.first_byte_at = self.last_byte_at
+            if not self.bytes_up:
+                self._on_greeting(bytes(view[:GREETING_BYTES]))
         self.bytes_down += len(view)
         try:
             self._ahead.put(view)
@@ -195,6 +205,7 @@ class Relay:
             count = client.recv_into(scratch)
             if count:
                 self.bytes_up += count
+                self.last_byte_at = self._clock()
                 self._forward(scratch[:count])
                 in_slice += count
                 if in_slice >= SLICE_BYTES:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from pomagent import events
 from pomagent.client import Client
@@ -39,6 +40,16 @@ Lease = Callable[[Deadline], Tunnel]
 """A ready tunnel of the route. Blocks. Raises PoolError, TunnelError."""
 
 
+class Observer(Protocol):
+    """Learns from sessions what their route's server is like."""
+
+    def heard(self, first: bytes, after_s: float) -> None:
+        """The server spoke before its client did, so long after the gateway had accepted the tunnel."""
+
+    def was_ended(self, idle_s: float, age_s: float) -> None:
+        """The other side ended a tunnel of this age, so long after its last byte."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What all sessions of the agent share."""
@@ -54,12 +65,13 @@ class Session:
     """A client and, once leased, its tunnel."""
 
     def __init__(
-        self, client: Client, peer: str, route: Route, lease: Lease, places: Places,
+        self, client: Client, peer: str, route: Route, lease: Lease, observer: Observer, places: Places,
         surroundings: Surroundings, counts: SessionCounts, log: Logger, generation: int,
     ) -> None:  # fmt: skip
         self._client = client
         self._route = route
         self._lease_tunnel = lease
+        self._observer = observer
         self._places = (places, surroundings.places)  # who waits for its route takes nothing from the other routes
         self._taken: list[Places] = []
         self._shared = surroundings
@@ -67,9 +79,8 @@ class Session:
         self._clock = surroundings.clock
         self._log = log.bind(peer=peer)
         self._generation = generation
-        self._began = self._quiet_since = surroundings.clock()
+        self._began = surroundings.clock()
         self._lifetime_s = route.max_lifetime_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, does not protect
-        self._seen_bytes = 0
         self._waited_ms = 0
         self._waiting = Interrupt()
         """Around each wait of ours: for a place, for a tunnel, for both sides to take the last bytes."""
@@ -130,14 +141,8 @@ class Session:
             self.stop(GATEWAY_LOST)
         elif self._lifetime_s and now - self._began >= self._lifetime_s:
             self.stop(LIFETIME_OVER)
-        elif self._route.idle_timeout_s and self._quiet_s(relay, now) >= self._route.idle_timeout_s:
+        elif self._route.idle_timeout_s and now - relay.last_byte_at >= self._route.idle_timeout_s:
             self.stop(IDLE)
-
-    def _quiet_s(self, relay: Relay, now: float) -> float:
-        total = relay.bytes_up + relay.bytes_down
-        if total != self._seen_bytes:
-            self._seen_bytes, self._quiet_since = total, now
-        return now - self._quiet_since
 
     # --- its stations ---------------------------------------------------------------------------------------------
 
@@ -197,7 +202,8 @@ class Session:
         relay = Relay(
             self._client, tunnel.stream, half_close=self._route.half_close,
             half_close_timeout_s=self._route.half_close_timeout_s, has_closed=self._client.has_closed,
-            scratch=self._shared.scratch, clock=self._clock,
+            on_greeting=lambda first: self._observer.heard(first, tunnel.accepted_s), scratch=self._shared.scratch,
+            clock=self._clock,
         )  # fmt: skip
         if self._stopped is not None:
             relay.stop(self._stopped)
@@ -233,6 +239,8 @@ class Session:
     def _closed(self, tunnel: Tunnel, relay: Relay, end: End) -> None:
         self._is_told = True
         self._counts.close(end.side.value, end.reason, relay.bytes_up, relay.bytes_down)
+        if end.side is Side.GATEWAY:
+            self._observer.was_ended(self._clock() - relay.last_byte_at, tunnel.accepted_s)
         if not end.is_clean:
             self._failure = f"ended by the {end.side.value}: {end.reason}"
         wish = self._shared.log_sessions()

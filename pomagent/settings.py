@@ -1,8 +1,8 @@
 """What the running agent has been told to do: frozen facts, resolved and validated by ``config``.
 
-Every reference is followed (a route carries its gateway and its credential), every ``auto`` is decided, every path is
-absolute, every host lower-case and IDNA-encoded. Two settings that are equal ask for the same thing: ``plan`` compares
-nothing else.
+Every reference is followed (a route carries its gateway and its credential), every path is absolute, every host is
+lower-case and IDNA-encoded. Every ``auto`` is decided but those of ``protocol`` and ``warm``, which depend on what the
+server does. Two settings that are equal ask for the same thing: ``plan`` compares nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pydantic import SecretStr
 
 from pomagent.errors import Problem
 
-Warm: TypeAlias = Literal["tunnel", "tls", "off"]
+Level: TypeAlias = Literal["tunnel", "tls", "off"]
+"""What is kept ready: whole tunnels, TLS connections to the gateway, or nothing."""
+Warm: TypeAlias = Literal["auto"] | Level
 HalfClose: TypeAlias = Literal["auto", "linger", "close"]
 ProxyScheme: TypeAlias = Literal["http", "https", "socks5", "socks5h"]
 Source: TypeAlias = Literal["service_account_file", "systemd_credential", "env", "command", "login"]
@@ -142,11 +144,13 @@ class Route:
     gateway: Gateway
     credential: Credential | None = None
     protocol: str = "generic"
+    """``auto``: from the destination's port, else from what the server says first."""
     warm: Warm = "tunnel"
+    """``auto``: by protocol."""
     pool_min: int = 1
     pool_max: int = 4
-    pool_max_age_s: float = 120.0
-    """Never 0: where the file says 0, the protocol's own."""
+    pool_max_age_s: float = 0.0
+    """0: the protocol's own."""
     pool_decay_s: float = 1800.0
     wait_timeout_s: float = 20.0
     max_sessions: int = 256

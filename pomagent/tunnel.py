@@ -36,6 +36,10 @@ class Presented:
     token: SecretStr
 
 
+def _ignore(_: object) -> None:
+    """What happens to early bytes that nobody asked about."""
+
+
 class Tunnel:
     """A connection to the gateway on its way through the states of ``protocol.lifecycle``."""
 
@@ -43,7 +47,8 @@ class Tunnel:
         self._clock = clock
         self._stream: SocketStream | TlsStream | None = None
         self._on_end: Callable[[Tunnel], None] | None = None
-        self._since = clock()
+        self._on_early: Callable[[Tunnel], None] = _ignore
+        self._since = self._accepted_at = clock()
         self.state = State.DIALING
         self.timings = Timings()
         self.request_id = ""
@@ -86,6 +91,11 @@ class Tunnel:
     def age_ms(self) -> int:
         return round((self._clock() - self._since) * 1000)
 
+    @property
+    def accepted_s(self) -> float:
+        """How long ago the gateway accepted it, in seconds."""
+        return self._clock() - self._accepted_at
+
     def securing(self) -> None:
         self.state = advance(self.state, State.SECURING)
 
@@ -99,24 +109,25 @@ class Tunnel:
 
     def accepted(self, request_id: str, early: bytes, presented: Presented | None = None) -> None:
         self.state = advance(self.state, State.READY)
+        self._accepted_at = self._clock()
         self.request_id = request_id
         self.presented = presented
         self.early += early
 
-    def keep_warm(self, on_end: Callable[[Tunnel], None]) -> None:
+    def keep_warm(self, on_end: Callable[[Tunnel], None], on_early: Callable[[Tunnel], None] = _ignore) -> None:
         """Watch the waiting tunnel: keep what the destination says, and call ``on_end`` once if it ends.
 
-        ``on_end`` is called in the hub and must not block.
+        ``on_early`` is called after each time that it says something. Both are called in the hub and must not block.
         """
         self.was_warm = True
         self.may_be_stale = self.state is State.READY
-        self._on_end = on_end
+        self._on_end, self._on_early = on_end, on_early
         self.stream.watch(self.look)
         self.look()
 
     def unwatch(self) -> None:
         if self._on_end is not None:
-            self._on_end = None
+            self._on_end, self._on_early = None, _ignore
             self.stream.unwatch()
 
     def lease(self) -> None:
@@ -168,6 +179,7 @@ class Tunnel:
         self.early += buffer[:count]
         if len(self.early) >= MAX_EARLY_BYTES:
             self.stream.unwatch()
+        self._on_early(self)
 
     def _ended(self) -> None:
         on_end = self._on_end

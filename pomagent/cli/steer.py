@@ -113,10 +113,10 @@ def _print_status(document: dict[str, Any]) -> None:
         click.echo(f"last reload {last['at']}: {last['result']}")
         for problem in last["problems"]:
             click.echo(f"  {problem}")
-    rows = [("ROUTE", "LISTEN", "STATE", "WARM", "SESSIONS", "DESTINATION")]
+    rows = [("ROUTE", "LISTEN", "STATE", "KEEPS", "WARM", "SESSIONS", "DESTINATION")]
     rows += [
         (
-            route["name"], route["listen"], route["state"], f"{route['warm']}/{route['target']}",
+            route["name"], route["listen"], route["state"], _kept(route), f"{route['warm']}/{route['target']}",
             str(route["sessions"]), route["destination"],
         )
         for route in document["routes"]
@@ -128,3 +128,12 @@ def _print_status(document: dict[str, Any]) -> None:
     for route in document["routes"]:
         if route["reason"]:
             click.echo(f"\n{route['name']}: {route['reason']}")
+
+
+def _kept(route: dict[str, Any]) -> str:
+    """What it keeps warm, and why where that is neither its settings nor its port."""
+    pool = route["pool"]
+    if pool is None:
+        return "-"
+    notable = pool["why"] not in ("configured", "protocol", "port")
+    return f"{pool['level']} ({pool['why']})" if notable else str(pool["level"])

@@ -16,7 +16,6 @@ import click
 from pomagent.cli.exits import CANNOT_SERVE
 from pomagent.config import read_token
 from pomagent.config.listen import is_loopback, parse_listen
-from pomagent.config.presets import protocol_and_preset
 from pomagent.errors import ConfigError, CredentialError, Problem
 from pomagent.protocol.route_url import AddressError, EdgeUrl, parse_edge_url, parse_route_url
 from pomagent.settings import AgentSettings, Credential, Gateway, HostPort, Route, Settings, Trust
@@ -107,14 +106,13 @@ def _route(
     except AddressError as error:
         raise click.UsageError(f"DESTINATION {error}") from error
     edge = _edge(pomerium_url) if pomerium_url else parsed.edge
-    protocol, preset = protocol_and_preset("auto", "auto", parsed.destination.port)
     is_login = credential is not None and credential.source == "login"
     return Route(
         name=str(parsed.destination).replace(":", "-"), listen=listen, destination=parsed.destination,
         gateway=Gateway(name=str(edge.address), address=edge.address, tls=edge.tls, trust=trust), credential=credential,
-        protocol=protocol, pool_max_age_s=preset.max_age_s,
+        protocol="auto",
         # A login begins for an application that waits, never for a tunnel that is kept warm.
-        warm="off" if to_stdio or credential is None or is_login else preset.warm,
+        warm="off" if to_stdio or credential is None or is_login else "auto",
         wait_timeout_s=LOGIN_WAIT_S if is_login else 20.0,
         half_close_timeout_s=STDIO_LINGER_S if to_stdio else 60.0,
     )  # fmt: skip

@@ -118,7 +118,9 @@ class GatewayTable(Table):
     response_timeout_s: float = timeout(
         35, "For the answer to CONNECT: the edge itself may take 10 s to authorize and 10 s to connect."
     )
-    max_dials: int = key(8, NEW_SESSIONS, "TCP and TLS handshakes at a time.", ge=1, le=1024)
+    max_dials: int = key(
+        8, NEW_SESSIONS, "TCP and TLS handshakes at a time; applications' go before refills.", ge=1, le=1024
+    )
     insecure_http: bool = off(NEW_SESSIONS, "true allows an http:// url: the token travels in clear text.")
 
 
@@ -162,7 +164,9 @@ class RouteDefaults(Table):
     credential: str | None = key(
         None, NEW_SESSIONS, 'Name of a [credentials.*] table; overrides the gateway\'s; "": none.'
     )
-    protocol: Protocol = key("auto", NEW_SESSIONS, "What the server speaks. auto: from the destination's port.")
+    protocol: Protocol = key(
+        "auto", NEW_SESSIONS, "What the server speaks. auto: by the destination's port, else by what it says first."
+    )
     warm: Literal["auto", "tunnel", "tls", "off"] = key(
         "auto", NEW_SESSIONS, "What is kept ready: whole tunnels (each holds a connection to the server open), TLS "
         "connections to the edge, or nothing. auto: by protocol."

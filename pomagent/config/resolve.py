@@ -10,7 +10,6 @@ from pathlib import Path
 from pomagent.config.findings import Findings
 from pomagent.config.listen import Listeners, is_loopback, parse_listen
 from pomagent.config.model import AgentTable, DrainTable, RouteDefaults, RouteTable, StatusTable
-from pomagent.config.presets import protocol_and_preset
 from pomagent.config.references import References
 from pomagent.config.tables import Entry, RouteEntry
 from pomagent.protocol.route_url import AddressError, RouteUrl
@@ -49,18 +48,17 @@ class RouteResolver:
         if not url or not listen or not gateway:
             return None
         table = entry.table
-        protocol, preset = protocol_and_preset(table.protocol, table.warm, url.destination.port)
         return Route(
             name=entry.name,
             listen=listen,
             destination=url.destination,
             gateway=gateway,
             credential=credential,
-            protocol=protocol,
-            warm=preset.warm if table.warm == "auto" else table.warm,
+            protocol=table.protocol,
+            warm=table.warm,
             pool_min=table.pool_min,
             pool_max=table.pool_max,
-            pool_max_age_s=table.pool_max_age_s or preset.max_age_s,
+            pool_max_age_s=table.pool_max_age_s,
             pool_decay_s=table.pool_decay_s,
             wait_timeout_s=table.wait_timeout_s,
             max_sessions=table.max_sessions,

@@ -32,6 +32,8 @@ class Reason(Enum):
     PEER_CLOSED = "peer_closed"
     EXPIRED = "expired"
     STALE = "stale"
+    UNWANTED = "unwanted"
+    """The route keeps less, or something else, warm now."""
     DRAINED = "drained"
     ABORTED = "aborted"
 

@@ -14,6 +14,9 @@ import greenlet
 from pomagent import __version__
 from pomagent.agent import Agent
 from pomagent.credentials import Token
+from pomagent.dial import Dialer
+from pomagent.forwarder import Forwarder
+from pomagent.gateway_watch import GatewayWatch
 from pomagent.reload import Outcome, Reloader
 from pomagent.settings import Route
 from pomagent.status.states import route_state
@@ -35,6 +38,10 @@ def document(agent: Agent, reloader: Reloader, started_at: float) -> Document:
         "last_reload": _reload(reloader.last),
         "sessions": agent.sessions,
         "routes": [_route(route, agent) for route in routes],
+        "gateways": [
+            _gateway(dialer, agent.gateways.watch(dialer.gateway))
+            for dialer in sorted(agent.gateways.dialers, key=lambda dialer: dialer.gateway.name)
+        ],
         "credentials": [_credential(token) for token in sorted(agent.tokens, key=lambda token: token.credential.name)],
         "process": {"descriptors": _descriptors(), "greenlets_since_start": _greenlets()},
     }
@@ -78,14 +85,50 @@ def _route(route: Route, agent: Agent) -> Document:
         "listen": str(agent.listen_address(route.name) if forwarder else route.listen),
         "destination": str(route.destination),
         "gateway": str(route.gateway.address),
-        "protocol": route.protocol,
+        "protocol": forwarder.memory.warmth.protocol if forwarder else route.protocol,
         "state": how.state,
         "reason": how.reason,
-        "keeps_warm": route.warm,
+        "keeps_warm": forwarder.pool.keeping.level if forwarder else route.warm,
+        "pool": _pool(forwarder) if forwarder else None,
         "warm": forwarder.pool.warm if forwarder else 0,
         "target": forwarder.pool.target if forwarder else 0,
         "waiting": forwarder.pool.waiting if forwarder else 0,
         "sessions": forwarder.sessions if forwarder else 0,
+    }
+
+
+def _pool(forwarder: Forwarder) -> Document:
+    """What the route keeps warm and why, and what has become of its dials; counters never go back."""
+    pool, memory = forwarder.pool, forwarder.memory
+    found = memory.periods.found
+    return {
+        "level": pool.keeping.level,
+        "why": pool.keeping.why.value,
+        "warm": pool.stock,
+        "dialling": pool.dialling,
+        "takes": dict(memory.takes),
+        "discards": dict(memory.discards),
+        "failures": dict(memory.failures),
+        "breaker": {
+            "state": pool.breaker.value,
+            "failures": pool.failures,
+            "retry_in_s": round(pool.retry_in_s, 3),
+        },
+        "period": {"kind": found.kind, "seconds": round(found.seconds, 1), "says": str(found)} if found else None,
+    }
+
+
+def _gateway(dialer: Dialer, watch: GatewayWatch) -> Document:
+    expires_at = watch.certificate_expires_at
+    return {
+        "name": dialer.gateway.name,
+        "address": str(dialer.gateway.address),
+        "handshakes": dialer.gate.under_way,
+        "handshakes_waiting": dialer.gate.waiting,
+        "max_dials": dialer.gateway.max_dials,
+        "tunnels_lost": watch.losses.total,
+        "addresses_avoided": dialer.avoided,
+        "certificate_expires": None if expires_at is None else _iso(expires_at),
     }
 
 

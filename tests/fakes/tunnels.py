@@ -20,6 +20,9 @@ class FakeTunnel:
         self._clock = clock
         self._since = clock()
         self._on_end: Callable[[FakeTunnel], None] | None = None
+        self._on_early: Callable[[FakeTunnel], None] = lambda _: None
+        self.early = bytearray()
+        self.accepted_s = 0.0
         self._is_dead = False
         self.request_id = f"tunnel-{next(_NUMBERS)}"
         self.state = State.DIALING
@@ -41,9 +44,9 @@ class FakeTunnel:
     def is_watched(self) -> bool:
         return self._on_end is not None
 
-    def keep_warm(self, on_end: Callable[[FakeTunnel], None]) -> None:
+    def keep_warm(self, on_end: Callable[[FakeTunnel], None], on_early: Callable[[FakeTunnel], None]) -> None:
         self.was_warm = True
-        self._on_end = on_end
+        self._on_end, self._on_early = on_end, on_early
         self.look()
 
     def look(self) -> None:
@@ -63,6 +66,12 @@ class FakeTunnel:
     def die_unnoticed(self) -> None:
         """End in a way that only the next look will show."""
         self._is_dead = True
+
+    def say(self, words: bytes, after_s: float = 0.0) -> None:
+        """Be spoken to by the destination, so long after the gateway accepted."""
+        self.early += words
+        self.accepted_s = after_s
+        self._on_early(self)
 
     def end(self) -> None:
         """Be ended by the gateway, and noticed if anybody watches."""
@@ -116,14 +125,14 @@ class FakeOpener:
     def open_tunnels(self) -> list[FakeTunnel]:
         return [tunnel for tunnel in self.tunnels if tunnel.state is not State.CLOSED]
 
-    def secure(self) -> FakeTunnel:
+    def secure(self, *, urgent: bool = True) -> FakeTunnel:
         tunnel = FakeTunnel(self._clock)
         self.tunnels.append(tunnel)
         self._step("secure", tunnel)
         tunnel.state = advance(tunnel.state, State.SECURED)
         return tunnel
 
-    def open(self, tunnel: FakeTunnel) -> FakeTunnel:
+    def open(self, tunnel: FakeTunnel, *, urgent: bool = True) -> FakeTunnel:
         tunnel._on_end = None
         tunnel.state = advance(tunnel.state, State.OPENING)
         self._step("open", tunnel)

@@ -17,9 +17,10 @@ from pomagent.connector import Connector
 from pomagent.credentials import Token
 from pomagent.dial import Dialer
 from pomagent.forwarder import Forwarder
+from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
 from pomagent.places import Places
-from pomagent.pool import Pool
+from pomagent.pool import Memory, Pool
 from pomagent.relay import DRAINED, REMOVED, new_scratch
 from pomagent.resolver import Resolver
 from pomagent.session import Surroundings
@@ -58,11 +59,17 @@ class Bench:
         self.applications: list[Any] = []
         self.forwarder.start()
 
-    def make_pool(self, route: Route, log: Logger) -> Pool:
+    def make_pool(self, route: Route, memory: Memory, log: Logger) -> Pool:
         gateway = route.gateway
         dialer = Dialer(gateway, make_context(gateway.trust), Resolver())
         credential = Credential("default", "service_account_file")
-        return Pool(route, Connector(route, dialer, Token(credential, lambda _: None, log), log), log)  # type: ignore[arg-type,return-value]
+        return Pool(
+            route,
+            Connector(route, dialer, Token(credential, lambda _: None, log), log),
+            memory,
+            GatewayWatch("fake", log),
+            log,
+        )  # type: ignore[arg-type,return-value]
 
     def connect(self) -> Any:
         """A new application's connection."""

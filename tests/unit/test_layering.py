@@ -25,7 +25,7 @@ LAYERS = [
     {"recheck"},
     {"forwarder", "gateways", "listeners"},
     {"session", "pool", "connector", "listener", "token_sources", "edge"},
-    {"relay", "tunnel", "client", "stdio", "credentials", "stock", "places", "counts", "local_user"},
+    {"relay", "tunnel", "client", "stdio", "credentials", "places", "counts", "local_user"},
     {
         "dial",
         "goodbye",
@@ -33,18 +33,19 @@ LAYERS = [
         "interrupt",
         "half_close",
         "holder",
-        "backoff",
         "plan",
         "watch_facts",
         "bind",
         "edge_http",
     },
-    {"token_command", "token_life", "hop", "forward_proxy", "edge_proxy"},
-    {"happy_eyeballs"},
+    {"gate", "gateway_watch"},
+    {"admission", "token_command", "token_life", "hop", "forward_proxy", "edge_proxy"},
+    {"happy_eyeballs", "address_book", "losses", "failures"},
     {"resolver", "tls", "tls_stream", "sockdiag"},
     {"stream"},
     {"threads", "deadline", "tcp"},
     {"config"},
+    {"presets"},
     {"protocol"},
     {"log"},
     {"settings", "log_writer"},
@@ -69,15 +70,21 @@ FOUNDATIONS = {"", "errors", "settings"}
 PURE = {
     "protocol": {"h11", "idna"},
     "plan": set(),
-    "backoff": set(),
     "deadline": set(),
-    "stock": set(),
+    "pool": set(),
+    "presets": set(),
+    "admission": set(),
+    "address_book": set(),
+    "losses": set(),
+    "failures": set(),
     "token_life": set(),
     "errors": set(),
     "events": set(),
     "settings": {"pydantic"},
 }
 """Modules and packages without sockets, clocks, greenlets and logs, and the libraries that they may use."""
+ACTING = {"pool", "pool.pool", "pool.shelf", "pool.dialler", "pool.keeper"}
+"""The parts of a pure package that act on what the others decide."""
 IMPURE = {"socket", "select", "selectors", "ssl", "threading", "asyncio", "subprocess", "logging"}
 
 
@@ -129,7 +136,7 @@ def third_parties(name: str) -> set[str]:
 
 def purity(name: str) -> set[str] | None:
     """The libraries that a pure module may use; None for a module that need not be pure."""
-    return PURE.get(name.partition(".")[0])
+    return None if name in ACTING else PURE.get(name.partition(".")[0])
 
 
 def test_every_module_has_its_place():

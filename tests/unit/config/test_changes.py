@@ -25,7 +25,7 @@ def test_equal_files_have_no_changes(load_text: Load) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "change"),
     [
-        ("", 'warm = "off"\n', Change("routes.redis.warm", "new-sessions", "tunnel", "off")),
+        ("", 'warm = "off"\n', Change("routes.redis.warm", "new-sessions", "auto", "off")),
         ("", "enabled = false\n", Change("routes.redis.enabled", "rebind", "true", "false")),
         ("", 'tags = ["a", "b"]\n', Change("routes.redis.tags", "live", "", "a, b")),
         (EDGE, EDGE + "max_dials = 2\n", None),

@@ -26,36 +26,6 @@ def one_route(load_text: Load) -> Callable[..., Route]:
     return load_one
 
 
-@pytest.mark.parametrize(
-    ("port", "keys", "expected"),
-    [
-        (80, "", ("http", "tunnel", 120)),
-        (443, "", ("http", "tunnel", 120)),
-        (8080, "", ("http", "tunnel", 120)),
-        (6379, "", ("redis", "tunnel", 240)),
-        (5432, "", ("postgres", "tunnel", 45)),
-        (22, "", ("ssh", "tls", 240)),
-        (3306, "", ("mysql", "tls", 240)),
-        (3389, "", ("rdp", "tls", 240)),
-        (1433, "", ("mssql", "tls", 240)),
-        (4711, "", ("generic", "tls", 240)),
-        (4711, 'warm = "tunnel"', ("generic", "tunnel", 120)),
-        (4711, 'protocol = "generic"', ("generic", "tunnel", 120)),
-        (4711, 'protocol = "mysql"', ("mysql", "tls", 240)),
-        (5432, 'protocol = "mysql"', ("mysql", "tls", 240)),
-        (22, 'warm = "tunnel"', ("ssh", "tunnel", 240)),
-        (6379, 'warm = "tls"', ("redis", "tls", 240)),
-        (6379, 'warm = "off"', ("redis", "off", 240)),
-        (6379, "pool_max_age_s = 7", ("redis", "tunnel", 7)),
-    ],
-)
-def test_protocol_warmth_and_age_follow_from_the_port_unless_they_are_given(
-    port: int, keys: str, expected: tuple[str, str, float], one_route: Callable[..., Route]
-) -> None:
-    route = one_route(keys, port=port)
-    assert expected == (route.protocol, route.warm, route.pool_max_age_s)
-
-
 def test_routes_through_the_same_edge_share_one_gateway(load_text: Load) -> None:
     routes = load_text(
         '[[routes]]\nfrom = "tcp+https://edge.example.com/a.int:1"\nlisten = "127.0.0.1:1"\n'

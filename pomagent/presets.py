@@ -1,4 +1,4 @@
-"""What is kept warm for which protocol, and for how long (design §5).
+"""What is kept warm for which protocol, and for how long. Pure.
 
 A warm tunnel holds a connection to the route's server open before anybody logs in, and servers that speak first count
 or time those, so that they get a TLS connection to the edge only.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pomagent.settings import Warm
+from pomagent.settings import Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Preset:
     """The defaults of one protocol."""
 
     ports: tuple[int, ...]
-    warm: Warm
+    level: Level
     max_age_s: float
 
 
@@ -30,14 +30,18 @@ PRESETS = {
     "rdp": Preset((3389,), "tls", 240),
     "mssql": Preset((1433,), "tls", 240),
 }
+SPEAKS_FIRST = "speaks-first"
+"""A server that greets, and is none of those."""
+SILENT_MAX_AGE_S = 45.0
+"""Of a server that has only been found silent: it may be a PostgreSQL, which logs who has not logged in after 60 s."""
 
-UNLISTED = Preset((), "tls", 240)  # it may be a server that speaks first
 _BY_PORT = {port: protocol for protocol, preset in PRESETS.items() for port in preset.ports}
 
 
-def protocol_and_preset(protocol: str, warm: str, port: int) -> tuple[str, Preset]:
-    """Decides what ``protocol = "auto"`` means for a destination's port."""
-    if protocol == "auto" and port not in _BY_PORT:
-        return "generic", PRESETS["generic"] if warm == "tunnel" else UNLISTED
-    decided = _BY_PORT[port] if protocol == "auto" else protocol
-    return decided, PRESETS[decided]
+def protocol_of_port(port: int) -> str | None:
+    """What a server of this port most likely speaks; None where a port says nothing."""
+    return _BY_PORT.get(port)
+
+
+def preset_of(protocol: str) -> Preset:
+    return PRESETS.get(protocol, PRESETS["ssh"])

@@ -65,7 +65,8 @@ class Backoff:
         return delay
 
     def succeeded(self, now: float) -> None:
-        """Note a dial that worked: the streak is over if nothing fails for a while."""
+        """Note a dial that worked: the wait is over, and the streak as well if nothing fails for a while."""
+        self.retry_at = min(self.retry_at, now)
         self._healthy_from = min(self._healthy_from, now + HEALTHY_AFTER_S)
 
     def ended_early(self, lived_s: float, now: float) -> None:

@@ -9,8 +9,6 @@ import gevent
 import pytest
 
 from pomagent import events
-from pomagent import pool as module
-from pomagent.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
 from pomagent.deadline import Deadline
 from pomagent.errors import (
     GatewayOverloaded,
@@ -22,10 +20,19 @@ from pomagent.errors import (
     RouteForbidden,
     TunnelError,
 )
-from pomagent.pool import Pool
+from pomagent.gateway_watch import GatewayWatch
+from pomagent.losses import REFILLS_PER_S
+from pomagent.pool import Memory, Pool
+from pomagent.pool import keeper as module
+from pomagent.pool.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
+from pomagent.pool.breaker import SHARE_S
+from pomagent.pool.demand import REFILL_DELAY_S
+from pomagent.pool.dials import MAX_DIALS_PER_ROUTE
+from pomagent.pool.keeper import LOOK_AROUND_S
+from pomagent.pool.waiters import MAX_WAITING
+from pomagent.pool.warmth import LISTEN_S
 from pomagent.protocol.lifecycle import Reason, State
 from pomagent.settings import Gateway, HostPort, Route
-from pomagent.stock import MAX_DIALS_PER_ROUTE, MAX_WAITING, REFILL_DELAY_S
 from tests.fakes.clock import FakeClock, FakeDice
 from tests.fakes.greenlets import caught_crashes, settle
 from tests.fakes.log import FakeLog
@@ -48,7 +55,11 @@ class Scene:
         self.dice = FakeDice(1.0)
         self.opener = FakeOpener(self.clock, held)
         self.fake_log = FakeLog()
-        self.pool = Pool(route, self.opener, self.fake_log.log, clock=self.clock, dice=self.dice)  # type: ignore[arg-type]
+        self.memory = Memory(route, self.clock())
+        self.gateway = GatewayWatch("edge.example.com:443", self.fake_log.log, self.clock)
+        self.pool = Pool(
+            route, self.opener, self.memory, self.gateway, self.fake_log.log, clock=self.clock, dice=self.dice
+        )  # type: ignore[arg-type]
         self.clients: list[gevent.Greenlet] = []
 
     @property
@@ -94,7 +105,7 @@ class Scene:
     def pass_time(self, seconds: float) -> None:
         """Move the clock, and bring the keeper's timer forward accordingly."""
         self.clock.advance(seconds)
-        self.pool._wake.set()
+        self.pool._keeper.look()
         settle()
 
     def warm(self) -> list[FakeTunnel]:
@@ -102,6 +113,7 @@ class Scene:
 
     def close(self) -> None:
         self.pool.close(Reason.DRAINED)
+        self.gateway.close()
         gevent.killall(self.clients)
         settle()
 
@@ -117,8 +129,8 @@ def make() -> Iterator[object]:
     yield make_scene
     for scene in scenes:
         scene.close()
-        stock = scene.pool._stock
-        assert (stock.dials_by_clients, stock.dials_by_stock, stock.waiting, len(stock)) == (0, 0, 0, 0)
+        pool = scene.pool
+        assert (pool._dialler.dials.by_clients, pool._dialler.dials.by_stock, pool.waiting, pool.warm) == (0, 0, 0, 0)
         assert all(tunnel.state is State.ACTIVE for tunnel in scene.opener.open_tunnels)
 
 
@@ -239,16 +251,16 @@ class TestLease:
 
     def test_so_many_clients_wait_and_the_next_is_refused_at_once(self, scene):
         scene.opener.held = frozenset({"secure", "open"})
-        stock = scene.pool._stock
+        waiters = scene.pool._dialler.waiters
         for _ in range(MAX_WAITING - 1):
-            stock.wait(object())
+            waiters.join(object())
         last = scene.client()
         assert not last.ready()
         over = scene.client()
         assert isinstance(over.value, PoolExhausted)
         assert str(over.value) == f"{MAX_WAITING} clients wait for a tunnel of route orders already"
-        while stock.waiting > 1:
-            stock.next_waiter()
+        while len(waiters) > 1:
+            waiters.next()
 
     def test_clients_dials_are_capped_and_each_outcome_makes_place_for_the_next(self, scene):
         clients = [scene.client() for _ in range(MAX_DIALS_PER_ROUTE + 2)]
@@ -265,8 +277,8 @@ class TestLease:
 class TestFailures:
     def test_a_failed_dial_is_the_outcome_of_the_client_that_has_waited_longest(self, scene):
         first, second = scene.client(), scene.client()
-        scene.fail(DENIED, index=1)
-        assert first.value is DENIED
+        scene.fail(DOWN, index=1)
+        assert first.value is DOWN
         assert not second.ready()
         tunnel = scene.succeed()
         assert second.value is tunnel
@@ -313,7 +325,7 @@ class TestFailures:
         scene.pass_time(59.9)
         assert scene.pending == 0
         scene.pass_time(0.2)
-        assert scene.pending == 2
+        assert scene.pending == 1
 
     def test_a_word_of_the_operator_ends_the_wait(self, scene):
         scene.start()
@@ -330,7 +342,7 @@ class TestFailures:
         for _ in range(6):
             scene.clock.advance(HEALTHY_AFTER_S + 0.1)
             scene.fail()
-            waits.append(scene.pool._backoff.retry_at - scene.clock.now)
+            waits.append(scene.pool._dialler.breaker.retry_at - scene.clock.now)
             scene.pass_time(waits[-1])
         assert pytest.approx(waits) == [0.3, 0.3, 0.3, 1.0, 2.0, 4.0]
 
@@ -408,7 +420,7 @@ class TestKilledClients:
         gevent.killall(clients)
         while scene.opener.pending:
             scene.fail()
-        assert scene.pool._stock.dials_by_clients == 0
+        assert scene.pool._dialler.dials.by_clients == 0
         client = scene.client()
         tunnel = scene.succeed()
         assert client.value is tunnel
@@ -445,7 +457,8 @@ class TestEndedTunnels:
         tunnel.end()
         settle()
         assert tunnel.reason is Reason.PEER_CLOSED
-        assert scene.pool.warm == 0
+        assert (scene.pool.warm, scene.pending) == (0, 0)
+        scene.pass_time(LOOK_AROUND_S)
         assert scene.pending == 1
 
     def test_tunnels_that_end_young_are_not_replaced_in_a_tight_loop(self, make):
@@ -454,8 +467,10 @@ class TestEndedTunnels:
             scene.warm()[0].end()
             settle()
             assert scene.pool.warm == 0
-            scene.pass_time(scene.pool._backoff.retry_at - scene.clock.now)
-        assert scene.pool._backoff.failures == 4
+            assert scene.pending == 0
+            scene.pass_time(2.0)  # more than any wait so far
+            scene.pass_time(0.0)
+        assert scene.pool._keeper._calm.failures == 4
 
     def test_tunnels_that_are_dead_on_arrival_are_not_dialled_in_a_tight_loop(self, scene):
         scene.start()
@@ -472,7 +487,7 @@ class TestEndedTunnels:
         tunnel = scene.client().value
         tunnel.end()
         assert tunnel.state is State.ACTIVE
-        assert scene.pool._backoff.failures == 0
+        assert scene.pool._keeper._calm.failures == 0
 
 
 class TestLevelTls:
@@ -680,7 +695,7 @@ class TestBugs:
         assert second.value is tunnel
 
     def test_the_keeper_survives_a_crash_and_refills_resume(self, make, monkeypatch):
-        monkeypatch.setattr(module, "KEEPER_RESTART_S", 0.0)
+        monkeypatch.setattr(module, "RESTART_S", 0.0)
         scene = make(pool_min=1).filled()
 
         close = FakeTunnel.close
@@ -707,8 +722,8 @@ class TestBugs:
         with caught_crashes():
             while scene.opener.pending:
                 scene.fail(error)
-        stock = scene.pool._stock
-        assert (stock.dials_by_clients, stock.dials_by_stock) == (0, 0)
+        dials = scene.pool._dialler.dials
+        assert (dials.by_clients, dials.by_stock) == (0, 0)
         assert all(client.ready() for client in clients)
 
 
@@ -718,3 +733,284 @@ def test_tunnel_errors_are_leased_as_they_are(scene):
     scene.fail(DENIED)
     assert isinstance(client.value, TunnelError)
     assert client.value.recovery is DENIED.recovery
+
+
+GREETING = b"SSH-2.0-OpenSSH_9.6\r\n"
+UNLISTED = {"destination": HostPort("db.example.com", 4711), "protocol": "auto", "warm": "auto"}
+
+
+class TestAServerThatNothingIsKnownOf:
+    @pytest.fixture
+    def scene(self, make) -> Scene:
+        return make(**UNLISTED, pool_min=3).start()
+
+    def classified(self, scene: Scene) -> list[tuple[str, str, str]]:
+        return [(e["protocol"], e["warm"], e["why"]) for e in scene.fake_log.named(events.ROUTE_CLASSIFIED)]
+
+    def test_one_tunnel_listens_first(self, scene):
+        assert scene.pending == 1
+        scene.succeed()
+        assert (scene.pending, scene.pool.warm, scene.pool.target) == (0, 1, 1)
+
+    def test_no_client_gets_it_before_it_has_heard_enough(self, scene):
+        probe = scene.succeed()
+        client = scene.client()
+        assert client.value is None
+        own = scene.succeed()
+        assert client.value is own
+        assert scene.warm() == [probe]
+
+    def test_a_refill_listens_even_while_clients_wait(self, scene):
+        client = scene.client()
+        probe = scene.succeed(0)
+        assert not client.ready()
+        assert scene.warm() == [probe]
+        scene.succeed()
+        assert client.ready()
+
+    def test_silence_fills_the_pool_with_tunnels(self, scene):
+        probe = scene.succeed()
+        scene.pass_time(LISTEN_S)
+        assert self.classified(scene) == [("generic", "tunnel", "silence")]
+        scene.filled()
+        assert scene.pool.warm == 3
+        assert scene.client().value is probe
+
+    def test_a_greeting_closes_it_and_fills_the_pool_with_tls_connections(self, scene):
+        probe = scene.succeed()
+        probe.say(GREETING)
+        settle()
+        assert (probe.state, probe.reason) == (State.CLOSED, Reason.UNWANTED)
+        assert self.classified(scene) == [("ssh", "tls", "greeting")]
+        assert [tunnel.state for tunnel in scene.warm()] == [State.SECURED] * 3
+
+    def test_a_greeting_that_came_with_the_answer_counts_too(self, scene):
+        scene.opener.pending[0].tunnel.early += GREETING
+        scene.succeed()
+        assert self.classified(scene) == [("ssh", "tls", "greeting")]
+
+    def test_a_greeting_in_a_session_counts_too(self, scene):
+        scene.pool.heard(GREETING, 0.1)
+        settle()
+        assert self.classified(scene) == [("ssh", "tls", "greeting")]
+
+    def test_the_next_pool_of_the_route_knows_it(self, scene):
+        scene.succeed().say(GREETING)
+        settle()
+        opener = FakeOpener(scene.clock, frozenset())
+        following = Pool(scene.pool._route, opener, scene.memory, scene.gateway, scene.fake_log.log, clock=scene.clock)  # type: ignore[arg-type]
+        following.start()
+        settle()
+        assert {"secure"} == {dial.step for dial in opener.dials}
+        following.close(Reason.STALE)
+        settle()
+
+    def test_without_a_minimum_nothing_is_opened_only_to_listen(self, make):
+        assert make(**UNLISTED, pool_min=0).start().pending == 0
+
+
+class TestDemotion:
+    def end_all(self, scene: Scene, age_s: float) -> None:
+        """What a server does that gives nobody more than so long to log in."""
+        scene.clock.advance(age_s)
+        for tunnel in scene.warm():
+            tunnel.end()
+        settle()
+
+    def demoted(self, make, **changes: object) -> tuple[Scene, int]:
+        """A scene whose tunnels all end at 10 s, and how many were opened until that was enough."""
+        scene = make(held=frozenset(), **changes).start()
+        for _ in range(20):
+            self.end_all(scene, 10.0)
+            scene.pass_time(1.1)
+            scene.pass_time(0.5)
+            if scene.fake_log.named(events.ROUTE_DEMOTED):
+                break
+        return scene, sum(dial.step == "open" for dial in scene.opener.dials)
+
+    @pytest.mark.parametrize(("depth", "most"), [(1, 3), (4, 12), (16, 32)])
+    def test_comes_long_before_a_server_has_counted_a_hundred(self, make, depth, most):
+        scene, opened = self.demoted(make, pool_min=depth, pool_max=16)
+        assert opened <= most
+        [line] = scene.fake_log.named(events.ROUTE_DEMOTED)
+        assert (line["level"], line["warm"], line["why"], line["retry_in_ms"]) == (
+            "warning", "tls", "demoted", 3_600_000,
+        )  # fmt: skip
+        assert {State.SECURED} == {tunnel.state for tunnel in scene.warm()}
+        assert scene.pool.warm == depth
+
+    def test_an_expiry_of_our_own_is_no_early_end(self, make):
+        scene = make(held=frozenset(), pool_min=4).start()
+        for _ in range(20):
+            scene.pass_time(100.0)
+        assert not scene.fake_log.named(events.ROUTE_DEMOTED)
+
+    def test_ends_with_one_tunnel_an_hour_later(self, make):
+        scene, _ = self.demoted(make, pool_min=4, pool_decay_s=0.0)
+        scene.pass_time(3600.0)
+        [line] = scene.fake_log.named(events.ROUTE_PROMOTED)
+        assert (line["warm"], line["why"]) == ("tunnel", "trial")
+        assert [tunnel.state for tunnel in scene.warm() if tunnel.is_ready] == [State.READY]
+
+    def test_comes_back_at_once_if_that_one_ends_early_too(self, make):
+        scene, _ = self.demoted(make, pool_min=4, pool_decay_s=0.0)
+        scene.pass_time(3600.0)
+        self.end_all(scene, 10.0)
+        scene.pass_time(1.1)
+        assert [e["retry_in_ms"] for e in scene.fake_log.named(events.ROUTE_DEMOTED)] == [3_600_000, 7_200_000]
+
+
+class TestManyLostAtOnce:
+    def test_are_replaced_spread_over_a_time_that_grows_with_their_number(self, make):
+        scene = make(pool_min=4).filled()
+        scene.clock.advance(50.0)
+        for number in range(100):
+            scene.gateway.lost(f"other-{number}", float(number))
+        for tunnel in scene.warm():
+            tunnel.end()
+        scene.pass_time(LOOK_AROUND_S)
+        assert scene.pending == 0
+        scene.pass_time(104 / REFILLS_PER_S - 0.01)  # the dice fall on the end
+        assert scene.pending == 0
+        scene.pass_time(0.02)
+        assert scene.pending == 4
+
+    def test_no_client_waits_for_that(self, make):
+        scene = make(pool_min=4).filled()
+        for tunnel in scene.warm():
+            tunnel.end()
+        scene.client()
+        assert scene.pending == 1
+
+    def test_of_several_routes_are_no_reason_to_demote(self, make):
+        scene = make(held=frozenset(), pool_min=4).start()
+        for age_s in (30.0, 31.0, 30.0, 31.0):
+            scene.clock.advance(age_s)
+            scene.gateway.lost("other", 300.0)
+            for tunnel in scene.warm():
+                tunnel.end()
+            settle()
+            scene.pass_time(1.1)
+            scene.pass_time(1.1)
+        assert not scene.fake_log.named(events.ROUTE_DEMOTED)
+
+
+class TestDecay:
+    @pytest.fixture
+    def scene(self, make) -> Scene:
+        return make(pool_decay_s=60.0, pool_min=3, pool_max_age_s=1000.0, held=frozenset()).start()
+
+    def test_a_route_that_nobody_uses_keeps_one_tls_connection(self, scene):
+        tunnels = scene.warm()
+        scene.pass_time(60.0)
+        assert {Reason.UNWANTED} == {tunnel.reason for tunnel in tunnels}
+        assert [tunnel.state for tunnel in scene.warm()] == [State.SECURED]
+        scene.pass_time(10_000.0)
+        assert [tunnel.state for tunnel in scene.warm()] == [State.SECURED]
+
+    def test_the_next_use_takes_it_and_fills_the_pool_again(self, scene):
+        scene.pass_time(60.0)
+        [secured] = scene.warm()
+        assert scene.client().value is secured
+        scene.pass_time(REFILL_DELAY_S)
+        assert [tunnel.state for tunnel in scene.warm()] == [State.READY] * 3
+
+    def test_a_use_in_time_puts_it_off(self, scene):
+        scene.pass_time(59.0)
+        scene.client()
+        scene.pass_time(2.0)
+        assert {State.READY} == {tunnel.state for tunnel in scene.warm()}
+
+
+class TestAnOpenBreaker:
+    @pytest.fixture
+    def scene(self, make) -> Scene:
+        """Opened by a refill."""
+        scene = make(pool_min=1).start()
+        scene.fail(DENIED)
+        return scene
+
+    def test_is_told_once_with_the_cause_and_the_wait(self, scene):
+        scene.client()
+        scene.fail(DENIED)
+        [line] = scene.fake_log.named(events.BREAKER_OPENED)
+        assert (line["failures"], line["retry_in_ms"], line["error"]) == (1, 5000, str(DENIED))
+
+    def test_one_dial_is_shared_by_all_clients_that_ask(self, scene):
+        first = scene.client()
+        others = [scene.client() for _ in range(5)]
+        assert scene.pending == 1
+        scene.fail(DENIED)
+        assert first.value is DENIED
+        assert not any(other.ready() for other in others)  # they came after it had begun
+        scene.pass_time(SHARE_S - 0.01)
+        assert scene.pending == 0
+        scene.pass_time(0.02)
+        assert scene.pending == 1
+        scene.fail(DENIED)
+        assert {other.value for other in others} == {DENIED}
+
+    def test_nobody_is_refused_by_a_dial_that_began_before_he_came(self, scene):
+        early = scene.client()
+        late = scene.client()
+        scene.pass_time(SHARE_S)
+        assert scene.pending == 2
+        scene.fail(DENIED, index=0)
+        assert early.value is DENIED
+        assert not late.ready()
+
+    def test_no_dial_is_made_for_clients_that_have_one(self, scene):
+        scene.client()
+        scene.pass_time(10 * SHARE_S)
+        assert [dial.step for dial in scene.opener.pending] == ["open", "open"]  # the client's, and the pool's own try
+
+    def test_a_success_closes_it_and_everybody_dials(self, scene):
+        clients = [scene.client() for _ in range(3)]
+        tunnel = scene.succeed()
+        assert clients[0].value is tunnel
+        assert scene.fake_log.named(events.BREAKER_CLOSED)
+        assert scene.pending >= 2
+        scene.filled()
+        assert all(client.ready() for client in clients)
+
+    def test_a_clients_success_ends_the_pools_wait_too(self, scene):
+        scene.client()
+        scene.succeed()
+        scene.pass_time(REFILL_DELAY_S)
+        assert scene.pending == 1
+
+    def test_lets_the_pool_try_with_one_dial(self, make):
+        scene = make(pool_min=4).start()
+        for _ in range(4):
+            scene.fail(DENIED)
+        scene.pass_time(5.1)
+        assert scene.pending == 1
+        scene.succeed()
+        assert scene.pending == 3
+
+    def test_a_word_of_the_operator_closes_it(self, scene):
+        scene.client()
+        scene.fail(DENIED)
+        waiting = scene.client()
+        assert scene.pending == 0
+        scene.pool.retry_now()
+        settle()
+        assert scene.fake_log.named(events.BREAKER_CLOSED)
+        scene.filled()
+        assert waiting.ready()
+
+    def test_a_client_that_has_left_is_dialled_for_by_nobody(self, scene):
+        scene.client()
+        scene.fail(DENIED)
+        scene.client().kill()
+        scene.pass_time(2 * SHARE_S)
+        assert scene.pending == 0
+
+    def test_a_drain_still_serves_who_waits(self, scene):
+        scene.client()
+        scene.fail(DENIED)
+        waiting = scene.client()
+        scene.pool.drain(Reason.DRAINED)
+        scene.pass_time(SHARE_S)
+        tunnel = scene.succeed()
+        assert waiting.value is tunnel

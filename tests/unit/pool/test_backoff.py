@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomagent.backoff import FAST_DELAY_S, HEALTHY_AFTER_S, RETRY_AFTER_CAP_S, SCHEDULES, Backoff
 from pomagent.errors import Recovery
+from pomagent.pool.backoff import FAST_DELAY_S, HEALTHY_AFTER_S, RETRY_AFTER_CAP_S, SCHEDULES, Backoff
 from tests.fakes.clock import FakeDice
 
 LONGEST = FakeDice(1.0)

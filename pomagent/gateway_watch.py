@@ -1,0 +1,81 @@
+"""What one gateway does to everybody who depends on it: its losses and its certificate, each told once."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Mapping
+
+import gevent
+from gevent.pool import Group
+
+from pomagent import events
+from pomagent.deadline import Clock
+from pomagent.log import Logger
+from pomagent.losses import Losses
+from pomagent.token_life import LADDER_S, Life, step_of
+
+
+class GatewayWatch:
+    """Shared by all routes of a gateway."""
+
+    def __init__(
+        self,
+        gateway: str,
+        log: Logger,
+        clock: Clock = time.monotonic,
+        wall_clock: Clock = time.time,
+        pause: Callable[[float], object] = gevent.sleep,
+    ) -> None:
+        self.losses = Losses()
+        self._gateway = gateway
+        self._log = log
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._pause = pause
+        self._group = Group()
+        self._step = 0
+        self.certificate_expires_at: float | None = None
+        """In seconds since the epoch, as seen by the last dial; None before, and where it is not verified."""
+
+    def lost(self, route: str, age_s: float) -> None:
+        """A warm tunnel, or TLS connection, ended by itself. Does not block."""
+        self.losses.note(route, age_s, self._clock())
+        if not self._group:
+            self._group.spawn(self._tell_losses).name = f"gateway {self._gateway}: losses"
+
+    def saw(self, certificate: Mapping[str, object]) -> None:
+        """A dial was shown this certificate, in Python's words: warn once for each step towards its end."""
+        until = certificate.get("notAfter")
+        if not isinstance(until, str):
+            return
+        expires_at = float(ssl.cert_time_to_seconds(until))
+        if expires_at != self.certificate_expires_at:
+            self._step = 0
+        self.certificate_expires_at = expires_at
+        now = self._wall_clock()
+        step = step_of(Life(expires_at=expires_at), now)
+        if step > self._step:
+            left_ms = round((expires_at - now) * 1000)
+            tell = self._log.error if step == len(LADDER_S) else self._log.warning
+            tell(events.CERTIFICATE_EXPIRING, gateway=self._gateway, expires_in_ms=left_ms)
+        self._step = step
+
+    def close(self) -> None:
+        self._group.kill(block=False)
+
+    def _tell_losses(self) -> None:
+        """Wait until the burst is over; say what it came to."""
+        while (burst := self.losses.burst) is not None:
+            pause_s = burst.over_at - self._clock()
+            if pause_s > 0:
+                self._pause(pause_s)
+                if burst is self.losses.burst and burst.over_at > self._clock():
+                    continue
+            if burst.is_many:
+                self._log.warning(
+                    events.TUNNELS_LOST, gateway=self._gateway, count=burst.count, routes=len(burst.routes),
+                    within_ms=burst.within_ms,
+                )  # fmt: skip
+            if burst is self.losses.burst:
+                return

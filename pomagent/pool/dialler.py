@@ -1,0 +1,216 @@
+"""Begins the dials of one route, for clients that wait and for the stock, and tells whoever their outcome concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gevent.event import AsyncResult
+from gevent.pool import Group
+
+from pomagent import events
+from pomagent.deadline import Clock
+from pomagent.errors import PoolError, Recovery, TunnelError
+from pomagent.failures import AFTER_TLS
+from pomagent.log import Logger
+from pomagent.pool.backoff import Dice
+from pomagent.pool.breaker import Breaker
+from pomagent.pool.demand import Demand
+from pomagent.pool.dials import MAX_DIALS_PER_ROUTE, Dials
+from pomagent.pool.memory import Memory
+from pomagent.pool.shelf import Shelf
+from pomagent.pool.waiters import Waiters
+from pomagent.pool.warmth import Keeping
+from pomagent.tunnel import Tunnel
+
+
+class Opener(Protocol):
+    """What a pool needs to know about tunnels: ``connector.Connector``, or a stand-in.
+
+    ``urgent``: a client waits for it.
+    """
+
+    def secure(self, *, urgent: bool) -> Tunnel: ...
+    def open(self, tunnel: Tunnel, *, urgent: bool) -> Tunnel: ...
+
+
+class Supply(Protocol):
+    """Takes a tunnel that a dial brought; ``is_refill``: one for the stock."""
+
+    def __call__(self, tunnel: Tunnel, *, is_refill: bool) -> None: ...
+
+
+class Dialler:
+    """The dials under way of one pool, and what their failures allow."""
+
+    def __init__(
+        self, route: str, opener: Opener, shelf: Shelf, demand: Demand, memory: Memory, log: Logger, clock: Clock,
+        dice: Dice, *, supply: Supply, on_change: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """``on_change`` is called whenever more, or fewer, dials may be wanted."""
+        self._route = route
+        self._opener = opener
+        self._shelf = shelf
+        self._demand = demand
+        self._memory = memory
+        self._log = log
+        self._clock = clock
+        self._supply = supply
+        self._on_change = on_change
+        self._group = Group()
+        self._shared_mark = 0
+        """Clients that came before it are covered by a dial."""
+        self.waiters: Waiters[AsyncResult] = Waiters()
+        self.dials = Dials()
+        self.breaker = Breaker(dice)
+        self.last_error: TunnelError | None = None
+        """Of the last dial, None after one that succeeded: of a CONNECT, only after one was accepted."""
+        self.has_succeeded = False
+        """Whether a CONNECT has ever been accepted."""
+
+    @property
+    def share_at(self) -> float | None:
+        """When a dial may begin that clients wait for; None if they need none."""
+        return self.breaker.share_at if self._is_share_wanted else None
+
+    def dial_for_clients(self) -> None:
+        """A dial for each client that waits; while the breaker is open, one for all of them, and at most one a second.
+
+        A shared dial is the outcome only of those who came before it: nobody is refused by what failed earlier.
+        """
+        now = self._clock()
+        if not self.breaker.is_open:
+            wanted = self.dials.wanted_by_clients(len(self.waiters))
+        else:
+            has_place = self.dials.by_clients + self.dials.by_stock < MAX_DIALS_PER_ROUTE
+            wanted = int(self._is_share_wanted and has_place and now >= self.breaker.share_at)
+        for _ in range(wanted):
+            self.breaker.begun(now)
+            self.dials.by_clients += 1
+            self._shared_mark = self.waiters.mark
+            self._spawn("dial for a client", self._serve_client, self.waiters.mark)
+
+    def refills_wanted(self, keeping: Keeping, missing: int) -> int:
+        """How many dials the stock needs, when the waits after failures are over."""
+        wanted = self.dials.wanted_by_stock(missing, len(self.waiters))
+        if self.breaker.is_open and not self._is_about_connects(keeping):
+            wanted = min(wanted, 1 - self.dials.by_stock)  # to find out
+        return max(0, wanted)
+
+    def refill(self, keeping: Keeping, count: int) -> None:
+        """Begin so many dials for the stock."""
+        for _ in range(count):
+            self.dials.by_stock += 1
+            self._spawn("refill", self._fill_up, keeping)
+
+    def reset(self) -> None:
+        """Forget the failures: something changed that may heal them."""
+        now = self._clock()
+        self._tell_closed(self.breaker.failures, self.breaker.open_s(now), is_closed=self.breaker.reset())
+
+    def close(self) -> None:
+        """Break all dials off."""
+        self._group.kill(block=False)
+        self.reset()
+
+    # --- one dial ---------------------------------------------------------------------------------------------------
+
+    def _serve_client(self, mark: int) -> None:
+        """Dial for whoever waits; its failure is the outcome of the client that has waited longest, or of all."""
+        try:
+            tunnel = self._dial(self._open_for_client)
+        except TunnelError as error:
+            self._fail(error, mark)
+        except Exception as bug:
+            self._fail(PoolError(f"a dial for route {self._route} crashed: {type(bug).__name__}"), mark)
+            raise
+        else:
+            self._supply(tunnel, is_refill=False)
+        finally:
+            self.dials.by_clients -= 1
+            self.dial_for_clients()
+            self._on_change()
+
+    def _fill_up(self, keeping: Keeping) -> None:
+        """Dial for the stock; its failure only delays the next try."""
+        try:
+            tunnel = self._dial(lambda: self._open_for_stock(keeping))
+        except TunnelError:
+            pass  # the connector has logged it, and the breaker knows
+        else:
+            self._supply(tunnel, is_refill=True)
+        finally:
+            self.dials.by_stock -= 1
+            self.dial_for_clients()
+            self._on_change()
+
+    def _open_for_client(self) -> Tunnel:
+        secured = self._shelf.take_secured() or self._opener.secure(urgent=True)
+        return self._opener.open(secured, urgent=True)
+
+    def _open_for_stock(self, keeping: Keeping) -> Tunnel:
+        if keeping.level != "tunnel":
+            return self._opener.secure(urgent=False)
+        secured = self._shelf.take_secured() or self._opener.secure(urgent=False)
+        return self._opener.open(secured, urgent=False)
+
+    def _dial(self, dial: Callable[[], Tunnel]) -> Tunnel:
+        began = self._clock()
+        try:
+            tunnel = dial()
+        except TunnelError as error:
+            self.last_error = error
+            self._memory.failures[error.kind] += 1
+            self._failed(error.recovery, getattr(error, "retry_after_s", 0.0))
+            raise
+        except Exception:
+            self._failed(Recovery.RETRY)  # a bug must not be met again in a tight loop
+            raise
+        self._demand.dial_took(self._clock() - began)
+        self._succeeded(tunnel)
+        return tunnel
+
+    # --- its outcome ------------------------------------------------------------------------------------------------
+
+    def _succeeded(self, tunnel: Tunnel) -> None:
+        if tunnel.is_ready:
+            self.has_succeeded = True
+        elif self.last_error is not None and self.last_error.phase in AFTER_TLS:
+            return
+        self.last_error = None
+        now = self._clock()
+        self._tell_closed(self.breaker.failures, self.breaker.open_s(now), is_closed=self.breaker.succeeded(now))
+
+    def _failed(self, recovery: Recovery, at_least_s: float = 0.0) -> None:
+        now = self._clock()
+        if self.breaker.failed(recovery, now, at_least_s):
+            self._log.warning(
+                events.BREAKER_OPENED, failures=self.breaker.failures, error=str(self.last_error or ""),
+                retry_in_ms=round((self.breaker.retry_at - now) * 1000),
+            )  # fmt: skip
+
+    def _fail(self, error: Exception, mark: int) -> None:
+        if self.breaker.is_open:
+            concerned = self.waiters.before(mark)
+        elif self.dials.suffice_without_one(len(self.waiters)):
+            return
+        else:
+            waiter = self.waiters.next()
+            concerned = [] if waiter is None else [waiter]
+        for waiter in concerned:
+            waiter.set_exception(error)
+
+    @property
+    def _is_share_wanted(self) -> bool:
+        return self.breaker.is_open and self.waiters.has_since(self._shared_mark)
+
+    def _is_about_connects(self, keeping: Keeping) -> bool:
+        """Whether failures of CONNECTs say nothing about what the route keeps warm."""
+        return keeping.level == "tls" and self.last_error is not None and self.last_error.phase in AFTER_TLS
+
+    def _tell_closed(self, failures: int, open_s: float, *, is_closed: bool) -> None:
+        if is_closed:
+            self._log.info(events.BREAKER_CLOSED, failures=failures, open_ms=round(open_s * 1000))
+
+    def _spawn(self, name: str, run: Callable[..., None], argument: object) -> None:
+        self._group.spawn(run, argument).name = f"pool {self._route}: {name}"

@@ -1,0 +1,38 @@
+"""What is remembered of a route beyond the life of one pool: after a rotated token nothing has to be learned again."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pomagent.pool.early_ends import EarlyEnds
+from pomagent.pool.period import Periods
+from pomagent.pool.warmth import Warmth
+from pomagent.settings import Route
+
+
+class Memory:
+    """The server's habits, and counters that never go back."""
+
+    def __init__(self, route: Route, now: float) -> None:
+        self._route = route
+        self.warmth = Warmth(route, now)
+        self.early_ends = EarlyEnds()
+        self.periods = Periods()
+        self.takes: Counter[str] = Counter()
+        """How clients were served: with a warm ``tunnel``, over a warm ``tls`` connection, or ``cold``."""
+        self.discards: Counter[str] = Counter()
+        """Tunnels that were closed without having served anybody, by reason."""
+        self.failures: Counter[str] = Counter()
+        """Dials that failed, by the name of the error."""
+
+    def follow(self, route: Route, now: float) -> None:
+        """Go on under changed settings; what was learned is forgotten if it was another server, or wish."""
+        old, self._route = self._route, route
+        if _of_the_server(old) != _of_the_server(route):
+            self.warmth, self.early_ends, self.periods = Warmth(route, now), EarlyEnds(), Periods()
+        else:
+            self.warmth.follow(route)
+
+
+def _of_the_server(route: Route) -> tuple[object, ...]:
+    return route.destination, route.gateway.address, route.protocol, route.warm

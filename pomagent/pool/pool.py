@@ -1,0 +1,237 @@
+"""Keeps the tunnels of one route warm: lease, refill, retire. It acts; most modules beside it decide."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from gevent import Timeout
+from gevent.event import AsyncResult, Event
+
+from pomagent import events
+from pomagent.deadline import Clock, Deadline
+from pomagent.errors import PoolClosed, PoolExhausted, TunnelError
+from pomagent.gateway_watch import GatewayWatch
+from pomagent.log import Logger
+from pomagent.pool.backoff import Dice
+from pomagent.pool.breaker import BreakerState
+from pomagent.pool.demand import Demand
+from pomagent.pool.dialler import Dialler, Opener
+from pomagent.pool.greeting import GREETING_BYTES
+from pomagent.pool.keeper import Keeper
+from pomagent.pool.memory import Memory
+from pomagent.pool.shelf import Shelf
+from pomagent.pool.warmth import Keeping, Why
+from pomagent.protocol.lifecycle import Reason
+from pomagent.settings import Route
+from pomagent.tunnel import Tunnel
+
+
+class Pool:
+    """The warm tunnels of one route under one set of settings; a change of those makes a new pool."""
+
+    def __init__(
+        self, route: Route, opener: Opener, memory: Memory, gateway: GatewayWatch, log: Logger,
+        *, clock: Clock = time.monotonic, dice: Dice = random.uniform,
+    ) -> None:  # fmt: skip
+        self._route = route
+        self._memory = memory
+        self._gateway = gateway
+        self._log = log
+        self._clock = clock
+        self._demand = Demand(route.pool_min, route.pool_max)
+        self._shelf = Shelf(memory, log, clock, dice, on_end=self._ended, on_early=self._heard)
+        wake = Event()
+        self._dialler = Dialler(
+            route.name, opener, self._shelf, self._demand, memory, log, clock, dice,
+            supply=self._supply, on_change=wake.set,
+        )  # fmt: skip
+        self._keeper = Keeper(route, memory, gateway, self._shelf, self._dialler, self._demand, log, clock, dice, wake)
+        self._is_draining = False
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<Pool {self._route.name}: {self.warm}/{self.target} warm, {self.waiting} waiting>"
+
+    # --- what it is doing -------------------------------------------------------------------------------------------
+
+    @property
+    def warm(self) -> int:
+        return len(self._shelf)
+
+    @property
+    def target(self) -> int:
+        """How many should be warm now."""
+        return self._keeper.target(self.keeping, self._clock())
+
+    @property
+    def waiting(self) -> int:
+        """How many clients wait for a tunnel."""
+        return len(self._dialler.waiters)
+
+    @property
+    def stock(self) -> dict[str, int]:
+        """What is warm: whole tunnels, and TLS connections without a CONNECT."""
+        return {"tunnel": self._shelf.ready, "tls": self._shelf.secured}
+
+    @property
+    def dialling(self) -> dict[str, int]:
+        """Dials under way, by whom they are for."""
+        return {"clients": self._dialler.dials.by_clients, "stock": self._dialler.dials.by_stock}
+
+    @property
+    def keeping(self) -> Keeping:
+        """What is kept warm now, and why."""
+        return self._memory.warmth.keeping(self._clock())
+
+    @property
+    def breaker(self) -> BreakerState:
+        return self._dialler.breaker.state(self._clock())
+
+    @property
+    def retry_in_s(self) -> float:
+        """How long the pool waits yet after failures; clients do not."""
+        return max(0.0, self._dialler.breaker.retry_at - self._clock())
+
+    @property
+    def failures(self) -> int:
+        """Dials that failed since the last that worked."""
+        return self._dialler.breaker.failures
+
+    @property
+    def last_error(self) -> TunnelError | None:
+        """Of the last dial, None after one that succeeded: of a CONNECT, only after one was accepted."""
+        return self._dialler.last_error
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether a CONNECT has ever been accepted."""
+        return self._dialler.has_succeeded
+
+    # --- what others ask of it --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to keep tunnels warm."""
+        self._keeper.start()
+
+    def lease(self, deadline: Deadline) -> Tunnel:
+        """A tunnel that is ready, warm if there is one. Blocks.
+
+        Raises PoolClosed, PoolExhausted when the budget is over or too many wait, and the TunnelError of the dial
+        that was to serve this client.
+        """
+        if self._is_closed:
+            raise PoolClosed(f"route {self._route.name} is closing")
+        now = self._clock()
+        self._demand.note_take(now)
+        self._memory.warmth.used(now)
+        self._keeper.taken(now)
+        tunnel = self._shelf.take_ready() if self.keeping.may_be_leased else None
+        if tunnel is not None:
+            self._memory.takes["tunnel"] += 1
+        else:
+            tunnel = self._wait_for_one(deadline)
+            self._memory.takes["tls" if tunnel.was_warm else "cold"] += 1
+        tunnel.lease()
+        return tunnel
+
+    def heard(self, first: bytes, after_s: float) -> None:
+        """The server spoke first, so long after it had accepted a tunnel. Does not block."""
+        if self._memory.warmth.heard(first, after_s):
+            self._keeper.tell_level(events.ROUTE_CLASSIFIED)
+            self._shelf.trim(self.keeping, self._clock())
+            self._keeper.look()
+
+    def was_ended(self, idle_s: float, age_s: float) -> None:
+        """The other side ended a tunnel so long after its last byte, at this age. Does not block."""
+        self._keeper.was_ended(idle_s, age_s)
+
+    def retry_now(self) -> None:
+        """Forget the waits after failures."""
+        self._keeper.forgive()
+        self._dialler.reset()
+        self._dialler.dial_for_clients()
+        self._keeper.look()
+
+    def distrust(self, error: TunnelError) -> None:
+        """Take this for the outcome of the last dial."""
+        self._dialler.last_error = error
+
+    def drain(self, reason: Reason) -> None:
+        """Keep nothing warm any more; clients that were accepted already still get tunnels, each by its own dial."""
+        self._is_draining = True
+        self._keeper.refills = False
+        self._shelf.empty(reason)
+
+    def close(self, reason: Reason) -> None:
+        """Drain, and refuse whoever still waits or comes; leased tunnels are the sessions' own."""
+        self._is_closed = True
+        self.drain(reason)
+        self._keeper.close()
+        self._dialler.close()
+        while waiter := self._dialler.waiters.next():
+            waiter.set_exception(PoolClosed(f"route {self._route.name} is closing"))
+
+    # --- tunnels ----------------------------------------------------------------------------------------------------
+
+    def _wait_for_one(self, deadline: Deadline) -> Tunnel:
+        waiters = self._dialler.waiters
+        if not waiters.has_room:
+            raise PoolExhausted(f"{self.waiting} clients wait for a tunnel of route {self._route.name} already")
+        waiter = AsyncResult()
+        waiters.join(waiter)
+        self._dialler.dial_for_clients()
+        self._keeper.look()
+        try:
+            with Timeout(deadline.remaining_s, False):
+                waiter.wait()
+        except BaseException:  # this client was killed while it waited
+            waiters.leave(waiter)
+            if waiter.successful():
+                self._supply(waiter.get_nowait(), is_refill=False)
+            raise
+        if not waiter.ready():
+            waiters.leave(waiter)
+            raise self._starved(deadline)
+        if waiter.exception is not None:
+            raise waiter.exception.with_traceback(None)  # it may be the outcome of many
+        tunnel: Tunnel = waiter.get_nowait()
+        return tunnel
+
+    def _starved(self, deadline: Deadline) -> PoolExhausted:
+        self._log.warning(events.POOL_STARVED, warm=self.warm, waiting=self.waiting)
+        return PoolExhausted(
+            f"no tunnel of route {self._route.name} was ready within {deadline.budget_s:g} s"
+            + (f"; last failure: {self.last_error}" if self.last_error else "")
+        )
+
+    def _supply(self, tunnel: Tunnel, *, is_refill: bool) -> None:
+        """Give a tunnel to the client that has waited longest, else to the stock."""
+        if tunnel.early:
+            self._heard(tunnel)
+        keeping = self.keeping
+        has_room = self.warm < (1 if keeping.is_single else self._demand.maximum)
+        listens = is_refill and keeping.why is Why.PROBING and has_room
+        waiter = self._dialler.waiters.next() if tunnel.is_ready and not listens else None
+        if waiter is not None:
+            waiter.set(tunnel)
+        elif self._is_draining or not has_room or not keeping.wants(is_whole=tunnel.is_ready):
+            self._shelf.discard(tunnel, Reason.ABORTED)  # its client has left; idle it could hurt the destination
+        else:
+            if tunnel.is_ready:
+                self._memory.warmth.listening(self._clock())
+            self._shelf.put(tunnel, keeping.max_age_s)
+            self._log.debug(events.POOL_FILLED, warm=self.warm, target=self.target)
+
+    def _heard(self, tunnel: Tunnel) -> None:
+        """The destination has said something on a tunnel that nobody has leased. Called in the hub."""
+        self.heard(bytes(tunnel.early[:GREETING_BYTES]), tunnel.accepted_s)
+
+    def _ended(self, tunnel: Tunnel) -> None:
+        """A warm tunnel has ended by itself. Called in the hub."""
+        now, age_s = self._clock(), tunnel.age_ms / 1000
+        self._gateway.lost(self._route.name, age_s)
+        if tunnel.is_ready:
+            self._memory.warmth.stopped_listening()
+            self._memory.early_ends.note(age_s, now)
+        self._keeper.lost(age_s, now)

@@ -1,0 +1,44 @@
+"""How much should be warm: about twice what is taken until a refill is there."""
+
+import pytest
+
+from pomagent.pool.demand import REFILL_DELAY_S, Demand
+
+NOW = 1000.0
+
+
+def test_it_is_the_minimum_while_nothing_is_taken():
+    assert Demand(2, 4).target(NOW) == 2
+
+
+@pytest.mark.parametrize(("takes", "expected"), [(0, 1), (1, 2), (2, 4), (5, 10), (6, 10)])
+def test_it_is_twice_the_takes_of_one_dial_within_the_bounds(takes, expected):
+    demand = Demand(1, 10)
+    demand.dial_took(0.5)
+    for _ in range(takes):
+        demand.note_take(NOW)
+    assert demand.target(NOW + 0.4) == expected
+
+
+def test_takes_longer_ago_than_a_refill_takes_are_forgotten():
+    demand = Demand(1, 10)
+    demand.dial_took(0.5)
+    demand.note_take(NOW)
+    assert demand.target(NOW + 0.5 + REFILL_DELAY_S - 0.001) == 2
+    assert demand.target(NOW + 0.5 + REFILL_DELAY_S + 0.001) == 1
+
+
+def test_takes_count_even_where_a_dial_is_quicker_than_the_delay_of_the_refill():
+    demand = Demand(1, 10)
+    demand.dial_took(0.002)
+    for _ in range(3):
+        demand.note_take(NOW)
+    assert demand.target(NOW + REFILL_DELAY_S) == 6
+
+
+def test_the_duration_of_a_dial_is_a_moving_average():
+    demand = Demand(1, 4)
+    demand.dial_took(1.0)
+    assert demand.dial_s == 1.0
+    demand.dial_took(2.0)
+    assert demand.dial_s == pytest.approx(1.2)
