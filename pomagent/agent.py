@@ -25,6 +25,8 @@ from pomagent.relay import DRAINED, REMOVED, End, new_scratch
 from pomagent.session import Surroundings
 from pomagent.settings import Credential, ListenAddress, Route, Settings
 from pomagent.sockdiag import SockDiag
+from pomagent.socket_store import SocketStore
+from pomagent.systemd import Notifier
 from pomagent.threads import Threads
 
 REBIND_FIRST_S, REBIND_MAX_S = 1.0, 30.0
@@ -34,7 +36,7 @@ REBIND_FIRST_S, REBIND_MAX_S = 1.0, 30.0
 class Agent:
     """Everything that runs, for one set of settings at a time."""
 
-    def __init__(self, log: Logger, level: LogLevel, read_token: ReadToken) -> None:
+    def __init__(self, log: Logger, level: LogLevel, read_token: ReadToken, store: SocketStore | None = None) -> None:
         self._log = log
         self._level = level
         self._gateways = Gateways(read_token, log, self._renew)
@@ -43,7 +45,7 @@ class Agent:
         self._numbers = count(1)
         self._places = Places(0)
         self._surroundings = Surroundings(self._places, new_scratch(), self._wished_sessions)
-        self._listeners = Listeners(log)
+        self._listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
         self._threads = Threads(1)  # /proc, after an address was taken
         self._forwarders: dict[str, Forwarder] = {}
         self._quarantined: dict[str, str] = {}
@@ -260,9 +262,9 @@ class Agent:
     # --- the end --------------------------------------------------------------------------------------------------
 
     def stop_accepting(self) -> None:
-        """Close all listeners and what is warm; sessions go on, and clients that wait still get their tunnels."""
+        """Leave all listeners and close what is warm; sessions go on, and clients that wait still get their tunnels."""
         self._quarantined.clear()  # nobody tries to bind them any more
-        self._listeners.close()
+        self._listeners.leave()
         for forwarder in self._forwarders.values():
             forwarder.drain()
 

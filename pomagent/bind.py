@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pomagent.errors import BindError
 from pomagent.settings import HostPort, ListenAddress, UnixAddress
 
-BACKLOG = 1024
-"""Asked for; the kernel cuts it to net.core.somaxconn."""
+BACKLOG = 4096
+"""Who connects during a restart waits there; the kernel cuts it to net.core.somaxconn."""
 
 
 def bind(address: ListenAddress, instead_of: Sequence[socket.socket] = ()) -> socket.socket:
@@ -36,7 +36,11 @@ def _bind_beside(address: HostPort, others: Sequence[socket.socket]) -> socket.s
     SO_REUSEPORT on both sides allows it to sockets of one user. It is taken back at once: it would let other programs
     of that user share the port, too.
     """
-    same_port = [other for other in others if other.family != socket.AF_UNIX and other.getsockname()[1] == address.port]
+    same_port = [
+        other
+        for other in others
+        if other.family in (socket.AF_INET, socket.AF_INET6) and other.getsockname()[1] == address.port
+    ]
     _share(same_port, on=True)
     try:
         sock = _bind(address, share=True)

@@ -14,6 +14,7 @@ from gevent.socket import wait
 
 from pomagent import events
 from pomagent.bind import bind, bound_address, explain, file_of, set_permissions
+from pomagent.inherited import Inherited
 from pomagent.log import Logger
 from pomagent.settings import HostPort, ListenAddress, UnixAddress
 
@@ -29,17 +30,27 @@ Accept = Callable[[socket.socket, str], None]
 class Listener:
     """One listening socket; to whom it gives its connections may change while it listens."""
 
-    def __init__(self, address: ListenAddress, log: Logger, instead_of: Sequence[Listener] = ()) -> None:
-        """Bind and listen; ``instead_of`` are our own that will close and may overlap. Raises BindError."""
+    def __init__(
+        self, address: ListenAddress, log: Logger, instead_of: Sequence[socket.socket] = (),
+        inherited: Inherited | None = None,
+    ) -> None:  # fmt: skip
+        """Listen on the inherited socket, or bind one; ``instead_of`` are our own that will close and may overlap.
+
+        Raises BindError.
+        """
         self.asked = address
+        self.inherited = inherited
+        """How it came to us; None if it was bound here."""
         self._log = log
-        self._sock: socket.socket = bind(address, [listener._sock for listener in instead_of])
-        self._sock.setblocking(False)
-        self._reader = get_hub().loop.io(self._sock.fileno(), 1)
+        self.sock: socket.socket = inherited.sock if inherited else bind(address, instead_of)
+        if isinstance(address, UnixAddress) and inherited and not self.is_units:
+            set_permissions(address)  # the file may say others by now; a unit's has its own SocketMode=
+        self.sock.setblocking(False)
+        self._reader = get_hub().loop.io(self.sock.fileno(), 1)
         self._accept: Accept | None = None
         self._greenlet: gevent.Greenlet | None = None
         self._file = file_of(address)
-        self.address: ListenAddress = bound_address(self._sock, address)
+        self.address: ListenAddress = bound_address(self.sock, address)
         """Where it listens: with the port that the kernel chose where 0 was asked for."""
 
     def __repr__(self) -> str:
@@ -48,7 +59,12 @@ class Listener:
     @property
     def inode(self) -> int:
         """Of the socket: the same number means that it is the same socket."""
-        return os.fstat(self._sock.fileno()).st_ino
+        return os.fstat(self.sock.fileno()).st_ino
+
+    @property
+    def is_units(self) -> bool:
+        """Whether a ``.socket`` unit of systemd's listens there as well: then the address is not ours to give up."""
+        return self.inherited is not None and self.inherited.is_units
 
     def give_to(self, route: str, accept: Accept) -> None:
         """From now on hand connections to ``accept``, on behalf of that route, if any; the first starts to accept."""
@@ -63,13 +79,37 @@ class Listener:
 
     def permit(self, address: UnixAddress) -> None:
         """Take over the permissions of another address with the same path. Raises BindError."""
-        set_permissions(address)
+        if not self.is_units:
+            set_permissions(address)
         self.asked = self.address = address
 
     def close(self) -> None:
-        """Stop listening; who has connected already is still given away. Does nothing the second time."""
-        if self._sock.fileno() < 0:
-            return
+        """Give up the address; who has connected already is still served. Does nothing the second time."""
+        if self._leave() and not self.is_units:
+            self._remove_file()
+            self.end(self.sock)
+        self.sock.close()
+
+    def leave(self, *, to_next: bool) -> None:
+        """Stop listening at the end of this process; ``to_next``: another one may go on with the socket.
+
+        Who has connected already is served here: nobody knows whether that other process will ever come.
+        """
+        if self._leave() and not (to_next or self.is_units):
+            self._remove_file()
+        self.sock.close()
+
+    @staticmethod
+    def end(sock: socket.socket) -> None:
+        """Close a listening socket for all who hold it: systemd's store must not keep a port alive for nobody."""
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.close()
+
+    def _leave(self) -> bool:
+        """Accept no more; False if that was done before."""
+        if self.sock.fileno() < 0:
+            return False
         if self._greenlet is not None:
             self._greenlet.kill()
             with suppress(OSError):
@@ -77,7 +117,9 @@ class Listener:
             self._log.info(events.LISTENER_CLOSED, listen=str(self.address))
         self._reader.stop()
         self._reader.close()
-        self._sock.close()
+        return True
+
+    def _remove_file(self) -> None:
         if isinstance(self.asked, UnixAddress) and file_of(self.asked) == self._file:  # else somebody else's by now
             with suppress(OSError):  # a directory that may not be written to any more: it is not worth a failure
                 self.asked.path.unlink()
@@ -112,7 +154,7 @@ class Listener:
     def _accept_one(self) -> bool:
         """Accept a connection if one is there; False if not. Raises OSError."""
         try:
-            sock, peer = self._sock.accept()
+            sock, peer = self.sock.accept()
         except BlockingIOError:
             return False
         except ConnectionAbortedError:

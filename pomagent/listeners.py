@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from pomagent.errors import BindError
 from pomagent.listener import Listener
 from pomagent.log import Logger
 from pomagent.plan import ListenKey, listen_key
-from pomagent.settings import Route, UnixAddress
+from pomagent.settings import ListenAddress, Route, UnixAddress
+from pomagent.socket_store import SocketStore
 
 
 @dataclass(slots=True)
@@ -27,7 +29,8 @@ class Prepared:
 class Listeners:
     """One listener per address; whose connections it brings is decided elsewhere."""
 
-    def __init__(self, log: Logger) -> None:
+    def __init__(self, store: SocketStore, log: Logger) -> None:
+        self._store = store
         self._log = log
         self._by_key: dict[ListenKey, Listener] = {}
 
@@ -58,28 +61,44 @@ class Listeners:
     def take(self, prepared: Prepared) -> None:
         """Make what was prepared part of what listens. Does not block."""
         self._by_key |= prepared.fresh
+        for key, listener in prepared.fresh.items():
+            self._store.keep(key, listener)
 
     def close_unused(self, routes: Iterable[Route]) -> None:
-        """Close what none of ``routes`` uses. Blocks for a moment."""
+        """Close what none of ``routes`` uses, for good. Blocks for a moment."""
         used = {listen_key(route) for route in routes}
         for key in [key for key in self._by_key if key not in used]:
             self._by_key[key].close()
+            self._store.forget(key, self._by_key[key])
             del self._by_key[key]  # only now: whoever is killed meanwhile leaves it to the next one
 
-    def close(self) -> None:
-        """Close everything. Blocks for a moment."""
-        self.close_unused(())
+    def leave(self) -> None:
+        """Stop listening at the end of this process, and leave the sockets to whom systemd gives them. Blocks."""
+        for key in list(self._by_key):
+            self._by_key[key].leave(to_next=self._store.may_keep)
+            del self._by_key[key]
 
-    def _prepare(self, route: Route, prepared: Prepared, leaving: list[Listener]) -> None:
+    def _prepare(self, route: Route, prepared: Prepared, leaving: list[socket.socket]) -> None:
         key = listen_key(route)
         listener = self._by_key.get(key)
         if listener is None:
-            prepared.fresh[key] = Listener(route.listen, self._log, leaving)
+            prepared.fresh[key] = self._listen(key, route.listen, leaving)
         elif isinstance(route.listen, UnixAddress) and listener.asked != route.listen:
             assert isinstance(listener.asked, UnixAddress)
             prepared.permitted.append((listener, listener.asked))
             listener.permit(route.listen)
 
-    def _unused(self, routes: Iterable[Route]) -> list[Listener]:
+    def _listen(self, key: ListenKey, listen: ListenAddress, leaving: list[socket.socket]) -> Listener:
+        """On the socket that this process was handed for the address, if it was. Raises BindError."""
+        inherited = self._store.claim(key, listen)
+        try:
+            leaving = leaving + [other.sock for other in self._store.unclaimed]
+            return Listener(listen, self._log, leaving, inherited)
+        except BindError:
+            if inherited is not None:
+                self._store.give_back(inherited)
+            raise
+
+    def _unused(self, routes: Iterable[Route]) -> list[socket.socket]:
         used = {listen_key(route) for route in routes}
-        return [listener for key, listener in self._by_key.items() if key not in used]
+        return [listener.sock for key, listener in self._by_key.items() if key not in used]

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import gevent
@@ -22,11 +22,13 @@ from pomagent.config import load
 from pomagent.control.server import ControlServer, Declined
 from pomagent.errors import BindError, ConfigError
 from pomagent.handover import Handover
+from pomagent.inherited import Inherited
 from pomagent.last_good import LastGood
 from pomagent.log import LogFormat, Logger, LogLevel, resolve_format
 from pomagent.log_boundary import install_crash_boundary
 from pomagent.reload import Reloader
 from pomagent.settings import Credential, Settings
+from pomagent.socket_store import SocketStore
 from pomagent.status import document as status
 from pomagent.status.server import StatusServer
 from pomagent.status.site import Site
@@ -45,19 +47,22 @@ class Service:
     """One run of ``pomagent run``."""
 
     def __init__(
-        self, path: Path, environ: Mapping[str, str], log: Logger, level: LogLevel, log_format: LogFormat
-    ) -> None:
+        self, path: Path, environ: Mapping[str, str], log: Logger, level: LogLevel, log_format: LogFormat,
+        inherited: Iterable[Inherited] = (),
+    ) -> None:  # fmt: skip
         self._format = log_format
         self._path = path
         self._environ = environ
         self._log = log
         self._notifier = Notifier(environ)
         self._sources = TokenSources(environ, log)
-        self._agent = Agent(log, level, self._read_token)
+        self._store = SocketStore(self._notifier, inherited, log)
+        self._agent = Agent(log, level, self._read_token, self._store)
         self._handover = Handover(self._agent, environ, log)
         self._reloader = Reloader(self._load, self._apply, self._follow, LastGood(path, environ, log), log)
         self._watch = Watch(self._reloader.notice, log)
         self._group = Group()
+        self._telling = Group()
         self._stop = Event()
         self._stop_now = Event()
         self._control: ControlServer | None = None
@@ -89,6 +94,7 @@ class Service:
         except ConfigError as error:
             self._log.error(events.CONFIG_REJECTED, path=self._path, problems=[str(p) for p in error.problems])
             return INVALID
+        self._store.settle()
         gc.enable()
         gc.freeze()  # what a start builds stays; looking through it each time would stall the hub (1,000 routes: 40 ms)
         if self._agent.quarantined and not self._agent.bound:
@@ -100,9 +106,10 @@ class Service:
             quarantined=len(self._agent.quarantined), pid=os.getpid(),
         )  # fmt: skip
         self._is_started = True
-        is_told = self._notifier.ready(self._agent.status())
+        self._telling.spawn(self._notifier.run).name = "notify"
+        self._notifier.ready(self._agent.status())
         self._group.spawn(self._reloader.run).name = "reload"
-        self._group.spawn(self._tell_status, is_ready_told=is_told).name = "status"
+        self._group.spawn(self._tell_status).name = "status"
         if self._notifier.watchdog_interval_s:
             self._group.spawn(self._feed_watchdog, self._notifier.watchdog_interval_s).name = "watchdog"
         self._stop.wait()
@@ -185,6 +192,7 @@ class Service:
         self._agent.stop_accepting()
         aborted = self._agent.finish(0 if self._stop_now.is_set() else settings.drain.timeout_s)
         hurry.kill()
+        self._telling.kill()
         self._watch.close()
         if self._control is not None:
             self._control.close()
@@ -199,13 +207,11 @@ class Service:
         self._stop_now.wait()
         self._agent.abort()
 
-    def _tell_status(self, *, is_ready_told: bool) -> None:
+    def _tell_status(self) -> None:
         told = ""
         while True:
             status = self._agent.status()
-            if not is_ready_told:
-                is_ready_told = self._notifier.ready(status)  # its queue was full, or nobody listens
-            elif status != told:
+            if status != told:
                 self._notifier.status(status)
                 told = status
             gevent.sleep(STATUS_EVERY_S)

@@ -1,32 +1,78 @@
-"""What systemd is told, sd_notify(3): ready, stopping, one line of status, still alive."""
+"""What systemd is told, sd_notify(3): ready, stopping, one line of status, still alive, sockets to keep for us."""
 
 from __future__ import annotations
 
+import array
 import os
 import socket
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
+
+import gevent
+from gevent.event import Event
 
 STATUS_CHARACTERS: Final = 1000
 """systemd ignores a message over 4,096 bytes as a whole, READY=1 included; a character is 4 bytes at most."""
 
 
+_Message = tuple[list[str], socket.socket | None]
+"""Assignments, and a socket that goes with them."""
+RETRY_S: Final = 0.05
+"""Before what found the queue full is sent again."""
+
+
 class Notifier:
     """Sends state to the service manager, or nothing where there is none. Never blocks, never raises.
 
-    Each method says whether the message was handed over; false is worth another try for ``ready`` only.
+    Each method says whether the message was handed over. What must not be lost (``ready`` and the socket store) waits
+    for its turn if it was not, and ``run`` sends it; a line of status is out of date by then.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         # Made now: without a descriptor later on, the watchdog would end a service that is merely busy.
         self._socket = _datagram_socket() if self._address else None
+        self._pending: deque[_Message] = deque()
+        self._is_pending = Event()
         self.watchdog_interval_s = _watchdog_interval_s(environ)
         """Half of what systemd allows between two ``watchdog`` calls; None if it does not watch this process."""
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether there is a service manager to tell."""
+        return self._socket is not None
+
+    def run(self) -> None:
+        """Send what must not be lost as soon as there is room for it. Never returns."""
+        while True:
+            self._is_pending.wait()
+            while not self.flush():
+                gevent.sleep(RETRY_S)
+            self._is_pending.clear()
+
     def ready(self, status: str = "") -> bool:
-        return self._send("READY=1", *_status(status))
+        """Goes before whatever else waits: others wait for it."""
+        self._pending.appendleft((["READY=1", *_status(status)], None))
+        return self._flush_soon()
+
+    def store(self, name: str, sock: socket.socket) -> bool:
+        """Has a socket kept for the next process of this service."""
+        return self._deliver([f"FDSTORE=1\nFDNAME={name}"], sock)
+
+    def forget(self, name: str) -> bool:
+        """Has every socket of that name kept no longer."""
+        return self._deliver([f"FDSTOREREMOVE=1\nFDNAME={name}"])
+
+    def flush(self) -> bool:
+        """Send what waits, in its order, and say whether nothing waits any more."""
+        while self._pending:
+            assignments, sock = self._pending[0]
+            if (sock is None or sock.fileno() >= 0) and not self._send(*assignments, sock=sock):
+                return False
+            self._pending.popleft()
+        return True
 
     def status(self, text: str) -> bool:
         return self._send(*_status(text))
@@ -45,11 +91,25 @@ class Notifier:
         if self._socket is not None:
             self._socket.close()
 
-    def _send(self, *assignments: str) -> bool:
+    def _deliver(self, assignments: list[str], sock: socket.socket | None = None) -> bool:
+        self._pending.append((assignments, sock))
+        return self._flush_soon()
+
+    def _flush_soon(self) -> bool:
+        if self._socket is None:
+            self._pending.clear()
+            return False
+        is_sent = self.flush()
+        if not is_sent:
+            self._is_pending.set()
+        return is_sent
+
+    def _send(self, *assignments: str, sock: socket.socket | None = None) -> bool:
         if self._socket is None or not assignments:
             return False
+        rights = [] if sock is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))]
         with suppress(OSError):  # its queue is full, or it is gone
-            self._socket.sendto("\n".join(assignments).encode(errors="replace"), self._address)
+            self._socket.sendmsg(["\n".join(assignments).encode(errors="replace")], rights, 0, self._address)
             return True
         return False
 

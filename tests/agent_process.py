@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +16,7 @@ from tests import processes
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
+from tests.service_manager import passing
 
 STOP_TIMEOUT_S = 20
 Event = dict[str, Any]
@@ -39,7 +40,10 @@ def pomagent(*arguments: str, stdin: bytes = b"", timeout_s: float = 60, **envir
 class AgentProcess:
     """``pomagent run`` on a file; a context manager that stops it and looks at how it ended."""
 
-    def __init__(self, settings: Path, *arguments: str, **environment: str) -> None:
+    def __init__(
+        self, settings: Path, *arguments: str, sockets: Sequence[tuple[str, socket.socket]] = (), **environment: str
+    ) -> None:
+        """``sockets``, by their names, are passed to it as systemd does."""
         self.settings = settings
         self._log_file = settings.parent / "agent.log"
         # Each agent has places of its own, or they would meet in those of the user who runs the tests.
@@ -47,10 +51,14 @@ class AgentProcess:
             "POMAGENT_STATUS__CONTROL_SOCKET": str(settings.parent / "control.sock"),
             "STATE_DIRECTORY": str(settings.parent / "state"),
         }
+        command = [sys.executable, "-m", "pomagent", "run", "--config", str(settings), *arguments]
+        if sockets:
+            command, variables = passing(sockets, *command)
+            environment |= variables
         with self._log_file.open("ab") as output:
             self.process = processes.Process(
-                tethered(sys.executable, "-m", "pomagent", "run", "--config", str(settings), *arguments),
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                tethered(*command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                pass_fds=[sock.fileno() for _, sock in sockets],
                 env=clean_environment(
                     **{"POMAGENT_AGENT__LOG_LEVEL": "debug", "POMAGENT_AGENT__LOG_FORMAT": "json"},
                     **self.places, **environment,

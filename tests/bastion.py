@@ -1,6 +1,7 @@
 """A bastion host in a directory: its agent.toml, its token, and the agents that run there."""
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -51,12 +52,14 @@ class Bastion:
         agent.__enter__()
         return agent
 
-    def resume(self) -> AgentProcess:
+    def resume(
+        self, environment: dict[str, str] | None = None, sockets: Sequence[tuple[str, socket.socket]] = ()
+    ) -> AgentProcess:
         """Run an agent on the file as it is, with a log of its own."""
         log = self.directory / "agent.log"
         if log.exists():
             log.rename(self.directory / f"agent-{len(self.agents)}.log")
-        agent = AgentProcess(self.path)
+        agent = AgentProcess(self.path, sockets=sockets, **(environment or {}))
         self.agents.append(agent)
         agent.__enter__()
         return agent

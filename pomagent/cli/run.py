@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from pomagent.cli.options import config_option, existing_config
+from pomagent.inherited import from_systemd
 from pomagent.log import LogFormat, LogLevel, LogWriter, make_logger, resolve_format
 
 
@@ -18,6 +19,7 @@ from pomagent.log import LogFormat, LogLevel, LogWriter, make_logger, resolve_fo
 def run(config: Path | None) -> None:
     """Run the agent in the foreground until SIGTERM or SIGINT."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the service obeys it: a reload that comes early is no death
+    inherited = from_systemd(os.environ)
     from pomagent.service import Service  # noqa: PLC0415 - the other commands need no event loop
 
     path = existing_config(config).absolute()
@@ -25,7 +27,7 @@ def run(config: Path | None) -> None:
     level, log_format = LogLevel(), LogFormat(resolve_format("auto", writer.fd))
     log = make_logger(writer, format=log_format, level=level)
     try:
-        code = Service(path, os.environ, log, level, log_format).run()
+        code = Service(path, os.environ, log, level, log_format, inherited).run()
     finally:
         writer.close()
     sys.exit(code)

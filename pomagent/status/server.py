@@ -97,7 +97,7 @@ class StatusServer:
         gevent.killall(list(self._connections), timeout=1)
 
     def _bind(self, address: HostPort) -> Listener:
-        return Listener(address, self._log, [self._listener] if self._listener else [])
+        return Listener(address, self._log, [self._listener.sock] if self._listener else [])
 
     def _go_over(self, wanted: HostPort | None, fresh: Listener | None, failure: BindError | None) -> None:
         self._binding.kill()

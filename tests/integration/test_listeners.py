@@ -18,6 +18,8 @@ from pomagent.listener import Listener
 from pomagent.listeners import Listeners, Prepared
 from pomagent.log import LogLevel, LogWriter, make_logger
 from pomagent.settings import Gateway, HostPort, ListenAddress, Route, UnixAddress
+from pomagent.socket_store import SocketStore
+from pomagent.systemd import Notifier
 from tests.fakes.greenlets import caught_crashes
 from tests.fakes.log import FakeLog
 from tests.gateway.ports import LOOPBACK, unused_port
@@ -28,9 +30,10 @@ from tests.gateway.waiting import wait_until
 def listeners() -> Iterator[Listeners]:
     sink = os.open(os.devnull, os.O_WRONLY)
     writer = LogWriter(sink)
-    made = Listeners(make_logger(writer, format="json", level=LogLevel()))
+    log = make_logger(writer, format="json", level=LogLevel())
+    made = Listeners(SocketStore(Notifier({}), (), log), log)
     yield made
-    made.close()
+    made.leave()
     writer.close()
     os.close(sink)
 
@@ -168,7 +171,7 @@ def test_a_socket_file_that_is_somebody_elses_by_now_stays(listeners: Listeners,
     change(listeners, route(UnixAddress(path)))
     path.unlink()
     path.write_text("not ours")
-    listeners.close()
+    listeners.leave()
     assert path.read_text() == "not ours"
 
 
@@ -232,7 +235,7 @@ def test_a_socket_file_that_cannot_be_removed_does_not_fail_the_close(
 
     change(listeners, route(UnixAddress(directory / "x.sock")), other := route(HostPort(LOOPBACK, unused_port()), "b"))
     monkeypatch.setattr(Path, "unlink", denied)
-    listeners.close()
+    listeners.leave()
     assert listeners.of(other) is None
 
 
@@ -244,7 +247,7 @@ def test_a_close_that_is_broken_off_is_finished_by_the_next_one(listeners: Liste
     gevent.sleep(0)  # and that waits until the first one has stopped
     closing.kill()
     assert [connects(LOOPBACK, port) for port in ports] == [False, True]
-    listeners.close()
+    listeners.leave()
     assert not connects(LOOPBACK, ports[1])
 
 

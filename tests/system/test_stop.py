@@ -15,6 +15,7 @@ from tests.gateway.destinations import HANDLERS
 from tests.gateway.facade import destination
 from tests.gateway.ports import unused_port
 from tests.gateway.waiting import scaled
+from tests.service_manager import Manager
 
 ENDLESS = 600
 """Seconds that no test waits for."""
@@ -212,31 +213,6 @@ def test_after_accept_for_s_the_listeners_close(bastion: Bastion) -> None:
 
 
 # What the service manager hears.
-
-
-class Manager:
-    """The other end of NOTIFY_SOCKET."""
-
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._socket.setblocking(False)
-        self._heard: list[dict[str, str]] = []
-
-    def heard(self, name: str) -> list[str]:
-        """The values of that name so far, in the order of the messages."""
-        return [message[name] for message in self._messages() if name in message]
-
-    def _messages(self) -> list[dict[str, str]]:
-        while True:
-            try:
-                lines = self._socket.recv(4096).decode().splitlines()
-            except BlockingIOError:
-                return self._heard
-            self._heard.append(dict(line.split("=", 1) for line in lines))
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_every_module_is_on_the_map() -> None:
     the_map = README.partition("## Map of the code")[2].partition("## Decisions")[0]
     modules = {path.name for path in (ROOT / "pomagent").glob("*.py")} - {"__init__.py", "__main__.py"}
     unnamed = {name for name in modules if f"`{name}`" not in the_map}
-    assert unnamed == {"deadline.py", "places.py", "systemd.py", "log_writer.py", "log_boundary.py", "watch_facts.py"}
+    assert unnamed == {"deadline.py", "places.py", "log_writer.py", "log_boundary.py", "watch_facts.py"}
 
 
 def test_every_event_is_in_the_table_of_events() -> None:
