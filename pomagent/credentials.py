@@ -24,6 +24,7 @@ ReadToken = Callable[[Credential], SecretStr]
 
 RETRY_S = 5.0
 """After a source that failed: every dial asks for its token, and a command is not free."""
+A_BUG = "its source met a bug of the agent; see greenlet.crashed in the log"
 
 
 class Token:
@@ -122,11 +123,12 @@ class Token:
                 self._log.error(events.CREDENTIAL_REJECTED, error=str(error))
             self.problem, self._failed_at = str(error), self._clock()
             raise
-        except Exception:
-            self._failed_at = self._clock()  # a bug must not be met again in a tight loop
+        except Exception:  # a bug must not be met again by every dial
+            self._readings += 1
+            self.problem, self._failed_at = A_BUG, self._clock()
             raise
         if fresh == self.value:
-            self._got_at = self._clock()
+            self._got_at, self.problem = self._clock(), ""
         else:
             self.replace(fresh)
 

@@ -57,7 +57,10 @@ class Handover:
         routes = self._routes(asked)
         credential = routes[0].credential
         assert credential is not None
-        count = self._threads.call(forget_tokens, credential.name, self._environ)
+        try:
+            count = self._threads.call(forget_tokens, credential.name, self._environ)
+        except OSError as error:
+            raise Declined(f"the agent cannot remove the token's file: {error}") from error
         self._agent.drop_token(credential)
         return {"credential": credential.name, "routes": [route.name for route in routes], "forgotten": count}
 

@@ -48,8 +48,13 @@ class Recheck:
         self._unanswered: set[_Key] = set()
 
     def follow(self, settings: Settings) -> None:
-        """Go by these settings from now on. Does not block."""
+        """Go by these settings from now on, and for sessions of a credential that is in none of them by its own.
+
+        Does not block.
+        """
         credentials = {route.credential for route in settings.enabled_routes if route.credential}
+        names = {credential.name for credential in credentials}
+        credentials |= {c for f in self._forwarders() for c in _behind(f) if c.name not in names}
         wanted = {(credential.name, credential.recheck_s) for credential in credentials if credential.recheck_s}
         for key in self._askers.keys() - wanted:
             self._askers.pop(key).kill(block=False)
@@ -74,10 +79,10 @@ class Recheck:
 
     def look(self, name: str) -> None:
         """Ask about every token of a credential that something depends on. Blocks."""
-        forwarders = [f for f in self._forwarders() if f.route.credential and f.route.credential.name == name]
+        forwarders = list(self._forwarders())
         at_stake: dict[_Key, Presented] = {}
         for forwarder in forwarders:
-            for presented in self._at_stake(forwarder):
+            for presented in self._at_stake(forwarder, name):
                 at_stake[presented.gateway.address, presented.token] = presented
         asking = Pool(AT_A_TIME)
         for key, presented in at_stake.items():
@@ -88,12 +93,17 @@ class Recheck:
             asking.kill(block=False)
         self._unanswered &= at_stake.keys()
 
-    def _at_stake(self, forwarder: Forwarder) -> Iterable[Presented]:
-        """What its sessions were opened with, and what the next one would be unless that is known to be in vain."""
-        yield from forwarder.presented
+    def _at_stake(self, forwarder: Forwarder, name: str) -> Iterable[Presented]:
+        """What its sessions were opened with, and what the next one would be unless that is known to be in vain.
+
+        A session depends on the credential that opened it, whichever its route has had since.
+        """
+        yield from (presented for presented in forwarder.presented if presented.credential.name == name)
         credential = forwarder.route.credential
-        token = self._token_of(credential) if credential else None
-        if credential and token and forwarder.state != "unauthenticated":
+        if credential is None or credential.name != name:
+            return
+        token = self._token_of(credential)
+        if token and forwarder.state != "unauthenticated":
             yield Presented(forwarder.route.gateway, credential, token)
 
     def _look_at(self, key: _Key, presented: Presented, forwarders: list[Forwarder]) -> None:
@@ -120,6 +130,11 @@ class Recheck:
         if is_its_own and route.gateway.address == presented.gateway.address:
             forwarder.distrust(error)
         return ended
+
+
+def _behind(forwarder: Forwarder) -> Iterable[Credential]:
+    """The credentials that its sessions were opened with."""
+    return (presented.credential for presented in forwarder.presented)
 
 
 def _ask_edge(presented: Presented) -> None:

@@ -76,7 +76,10 @@ def logout(
     from pomagent.login.stored import user_cache  # noqa: PLC0415
 
     target = find_target(gateway, config, ca_file)
-    count = user_cache(os.environ).forget_gateway(target.gateway.address)
+    try:
+        count = user_cache(os.environ).forget_gateway(target.gateway.address)
+    except OSError as error:
+        give_up(f"the token cannot be removed: {error}")
     click.echo(f"logged out at {target.gateway.address}" if count else f"not logged in at {target.gateway.address}")
     if target.is_for_login:
         body = {"gateway": target.gateway.name, "credential": credential}

@@ -22,6 +22,8 @@ from pomagent.settings import HostPort
 
 DIRECTORY_MODE = 0o700
 MAX_FILE_BYTES = 128 * 1024
+SECOND_LEVEL = 3
+"""Characters of the longest label that countries sell names under: co, com, net, org, gov."""
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -145,6 +147,13 @@ def _read(file: Path) -> tuple[int, Kept] | None:
 
 
 def _domain(host: str) -> str:
-    """All but the first label of a host name; empty for addresses, single labels and names right below a top level."""
+    """All but the first label of a host name, if that belongs to somebody.
+
+    Empty for addresses, single labels and names right below a top level, or below what looks like a country's second
+    level, such as ``co.uk``: its names have nothing in common. Too careful costs one login more.
+    """
     _, _, parent = host.partition(".")
-    return parent if "." in parent and not parent.replace(".", "").isdigit() else ""
+    labels = parent.split(".")
+    if len(labels) < 2 or parent.replace(".", "").isdigit():
+        return ""
+    return "" if len(labels) == 2 and len(labels[1]) == 2 and len(labels[0]) <= SECOND_LEVEL else parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import selectors
 import socket
 from collections.abc import Callable
@@ -25,6 +26,7 @@ MAX_CONNECTIONS = 16
 BACKLOG = 128
 """Not accepted yet: a browser that opens many at once must not have to knock twice."""
 MAX_PASTED_BYTES = 80 * 1024
+ACCEPT_PAUSE_S = 0.05
 SEND_TIMEOUT_S = 2.0
 """For a page of 2 KiB over loopback."""
 
@@ -96,7 +98,8 @@ class CallbackServer:
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
-        except OSError:
+        except OSError:  # such as for want of descriptors: not in a tight loop
+            select.select([], [], [], ACCEPT_PAUSE_S)
             return
         sock.setblocking(False)
         if len(self._heads) >= MAX_CONNECTIONS:

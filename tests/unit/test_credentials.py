@@ -297,6 +297,37 @@ def test_the_keeper_refreshes_by_itself(fake_log):
         token.close()
 
 
+def test_a_source_that_works_again_is_well_again_even_with_the_same_token(clock, fake_log):
+    mint = Mint(NEW, CredentialError("no vault"), NEW)
+    token = Token(MINT, mint.read, fake_log.log, clock=clock)
+    token.obtain()
+    clock.advance(LEAST_WAIT_S)
+    assert token.reread(NEW) is False
+    assert token.problem == "no vault"
+    clock.advance(LEAST_WAIT_S)
+    assert token.reread(NEW) is False
+    assert token.problem == ""
+
+
+def test_a_bug_in_a_source_is_not_met_by_every_dial(clock, fake_log):
+    results = [LookupError("a bug"), NEW]
+
+    def read(_: Credential) -> SecretStr:
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    token = Token(MINT, read, fake_log.log, clock=clock)
+    with pytest.raises(LookupError):
+        token.obtain()
+    with pytest.raises(CredentialError, match="met a bug of the agent"):
+        token.obtain()
+    clock.advance(RETRY_S)
+    assert token.obtain() == NEW
+    assert token.problem == ""
+
+
 def test_a_source_that_goes_on_failing_in_the_same_way_is_told_once(clock, fake_log):
     mint = Mint(CredentialError("no vault"), CredentialError("no vault"), CredentialError("sealed"))
     token = Token(MINT, mint.read, fake_log.log, clock=clock)

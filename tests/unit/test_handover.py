@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from pomagent import handover
 from pomagent.config.secrets import MAX_TOKEN_BYTES
 from pomagent.control.server import Declined
 from pomagent.errors import CredentialError
@@ -132,6 +135,17 @@ def test_a_forgotten_login_is_gone(host):
     }
     assert host.agent.dropped == ["people"]
     assert stored_token(PEOPLE, CORP, host.environ) is None
+
+
+def test_a_login_whose_file_cannot_be_removed_is_not_said_to_be_forgotten(host, monkeypatch):
+    def refused(credential: str, environ: Mapping[str, str]) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(handover, "forget_tokens", refused)
+    host.handover.take({"gateway": "corp", "token": TOKEN})
+    with pytest.raises(Declined, match="Permission denied"):
+        host.handover.forget({"gateway": "corp"})
+    assert host.agent.dropped == []
 
 
 def test_a_token_of_another_gateway_of_the_credential_serves_and_its_own_comes_first(host):

@@ -147,6 +147,25 @@ def test_anything_else_touches_nothing_and_is_told_once_in_a_row(verdict: Callab
     assert len(asked.log.named("credential.unchecked")) == 2
 
 
+def test_a_session_depends_on_the_credential_that_opened_it_whichever_its_route_has_now() -> None:
+    moved = FakeForwarder(opened(OLD), credential=Credential("another", "env", variable="T"))
+    asked = Asked(moved)
+    asked.verdicts = {"old-token": rejected}
+    assert asked.look() == [("edge", "old-token")]
+    assert moved.presented == []
+    assert moved.distrusted == []
+
+
+def test_sessions_of_a_credential_that_no_route_has_any_more_are_asked_about_too() -> None:
+    moved = FakeForwarder(opened(OLD), credential=None)
+    asked = Asked(moved)
+    asked.recheck.follow(Settings(Path("/agent.toml"), routes=(moved.route,)))
+    assert set(asked.recheck._askers) == {("default", 60.0)}
+    moved.presented = []
+    asked.recheck.follow(Settings(Path("/agent.toml"), routes=(moved.route,)))
+    assert not asked.recheck._askers
+
+
 def test_settings_start_and_stop_the_asking() -> None:
     asked = Asked(FakeForwarder())
     often = Settings(Path("/a"), routes=(FakeForwarder(credential=Credential("default", "env", recheck_s=0.01)).route,))

@@ -100,10 +100,19 @@ class TestSiblings:
         cache.keep(DB, token())
         assert cache.siblings(HostPort(host, 443), *CLUSTER) == []
 
-    @pytest.mark.parametrize(("one", "two"), [("10.0.0.1", "10.0.0.2"), ("one.com", "two.com"), ("one", "two")])
+    @pytest.mark.parametrize(
+        ("one", "two"),
+        [("10.0.0.1", "10.0.0.2"), ("one.com", "two.com"), ("one", "two"), ("one.co.uk", "two.co.uk"),
+         ("one.com.au", "two.com.au")],
+    )  # fmt: skip
     def test_addresses_and_names_below_a_top_level_have_no_siblings(self, cache, one, two):
         cache.keep(HostPort(one, 443), token())
         assert cache.siblings(HostPort(two, 443), *CLUSTER) == []
+
+    @pytest.mark.parametrize("domain", ["corp.co.uk", "corp.de", "a.b.c.example.com", "example.com"])
+    def test_names_of_one_domain_are_siblings(self, cache, domain):
+        cache.keep(HostPort(f"db.{domain}", 443), token())
+        assert [kept.token for kept in cache.siblings(HostPort(f"web.{domain}", 443), *CLUSTER)] == [token()]
 
 
 class TestForgetting:
