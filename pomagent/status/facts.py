@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pomagent import __version__
 from pomagent.agent import Agent
 from pomagent.credentials import Token
 from pomagent.forwarder import Forwarder
+from pomagent.pool.breaker import BreakerState
 from pomagent.reload import Reloader
 from pomagent.settings import Route
 from pomagent.status.states import RouteState, route_state
@@ -23,13 +24,17 @@ class RouteFacts:
 
     state: RouteState
     sessions: int = 0
-    closed: Mapping[tuple[str, str], int] | None = None
-    refused: Mapping[str, int] | None = None
+    closed: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
     warm: int = 0
     target: int = 0
     waiting: int = 0
+    takes: Mapping[str, int] = field(default_factory=dict)
+    discards: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+    is_breaker_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +95,12 @@ def _routes(routes: tuple[Route, ...], agent: Agent, give_way: Callable[[], None
 
 
 def _route(state: RouteState, forwarder: Forwarder) -> RouteFacts:
-    pool, counts = forwarder.pool, forwarder.counts
+    pool, counts, memory = forwarder.pool, forwarder.counts, forwarder.memory
     moved_up, moved_down = forwarder.moved
     return RouteFacts(
         state, forwarder.sessions, dict(counts.closed), dict(counts.refused), counts.bytes_up + moved_up,
         counts.bytes_down + moved_down, pool.warm, pool.target, pool.waiting,
+        dict(memory.takes), dict(memory.discards), dict(memory.failures), pool.breaker is not BreakerState.CLOSED,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -32,6 +32,7 @@ class _Collector:
         yield from _of_agent(self._facts)
         yield from _of_routes(self._facts.routes)
         yield from _of_pools(self._facts.routes)
+        yield from _of_tunnels(self._facts.routes)
         yield from _of_credentials(self._facts.credentials)
 
 
@@ -81,9 +82,9 @@ def _of_routes(routes: Iterable[RouteFacts]) -> Iterator[Metric]:
         state.add_metric([name, route.state.state], 1)
         ready.add_metric([name], route.state.is_ready)
         active.add_metric([name], route.sessions)
-        for (side, reason), count in (route.closed or {}).items():
+        for (side, reason), count in route.closed.items():
             closed.add_metric([name, side, reason], count)
-        for reason, count in (route.refused or {}).items():
+        for reason, count in route.refused.items():
             refused.add_metric([name, reason], count)
         moved.add_metric([name, "up"], route.bytes_up)
         moved.add_metric([name, "down"], route.bytes_down)
@@ -94,12 +95,37 @@ def _of_pools(routes: Iterable[RouteFacts]) -> Iterator[Metric]:
     warm = _gauge("pomagent_pool_warm", "Tunnels, or TLS connections, that wait for a client.")
     target = _gauge("pomagent_pool_target", "How many should.")
     waiting = _gauge("pomagent_pool_waiting", "Clients that wait for a tunnel.")
+    breaker = _gauge("pomagent_breaker_open", "1 while dials have failed so often that the pool waits.")
     for route in routes:
         name = route.state.name
         warm.add_metric([name], route.warm)
         target.add_metric([name], route.target)
         waiting.add_metric([name], route.waiting)
-    yield from (warm, target, waiting)
+        breaker.add_metric([name], route.is_breaker_open)
+    yield from (warm, target, waiting, breaker)
+
+
+def _of_tunnels(routes: Sequence[RouteFacts]) -> Iterator[Metric]:
+    yield _counter(
+        "pomagent_pool_takes", "Clients served with a warm tunnel, over a warm tls connection, or cold.", "kind",
+        ((route.state.name, route.takes) for route in routes),
+    )  # fmt: skip
+    yield _counter(
+        "pomagent_pool_discards", "Tunnels closed without having served anybody, by why.", "reason",
+        ((route.state.name, route.discards) for route in routes),
+    )  # fmt: skip
+    yield _counter(
+        "pomagent_tunnel_failures", "Dials that failed, by the kind of error.", "error",
+        ((route.state.name, route.failures) for route in routes),
+    )  # fmt: skip
+
+
+def _counter(name: str, text: str, label: str, counts: Iterable[tuple[str, Mapping[str, int]]]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=["route", label])
+    for route, counted in counts:
+        for key, count in counted.items():
+            family.add_metric([route, key], count)
+    return family
 
 
 def _of_credentials(credentials: Iterable[CredentialFacts]) -> Iterator[Metric]:

@@ -80,6 +80,11 @@ def test_sessions_are_counted_by_how_they_ended(bastion: Bastion) -> None:
     assert over.value("pomagent_sessions_refused_total", route="down", reason="retry") == 1
     assert over.value("pomagent_route_state", route="down", state="down") == 1
     assert over.value("pomagent_route_ready", route="down") == 0
+    failures = over.value("pomagent_tunnel_failures_total", route="down", error="destination_down")
+    assert failures is not None
+    assert failures >= 1
+    served = [over.value("pomagent_pool_takes_total", route="echo", kind=kind) for kind in ("tunnel", "tls", "cold")]
+    assert sum(count or 0 for count in served) == 1
 
 
 def test_pools_configuration_and_process_are_measured(bastion: Bastion) -> None:
