@@ -317,3 +317,10 @@ def reserved() -> Iterator[ReservedPort]:
 def taken() -> Iterator[HostPort]:
     with socket.create_server((LOOPBACK, 0)) as holder:
         yield HostPort(LOOPBACK, holder.getsockname()[1])
+
+
+def test_it_moves_to_an_address_that_overlaps_with_its_own(running: Running) -> None:
+    port = running.port
+    running.move(HostPort("0.0.0.0", port))
+    assert running.server.address == HostPort("0.0.0.0", port)
+    assert running.ask(get("/livez")).startswith("HTTP/1.1 200 ")
