@@ -76,7 +76,7 @@ class Dialler:
     def dial_for_clients(self) -> None:
         """A dial for each client that waits; while the breaker is open, one for all of them, and at most one a second.
 
-        A shared dial is the outcome only of those who came before it: nobody is refused by what failed earlier.
+        A failure is the outcome only of those who came before the dial began: nobody is refused by what was earlier.
         """
         now = self._clock()
         if not self.breaker.is_open:
@@ -195,7 +195,7 @@ class Dialler:
         elif self.dials.suffice_without_one(len(self.waiters)):
             return
         else:
-            waiter = self.waiters.next()
+            waiter = self.waiters.next_before(mark)
             concerned = [] if waiter is None else [waiter]
         for waiter in concerned:
             waiter.set_exception(error)

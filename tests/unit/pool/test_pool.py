@@ -9,20 +9,15 @@ import gevent
 import pytest
 
 from pomagent import events
-from pomagent.deadline import Deadline
 from pomagent.errors import (
     GatewayOverloaded,
-    GatewayUnreachable,
-    PomagentError,
     PoolClosed,
     PoolError,
     PoolExhausted,
-    RouteForbidden,
     TunnelError,
 )
-from pomagent.gateway_watch import GatewayWatch
 from pomagent.losses import REFILLS_PER_S
-from pomagent.pool import Memory, Pool
+from pomagent.pool import Pool
 from pomagent.pool import keeper as module
 from pomagent.pool.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
 from pomagent.pool.breaker import SHARE_S
@@ -32,90 +27,10 @@ from pomagent.pool.keeper import LOOK_AROUND_S
 from pomagent.pool.waiters import MAX_WAITING
 from pomagent.pool.warmth import LISTEN_S
 from pomagent.protocol.lifecycle import Reason, State
-from pomagent.settings import Gateway, HostPort, Route
-from tests.fakes.clock import FakeClock, FakeDice
+from pomagent.settings import HostPort
 from tests.fakes.greenlets import caught_crashes, settle
-from tests.fakes.log import FakeLog
+from tests.fakes.pool import DENIED, DOWN, NAMED, ROUTE, Scene
 from tests.fakes.tunnels import FakeOpener, FakeTunnel
-
-ROUTE = Route(
-    "orders", HostPort("127.0.0.1", 5432), HostPort("db.example.com", 5432),
-    Gateway("corp", HostPort("edge.example.com", 443)), pool_min=2, pool_max=4, pool_max_age_s=100.0,
-)  # fmt: skip
-NAMED = {"gateway": "edge.example.com:443", "destination": "db.example.com:5432"}
-DOWN = GatewayUnreachable("connection refused", phase="tcp", **NAMED)
-DENIED = RouteForbidden("refused with 403", status=403, **NAMED)
-
-
-class Scene:
-    """A pool with everything around it in the hands of the test."""
-
-    def __init__(self, route: Route, held: frozenset[str]) -> None:
-        self.clock = FakeClock()
-        self.dice = FakeDice(1.0)
-        self.opener = FakeOpener(self.clock, held)
-        self.fake_log = FakeLog()
-        self.memory = Memory(route, self.clock())
-        self.gateway = GatewayWatch("edge.example.com:443", self.fake_log.log, self.clock)
-        self.pool = Pool(
-            route, self.opener, self.memory, self.gateway, self.fake_log.log, clock=self.clock, dice=self.dice
-        )  # type: ignore[arg-type]
-        self.clients: list[gevent.Greenlet] = []
-
-    @property
-    def pending(self) -> int:
-        return len(self.opener.pending)
-
-    def start(self) -> Scene:
-        self.pool.start()
-        settle()
-        return self
-
-    def filled(self) -> Scene:
-        """Started, and warm up to the target."""
-        if not self.opener.dials:
-            self.start()
-        while self.opener.pending:
-            self.succeed()
-        return self
-
-    def client(self, budget_s: float = 3600.0) -> gevent.Greenlet:
-        """A client that asks for a tunnel; its value is the tunnel, or the error."""
-
-        def ask() -> object:
-            try:
-                return self.pool.lease(Deadline(budget_s, self.clock))
-            except PomagentError as error:
-                return error
-
-        client = gevent.spawn(ask)
-        self.clients.append(client)
-        settle()
-        return client
-
-    def succeed(self, index: int = 0) -> FakeTunnel:
-        tunnel = self.opener.pending[index].succeed()
-        settle()
-        return tunnel
-
-    def fail(self, error: Exception = DOWN, index: int = 0) -> None:
-        self.opener.pending[index].fail(error)
-        settle()
-
-    def pass_time(self, seconds: float) -> None:
-        """Move the clock, and bring the keeper's timer forward accordingly."""
-        self.clock.advance(seconds)
-        self.pool._keeper.look()
-        settle()
-
-    def warm(self) -> list[FakeTunnel]:
-        return [tunnel for tunnel in self.opener.tunnels if tunnel.is_watched]
-
-    def close(self) -> None:
-        self.pool.close(Reason.DRAINED)
-        self.gateway.close()
-        gevent.killall(self.clients)
-        settle()
 
 
 @pytest.fixture
