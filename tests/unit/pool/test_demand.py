@@ -2,9 +2,18 @@
 
 import pytest
 
-from pomagent.pool.demand import REFILL_DELAY_S, Demand
+from pomagent.pool.demand import HOLD_S, REFILL_DELAY_S, Demand
 
 NOW = 1000.0
+
+
+@pytest.fixture
+def demand_of_a_burst() -> Demand:
+    demand = Demand(1, 10)
+    demand.dial_took(0.5)
+    for _ in range(5):
+        demand.note_take(NOW)
+    return demand
 
 
 def test_it_is_the_minimum_while_nothing_is_taken():
@@ -20,12 +29,26 @@ def test_it_is_twice_the_takes_of_one_dial_within_the_bounds(takes, expected):
     assert demand.target(NOW + 0.4) == expected
 
 
-def test_takes_longer_ago_than_a_refill_takes_are_forgotten():
+def test_what_was_needed_is_held_for_a_while(demand_of_a_burst):
+    assert demand_of_a_burst.target(NOW + HOLD_S - 0.001) == 10
+    assert demand_of_a_burst.target(NOW + HOLD_S + 0.001) == 1
+
+
+def test_single_takes_meanwhile_do_not_shorten_that_nor_prolong_it(demand_of_a_burst):
+    demand_of_a_burst.note_take(NOW + 30)
+    assert demand_of_a_burst.target(NOW + HOLD_S - 0.001) == 10
+    assert demand_of_a_burst.target(NOW + HOLD_S + 0.001) == 1
+    demand_of_a_burst.note_take(NOW + HOLD_S)
+    assert demand_of_a_burst.target(NOW + HOLD_S) == 2
+    assert demand_of_a_burst.target(NOW + HOLD_S + 1) == 1
+
+
+def test_takes_longer_ago_than_a_refill_takes_are_no_burst():
     demand = Demand(1, 10)
     demand.dial_took(0.5)
-    demand.note_take(NOW)
-    assert demand.target(NOW + 0.5 + REFILL_DELAY_S - 0.001) == 2
-    assert demand.target(NOW + 0.5 + REFILL_DELAY_S + 0.001) == 1
+    for number in range(5):
+        demand.note_take(NOW + number)
+    assert demand.target(NOW + 5) == 1
 
 
 def test_takes_count_even_where_a_dial_is_quicker_than_the_delay_of_the_refill():
