@@ -35,6 +35,7 @@ class GatewayWatch:
         self._pause = pause
         self._group = Group()
         self._step = 0
+        self._not_after = ""
         self.certificate_expires_at: float | None = None
         """In seconds since the epoch, as seen by the last dial; None before, and where it is not verified."""
 
@@ -49,10 +50,10 @@ class GatewayWatch:
         until = certificate.get("notAfter")
         if not isinstance(until, str):
             return
-        expires_at = float(ssl.cert_time_to_seconds(until))
-        if expires_at != self.certificate_expires_at:
-            self._step = 0
-        self.certificate_expires_at = expires_at
+        if until != self._not_after:  # to parse it costs as much as the rest of a look
+            self._not_after, self._step = until, 0
+            self.certificate_expires_at = float(ssl.cert_time_to_seconds(until))
+        expires_at = self.certificate_expires_at or 0.0
         now = self._wall_clock()
         step = step_of(Life(expires_at=expires_at), now)
         if step > self._step:

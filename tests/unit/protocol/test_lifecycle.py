@@ -40,5 +40,5 @@ def test_every_state_but_the_last_can_be_closed():
 
 
 def test_the_reasons_are_the_words_of_the_log():
-    words = "finished refused unreachable untrusted timed_out peer_closed expired stale drained aborted"
+    words = "finished refused unreachable untrusted timed_out peer_closed expired stale unwanted drained aborted"
     assert set(words.split()) == {reason.value for reason in Reason}
