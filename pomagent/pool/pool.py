@@ -43,7 +43,7 @@ class Pool:
         self._shelf = Shelf(memory, log, clock, dice, on_end=self._ended, on_early=self._heard)
         wake = Event()
         self._dialler = Dialler(
-            route.name, opener, self._shelf, self._demand, memory, log, clock, dice,
+            route.name, opener, self._shelf, self._demand, memory, gateway, log, clock, dice,
             supply=self._supply, on_change=wake.set,
         )  # fmt: skip
         self._keeper = Keeper(route, memory, gateway, self._shelf, self._dialler, self._demand, log, clock, dice, wake)

@@ -22,6 +22,7 @@ from pomagent.pool import keeper as module
 from pomagent.pool.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
 from pomagent.pool.breaker import SHARE_S
 from pomagent.pool.demand import REFILL_DELAY_S
+from pomagent.pool.dialler import BACK_AFTER_S
 from pomagent.pool.dials import MAX_DIALS_PER_ROUTE
 from pomagent.pool.keeper import LOOK_AROUND_S
 from pomagent.pool.waiters import MAX_WAITING
@@ -808,6 +809,36 @@ class TestManyLostAtOnce:
             scene.pass_time(1.1)
             scene.pass_time(1.1)
         assert not scene.fake_log.named(events.ROUTE_DEMOTED)
+
+
+class TestAGatewayThatIsBack:
+    def test_is_tried_at_once_however_long_the_pool_would_wait_yet(self, make):
+        scene = make(pool_min=1).start()
+        for _ in range(9):
+            scene.fail(DOWN)
+            scene.pass_time(scene.pool.retry_in_s)
+        scene.fail(DOWN)
+        assert scene.pool.retry_in_s == 30.0
+        scene.clock.advance(BACK_AFTER_S)
+        scene.gateway.answered()  # to another route
+        assert scene.pool.retry_in_s == pytest.approx(1 / REFILLS_PER_S)
+        scene.pass_time(1 / REFILLS_PER_S)
+        assert scene.pending == 1
+
+    def test_that_lets_in_others_only_is_tried_no_more_than_once_a_second(self, make):
+        scene = make(pool_min=1).start()
+        for _ in range(9):
+            scene.fail(DOWN)
+            scene.pass_time(scene.pool.retry_in_s)
+        scene.fail(DOWN)
+        scene.gateway.answered()
+        assert scene.pool.retry_in_s == BACK_AFTER_S
+
+    def test_is_no_news_for_a_route_that_it_denies(self, make):
+        scene = make(pool_min=1).start()
+        scene.fail(DENIED)
+        scene.gateway.answered()
+        assert scene.pool.retry_in_s == 5.0
 
 
 class TestDecay:
