@@ -960,3 +960,33 @@ class TestAnOpenBreaker:
         scene.pass_time(SHARE_S)
         tunnel = scene.succeed()
         assert waiting.value is tunnel
+
+
+class TestCounters:
+    def test_count_how_each_client_fared(self, make):
+        scene = make(pool_min=1).filled()
+        scene.client()
+        scene.client()
+        scene.succeed()
+        scene.client(budget_s=0.0).join()
+        scene.client()
+        scene.fail(index=0)
+        scene.fail(index=0)
+        assert scene.memory.takes == {"tunnel": 1, "cold": 1}
+        assert scene.memory.refusals == {"starved": 1, "failed": 1}
+        assert scene.memory.failures == {"gateway_unreachable": 2}
+
+    def test_go_on_in_the_next_pool(self, scene):
+        scene.filled()
+        scene.client()
+        scene.reconfigure(pool_max=7)
+        assert scene.memory.takes == {"tunnel": 1}
+        assert scene.memory.discards == {"stale": 1}
+
+
+def test_a_period_is_told_once(scene):
+    for _ in range(10):
+        scene.pool.was_ended(300.0, 900.0)
+    [line] = scene.fake_log.named(events.PERIOD_DETECTED)
+    assert (line["kind"], line["period_ms"], line["times"]) == ("idle", 300_000, 6)
+    assert "idle_timeout" in line["why"]
