@@ -212,4 +212,4 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestAnyHistory = PoolMachine.TestCase
-TestAnyHistory.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+TestAnyHistory.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

@@ -744,9 +744,9 @@ class TestDemotion:
                 break
         return scene, sum(dial.step == "open" for dial in scene.opener.dials)
 
-    @pytest.mark.parametrize(("depth", "most"), [(1, 3), (4, 12), (16, 32)])
+    @pytest.mark.parametrize(("depth", "most"), [(1, 3), (4, 12), (16, 32), (40, 80)])
     def test_comes_long_before_a_server_has_counted_a_hundred(self, make, depth, most):
-        scene, opened = self.demoted(make, pool_min=depth, pool_max=16)
+        scene, opened = self.demoted(make, pool_min=depth, pool_max=max(depth, 16))
         assert opened <= most
         [line] = scene.fake_log.named(events.ROUTE_DEMOTED)
         assert (line["level"], line["warm"], line["why"], line["retry_in_ms"]) == (
