@@ -118,8 +118,11 @@ class _Relay:
         print(self._listener.getsockname()[1], flush=True)
         while True:
             self._wait()
-            for descriptor, events in self._epoll.poll(0):
-                self._on_event(descriptor, events)
+            ready = dict(self._epoll.poll(0))
+            self._on_events(ready)
+            if self._listener.fileno() in ready:  # last: whoever began it may have ended another handshake before
+                self._on_events(dict(self._epoll.poll(0)))
+                self._accept()
             while self._under_way and self._under_way[0][0] <= time.monotonic():
                 _, side, data = self._under_way.popleft()
                 self._deliver(side, data)
@@ -129,18 +132,20 @@ class _Relay:
         until = max(0.0, self._under_way[0][0] - time.monotonic()) if self._under_way else None
         select.select([self._epoll.fileno()], [], [], until)
 
-    def _on_event(self, descriptor: int, events: int) -> None:
-        if descriptor == self._listener.fileno():
-            self._accept()
-        elif descriptor == sys.stdin.fileno():
-            if not sys.stdin.readline():
-                raise SystemExit
-            print(json.dumps(asdict(self._counts)), flush=True)
-        elif side := self._sides.get(descriptor):
-            if events & select.EPOLLOUT:
-                self._send(side)
-            if not side.pair.is_closed and not side.has_ended and events & ~select.EPOLLOUT:
-                self._receive(side)
+    def _on_events(self, ready: dict[int, int]) -> None:
+        for descriptor, events in ready.items():
+            if descriptor == sys.stdin.fileno():
+                self._answer()
+            elif side := self._sides.get(descriptor):
+                if events & select.EPOLLOUT:
+                    self._send(side)
+                if not side.pair.is_closed and not side.has_ended and events & ~select.EPOLLOUT:
+                    self._receive(side)
+
+    def _answer(self) -> None:
+        if not sys.stdin.readline():
+            raise SystemExit
+        print(json.dumps(asdict(self._counts)), flush=True)
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()

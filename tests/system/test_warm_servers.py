@@ -23,6 +23,8 @@ DEPTH = 32
 CYCLES = 200
 """Tunnels that were opened, waited, and were replaced unused."""
 TIMEOUT_S = 60
+BLOCK_AFTER = 10
+"""Errors of one host in a row that MariaDB bears: 100 by default."""
 ODD = 7777
 """A port that no preset knows: what is behind it must be found out."""
 
@@ -52,6 +54,7 @@ def running_mariadb() -> Iterator[Mariadb]:
 @pytest.fixture
 def database(running_mariadb: Mariadb) -> Mariadb:
     running_mariadb.forgive()
+    running_mariadb.block_after(BLOCK_AFTER)
     return running_mariadb
 
 
@@ -74,13 +77,30 @@ def test_mariadb_counts_nobody_but_the_one_that_finds_out_what_it_is(
         mysql_logs_in(agent, name(address))
 
 
+@pytest.mark.parametrize(("depth", "patience"), [(1, 10), (3, 10), (32, 100)])
+def test_mariadb_forced_to_whole_tunnels_is_demoted_before_it_blocks_the_gateway(
+    bastion: Bastion, database: Mariadb, depth: int, patience: int
+) -> None:
+    database.block_after(patience)
+    with bastion.gateway.route("mysql.example.test:3306", database.port, source=mariadb.GUEST) as address:
+        agent = bastion.start({address: {"listen": ANY, "warm": "tunnel", "pool_min": depth, "pool_max": depth}})
+        agent.wait_for("route.demoted", route=name(address), timeout_s=TIMEOUT_S)
+        agent.wait_for("tunnel.closed", reason="peer_closed")
+        wait_until(lambda: bastion.gateway.edge.open_tunnels == 0, TIMEOUT_S)  # those that were open have their end too
+        counted = database.guest_errors
+        assert 0 < counted < patience
+        wait_until(lambda: agent.status()["routes"][0]["warm"] == depth)
+        assert database.guest_errors == counted
+        mysql_logs_in(agent, name(address))
+
+
 def test_mariadb_blocks_a_gateway_that_connects_in_vain(bastion: Bastion, database: Mariadb) -> None:
     """What all this is about, and that the server of these tests does count."""
     with bastion.gateway.route("mysql.example.test:3306", database.port, source=mariadb.GUEST) as address:
-        for _ in range(mariadb.BLOCKS_AFTER):
+        for _ in range(BLOCK_AFTER):
             with bastion.gateway.connect(address) as tunnel:
                 assert b"MariaDB" in tunnel.receive(40)
-        wait_until(lambda: database.guest_errors == mariadb.BLOCKS_AFTER)
+        wait_until(lambda: database.guest_errors == BLOCK_AFTER)
         with bastion.gateway.connect(address) as tunnel:
             assert b"blocked because of many connection errors" in tunnel.receive(100)
 
@@ -138,10 +158,10 @@ def test_postgres_gives_up_on_none_of_its_warm_tunnels(bastion: Bastion, cluster
     with bastion.gateway.route("postgres.example.test:5432", cluster.port) as address:
         agent = bastion.start({address: deep()})
         wait_for_cycles(agent)
+        wait_until(lambda: len(LEFT.findall(cluster.log)) >= CYCLES)
+        assert not GAVE_UP.search(cluster.log)
         psql_logs_in(agent, name(address))
         assert agent.wait_for("session.closed")["warm"] is True
-    wait_until(lambda: len(LEFT.findall(cluster.log)) >= CYCLES)
-    assert not GAVE_UP.search(cluster.log)
 
 
 # Redis: waits as long as it is told to.
@@ -151,7 +171,7 @@ def redis_answers(agent: AgentProcess, route: str) -> None:
     assert run(program("redis-cli"), "-h", LOOPBACK, "-p", str(agent.port(route)), "ping") == b"PONG\n"
 
 
-@pytest.mark.parametrize("port", [6379])
+@pytest.mark.parametrize("port", [6379, ODD])
 def test_redis_ends_and_refuses_none_of_its_warm_tunnels(
     bastion: Bastion, tmp_path_factory: pytest.TempPathFactory, port: int
 ) -> None:
