@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from pomagent.config import load
@@ -61,7 +62,7 @@ def _measure(count: int, runs: int) -> Row:
     print(f"{count} routes …", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="pomagent-bench-") as directory:
         path = Path(directory, "agent.toml")
-        ports = free_ports(count + 1)
+        ports = _free_ports(count + 1)
         _write(path, ports[:count])
         validate_ms = _median(lambda: _validate(path, count), runs)
         starts = [_start(path, Path(directory, f"start-{index}.log"), count) for index in range(runs)]
@@ -134,8 +135,8 @@ def _name(index: int) -> str:
     return f"db-{index:05}"
 
 
-def free_ports(count: int) -> list[int]:
-    free = [port for port in range(FIRST_PORT, min(LAST_PORT, FIRST_PORT + 2 * count) + 1) if _is_free(port)][:count]
+def _free_ports(count: int) -> list[int]:
+    free = list(islice(filter(_is_free, range(FIRST_PORT, LAST_PORT + 1)), count))
     if len(free) < count:
         raise SystemExit(f"only {len(free)} of {count} ports are free on {HOST}")
     return free

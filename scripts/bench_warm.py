@@ -14,12 +14,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from scripts.bench_agent import BenchedAgent, Row, Tables, ms, seconds_of
-from scripts.bench_routes import HOST, check_descriptors, free_ports
+from scripts.bench_agent import BenchedAgent, Row, Tables, ms, percentile, seconds_of
+from scripts.bench_routes import check_descriptors
+from tests.bastion import ANY
 from tests.gateway.agent_toml import write_agent_toml
 from tests.gateway.configuration import Route
 from tests.gateway.distance import Distance
-from tests.gateway.facade import Gateway
+from tests.gateway.facade import Gateway, destination
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
 
@@ -27,6 +28,7 @@ ROUTES, QUICK_ROUTES = 1000, 20
 WINDOW_S, QUICK_WINDOW_S = 120.0, 1.0
 """By default as long as the age of a whole tunnel; a decayed route's connection gets twice as old."""
 SETTLE_S = 5.0
+DIALS_BY_HAND = 100
 FILL_TIMEOUT_S = 120
 DECAY_S = 1
 """Of the routes that are to have decayed: none is ever used."""
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Tables:
-    """One row for each agent."""
+    """One row for each agent; and what a dial costs, beside one by hand."""
     count = options.routes or (QUICK_ROUTES if options.quick else ROUTES)
     window_s = options.window or (QUICK_WINDOW_S if options.quick else WINDOW_S)
     check_descriptors(2 * count)
@@ -49,9 +51,30 @@ def run(options: argparse.Namespace) -> Tables:
         cold = _measure(gateway, count, window_s / 6, "nothing warm", warm="off")
         warm = _measure(gateway, count, window_s, "warm", warm="tunnel", pool_decay_s=0)
         decayed = _measure(gateway, count, 2 * window_s, "decayed", warm="tunnel", pool_decay_s=DECAY_S)
+        by_hand = _by_hand(gateway)
     for row in (warm, decayed):
         row["KB each"] = round((row["memory MB"] - cold["memory MB"]) * 1024 / count, 1)
-    return {f"{count:,} idle routes": [cold, warm, decayed]}
+    dials: list[Row] = [
+        {"dialled": "by hand: TLS and CONNECT, with ssl and a socket", "CPU ms": by_hand},
+        {"dialled": "by the agent: TLS and CONNECT, to replace a warm tunnel", "CPU ms": _cpu_ms_a_dial(warm, cold)},
+        {"dialled": "by the agent: TLS, to replace a decayed route's", "CPU ms": _cpu_ms_a_dial(decayed, cold)},
+    ]
+    return {f"{count:,} idle routes": [cold, warm, decayed], "one dial": dials}
+
+
+def _by_hand(gateway: Gateway) -> float:
+    """What this machine, at this moment, needs for a tunnel without an agent: the yardstick for the others."""
+    used = []
+    for _ in range(DIALS_BY_HAND):
+        began = time.thread_time()
+        with gateway.connect(destination("echo")):
+            used.append((time.thread_time() - began) * 1000)
+    return round(percentile(used, 50), 2)
+
+
+def _cpu_ms_a_dial(row: Row, cold: Row) -> float | None:
+    """Beyond what an agent without warm tunnels uses."""
+    return round((row["CPU %"] - cold["CPU %"]) * 10 / row["dials /s"], 2) if row["dials /s"] else None
 
 
 def _measure(gateway: Gateway, count: int, window_s: float, what: str, **keys: Any) -> Row:
@@ -93,8 +116,7 @@ def _agent(gateway: Gateway, count: int, **keys: Any) -> Iterator[tuple[BenchedA
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pomagent-bench-")))
         distance = stack.enter_context(Distance((LOOPBACK, gateway.port), 0))
-        ports = free_ports(count)
-        listen = {_address(index): {"listen": f"{HOST}:{port}"} for index, port in enumerate(ports)}
+        listen = {_address(index): ANY for index in range(count)}
         path = write_agent_toml(
             directory, gateway, listen,
             **{
