@@ -77,8 +77,8 @@ class Dialler:
 
     @property
     def share_at(self) -> float | None:
-        """When a dial may begin that clients wait for; None if they need none."""
-        return self.breaker.share_at if self._is_share_wanted else None
+        """When a dial may begin that clients wait for; None if they need none, or until another has ended."""
+        return self.breaker.share_at if self._is_share_wanted and self._has_place else None
 
     def dial_for_clients(self) -> None:
         """A dial for each client that waits; while the breaker is open, one for all of them, and at most one a second.
@@ -89,8 +89,7 @@ class Dialler:
         if not self.breaker.is_open:
             wanted = self.dials.wanted_by_clients(len(self.waiters))
         else:
-            has_place = self.dials.by_clients + self.dials.by_stock < MAX_DIALS_PER_ROUTE
-            wanted = int(self._is_share_wanted and has_place and now >= self.breaker.share_at)
+            wanted = int(self._is_share_wanted and self._has_place and now >= self.breaker.share_at)
         for _ in range(wanted):
             self.breaker.begun(now)
             self.dials.by_clients += 1
@@ -217,6 +216,10 @@ class Dialler:
     @property
     def _is_share_wanted(self) -> bool:
         return self.breaker.is_open and self.waiters.has_since(self._shared_mark)
+
+    @property
+    def _has_place(self) -> bool:
+        return self.dials.by_clients + self.dials.by_stock < MAX_DIALS_PER_ROUTE
 
     def _is_about_connects(self, keeping: Keeping) -> bool:
         """Whether failures of CONNECTs say nothing about what the route keeps warm."""

@@ -692,6 +692,16 @@ class TestAServerThatNothingIsKnownOf:
         assert scene.pool.warm == 3
         assert scene.client().value is probe
 
+    def test_where_nobody_listens_any_more_silence_tells_nothing(self, scene):
+        scene.succeed()
+        scene.pass_time(LISTEN_S / 2)
+        scene.reconfigure(pool_max=5)
+        scene.pass_time(LISTEN_S)
+        assert not self.classified(scene)
+        scene.succeed()
+        scene.pass_time(LISTEN_S)
+        assert self.classified(scene) == [("generic", "tunnel", "silence")]
+
     def test_a_greeting_closes_it_and_fills_the_pool_with_tls_connections(self, scene):
         probe = scene.succeed()
         probe.say(GREETING)
@@ -904,6 +914,15 @@ class TestAnOpenBreaker:
         scene.fail(DENIED, index=0)
         assert early.value is DENIED
         assert not late.ready()
+
+    def test_who_finds_no_place_waits_for_the_end_of_a_dial_and_not_for_time(self, scene):
+        for _ in range(MAX_DIALS_PER_ROUTE + 1):
+            scene.client()
+            scene.pass_time(SHARE_S)
+        assert scene.pending == MAX_DIALS_PER_ROUTE
+        assert scene.pool._dialler.share_at is None
+        scene.fail(DENIED)
+        assert scene.pending == MAX_DIALS_PER_ROUTE
 
     def test_no_dial_is_made_for_clients_that_have_one(self, scene):
         scene.client()
