@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from pomagent.pool.warmth import TLS_LONGEST_AGE_S
+from pomagent.presets import PRESETS
 from scripts.bench_agent import BenchedAgent, Row, Tables, ms, percentile, seconds_of
 from scripts.bench_routes import check_descriptors
 from tests.bastion import ANY
@@ -25,8 +27,11 @@ from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
 
 ROUTES, QUICK_ROUTES = 1000, 20
-WINDOW_S, QUICK_WINDOW_S = 120.0, 1.0
-"""By default as long as the age of a whole tunnel; a decayed route's connection gets twice as old."""
+PROTOCOL = "http"
+"""Of all routes: what is silent and has no port of its own is replaced more often, once it has been found so."""
+WINDOW_S, QUICK_WINDOW_S = PRESETS[PROTOCOL].max_age_s, 1.0
+DECAYED_WINDOWS = TLS_LONGEST_AGE_S / WINDOW_S
+"""A decayed route's connection gets so much older than a whole tunnel."""
 SETTLE_S = 5.0
 DIALS_BY_HAND = 100
 FILL_TIMEOUT_S = 120
@@ -50,7 +55,7 @@ def run(options: argparse.Namespace) -> Tables:
         )
         cold = _measure(gateway, count, window_s / 6, "nothing warm", warm="off")
         warm = _measure(gateway, count, window_s, "warm", warm="tunnel", pool_decay_s=0)
-        decayed = _measure(gateway, count, 2 * window_s, "decayed", warm="tunnel", pool_decay_s=DECAY_S)
+        decayed = _measure(gateway, count, DECAYED_WINDOWS * window_s, "decayed", warm="tunnel", pool_decay_s=DECAY_S)
         by_hand = _by_hand(gateway)
     for row in (warm, decayed):
         row["KB each"] = round((row["memory MB"] - cold["memory MB"]) * 1024 / count, 1)
@@ -92,7 +97,7 @@ def _measure(gateway: Gateway, count: int, window_s: float, what: str, **keys: A
             "started ms": ms(max(map(seconds_of, agent.events("listener.bound"))) - agent.began),
             "filled s": filled,
             "most handshakes": counts.most_handshakes,
-            "window s": window_s,
+            "window s": round(window_s, 1),
             "dials /s": round((counts.connections - before) / window_s, 2),
             "CPU %": round((agent.cpu_s - cpu_s) / window_s * 100, 2),
             "memory MB": agent.memory_mb,
@@ -120,7 +125,7 @@ def _agent(gateway: Gateway, count: int, **keys: Any) -> Iterator[tuple[BenchedA
         path = write_agent_toml(
             directory, gateway, listen,
             **{
-                "status": {"listen": ""}, "defaults": {"pool_min": 1, **keys},
+                "status": {"listen": ""}, "defaults": {"pool_min": 1, "protocol": PROTOCOL, **keys},
                 "gateways.demo": {"connect_to": f"{LOOPBACK}:{distance.port}"},
             },
         )  # fmt: skip
