@@ -6,6 +6,8 @@ is that of a long day.
 """
 
 import argparse
+import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -19,6 +21,7 @@ from pomagent.presets import PRESETS
 from scripts.bench_agent import BenchedAgent, Row, Tables, ms, percentile, seconds_of
 from scripts.bench_routes import check_descriptors
 from tests.bastion import ANY
+from tests.gateway import client
 from tests.gateway.agent_toml import write_agent_toml
 from tests.gateway.configuration import Route
 from tests.gateway.distance import Distance
@@ -69,10 +72,14 @@ def run(options: argparse.Namespace) -> Tables:
 
 def _by_hand(gateway: Gateway) -> float:
     """What this machine, at this moment, needs for a tunnel without an agent: the yardstick for the others."""
+    context = ssl.create_default_context(cafile=str(gateway.ca_file))
+    context.set_alpn_protocols(["http/1.1"])
     used = []
     for _ in range(DIALS_BY_HAND):
         began = time.thread_time()
-        with gateway.connect(destination("echo")):
+        connection = socket.create_connection((LOOPBACK, gateway.port))
+        secured = context.wrap_socket(connection, server_hostname=gateway.host)
+        with client.connect(secured, destination("echo"), {"Authorization": f"Pomerium {gateway.token}"}):
             used.append((time.thread_time() - began) * 1000)
     return round(percentile(used, 50), 2)
 
