@@ -2,7 +2,7 @@
 
 import pytest
 
-from pomagent.pool.demand import HOLD_S, REFILL_DELAY_S, Demand
+from pomagent.pool.demand import HOLD_S, MOST_REFILL_DELAY_S, REFILL_DELAY_S, Demand
 
 NOW = 1000.0
 
@@ -65,3 +65,10 @@ def test_the_duration_of_a_dial_is_a_moving_average():
     assert demand.dial_s == 1.0
     demand.dial_took(2.0)
     assert demand.dial_s == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize(("dial_s", "expected"), [(0.001, REFILL_DELAY_S), (0.1, 0.05), (10.0, MOST_REFILL_DELAY_S)])
+def test_a_refill_follows_a_take_by_half_a_dial_within_the_bounds(dial_s, expected):
+    demand = Demand(1, 10)
+    demand.dial_took(dial_s)
+    assert demand.refill_delay_s == expected

@@ -102,7 +102,7 @@ class TestWarming:
         scene.filled()
         scene.client()
         scene.client()
-        scene.pass_time(REFILL_DELAY_S)
+        scene.pass_time(0.05)
         assert scene.pending == 4
 
     def test_every_tunnel_that_was_filled_is_told(self, scene):
