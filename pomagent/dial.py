@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import gevent
@@ -109,6 +109,7 @@ class Dialer:
             else:
                 transport = self._reach_through(proxy, gateway, destination, timings)
             if self._context is None:
+                self._answered({})
                 return Secured(transport, timings)
             try:
                 on_tls()
@@ -118,9 +119,13 @@ class Dialer:
             except BaseException:
                 transport.close()
                 raise
-            if self._watch is not None:
-                self._watch.saw(stream.peer_certificate())
+            self._answered(stream.peer_certificate())
             return Secured(stream, timings)
+
+    def _answered(self, certificate: Mapping[str, object]) -> None:
+        if self._watch is not None:
+            self._watch.saw(certificate)
+            self._watch.answered()
 
     def _reach(self, hop: Hop, timings: Timings) -> SocketStream:
         began = time.monotonic()

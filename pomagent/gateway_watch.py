@@ -12,7 +12,7 @@ from gevent.pool import Group
 from pomagent import events
 from pomagent.deadline import Clock
 from pomagent.log import Logger
-from pomagent.losses import Losses
+from pomagent.losses import REFILLS_PER_S, Losses
 from pomagent.token_life import LADDER_S, Life, step_of
 
 
@@ -34,7 +34,9 @@ class GatewayWatch:
         self._wall_clock = wall_clock
         self._pause = pause
         self._group = Group()
+        self._waiting: dict[Callable[[float], None], None] = {}
         self._step = 0
+        self._not_after = ""
         self.certificate_expires_at: float | None = None
         """In seconds since the epoch, as seen by the last dial; None before, and where it is not verified."""
 
@@ -44,15 +46,25 @@ class GatewayWatch:
         if not self._group:
             self._group.spawn(self._tell_losses).name = f"gateway {self._gateway}: losses"
 
+    def when_back(self, call: Callable[[float], None]) -> None:
+        """Call once, when the gateway has next let anybody in; with the seconds over which to spread what follows."""
+        self._waiting[call] = None
+
+    def answered(self) -> None:
+        """A handshake has succeeded: whoever waits because of the gateway need not wait on. Does not block."""
+        waiting, self._waiting = self._waiting, {}
+        for call in waiting:
+            call(len(waiting) / REFILLS_PER_S)
+
     def saw(self, certificate: Mapping[str, object]) -> None:
         """A dial was shown this certificate, in Python's words: warn once for each step towards its end."""
         until = certificate.get("notAfter")
         if not isinstance(until, str):
             return
-        expires_at = float(ssl.cert_time_to_seconds(until))
-        if expires_at != self.certificate_expires_at:
-            self._step = 0
-        self.certificate_expires_at = expires_at
+        if until != self._not_after:  # to parse it costs as much as the rest of a look
+            self._not_after, self._step = until, 0
+            self.certificate_expires_at = float(ssl.cert_time_to_seconds(until))
+        expires_at = self.certificate_expires_at or 0.0
         now = self._wall_clock()
         step = step_of(Life(expires_at=expires_at), now)
         if step > self._step:

@@ -1,6 +1,6 @@
 """How fast the agent is on this machine. Run it as ``scripts/bench``; docs/performance.md has what we measured.
 
-A subcommand measures and returns rows; printing and ``--json`` are common to all.
+A subcommand measures and returns tables; printing and ``--json`` are common to all.
 """
 
 import argparse
@@ -11,24 +11,28 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from scripts import bench_routes
+from scripts import bench_first_byte, bench_routes, bench_warm
+from scripts.bench_agent import Row, Tables
 
-Row: TypeAlias = dict[str, Any]
-"""Column to value; None where there is nothing to measure."""
-
-BENCHES: dict[str, Callable[[argparse.Namespace], list[Row]]] = {"routes": bench_routes.run}
+BENCHES: dict[str, Callable[[argparse.Namespace], Tables]] = {
+    "routes": bench_routes.run,
+    "first-byte": bench_first_byte.run,
+    "warm": bench_warm.run,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # before the run: what else is busy, not the benchmark's own load
     document = {"bench": options.bench, "began": datetime.now(UTC).isoformat(), "machine": machine()}
-    rows = BENCHES[options.bench](options)
-    print_table(rows)
+    tables = BENCHES[options.bench](options)
+    for title, rows in tables.items():
+        print(f"\n{title}\n")
+        print_table(rows)
     if options.json:
-        options.json.write_text(json.dumps(document | {"rows": rows}, indent=2) + "\n")
+        options.json.write_text(json.dumps(document | {"tables": tables}, indent=2) + "\n")
     return 0
 
 
@@ -38,9 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", type=Path, metavar="FILE", help="also write machine and figures here")
     common.add_argument("--quick", action="store_true", help="only to see that it works; the figures mean little")
-    bench_routes.add_arguments(
-        benches.add_parser("routes", parents=[common], help="start, validation and reload by number of routes")
-    )
+    for name, module, purpose in (
+        ("routes", bench_routes, "start, validation and reload by number of routes"),
+        ("first-byte", bench_first_byte, "an application's first byte against a bare tunnel and Envoy, at a distance"),
+        ("warm", bench_warm, "1,000 routes with a warm tunnel each: start, processor and memory"),
+    ):
+        module.add_arguments(benches.add_parser(name, parents=[common], help=purpose))
     return parser
 
 
@@ -67,7 +74,9 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _cpu_model() -> str:

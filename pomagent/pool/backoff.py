@@ -69,6 +69,10 @@ class Backoff:
         self.retry_at = min(self.retry_at, now)
         self._healthy_from = min(self._healthy_from, now + HEALTHY_AFTER_S)
 
+    def hurry(self, at: float) -> None:
+        """End the wait at this moment, if not before."""
+        self.retry_at = min(self.retry_at, at)
+
     def ended_early(self, lived_s: float, now: float) -> None:
         """Count a tunnel that nobody used and that ended by itself: a failure if it was young.
 

@@ -72,6 +72,10 @@ class Breaker:
         self._backoff.succeeded(now)
         return self._close()
 
+    def hurry(self, at: float) -> None:
+        """Let the pool try at this moment, if not before: something is better than it was."""
+        self._backoff.hurry(at)
+
     def reset(self) -> bool:
         """Forget the failures: something changed that may heal them; True if that closes the breaker."""
         self._backoff.reset()

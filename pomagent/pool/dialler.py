@@ -12,6 +12,7 @@ from pomagent import events
 from pomagent.deadline import Clock
 from pomagent.errors import PoolError, Recovery, TunnelError
 from pomagent.failures import AFTER_TLS
+from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
 from pomagent.pool.backoff import Dice
 from pomagent.pool.breaker import Breaker
@@ -22,6 +23,9 @@ from pomagent.pool.shelf import Shelf
 from pomagent.pool.waiters import Waiters
 from pomagent.pool.warmth import Keeping
 from pomagent.tunnel import Tunnel
+
+BACK_AFTER_S = 1.0
+"""After a failure on the way to the gateway, before another route's success makes this one try again."""
 
 
 class Opener(Protocol):
@@ -44,8 +48,8 @@ class Dialler:
     """The dials under way of one pool, and what their failures allow."""
 
     def __init__(
-        self, route: str, opener: Opener, shelf: Shelf, demand: Demand, memory: Memory, log: Logger, clock: Clock,
-        dice: Dice, *, supply: Supply, on_change: Callable[[], None],
+        self, route: str, opener: Opener, shelf: Shelf, demand: Demand, memory: Memory, gateway: GatewayWatch,
+        log: Logger, clock: Clock, dice: Dice, *, supply: Supply, on_change: Callable[[], None],
     ) -> None:  # fmt: skip
         """``on_change`` is called whenever more, or fewer, dials may be wanted."""
         self._route = route
@@ -53,11 +57,14 @@ class Dialler:
         self._shelf = shelf
         self._demand = demand
         self._memory = memory
+        self._gateway = gateway
         self._log = log
         self._clock = clock
+        self._dice = dice
         self._supply = supply
         self._on_change = on_change
         self._group = Group()
+        self._failed_at = 0.0
         self._shared_mark = 0
         """Clients that came before it are covered by a dial."""
         self.waiters: Waiters[AsyncResult] = Waiters()
@@ -70,20 +77,19 @@ class Dialler:
 
     @property
     def share_at(self) -> float | None:
-        """When a dial may begin that clients wait for; None if they need none."""
-        return self.breaker.share_at if self._is_share_wanted else None
+        """When a dial may begin that clients wait for; None if they need none, or until another has ended."""
+        return self.breaker.share_at if self._is_share_wanted and self._has_place else None
 
     def dial_for_clients(self) -> None:
         """A dial for each client that waits; while the breaker is open, one for all of them, and at most one a second.
 
-        A shared dial is the outcome only of those who came before it: nobody is refused by what failed earlier.
+        A failure is the outcome only of those who came before the dial began: nobody is refused by what was earlier.
         """
         now = self._clock()
         if not self.breaker.is_open:
             wanted = self.dials.wanted_by_clients(len(self.waiters))
         else:
-            has_place = self.dials.by_clients + self.dials.by_stock < MAX_DIALS_PER_ROUTE
-            wanted = int(self._is_share_wanted and has_place and now >= self.breaker.share_at)
+            wanted = int(self._is_share_wanted and self._has_place and now >= self.breaker.share_at)
         for _ in range(wanted):
             self.breaker.begun(now)
             self.dials.by_clients += 1
@@ -162,6 +168,8 @@ class Dialler:
             self.last_error = error
             self._memory.failures[error.kind] += 1
             self._failed(error.recovery, getattr(error, "retry_after_s", 0.0))
+            if error.phase not in AFTER_TLS:
+                self._gateway.when_back(self._try_soon)
             raise
         except Exception:
             self._failed(Recovery.RETRY)  # a bug must not be met again in a tight loop
@@ -182,12 +190,17 @@ class Dialler:
         self._tell_closed(self.breaker.failures, self.breaker.open_s(now), is_closed=self.breaker.succeeded(now))
 
     def _failed(self, recovery: Recovery, at_least_s: float = 0.0) -> None:
-        now = self._clock()
+        now = self._failed_at = self._clock()
         if self.breaker.failed(recovery, now, at_least_s):
             self._log.warning(
                 events.BREAKER_OPENED, failures=self.breaker.failures, error=str(self.last_error or ""),
                 retry_in_ms=round((self.breaker.retry_at - now) * 1000),
             )  # fmt: skip
+
+    def _try_soon(self, spread_s: float) -> None:
+        """The gateway lets others in again; not at once after a failure: it may let in some and others not."""
+        self.breaker.hurry(max(self._clock() + self._dice(0.0, spread_s), self._failed_at + BACK_AFTER_S))
+        self._on_change()
 
     def _fail(self, error: Exception, mark: int) -> None:
         if self.breaker.is_open:
@@ -195,7 +208,7 @@ class Dialler:
         elif self.dials.suffice_without_one(len(self.waiters)):
             return
         else:
-            waiter = self.waiters.next()
+            waiter = self.waiters.next_before(mark)
             concerned = [] if waiter is None else [waiter]
         for waiter in concerned:
             waiter.set_exception(error)
@@ -203,6 +216,10 @@ class Dialler:
     @property
     def _is_share_wanted(self) -> bool:
         return self.breaker.is_open and self.waiters.has_since(self._shared_mark)
+
+    @property
+    def _has_place(self) -> bool:
+        return self.dials.by_clients + self.dials.by_stock < MAX_DIALS_PER_ROUTE
 
     def _is_about_connects(self, keeping: Keeping) -> bool:
         """Whether failures of CONNECTs say nothing about what the route keeps warm."""

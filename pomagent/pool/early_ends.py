@@ -62,9 +62,9 @@ class EarlyEnds:
             self._open = _Wave(now)
         self._open.ages.append(age_s)
 
-    def lived(self) -> None:
-        """A tunnel reached the age at which we end it: there is no limit below that."""
-        self._past.clear()
+    def lived(self, age_s: float) -> None:
+        """A tunnel reached the age at which we end it, ages being jittered: there is no limit below that one."""
+        self._past = [wave for wave in self._past if wave.age_s > age_s - ALIKE_S]
 
     def judge(self, *, was_the_gateway: bool, is_on_trial: bool) -> bool:
         """Close the open wave; True if tunnels of this route keep ending.

@@ -13,7 +13,7 @@ from pomagent.deadline import Clock
 from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
 from pomagent.pool.backoff import Backoff, Dice
-from pomagent.pool.demand import REFILL_DELAY_S, Demand
+from pomagent.pool.demand import Demand
 from pomagent.pool.dialler import Dialler
 from pomagent.pool.memory import Memory
 from pomagent.pool.shelf import Shelf
@@ -68,7 +68,7 @@ class Keeper:
     def taken(self, now: float) -> None:
         """A client asked for a tunnel."""
         if now >= self._refill_from:  # not later with each take: under load there would be no refill at all
-            self._refill_from = now + REFILL_DELAY_S
+            self._refill_from = now + self._demand.refill_delay_s
         self.look()
 
     def lost(self, age_s: float, now: float) -> None:

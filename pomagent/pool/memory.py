@@ -20,6 +20,8 @@ class Memory:
         self.periods = Periods()
         self.takes: Counter[str] = Counter()
         """How clients were served: with a warm ``tunnel``, over a warm ``tls`` connection, or ``cold``."""
+        self.refusals: Counter[str] = Counter()
+        """Clients without a tunnel: the line was ``full``, none came in time (``starved``), or the dial ``failed``."""
         self.discards: Counter[str] = Counter()
         """Tunnels that were closed without having served anybody, by reason."""
         self.failures: Counter[str] = Counter()

@@ -43,7 +43,7 @@ class Pool:
         self._shelf = Shelf(memory, log, clock, dice, on_end=self._ended, on_early=self._heard)
         wake = Event()
         self._dialler = Dialler(
-            route.name, opener, self._shelf, self._demand, memory, log, clock, dice,
+            route.name, opener, self._shelf, self._demand, memory, gateway, log, clock, dice,
             supply=self._supply, on_change=wake.set,
         )  # fmt: skip
         self._keeper = Keeper(route, memory, gateway, self._shelf, self._dialler, self._demand, log, clock, dice, wake)
@@ -177,6 +177,7 @@ class Pool:
     def _wait_for_one(self, deadline: Deadline) -> Tunnel:
         waiters = self._dialler.waiters
         if not waiters.has_room:
+            self._memory.refusals["full"] += 1
             raise PoolExhausted(f"{self.waiting} clients wait for a tunnel of route {self._route.name} already")
         waiter = AsyncResult()
         waiters.join(waiter)
@@ -194,11 +195,13 @@ class Pool:
             waiters.leave(waiter)
             raise self._starved(deadline)
         if waiter.exception is not None:
+            self._memory.refusals["failed"] += 1
             raise waiter.exception.with_traceback(None)  # it may be the outcome of many
         tunnel: Tunnel = waiter.get_nowait()
         return tunnel
 
     def _starved(self, deadline: Deadline) -> PoolExhausted:
+        self._memory.refusals["starved"] += 1
         self._log.warning(events.POOL_STARVED, warm=self.warm, waiting=self.waiting)
         return PoolExhausted(
             f"no tunnel of route {self._route.name} was ready within {deadline.budget_s:g} s"

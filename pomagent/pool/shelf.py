@@ -65,7 +65,7 @@ class Shelf:
         """Close what is over its age, and what the route does not keep any more."""
         expired = self._ready.expired(now)
         if expired:
-            self._memory.early_ends.lived()
+            self._memory.early_ends.lived(max(tunnel.age_ms for tunnel in expired) / 1000)
         self._discard_all([*expired, *self._secured.expired(now)], Reason.EXPIRED)
         unwanted = [] if keeping.level == "tunnel" else self._ready.beyond(0)
         if keeping.is_single:
@@ -73,6 +73,8 @@ class Shelf:
         self._discard_all(unwanted, Reason.UNWANTED)
 
     def empty(self, reason: Reason) -> None:
+        """Close everything; nobody listens for a greeting any more."""
+        self._memory.warmth.stopped_listening()
         self._discard_all([*self._ready.beyond(0), *self._secured.beyond(0)], reason)
 
     def discard(self, tunnel: Tunnel, reason: Reason) -> None:

@@ -38,6 +38,11 @@ class Waiters(Generic[W]):
         """Remove and return whoever has waited longest."""
         return self._line.popitem(last=False)[0] if self._line else None
 
+    def next_before(self, mark: int) -> W | None:
+        """The same, but only if they came before this mark."""
+        is_early = bool(self._line) and self._line[next(iter(self._line))] < mark
+        return self.next() if is_early else None
+
     def before(self, mark: int) -> list[W]:
         """Remove and return who came before this mark, the longest waiting first."""
         early = [waiter for waiter, number in self._line.items() if number < mark]

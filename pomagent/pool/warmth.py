@@ -97,7 +97,8 @@ class Warmth:
         if wished.level == "off":
             return wished
         if now >= self._decays_at:
-            return Keeping("tls", Why.DECAYED, self._age("tls"), is_single=True)
+            longest = min(self._route.pool_max_age_s or TLS_LONGEST_AGE_S, TLS_LONGEST_AGE_S)
+            return Keeping("tls", Why.DECAYED, longest, is_single=True)  # a thousand of them cost something each time
         if wished.level == "tunnel" and self.is_demoted:
             return Keeping("tls", Why.DEMOTED, self._age("tls"))
         if wished.level == "tunnel" and self.is_on_trial:

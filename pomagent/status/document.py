@@ -107,6 +107,7 @@ def _pool(forwarder: Forwarder) -> Document:
         "warm": pool.stock,
         "dialling": pool.dialling,
         "takes": dict(memory.takes),
+        "refusals": dict(memory.refusals),
         "discards": dict(memory.discards),
         "failures": dict(memory.failures),
         "breaker": {

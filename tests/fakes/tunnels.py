@@ -83,8 +83,10 @@ class FakeTunnel:
 class FakeDial:
     """One step of opening a tunnel, under way until the test says how it went."""
 
-    def __init__(self, step: str, tunnel: FakeTunnel) -> None:
+    def __init__(self, step: str, tunnel: FakeTunnel, began: float, *, urgent: bool) -> None:
         self.step = step
+        self.began = began
+        self.urgent = urgent
         self.tunnel = tunnel
         self.is_over = False
         self._outcome = AsyncResult()
@@ -128,19 +130,19 @@ class FakeOpener:
     def secure(self, *, urgent: bool = True) -> FakeTunnel:
         tunnel = FakeTunnel(self._clock)
         self.tunnels.append(tunnel)
-        self._step("secure", tunnel)
+        self._step("secure", tunnel, urgent=urgent)
         tunnel.state = advance(tunnel.state, State.SECURED)
         return tunnel
 
     def open(self, tunnel: FakeTunnel, *, urgent: bool = True) -> FakeTunnel:
         tunnel._on_end = None
         tunnel.state = advance(tunnel.state, State.OPENING)
-        self._step("open", tunnel)
+        self._step("open", tunnel, urgent=urgent)
         tunnel.state = advance(tunnel.state, State.READY)
         return tunnel
 
-    def _step(self, step: str, tunnel: FakeTunnel) -> None:
-        dial = FakeDial(step, tunnel)
+    def _step(self, step: str, tunnel: FakeTunnel, *, urgent: bool) -> None:
+        dial = FakeDial(step, tunnel, self._clock(), urgent=urgent)
         self.dials.append(dial)
         try:
             if self.bug is not None:

@@ -46,7 +46,8 @@ def test_a_gateway_that_dies_and_comes_back_costs_one_line_and_no_stampede(
     agent: AgentProcess, own_gateway: Gateway, many: list[str], relay: CountingRelay
 ) -> None:
     edge = own_gateway.edge
-    wait_until(lambda: edge.open_tunnels == ROUTES * DEPTH, 30)
+    agent.wait_for("pool.filled", count=ROUTES + 1, warm=DEPTH, timeout_s=60)
+    assert edge.open_tunnels == ROUTES * DEPTH
     with connect(agent.port("echo")) as elsewhere:
         assert say(elsewhere) == b"hello\n"
         edge.kill()

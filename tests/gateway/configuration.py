@@ -30,6 +30,7 @@ class Route:
     public: bool = False  # needs no credential
     idle_timeout_s: float = 0
     max_connections: int | None = None  # circuit breaker; further CONNECTs wait, then overflow
+    source: str = ""  # the address to connect from; "": whichever the kernel takes
     connect_enabled: bool = True  # False: the route exists and refuses CONNECT with 403
 
 
@@ -103,6 +104,8 @@ def _authorizer_cluster(port: int) -> Json:
 
 def _route_cluster(destination: str, route: Route) -> Json:
     cluster = _cluster(destination, route.upstream) | {"per_connection_buffer_limit_bytes": BUFFER_BYTES}
+    if route.source:
+        cluster["upstream_bind_config"] = {"source_address": {"address": route.source, "port_value": 0}}
     if route.max_connections is not None:
         limits = {"max_connections": route.max_connections, "max_pending_requests": 1}
         cluster["circuit_breakers"] = {"thresholds": [limits]}

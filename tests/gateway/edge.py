@@ -111,7 +111,11 @@ class Edge:
 
     def set_route(self, destination: str, route: Route) -> None:
         """Serve this destination ("host:port"), or serve it differently; open tunnels are left alone."""
-        self._routes[destination] = route
+        self.set_routes({destination: route})
+
+    def set_routes(self, routes: dict[str, Route]) -> None:
+        """The same for many at once."""
+        self._routes |= routes
         self._apply_routes()
 
     def remove_route(self, destination: str) -> None:

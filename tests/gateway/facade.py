@@ -3,6 +3,7 @@
 import contextlib
 import ssl
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -113,6 +114,15 @@ class Gateway:
     def remove_route(self, address: str) -> None:
         """Stop serving "host:port", at once."""
         self.edge.remove_route(address)
+
+    @contextlib.contextmanager
+    def route(self, address: str, upstream_port: int, **options: Any) -> Iterator[str]:
+        """``add_route`` for as long as the ``with`` lasts."""
+        self.add_route(address, upstream_port, **options)
+        try:
+            yield address
+        finally:
+            self.remove_route(address)
 
     def recover(self) -> None:
         """As if freshly started: running, well-behaved, nothing recorded. Its routes stay as they are."""

@@ -3,6 +3,7 @@
 import errno
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -383,3 +384,43 @@ def test_unix_sockets_need_no_options() -> None:
         tcp.prepare(ours)
         assert not tcp.is_lost(ours)
         assert not tcp.is_dead(ours)
+
+
+class TestMemoryOfAddresses:
+    def test_one_that_refused_is_dialled_last_from_then_on(self, fake: FakeGateway, nobody: HostPort) -> None:
+        dials = dialer(fake.settings, FakeResolver((nobody.host, nobody.port), (LOOPBACK, fake.address.port)))
+        dials.dial("db:1").stream.close()
+        assert dials.avoided == [str(nobody)]
+        assert [address for _, address in dials._book.order(dials._resolver.resolve(nobody, 1), time.monotonic())] == [
+            (LOOPBACK, fake.address.port), (nobody.host, nobody.port),
+        ]  # fmt: skip
+
+    def test_one_that_was_silent_costs_its_head_start_only_once(
+        self, fake: FakeGateway, silent_address: HostPort
+    ) -> None:
+        resolver = FakeResolver((silent_address.host, silent_address.port), (LOOPBACK, fake.address.port))
+        dials = dialer(fake.settings, resolver)
+        first, second = dials.dial("db:1"), dials.dial("db:1")
+        assert first.timings.tcp_ms is not None
+        assert second.timings.tcp_ms is not None
+        assert first.timings.tcp_ms >= happy_eyeballs.STAGGER_S * 1000 > second.timings.tcp_ms
+        assert dials.avoided == [str(silent_address)]
+        for secured in (first, second):
+            secured.stream.close()
+
+    def test_one_that_breaks_off_the_handshake_is_dialled_last_too(self, fake: FakeGateway) -> None:
+        fake.plays(lambda connection: connection.close(), play.accepts())
+        dials = dialer(fake.settings, FakeResolver((LOOPBACK, fake.address.port)))
+        with pytest.raises(TunnelError):
+            dials.dial("db:1")
+        assert dials.avoided == [str(fake.address)]
+        dials.dial("db:1").stream.close()  # the only one there is
+        assert dials.avoided == []
+
+    def test_a_changed_answer_of_the_resolver_is_adopted(self, fake: FakeGateway, nobody: HostPort) -> None:
+        resolver = FakeResolver((nobody.host, nobody.port))
+        dials = dialer(fake.settings, resolver)
+        with pytest.raises(GatewayUnreachable):
+            dials.dial("db:1")
+        resolver._addresses = FakeResolver((LOOPBACK, fake.address.port))._addresses
+        dials.dial("db:1").stream.close()

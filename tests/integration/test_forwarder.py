@@ -136,6 +136,44 @@ def bench(fake: FakeGateway) -> Iterator[Callable[..., Bench]]:
         started.close()
 
 
+class TestWhatSessionsTellOfTheServer:
+    @pytest.fixture
+    def told(self, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, list[tuple[Any, ...]]]:
+        here, told = bench(), list[tuple[Any, ...]]()
+        monkeypatch.setattr(here.forwarder.pool, "heard", lambda first, _: told.append(("heard", first)))
+        monkeypatch.setattr(
+            here.forwarder.pool, "was_ended", lambda idle_s, age_s: told.append(("ended", 0 <= idle_s <= age_s))
+        )
+        return here, told
+
+    def test_a_greeting_before_the_client_spoke_and_an_end_by_the_other_side(
+        self, told: tuple[Bench, list[tuple[Any, ...]]], fake: FakeGateway
+    ) -> None:
+        here, said = told
+        application = here.connect()
+        tunnel = fake.tunnel()
+        tunnel.send(b"220 hello")
+        assert read(application, 9) == b"220 hello"
+        tunnel.finish()
+        assert read(application) == b""
+        here.line()
+        assert {said[0], said[-1]} == {("heard", b"220 hello"), ("ended", True)}
+
+    def test_nothing_of_an_answer_nor_of_the_clients_own_end(
+        self, told: tuple[Bench, list[tuple[Any, ...]]], fake: FakeGateway
+    ) -> None:
+        here, said = told
+        application = here.connect()
+        application.sendall(b"question")
+        tunnel = fake.tunnel()
+        assert tunnel.receive(8) == b"question"
+        tunnel.send(b"answer!")
+        assert read(application, 7) == b"answer!"
+        application.close()
+        here.line()
+        assert said == []
+
+
 class TestOneSession:
     def test_is_one_line_with_everything_about_it(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench()

@@ -3,8 +3,8 @@
 import contextlib
 import getpass
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests import processes
@@ -21,11 +21,17 @@ class SshServer:
 
     port: int
     client_options: tuple[str, ...]
+    log_file: Path = field(repr=False)
+
+    @property
+    def log(self) -> str:
+        """All of it."""
+        return self.log_file.read_text()
 
 
 @contextlib.contextmanager
-def openssh(directory: Path) -> Iterator[SshServer]:
-    """Run one."""
+def openssh(directory: Path, **settings: object) -> Iterator[SshServer]:
+    """Run one with these settings too."""
     host_key, client_key = (_make_key(directory / name) for name in ("host_key", "client_key"))
     authorized = directory / "authorized_keys"
     authorized.write_text(client_key.with_suffix(".pub").read_text())
@@ -34,11 +40,12 @@ def openssh(directory: Path) -> Iterator[SshServer]:
         PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
     port = unused_port()
     config = directory / "sshd_config"
-    config.write_text(_config(port, host_key, authorized, directory))
-    server = serve(directory / "sshd.log", program("sshd"), "-D", "-e", "-f", str(config))
+    config.write_text(_config(port, host_key, authorized, directory, settings))
+    log = directory / "sshd.log"
+    server = serve(log, program("sshd"), "-D", "-e", "-f", str(config))
     try:
         server.wait(lambda: listens(port))
-        yield SshServer(port, _client_options(directory, host_key, client_key))
+        yield SshServer(port, _client_options(directory, host_key, client_key), log)
     finally:
         server.stop()
 
@@ -48,7 +55,7 @@ def _make_key(path: Path) -> Path:
     return path
 
 
-def _config(port: int, host_key: Path, authorized: Path, directory: Path) -> str:
+def _config(port: int, host_key: Path, authorized: Path, directory: Path, more: Mapping[str, object]) -> str:
     settings = {
         "ListenAddress": f"{LOOPBACK}:{port}",
         "HostKey": host_key,
@@ -59,6 +66,7 @@ def _config(port: int, host_key: Path, authorized: Path, directory: Path) -> str
         "PermitRootLogin": "prohibit-password",
         "PasswordAuthentication": "no",
         "PrintMotd": "no",
+        **more,
     }
     return "".join(f"{name} {value}\n" for name, value in settings.items())
 

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests import processes
+from tests.agent_process import clean_environment
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 20
+RUN_TIMEOUT_S = 60
 LOG_TAIL_CHARACTERS = 4000
 
 
@@ -28,6 +30,15 @@ def program(name: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not installed")
     return found
+
+
+def run(*command: str, stdin: bytes = b"") -> bytes:
+    """The standard output of a client that succeeds and has nothing to complain about."""
+    done = processes.run(
+        command, input=stdin, capture_output=True, check=False, timeout=scaled(RUN_TIMEOUT_S), env=clean_environment()
+    )
+    assert (done.returncode, done.stderr) == (0, b""), done.stdout[-2000:]
+    return done.stdout
 
 
 class Server:

@@ -9,10 +9,10 @@ from tests.servers.programs import listens, program, serve
 
 
 @contextlib.contextmanager
-def redis(directory: Path) -> Iterator[int]:
-    """Run it; gives its port."""
+def redis(directory: Path, **more: str) -> Iterator[int]:
+    """Run it with these settings too; gives its port."""
     port = unused_port()
-    settings = {"port": str(port), "bind": LOOPBACK, "dir": str(directory), "save": "", "daemonize": "no"}
+    settings = {"port": str(port), "bind": LOOPBACK, "dir": str(directory), "save": "", "daemonize": "no", **more}
     arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
     server = serve(directory / "redis.log", program("redis-server"), *arguments)
     try:

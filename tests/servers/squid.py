@@ -1,8 +1,6 @@
 """A squid: the forward proxy between many a bastion and the rest of the world."""
 
 import contextlib
-import os
-import pwd
 import shutil
 import stat
 import tempfile
@@ -13,8 +11,9 @@ from pathlib import Path
 from tests.gateway.certificates import Certificate
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.servers.programs import Server, listens, program, serve
+from tests.servers.users import give, unprivileged
 
-UNPRIVILEGED = ("proxy", "nobody")
+USER = "proxy"
 HELPER = """#!/bin/sh
 while read -r login; do
     if [ "$login" = "{user} {password}" ]; then echo OK; else echo ERR; fi
@@ -85,16 +84,7 @@ def _prepare(directory: Path, certificate: Certificate, hosts: dict[str, str], u
 
 def _give_away(directory: Path) -> None:
     """To the user as whom it runs where we are root."""
-    if os.geteuid() != 0:
-        return
-    owner = _owner()
-    for path in (directory, *directory.iterdir()):
-        os.chown(path, owner.pw_uid, owner.pw_gid)
-
-
-def _owner() -> pwd.struct_passwd:
-    known = {entry.pw_name: entry for entry in pwd.getpwall()}
-    return next(known[name] for name in UNPRIVILEGED if name in known)
+    give(unprivileged(USER), directory, *directory.iterdir())
 
 
 def _config(directory: Path, port: int, tls_port: int, *, target: int, with_users: bool) -> str:
@@ -113,8 +103,8 @@ def _config(directory: Path, port: int, tls_port: int, *, target: int, with_user
         f"acl target port {target}",
         "http_access deny !target",
     ]
-    if os.geteuid() == 0:
-        lines.append(f"cache_effective_user {_owner().pw_name}")
+    if owner := unprivileged(USER):
+        lines.append(f"cache_effective_user {owner.pw_name}")
     if with_users:
         lines += [
             f"auth_param basic program {directory}/helper",

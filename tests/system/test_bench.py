@@ -2,18 +2,50 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scripts import bench
 
+MAX_DIALS = 8
+"""A gateway's default."""
+
 
 def test_it_prints_a_row_for_each_number_of_routes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures.json"
     assert bench.main(["routes", "--quick", "--json", str(figures)]) == 0
-    header, _, *rows = capsys.readouterr().out.splitlines()
+    _, title, _, header, _, *rows = capsys.readouterr().out.splitlines()
+    assert title == "routes"
     assert [row.split("|")[1].strip() for row in rows] == ["10", "50"]
     document = json.loads(figures.read_text())
-    assert [row["routes"] for row in document["rows"]] == [10, 50]
-    assert [name.strip() for name in header.strip("|").split("|")] == list(document["rows"][0])
+    assert [row["routes"] for row in document["tables"]["routes"]] == [10, 50]
+    assert [name.strip() for name in header.strip("|").split("|")] == list(document["tables"]["routes"][0])
     assert document["machine"]["cpus"]
+
+
+def test_the_first_byte_is_measured_for_every_kind_of_client(tmp_path: Path) -> None:
+    tables = figures_of("first-byte", tmp_path)
+    clients = ["bare tunnel", "warm = tunnel", "warm = tls", "warm = off", "Envoy"]
+    assert [row["client"] for row in tables["first byte"]] == 2 * clients
+    for row in tables["first byte"]:
+        assert (row["warm"] is None) == (row["client"] in ("bare tunnel", "Envoy"))
+        assert row["client"] != "warm = off" or row["warm"] == "0 %"
+        # a byte has to go there and back
+        assert row["p50 ms"] >= 2 * row["each way ms"]
+    assert [(row["pool_max"], row["takes"]) for row in tables["takes"]] == [(4, 10), (16, 10)] * 2
+
+
+def test_idle_warm_routes_are_measured_before_and_after_their_decay(tmp_path: Path) -> None:
+    rows, dials = figures_of("warm", tmp_path).values()
+    assert [row["routes are"] for row in rows] == ["nothing warm", "warm", "decayed"]
+    assert rows[0]["most handshakes"] == 0
+    assert all(1 <= row["most handshakes"] <= MAX_DIALS for row in rows[1:])
+    assert dials[0]["CPU ms"] > 0
+
+
+def figures_of(benchmark: str, directory: Path) -> dict[str, list[dict[str, Any]]]:
+    figures = directory / "figures.json"
+    assert bench.main([benchmark, "--quick", "--json", str(figures)]) == 0
+    tables: dict[str, list[dict[str, Any]]] = json.loads(figures.read_text())["tables"]
+    return tables

@@ -22,7 +22,7 @@ from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import scaled
 from tests.servers.openssh import SshServer, openssh
 from tests.servers.postgres import USER, Postgres, postgres
-from tests.servers.programs import program
+from tests.servers.programs import program, run
 from tests.servers.redis import redis
 from tests.tcp_process import gateway_flags
 
@@ -30,24 +30,6 @@ from tests.tcp_process import gateway_flags
 REDIS, POSTGRES, SSH = "redis.example.test:6379", "postgres.example.test:5432", "ssh.example.test:22"
 MIB = 1024 * 1024
 TIMEOUT_S = 60
-
-
-def run(*command: str, stdin: bytes = b"") -> bytes:
-    """The standard output of a client that succeeds and has nothing to complain about."""
-    done = processes.run(
-        command, input=stdin, capture_output=True, check=False, timeout=scaled(TIMEOUT_S), env=clean_environment()
-    )
-    assert (done.returncode, done.stderr) == (0, b""), done.stdout[-2000:]
-    return done.stdout
-
-
-@contextlib.contextmanager
-def route(gateway: Gateway, address: str, port: int) -> Iterator[str]:
-    gateway.add_route(address, port)
-    try:
-        yield address
-    finally:
-        gateway.remove_route(address)
 
 
 # Redis.
@@ -61,7 +43,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture
 def redis_route(gateway: Gateway, redis_port: int) -> Iterator[str]:
-    with route(gateway, REDIS, redis_port) as address:
+    with gateway.route(REDIS, redis_port) as address:
         yield address
 
 
@@ -114,7 +96,7 @@ def cluster() -> Iterator[Postgres]:
 
 @pytest.fixture
 def postgres_agent(bastion: Bastion, cluster: Postgres) -> Iterator[AgentProcess]:
-    with route(bastion.gateway, POSTGRES, cluster.port):
+    with bastion.gateway.route(POSTGRES, cluster.port):
         yield bastion.start({POSTGRES: ANY})
 
 
@@ -203,7 +185,7 @@ Ssh = tuple[str, ...]
 
 @pytest.fixture
 def ssh_agent(bastion: Bastion, ssh_server: SshServer) -> Iterator[AgentProcess]:
-    with route(bastion.gateway, SSH, ssh_server.port):
+    with bastion.gateway.route(SSH, ssh_server.port):
         yield bastion.start({SSH: ANY})
 
 
@@ -219,7 +201,7 @@ def ssh_by_command(gateway: Gateway, ssh_server: SshServer, tmp_path: Path) -> I
     write_token(tmp_path / "token", gateway.token)
     flags = gateway_flags(gateway, tmp_path / "token")
     command = shlex.join([sys.executable, "-m", "pomagent", "tcp", "--listen", "-", *flags])
-    with route(gateway, SSH, ssh_server.port):
+    with gateway.route(SSH, ssh_server.port):
         host, _, port = SSH.rpartition(":")
         proxy = f"ProxyCommand={command} %h:%p"
         yield program("ssh"), *ssh_server.client_options, "-o", proxy, "-p", port, host

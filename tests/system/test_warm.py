@@ -137,3 +137,87 @@ def _serve_many(port: int) -> None:
     for _ in range(MANY):
         with connect(port) as client:
             assert say(client) == b"hello\n"
+
+
+BANNER = destination("banner")
+
+
+def test_a_server_that_greets_is_looked_at_once_and_keeps_tls_connections_from_then_on(bastion: Bastion) -> None:
+    destinations = bastion.gateway.destinations
+    before = destinations.accepted("banner")
+    agent = bastion.start({"banner": ANY})
+    classified = agent.wait_for("route.classified", route="banner")
+    assert (classified["protocol"], classified["warm"], classified["why"]) == ("ssh", "tls", "greeting")
+    agent.wait_for("pool.filled")
+    wait_until(lambda: destinations.open("banner") == 0, 10, "the look is over")
+    bastion.replace_token(bastion.gateway.new_token())  # a new token means new connections, not another look
+    agent.wait_for("config.applied", new_sessions=1)
+    agent.wait_for("pool.filled", count=2)
+    assert destinations.accepted("banner") == before + 1
+    with connect(agent.port("banner")) as client:
+        assert client.recv(4) == b"SSH-"
+    assert len(agent.events("route.classified")) == 1
+
+
+def test_a_server_that_stays_silent_keeps_whole_tunnels(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": {"listen": ANY, "pool_min": 3}})
+    agent.wait_for("pool.filled")
+    assert bastion.gateway.edge.open_tunnels == 1
+    classified = agent.wait_for("route.classified")
+    assert (classified["protocol"], classified["warm"], classified["why"]) == ("generic", "tunnel", "silence")
+    wait_until(lambda: bastion.gateway.edge.open_tunnels == 3)
+
+
+def test_a_greeting_that_only_a_session_has_seen_is_remembered(bastion: Bastion) -> None:
+    agent = bastion.start({"banner": ANY}, defaults={"warm": "off"})
+    with connect(agent.port("banner")) as client:
+        assert client.recv(4) == b"SSH-"
+        assert agent.wait_for("route.classified")["protocol"] == "ssh"
+    assert agent.status()["routes"][0]["protocol"] == "ssh"
+
+
+def test_a_server_that_bears_no_idle_tunnels_gets_no_more_of_them(bastion: Bastion) -> None:
+    destinations = bastion.gateway.destinations
+    before = destinations.accepted("hangup")
+    agent = bastion.start({"hangup": ANY, "echo": ANY}, defaults={"warm": "tunnel", "pool_min": 2})
+    demoted = agent.wait_for("route.demoted", route="hangup", timeout_s=40)
+    assert (demoted["level"], demoted["warm"]) == ("warning", "tls")
+    seen = destinations.accepted("hangup")
+    assert seen - before <= 10
+    filled = len(agent.events("pool.filled", route="hangup"))
+    wait_until(lambda: len(agent.events("pool.filled", route="hangup")) > filled, 20)
+    assert destinations.accepted("hangup") == seen
+    assert not agent.events("route.demoted", route="echo")
+    assert "demoted" in agent.command("status").stdout
+
+
+def test_a_route_that_nobody_uses_keeps_one_tls_connection_until_somebody_does(bastion: Bastion) -> None:
+    edge = bastion.gateway.edge
+    agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel", "pool_min": 3, "pool_decay_s": 1}})
+    wait_until(lambda: edge.open_tunnels == 3)
+    wait_until(lambda: edge.open_tunnels == 0)
+    wait_until(lambda: edge.open_connections == 1)
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+    assert agent.wait_for("session.closed")["warm"] is True
+
+
+def test_the_status_tells_what_is_kept_warm_and_why_and_what_became_of_it(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel", "pool_min": 2}, "down": ANY})
+    agent.wait_for("pool.filled", route="echo", warm=2)
+    agent.wait_for("breaker.opened", route="down")
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+    agent.wait_for("session.closed")
+    document = agent.status()
+    echo, down = (route["pool"] for route in document["routes"])
+    assert (echo["level"], echo["why"], echo["takes"]) == ("tunnel", "configured", {"tunnel": 1})
+    assert (echo["breaker"], echo["period"]) == ({"state": "closed", "failures": 0, "retry_in_s": 0.0}, None)
+    assert (down["level"], down["why"], down["warm"]) == ("tunnel", "probing", {"tunnel": 0, "tls": 0})
+    assert down["failures"]["destination_down"] == down["breaker"]["failures"] >= 4
+    assert down["breaker"]["state"] in ("open", "half_open")
+    (gateway,) = document["gateways"]
+    assert (gateway["name"], gateway["max_dials"], gateway["tunnels_lost"], gateway["addresses_avoided"]) == (
+        "demo", 8, 0, [],
+    )  # fmt: skip
+    assert gateway["certificate_expires"] > document["started_at"]

@@ -8,7 +8,7 @@ from gevent.event import Event
 
 from pomagent import events
 from pomagent.gateway_watch import GatewayWatch
-from pomagent.losses import QUIET_S
+from pomagent.losses import QUIET_S, REFILLS_PER_S
 from tests.fakes.clock import FakeClock
 from tests.fakes.greenlets import settle
 from tests.fakes.log import FakeLog
@@ -98,3 +98,12 @@ def test_one_that_was_not_verified_says_nothing(watched):
     watched.watch.saw({})
     assert watched.said() == []
     assert watched.watch.certificate_expires_at is None
+
+
+def test_those_who_wait_for_it_are_called_once_spread_by_their_number(watched):
+    calls: list[float] = []
+    for _ in range(3):
+        watched.watch.when_back(lambda spread_s, calls=calls: calls.append(spread_s))
+    watched.watch.answered()
+    watched.watch.answered()
+    assert calls == [3 / REFILLS_PER_S] * 3

@@ -6,6 +6,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from pomagent.cli import cli
+from pomagent.presets import PRESETS
 from scripts.docs import with_settings
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,15 @@ def _is_logged(name: str, text: str) -> bool:
     constant = re.search(rf'(\w+): Final = "{re.escape(name)}"', text)
     assert constant
     return any(f"events.{constant[1]}" in path.read_text() for path in (ROOT / "pomagent").rglob("*.py"))
+
+
+def test_what_is_kept_warm_for_which_protocol_is_what_the_presets_say() -> None:
+    kept = {"tunnel": "the whole tunnel", "tls": "the TLS connection to the gateway"}
+    for name, preset in PRESETS.items():
+        (row,) = re.findall(rf"^\| (.*\b{name}\b.*) \| (.*) \| (\d+) s \|$", README, re.MULTILINE)
+        assert row[1:] == (kept[preset.level], f"{preset.max_age_s:g}")
+        ports = re.search(rf"{name} \(([\d, ]+)\)", row[0])
+        assert tuple(map(int, ports[1].split(", "))) == preset.ports if ports else not preset.ports
 
 
 def test_every_exit_code_is_in_the_table_of_exit_codes() -> None:

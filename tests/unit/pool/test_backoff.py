@@ -185,3 +185,12 @@ def test_whatever_happens_a_wait_is_neither_none_nor_endless(happenings, falls):
             backoff.reset()
         assert backoff.retry_at <= now + RETRY_AFTER_CAP_S
         assert backoff.failures >= 0
+
+
+def test_a_wait_can_be_shortened_but_not_prolonged():
+    backoff = Backoff(LONGEST)
+    backoff.failed(Recovery.OPERATOR, 1000.0)
+    backoff.hurry(1010.0)
+    assert backoff.retry_at == 1005.0
+    backoff.hurry(1001.0)
+    assert backoff.retry_at == 1001.0

@@ -58,7 +58,17 @@ def test_a_tunnel_that_lived_proves_the_contrary():
     for n in range(10):
         assert not wave(ends, 10.0, NOW + 100 * n)
         assert not wave(ends, 10.0, NOW + 100 * n + 50)
-        ends.lived()
+        ends.lived(20.0)
+
+
+def test_one_that_lived_less_long_proves_nothing():
+    """Ages are jittered: some are below the server's limit, and some are above."""
+    ends = EarlyEnds()
+    verdicts = []
+    for n in range(WAVES_ALIKE):
+        ends.lived(8.0)
+        verdicts.append(wave(ends, 10.0, NOW + 100 * n))
+    assert verdicts[-1]
 
 
 @pytest.mark.parametrize(("pause_s", "expected"), [(FORGET_S, True), (FORGET_S + 1, False)])

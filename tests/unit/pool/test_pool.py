@@ -9,113 +9,29 @@ import gevent
 import pytest
 
 from pomagent import events
-from pomagent.deadline import Deadline
 from pomagent.errors import (
     GatewayOverloaded,
-    GatewayUnreachable,
-    PomagentError,
     PoolClosed,
     PoolError,
     PoolExhausted,
-    RouteForbidden,
     TunnelError,
 )
-from pomagent.gateway_watch import GatewayWatch
 from pomagent.losses import REFILLS_PER_S
-from pomagent.pool import Memory, Pool
+from pomagent.pool import Pool
 from pomagent.pool import keeper as module
 from pomagent.pool.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
 from pomagent.pool.breaker import SHARE_S
 from pomagent.pool.demand import REFILL_DELAY_S
+from pomagent.pool.dialler import BACK_AFTER_S
 from pomagent.pool.dials import MAX_DIALS_PER_ROUTE
 from pomagent.pool.keeper import LOOK_AROUND_S
 from pomagent.pool.waiters import MAX_WAITING
 from pomagent.pool.warmth import LISTEN_S
 from pomagent.protocol.lifecycle import Reason, State
-from pomagent.settings import Gateway, HostPort, Route
-from tests.fakes.clock import FakeClock, FakeDice
+from pomagent.settings import HostPort
 from tests.fakes.greenlets import caught_crashes, settle
-from tests.fakes.log import FakeLog
+from tests.fakes.pool import DENIED, DOWN, NAMED, ROUTE, Scene
 from tests.fakes.tunnels import FakeOpener, FakeTunnel
-
-ROUTE = Route(
-    "orders", HostPort("127.0.0.1", 5432), HostPort("db.example.com", 5432),
-    Gateway("corp", HostPort("edge.example.com", 443)), pool_min=2, pool_max=4, pool_max_age_s=100.0,
-)  # fmt: skip
-NAMED = {"gateway": "edge.example.com:443", "destination": "db.example.com:5432"}
-DOWN = GatewayUnreachable("connection refused", phase="tcp", **NAMED)
-DENIED = RouteForbidden("refused with 403", status=403, **NAMED)
-
-
-class Scene:
-    """A pool with everything around it in the hands of the test."""
-
-    def __init__(self, route: Route, held: frozenset[str]) -> None:
-        self.clock = FakeClock()
-        self.dice = FakeDice(1.0)
-        self.opener = FakeOpener(self.clock, held)
-        self.fake_log = FakeLog()
-        self.memory = Memory(route, self.clock())
-        self.gateway = GatewayWatch("edge.example.com:443", self.fake_log.log, self.clock)
-        self.pool = Pool(
-            route, self.opener, self.memory, self.gateway, self.fake_log.log, clock=self.clock, dice=self.dice
-        )  # type: ignore[arg-type]
-        self.clients: list[gevent.Greenlet] = []
-
-    @property
-    def pending(self) -> int:
-        return len(self.opener.pending)
-
-    def start(self) -> Scene:
-        self.pool.start()
-        settle()
-        return self
-
-    def filled(self) -> Scene:
-        """Started, and warm up to the target."""
-        if not self.opener.dials:
-            self.start()
-        while self.opener.pending:
-            self.succeed()
-        return self
-
-    def client(self, budget_s: float = 3600.0) -> gevent.Greenlet:
-        """A client that asks for a tunnel; its value is the tunnel, or the error."""
-
-        def ask() -> object:
-            try:
-                return self.pool.lease(Deadline(budget_s, self.clock))
-            except PomagentError as error:
-                return error
-
-        client = gevent.spawn(ask)
-        self.clients.append(client)
-        settle()
-        return client
-
-    def succeed(self, index: int = 0) -> FakeTunnel:
-        tunnel = self.opener.pending[index].succeed()
-        settle()
-        return tunnel
-
-    def fail(self, error: Exception = DOWN, index: int = 0) -> None:
-        self.opener.pending[index].fail(error)
-        settle()
-
-    def pass_time(self, seconds: float) -> None:
-        """Move the clock, and bring the keeper's timer forward accordingly."""
-        self.clock.advance(seconds)
-        self.pool._keeper.look()
-        settle()
-
-    def warm(self) -> list[FakeTunnel]:
-        return [tunnel for tunnel in self.opener.tunnels if tunnel.is_watched]
-
-    def close(self) -> None:
-        self.pool.close(Reason.DRAINED)
-        self.gateway.close()
-        gevent.killall(self.clients)
-        settle()
 
 
 @pytest.fixture
@@ -186,7 +102,7 @@ class TestWarming:
         scene.filled()
         scene.client()
         scene.client()
-        scene.pass_time(REFILL_DELAY_S)
+        scene.pass_time(0.05)
         assert scene.pending == 4
 
     def test_every_tunnel_that_was_filled_is_told(self, scene):
@@ -776,6 +692,16 @@ class TestAServerThatNothingIsKnownOf:
         assert scene.pool.warm == 3
         assert scene.client().value is probe
 
+    def test_where_nobody_listens_any_more_silence_tells_nothing(self, scene):
+        scene.succeed()
+        scene.pass_time(LISTEN_S / 2)
+        scene.reconfigure(pool_max=5)
+        scene.pass_time(LISTEN_S)
+        assert not self.classified(scene)
+        scene.succeed()
+        scene.pass_time(LISTEN_S)
+        assert self.classified(scene) == [("generic", "tunnel", "silence")]
+
     def test_a_greeting_closes_it_and_fills_the_pool_with_tls_connections(self, scene):
         probe = scene.succeed()
         probe.say(GREETING)
@@ -828,9 +754,9 @@ class TestDemotion:
                 break
         return scene, sum(dial.step == "open" for dial in scene.opener.dials)
 
-    @pytest.mark.parametrize(("depth", "most"), [(1, 3), (4, 12), (16, 32)])
+    @pytest.mark.parametrize(("depth", "most"), [(1, 3), (4, 12), (16, 32), (40, 80)])
     def test_comes_long_before_a_server_has_counted_a_hundred(self, make, depth, most):
-        scene, opened = self.demoted(make, pool_min=depth, pool_max=16)
+        scene, opened = self.demoted(make, pool_min=depth, pool_max=max(depth, 16))
         assert opened <= most
         [line] = scene.fake_log.named(events.ROUTE_DEMOTED)
         assert (line["level"], line["warm"], line["why"], line["retry_in_ms"]) == (
@@ -893,6 +819,36 @@ class TestManyLostAtOnce:
             scene.pass_time(1.1)
             scene.pass_time(1.1)
         assert not scene.fake_log.named(events.ROUTE_DEMOTED)
+
+
+class TestAGatewayThatIsBack:
+    def test_is_tried_at_once_however_long_the_pool_would_wait_yet(self, make):
+        scene = make(pool_min=1).start()
+        for _ in range(9):
+            scene.fail(DOWN)
+            scene.pass_time(scene.pool.retry_in_s)
+        scene.fail(DOWN)
+        assert scene.pool.retry_in_s == 30.0
+        scene.clock.advance(BACK_AFTER_S)
+        scene.gateway.answered()  # to another route
+        assert scene.pool.retry_in_s == pytest.approx(1 / REFILLS_PER_S)
+        scene.pass_time(1 / REFILLS_PER_S)
+        assert scene.pending == 1
+
+    def test_that_lets_in_others_only_is_tried_no_more_than_once_a_second(self, make):
+        scene = make(pool_min=1).start()
+        for _ in range(9):
+            scene.fail(DOWN)
+            scene.pass_time(scene.pool.retry_in_s)
+        scene.fail(DOWN)
+        scene.gateway.answered()
+        assert scene.pool.retry_in_s == BACK_AFTER_S
+
+    def test_is_no_news_for_a_route_that_it_denies(self, make):
+        scene = make(pool_min=1).start()
+        scene.fail(DENIED)
+        scene.gateway.answered()
+        assert scene.pool.retry_in_s == 5.0
 
 
 class TestDecay:
@@ -959,6 +915,15 @@ class TestAnOpenBreaker:
         assert early.value is DENIED
         assert not late.ready()
 
+    def test_who_finds_no_place_waits_for_the_end_of_a_dial_and_not_for_time(self, scene):
+        for _ in range(MAX_DIALS_PER_ROUTE + 1):
+            scene.client()
+            scene.pass_time(SHARE_S)
+        assert scene.pending == MAX_DIALS_PER_ROUTE
+        assert scene.pool._dialler.share_at is None
+        scene.fail(DENIED)
+        assert scene.pending == MAX_DIALS_PER_ROUTE
+
     def test_no_dial_is_made_for_clients_that_have_one(self, scene):
         scene.client()
         scene.pass_time(10 * SHARE_S)
@@ -1014,3 +979,33 @@ class TestAnOpenBreaker:
         scene.pass_time(SHARE_S)
         tunnel = scene.succeed()
         assert waiting.value is tunnel
+
+
+class TestCounters:
+    def test_count_how_each_client_fared(self, make):
+        scene = make(pool_min=1).filled()
+        scene.client()
+        scene.client()
+        scene.succeed()
+        scene.client(budget_s=0.0).join()
+        scene.client()
+        scene.fail(index=0)
+        scene.fail(index=0)
+        assert scene.memory.takes == {"tunnel": 1, "cold": 1}
+        assert scene.memory.refusals == {"starved": 1, "failed": 1}
+        assert scene.memory.failures == {"gateway_unreachable": 2}
+
+    def test_go_on_in_the_next_pool(self, scene):
+        scene.filled()
+        scene.client()
+        scene.reconfigure(pool_max=7)
+        assert scene.memory.takes == {"tunnel": 1}
+        assert scene.memory.discards == {"stale": 1}
+
+
+def test_a_period_is_told_once(scene):
+    for _ in range(10):
+        scene.pool.was_ended(300.0, 900.0)
+    [line] = scene.fake_log.named(events.PERIOD_DETECTED)
+    assert (line["kind"], line["period_ms"], line["times"]) == ("idle", 300_000, 6)
+    assert "idle_timeout" in line["why"]

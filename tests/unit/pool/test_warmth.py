@@ -212,7 +212,7 @@ class TestDecay:
         before = known.keeping(NOW + 59.9)
         assert before.why is not Why.DECAYED
         assert known.next_at(NOW) == NOW + 60.0
-        assert known.keeping(NOW + 60.0) == Keeping("tls", Why.DECAYED, 240.0, is_single=True)
+        assert known.keeping(NOW + 60.0) == Keeping("tls", Why.DECAYED, TLS_LONGEST_AGE_S, is_single=True)
         assert known.next_at(NOW + 60.0) is None
         known.used(NOW + 1000.0)
         assert known.keeping(NOW + 1000.0) == before

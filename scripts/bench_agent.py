@@ -1,0 +1,117 @@
+"""The agent that is measured: a process of its own, as in production, known by its JSON log and by /proc."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+from tests.agent_process import clean_environment
+from tests.gateway.tether import tethered
+from tests.gateway.waiting import scaled
+
+POLL_S = 0.02
+TIMEOUT_S = 120
+
+Event: TypeAlias = dict[str, Any]
+Row: TypeAlias = dict[str, Any]
+"""Of a table of figures: column to value; None where there is nothing to measure."""
+Tables: TypeAlias = dict[str, list[Row]]
+"""By their titles."""
+
+
+class BenchedAgent:
+    """``pomagent run`` in a process of its own, whose log is read once, however long it gets."""
+
+    def __init__(self, path: Path, log: Path) -> None:
+        self._path = path
+        self._log = log
+        self._events: list[Event] = []
+        self._rest = ""
+        self.began = 0.0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            output = undo.enter_context(self._log.open("wb"))
+            self._reader = undo.enter_context(self._log.open())
+            own = self._log.parent  # its places, or agents of one user would meet in theirs
+            environment = clean_environment(
+                POMAGENT_AGENT__LOG_FORMAT="json", STATE_DIRECTORY=str(own),
+                POMAGENT_STATUS__CONTROL_SOCKET=str(own / "control.sock"),
+            )  # fmt: skip
+            self.began = time.time()
+            self._process = subprocess.Popen(
+                tethered(sys.executable, "-m", "pomagent", "run", "--config", str(self._path)),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
+            )  # fmt: skip
+            output.close()
+            undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(scaled(TIMEOUT_S))
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._reader.close()
+
+    def events(self, name: str) -> list[Event]:
+        """Those so far, in the order of the log."""
+        self._events.extend(self._news())
+        return [event for event in self._events if event["event"] == name]
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time so far, of all its threads, to 10 ms."""
+        _, _, fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")
+        user, system = fields.split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def port(self, route: str) -> int:
+        """The local port of a route."""
+        bound = next(event for event in self.events("listener.bound") if event["route"] == route)
+        return int(bound["listen"].rpartition(":")[2])
+
+    @property
+    def memory_mb(self) -> float:
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
+
+    def wait_for(self, name: str, count: int = 1) -> Event:
+        self.wait_until(lambda: len(self.events(name)) >= count, f"no {name} from the agent")
+        return self.events(name)[count - 1]
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Until the condition holds; that the agent has ended ends the wait as well."""
+        end = time.monotonic() + scaled(TIMEOUT_S)
+        while not condition():
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise SystemExit(f"{what}; the agent's log ends with:\n{self._log.read_text()[-2000:]}")
+            time.sleep(POLL_S)
+
+    def _news(self) -> Iterator[Event]:
+        *lines, self._rest = (self._rest + self._reader.read()).split("\n")
+        yield from (json.loads(line) for line in lines if line.startswith("{"))
+
+
+def seconds_of(event: Event) -> float:
+    """When it was logged, in seconds of the wall clock."""
+    return datetime.fromisoformat(event["timestamp"]).timestamp()
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """By nearest rank; the median is the 50th."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)

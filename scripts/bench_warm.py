@@ -1,0 +1,143 @@
+"""What warm tunnels cost while nobody uses them: 1,000 routes to one gateway, each with one tunnel.
+
+Three agents: one that keeps nothing warm, for comparison; one whose tunnels stay; one whose routes have decayed. The
+windows of the latter two are as long as tunnels and connections get old, so that each is replaced once and the average
+is that of a long day.
+"""
+
+import argparse
+import socket
+import ssl
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from pomagent.pool.warmth import TLS_LONGEST_AGE_S
+from pomagent.presets import PRESETS
+from scripts.bench_agent import BenchedAgent, Row, Tables, ms, percentile, seconds_of
+from scripts.bench_routes import check_descriptors
+from tests.bastion import ANY
+from tests.gateway import client
+from tests.gateway.agent_toml import write_agent_toml
+from tests.gateway.configuration import Route
+from tests.gateway.distance import Distance
+from tests.gateway.facade import Gateway, destination
+from tests.gateway.ports import LOOPBACK
+from tests.gateway.waiting import wait_until
+
+ROUTES, QUICK_ROUTES = 1000, 20
+PROTOCOL = "http"
+"""Of all routes: what is silent and has no port of its own is replaced more often, once it has been found so."""
+WINDOW_S, QUICK_WINDOW_S = PRESETS[PROTOCOL].max_age_s, 1.0
+DECAYED_WINDOWS = TLS_LONGEST_AGE_S / WINDOW_S
+"""A decayed route's connection gets so much older than a whole tunnel."""
+SETTLE_S = 5.0
+DIALS_BY_HAND = 100
+FILL_TIMEOUT_S = 120
+DECAY_S = 1
+"""Of the routes that are to have decayed: none is ever used."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("routes", nargs="?", type=int, help=f"default: {ROUTES}")
+    parser.add_argument("--window", type=float, help=f"seconds of each measurement; default: {WINDOW_S:g}")
+
+
+def run(options: argparse.Namespace) -> Tables:
+    """One row for each agent; and what a dial costs, beside one by hand."""
+    count = options.routes or (QUICK_ROUTES if options.quick else ROUTES)
+    window_s = options.window or (QUICK_WINDOW_S if options.quick else WINDOW_S)
+    check_descriptors(2 * count)
+    with Gateway() as gateway:
+        gateway.edge.set_routes(
+            {_address(index): Route(gateway.destinations.address("echo")) for index in range(count)}
+        )
+        cold = _measure(gateway, count, window_s / 6, "nothing warm", warm="off")
+        warm = _measure(gateway, count, window_s, "warm", warm="tunnel", pool_decay_s=0)
+        decayed = _measure(gateway, count, DECAYED_WINDOWS * window_s, "decayed", warm="tunnel", pool_decay_s=DECAY_S)
+        by_hand = _by_hand(gateway)
+    for row in (warm, decayed):
+        row["KB each"] = round((row["memory MB"] - cold["memory MB"]) * 1024 / count, 1)
+    dials: list[Row] = [
+        {"dialled": "by hand: TLS and CONNECT, with ssl and a socket", "CPU ms": by_hand},
+        {"dialled": "by the agent: TLS and CONNECT, to replace a warm tunnel", "CPU ms": _cpu_ms_a_dial(warm, cold)},
+        {"dialled": "by the agent: TLS, to replace a decayed route's", "CPU ms": _cpu_ms_a_dial(decayed, cold)},
+    ]
+    return {f"{count:,} idle routes": [cold, warm, decayed], "one dial": dials}
+
+
+def _by_hand(gateway: Gateway) -> float:
+    """What this machine, at this moment, needs for a tunnel without an agent: the yardstick for the others."""
+    context = ssl.create_default_context(cafile=str(gateway.ca_file))
+    context.set_alpn_protocols(["http/1.1"])
+    used = []
+    for _ in range(DIALS_BY_HAND):
+        began = time.thread_time()
+        connection = socket.create_connection((LOOPBACK, gateway.port))
+        secured = context.wrap_socket(connection, server_hostname=gateway.host)
+        with client.connect(secured, destination("echo"), {"Authorization": f"Pomerium {gateway.token}"}):
+            used.append((time.thread_time() - began) * 1000)
+    return round(percentile(used, 50), 2)
+
+
+def _cpu_ms_a_dial(row: Row, cold: Row) -> float | None:
+    """Beyond what an agent without warm tunnels uses."""
+    return round((row["CPU %"] - cold["CPU %"]) * 10 / row["dials /s"], 2) if row["dials /s"] else None
+
+
+def _measure(gateway: Gateway, count: int, window_s: float, what: str, **keys: Any) -> Row:
+    print(f"{what} …", file=sys.stderr)
+    decays = keys.get("pool_decay_s", 0) > 0
+    with _agent(gateway, count, **keys) as (agent, distance):
+        agent.wait_until(lambda: len(agent.events("listener.bound")) == count, "not all routes listen")
+        filled = None if keys["warm"] == "off" else _wait_for_pools(gateway, count, agent, decays=decays)
+        time.sleep(min(SETTLE_S, window_s))
+        before, cpu_s = distance.counts().connections, agent.cpu_s
+        time.sleep(window_s)
+        counts = distance.counts()
+        return {
+            "routes are": what,
+            "started ms": ms(max(map(seconds_of, agent.events("listener.bound"))) - agent.began),
+            "filled s": filled,
+            "most handshakes": counts.most_handshakes,
+            "window s": round(window_s, 1),
+            "dials /s": round((counts.connections - before) / window_s, 2),
+            "CPU %": round((agent.cpu_s - cpu_s) / window_s * 100, 2),
+            "memory MB": agent.memory_mb,
+            "KB each": None,
+        }
+
+
+def _wait_for_pools(gateway: Gateway, count: int, agent: BenchedAgent, *, decays: bool) -> float:
+    """Until there is one for each route, a tunnel or, decayed, a connection; in seconds since the start."""
+    edge = gateway.edge
+    if decays:
+        wait_until(lambda: edge.open_connections >= count and not edge.open_tunnels, FILL_TIMEOUT_S, "all decayed")
+    else:
+        wait_until(lambda: edge.open_tunnels >= count, FILL_TIMEOUT_S, "all pools are full")
+    return round(time.time() - agent.began, 1)
+
+
+@contextmanager
+def _agent(gateway: Gateway, count: int, **keys: Any) -> Iterator[tuple[BenchedAgent, Distance]]:
+    """An agent with a route to each destination, through a relay that adds no distance but counts."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pomagent-bench-")))
+        distance = stack.enter_context(Distance((LOOPBACK, gateway.port), 0))
+        listen = {_address(index): ANY for index in range(count)}
+        path = write_agent_toml(
+            directory, gateway, listen,
+            **{
+                "status": {"listen": ""}, "defaults": {"pool_min": 1, "protocol": PROTOCOL, **keys},
+                "gateways.demo": {"connect_to": f"{LOOPBACK}:{distance.port}"},
+            },
+        )  # fmt: skip
+        yield stack.enter_context(BenchedAgent(path, directory / "agent.log")), distance
+
+
+def _address(index: int) -> str:
+    return f"db-{index:04}.example.test:7000"

@@ -1,0 +1,115 @@
+"""A pool with everything around it in the hands of the test: dials, tunnels, time and chance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gevent
+
+from pomagent.deadline import Deadline
+from pomagent.errors import GatewayUnreachable, PomagentError, PoolClosed, RouteForbidden
+from pomagent.gateway_watch import GatewayWatch
+from pomagent.pool import Memory, Pool
+from pomagent.protocol.lifecycle import Reason
+from pomagent.settings import Gateway, HostPort, Route
+from tests.fakes.clock import FakeClock, FakeDice
+from tests.fakes.greenlets import settle
+from tests.fakes.log import FakeLog
+from tests.fakes.tunnels import FakeOpener, FakeTunnel
+
+ROUTE = Route(
+    "orders", HostPort("127.0.0.1", 5432), HostPort("db.example.com", 5432),
+    Gateway("corp", HostPort("edge.example.com", 443)), pool_min=2, pool_max=4, pool_max_age_s=100.0,
+)  # fmt: skip
+NAMED = {"gateway": "edge.example.com:443", "destination": "db.example.com:5432"}
+DOWN = GatewayUnreachable("connection refused", phase="tcp", **NAMED)
+DENIED = RouteForbidden("refused with 403", status=403, **NAMED)
+
+
+class Scene:
+    """A pool with everything around it in the hands of the test."""
+
+    def __init__(self, route: Route, held: frozenset[str]) -> None:
+        self.clock = FakeClock()
+        self.dice = FakeDice(1.0)
+        self.opener = FakeOpener(self.clock, held)
+        self.fake_log = FakeLog()
+        self.memory = Memory(route, self.clock())
+        self.gateway = GatewayWatch("edge.example.com:443", self.fake_log.log, self.clock)
+        self.route = route
+        self.pool = self._make_pool()
+        self.clients: list[gevent.Greenlet] = []
+
+    def _make_pool(self) -> Pool:
+        return Pool(
+            self.route, self.opener, self.memory, self.gateway, self.fake_log.log,  # type: ignore[arg-type]
+            clock=self.clock, dice=self.dice,
+        )  # fmt: skip
+
+    def reconfigure(self, **changes: Any) -> None:
+        """Go on under changed settings, as a forwarder does: another pool, the same memory."""
+        self.route = replace(self.route, **changes)
+        self.memory.follow(self.route, self.clock())
+        old, self.pool = self.pool, self._make_pool()
+        self.pool.start()
+        old.close(Reason.STALE)
+        settle()
+
+    @property
+    def pending(self) -> int:
+        return len(self.opener.pending)
+
+    def start(self) -> Scene:
+        self.pool.start()
+        settle()
+        return self
+
+    def filled(self) -> Scene:
+        """Started, and warm up to the target."""
+        if not self.opener.dials:
+            self.start()
+        while self.opener.pending:
+            self.succeed()
+        return self
+
+    def client(self, budget_s: float = 3600.0) -> gevent.Greenlet:
+        """A client that asks for a tunnel; its value is the tunnel, or the error."""
+
+        def ask() -> object:
+            while True:
+                pool = self.pool
+                try:
+                    return pool.lease(Deadline(budget_s, self.clock))
+                except PomagentError as error:
+                    if not isinstance(error, PoolClosed) or pool is self.pool:
+                        return error
+
+        client = gevent.spawn(ask)
+        self.clients.append(client)
+        settle()
+        return client
+
+    def succeed(self, index: int = 0) -> FakeTunnel:
+        tunnel = self.opener.pending[index].succeed()
+        settle()
+        return tunnel
+
+    def fail(self, error: Exception = DOWN, index: int = 0) -> None:
+        self.opener.pending[index].fail(error)
+        settle()
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock, and bring the keeper's timer forward accordingly."""
+        self.clock.advance(seconds)
+        self.pool._keeper.look()
+        settle()
+
+    def warm(self) -> list[FakeTunnel]:
+        return [tunnel for tunnel in self.opener.tunnels if tunnel.is_watched]
+
+    def close(self) -> None:
+        self.pool.close(Reason.DRAINED)
+        self.gateway.close()
+        gevent.killall(self.clients)
+        settle()
