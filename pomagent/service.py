@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import gevent
@@ -20,7 +20,7 @@ from pomagent import __version__, events
 from pomagent.agent import Agent
 from pomagent.config import load
 from pomagent.control.server import ControlServer, Declined
-from pomagent.errors import BindError, ConfigError
+from pomagent.errors import BindError, ConfigError, Problem
 from pomagent.handover import Handover
 from pomagent.inherited import Inherited
 from pomagent.last_good import LastGood
@@ -93,6 +93,7 @@ class Service:
             self._reloader.start()
         except ConfigError as error:
             self._log.error(events.CONFIG_REJECTED, path=self._path, problems=[str(p) for p in error.problems])
+            self._notifier.status(_rejected(error.problems))
             return INVALID
         self._store.settle()
         gc.enable()
@@ -107,7 +108,7 @@ class Service:
         )  # fmt: skip
         self._is_started = True
         self._telling.spawn(self._notifier.run).name = "notify"
-        self._notifier.ready(self._agent.status())
+        self._notifier.ready(self._line())
         self._group.spawn(self._reloader.run).name = "reload"
         self._group.spawn(self._tell_status).name = "status"
         if self._notifier.watchdog_interval_s:
@@ -154,6 +155,7 @@ class Service:
         if not self._stop.is_set():
             outcome = self._group.spawn(self._reloader.reload).get()
             if not isinstance(outcome, gevent.GreenletExit):
+                self._notifier.status(self._line())
                 return status.reload_document(outcome)
         raise Declined("the agent is stopping and reloads nothing any more")
 
@@ -207,10 +209,17 @@ class Service:
         self._stop_now.wait()
         self._agent.abort()
 
+    def _line(self) -> str:
+        """For ``systemctl status``: what runs, and whether the files say something else that cannot run."""
+        last = self._reloader.last
+        if last is not None and last.result == "rejected":
+            return f"{self._agent.status()}; {_rejected(last.problems)}"
+        return self._agent.status()
+
     def _tell_status(self) -> None:
         told = ""
         while True:
-            status = self._agent.status()
+            status = self._line()
             if status != told:
                 self._notifier.status(status)
                 told = status
@@ -220,6 +229,11 @@ class Service:
         while True:
             self._notifier.watchdog()
             gevent.sleep(interval_s)
+
+
+def _rejected(problems: Sequence[Problem]) -> str:
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"configuration rejected: {problems[0]}{more}"
 
 
 def _raise_descriptor_limit() -> None:

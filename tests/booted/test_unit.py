@@ -45,9 +45,13 @@ def test_a_file_that_is_not_valid_makes_the_reload_fail_and_the_agent_goes_on(ho
     host.save({"echo": "127.0.0.1:notaport"})
     assert host.systemctl("reload", UNIT, check=False).returncode != 0
     assert host.shown("ActiveState") == "active"
-    assert "routes.echo.listen" in host.status, host.status
+    assert "routes.echo.listen" in host.shown("StatusText")
+    assert host.shown("StatusText") in host.status
     with connect(ECHO) as client:
         assert say(client) == b"hello\n"
+    host.save({"echo": on(ECHO)})
+    host.systemctl("reload", UNIT)
+    assert "rejected" not in host.shown("StatusText")
 
 
 def test_the_journal_has_the_fields_of_events(host: Host) -> None:
@@ -65,7 +69,8 @@ def test_a_file_that_is_not_valid_at_boot_is_told_once_and_not_tried_again(host:
     assert host.shown("ActiveState") == "failed"
     assert host.shown("ExecMainStatus") == "78"
     assert host.shown("NRestarts") == "0"
-    assert "routes" in host.status
+    assert "configuration rejected: /etc/pomagent/agent.toml:" in host.shown("StatusText")
+    assert host.shown("StatusText") in host.status
     host.save({"echo": on(ECHO)})
     host.systemctl("start", UNIT)
     with connect(ECHO) as client:
