@@ -69,11 +69,15 @@ class Host:
 
     def events(self, name: str = "", **fields: object) -> list[Event]:
         """The agent's events in the journal, of that name and with these fields, oldest first."""
-        self.machine.run("journalctl", "--sync")
-        lines = self.machine.run("journalctl", f"--unit={UNIT}", "--output=json", "--no-pager").stdout.splitlines()
-        messages = [json.loads(line).get("MESSAGE") for line in lines]
+        messages = [line.get("MESSAGE") for line in self.journal()]
         found = [json.loads(text) for text in messages if isinstance(text, str) and text.startswith("{")]
         return [event for event in found if _matches(event, name, fields)]
+
+    def journal(self, *arguments: str) -> list[dict[str, Any]]:
+        """What the unit has logged, as ``journalctl -o json`` shows it, oldest first."""
+        self.machine.run("journalctl", "--sync")
+        shown = self.machine.run("journalctl", f"--unit={UNIT}", "--output=json", "--no-pager", *arguments)
+        return [json.loads(line) for line in shown.stdout.splitlines()]
 
     def wait_for(self, name: str, **fields: object) -> Event:
         """The first such event; waits for it."""

@@ -1,5 +1,7 @@
 """The unit under a real systemd, with all of its hardening: start, reload, files that are not valid."""
 
+import json
+
 from tests.agent_process import connect
 from tests.bastion import on, refuses, say
 from tests.booted.host import ECHO, UNIT, Host
@@ -60,6 +62,14 @@ def test_the_journal_has_the_fields_of_events(host: Host) -> None:
         say(client)
     closed = host.wait_for("session.closed", route="echo")
     assert (closed["reason"], closed["bytes_up"], closed["bytes_down"]) == ("finished", 6, 6)
+
+
+def test_the_journal_knows_the_level_of_an_event(host: Host) -> None:
+    host.start()
+    host.save_text("")
+    host.systemctl("reload", UNIT, check=False)
+    errors = [json.loads(line["MESSAGE"]) for line in host.journal("--priority=err", "_COMM=pomagent")]
+    assert {event["event"] for event in errors} == {"config.rejected"}
 
 
 def test_a_file_that_is_not_valid_at_boot_is_told_once_and_not_tried_again(host: Host) -> None:
