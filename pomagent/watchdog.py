@@ -38,7 +38,7 @@ class Watchdog:
             self._notifier.watchdog()
         elif not self._is_told:
             self._log.critical(
-                events.LISTENER_STUCK, listen=[str(listener.address) for listener in stuck],
+                events.LISTENER_BLOCKED, listen=[str(listener.address) for listener in stuck],
                 error="nobody accepts there any more; the watchdog is told nothing, so that systemd restarts the agent",
             )  # fmt: skip
         self._is_told = bool(stuck)
