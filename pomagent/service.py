@@ -124,7 +124,7 @@ class Service:
                 "/config": lambda: status.config_document(self._reloader),
                 "/preview": lambda: status.reload_document(self._reloader.preview()),
             },
-            changes={"/reload": self._reload},
+            changes={"/reload": self._reload, "/drain": self._drain_when_asked},
             takes={"/token": self._handover.take, "/forget-token": self._handover.forget},
             log=self._log,
         )
@@ -173,6 +173,12 @@ class Service:
             self._drain.hurry()
         self._signal = name
         self._stop.set()
+
+    def _drain_when_asked(self) -> status.Document:
+        """The same as the first signal; unlike a second one, asking again hurries nobody."""
+        if not self._stop.is_set():
+            self._on_stop("drain")
+        return {"sessions_left": self._agent.sessions}
 
     def _end(self) -> int:
         settings = self._reloader.current

@@ -60,6 +60,21 @@ def test_a_signal_closes_the_listeners_and_lets_an_open_session_finish(
     assert (stopped["signal"], stopped["sessions_left"]) == (number.name, 0)
 
 
+def test_the_command_drain_does_the_same_and_asked_again_hurries_nobody(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
+    port = agent.port("echo")
+    with connect(port) as client:
+        assert say(client) == b"hello\n"
+        for _ in range(2):
+            done = agent.command("drain")
+            assert (done.returncode, done.stdout) == (0, "draining: 1 session left\n"), done.stderr
+        wait_until(lambda: refuses(port))
+        assert say(client, b"still there\n") == b"still there\n"
+    assert ended(agent) == 0
+    assert agent.events("control.changed", command="drain")
+    assert agent.events("agent.stopped")[0]["signal"] == "drain"
+
+
 def test_an_agent_without_sessions_ends_at_once(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
     agent.signal(signal.SIGTERM)
