@@ -10,12 +10,19 @@ import pytest
 from tests.booted.host import Host
 from tests.booted.machine import Machine
 from tests.booted.network import lonely_network
-from tests.booted.package import dependencies_of, install
-from tests.booted.trees import SUITES, tree
+from tests.booted.package import build, install
+from tests.booted.trees import BUILD_TIMEOUT_S, SUITES, tree
 from tests.gateway.facade import Gateway
 
-PROGRAMS = ("debootstrap", "systemd-nspawn", "nsenter", "unshare", "ip")
+PROGRAMS = ("debootstrap", "systemd-nspawn", "nsenter", "unshare", "ip", "dpkg-deb")
 OLDEST = SUITES[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first of these tests may have to wait until Debian is there, once on each machine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(len(SUITES) * BUILD_TIMEOUT_S))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -32,13 +39,12 @@ def suite(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="package")
-def layers() -> dict[str, tuple[Path, Path]]:
-    """By release: a bare Debian, and what the agent needs there. Made while there is a network."""
+def layers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """By release: a bare Debian, and our package for it. Made while there is a network."""
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if os.geteuid() != 0 or missing:
         pytest.skip(f"to boot a Debian takes root and {' '.join(missing or PROGRAMS)}")
-    trees = {suite: tree(suite) for suite in SUITES}
-    return {suite: (root, dependencies_of(root)) for suite, root in trees.items()}
+    return {suite: (tree(suite), build(suite, tmp_path_factory.mktemp(suite))) for suite in SUITES}
 
 
 @pytest.fixture(scope="package")
@@ -60,9 +66,9 @@ def installed(
     suite: str, layers: dict[str, tuple[Path, Path]], network: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, ...]:
     """The layers of a machine on which the agent is installed, and not enabled yet."""
-    bare, dependencies = layers[suite]
+    bare, package = layers[suite]
     with Machine(tmp_path_factory.mktemp(f"installed-{suite}"), bare) as machine:
-        install(machine, dependencies)
+        install(machine, package)
     return machine.layer, bare
 
 
