@@ -45,7 +45,7 @@ class Agent:
         self._numbers = count(1)
         self._places = Places(0)
         self._surroundings = Surroundings(self._places, new_scratch(), self._wished_sessions)
-        self._listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
+        self.listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
         self._threads = Threads(1)  # /proc, after an address was taken
         self._forwarders: dict[str, Forwarder] = {}
         self._quarantined: dict[str, str] = {}
@@ -68,7 +68,7 @@ class Agent:
         self.generation += 1
         self._settings = new
         self._gateways.adopt(new, contexts)
-        self._listeners.take(prepared)
+        self.listeners.take(prepared)
         self._level.set(new.agent.log_level)
         self._places.resize(new.agent.max_sessions)
         stopped = [self._forwarders.pop(route.name) for route in plan.stopped if route.name in self._forwarders]
@@ -80,7 +80,7 @@ class Agent:
         for route in new.enabled_routes:
             self._connect(route)
         self._leaving.update(stopped)  # a stop of the agent from here on waits for their sessions as well
-        self._listeners.close_unused(new.enabled_routes)
+        self.listeners.close_unused(new.enabled_routes)
         for forwarder in stopped:
             self._retire(forwarder)
         self._quarantine(new, prepared.failures)
@@ -91,14 +91,14 @@ class Agent:
         """Bind the addresses that are new; what a quarantined route waits for is left to its retries."""
         waiting = {route.name: route.listen for route in self._enabled_routes() if route.name in self._quarantined}
         routes = [route for route in new.enabled_routes if route.listen != waiting.get(route.name)]
-        prepared = self._listeners.prepare(routes, all_routes=new.enabled_routes)
+        prepared = self.listeners.prepare(routes, all_routes=new.enabled_routes)
         if not prepared.failures:
             return prepared
         holders = self._threads.call(_holders_of, prepared.failures)
         for name, holder in holders.items():
             prepared.failures[name].held_by(holder)
         if self._settings is not None:
-            self._listeners.undo(prepared)
+            self.listeners.undo(prepared)
             raise ConfigError(
                 [new.problem(f"routes.{name}.listen", str(error)) for name, error in prepared.failures.items()]
             )
@@ -109,7 +109,7 @@ class Agent:
 
     def _connect(self, route: Route) -> None:
         """Give the route's listener, if it has one, to its forwarder, either of which may be new."""
-        listener = self._listeners.of(route)
+        listener = self.listeners.of(route)
         if listener is None:
             return  # quarantined
         forwarder = self._forwarders.get(route.name)
@@ -210,9 +210,9 @@ class Agent:
             route = next((route for route in self._enabled_routes() if route.name == name), None)
             if route is None or name not in self._quarantined:
                 return
-            prepared = self._listeners.prepare([route], all_routes=self._enabled_routes())
+            prepared = self.listeners.prepare([route], all_routes=self._enabled_routes())
             if name not in prepared.failures:
-                self._listeners.take(prepared)
+                self.listeners.take(prepared)
                 self._connect(route)
                 del self._quarantined[name]
                 return
@@ -231,7 +231,7 @@ class Agent:
     def listen_address(self, name: str) -> ListenAddress:
         """Where the route of that name listens, with the port that the kernel chose; in a drain, where it was to."""
         route = self._forwarders[name].route
-        listener = self._listeners.of(route)
+        listener = self.listeners.of(route)
         return listener.address if listener is not None else route.listen
 
     @property
@@ -264,7 +264,7 @@ class Agent:
     def stop_accepting(self) -> None:
         """Leave all listeners and close what is warm; sessions go on, and clients that wait still get their tunnels."""
         self._quarantined.clear()  # nobody tries to bind them any more
-        self._listeners.leave()
+        self.listeners.leave()
         for forwarder in self._forwarders.values():
             forwarder.drain()
 

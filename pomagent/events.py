@@ -23,6 +23,8 @@ LISTENER_BOUND: Final = "listener.bound"
 LISTENER_CLOSED: Final = "listener.closed"
 LISTENER_BIND_FAILED: Final = "listener.bind_failed"
 LISTENER_ACCEPT_FAILED: Final = "listener.accept_failed"
+LISTENER_BLOCKED: Final = "listener.blocked"
+"""An accept loop does not accept: a bug, for which the watchdog restarts the agent."""
 LISTENER_UNWANTED: Final = "listener.unwanted"
 """systemd listens somewhere on behalf of no route; who connects there waits in vain."""
 

@@ -47,6 +47,8 @@ class Listener:
             set_permissions(address)  # the file may say others by now; a unit's has its own SocketMode=
         self.sock.setblocking(False)
         self._reader = get_hub().loop.io(self.sock.fileno(), 1)
+        self._turns = 0
+        self._turns_when_somebody_waited = -1
         self._accept: Accept | None = None
         self._greenlet: gevent.Greenlet | None = None
         self._file = file_of(address)
@@ -76,6 +78,13 @@ class Listener:
             self._greenlet.name = f"listener {self.address}"
             self._greenlet.start()
             self._log.info(events.LISTENER_BOUND, listen=str(self.address))
+
+    def is_stuck(self, *, somebody_waits: bool) -> bool:
+        """Whether it does not accept: somebody waits, as at the last question, and it has not turned in between."""
+        if self._greenlet is None:
+            return False
+        seen, self._turns_when_somebody_waited = self._turns_when_somebody_waited, self._turns if somebody_waits else -1
+        return self._greenlet.ready() or (somebody_waits and seen == self._turns)
 
     def permit(self, address: UnixAddress) -> None:
         """Take over the permissions of another address with the same path. Raises BindError."""
@@ -113,7 +122,8 @@ class Listener:
         if self._greenlet is not None:
             self._greenlet.kill()
             with suppress(OSError):
-                self._accept_all()
+                while self._accept_one():
+                    pass
             self._log.info(events.LISTENER_CLOSED, listen=str(self.address))
         self._reader.stop()
         self._reader.close()
@@ -128,6 +138,7 @@ class Listener:
         pause_s = PAUSE_FIRST_S
         while True:
             wait(self._reader)
+            self._turns += 1
             try:
                 self._accept_some()
                 pause_s = PAUSE_FIRST_S
@@ -146,10 +157,6 @@ class Listener:
         for _ in range(ACCEPTS_IN_A_ROW):
             if not self._accept_one():
                 return
-
-    def _accept_all(self) -> None:
-        while self._accept_one():
-            pass
 
     def _accept_one(self) -> bool:
         """Accept a connection if one is there; False if not. Raises OSError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
@@ -77,6 +78,15 @@ class Listeners:
         for key in list(self._by_key):
             self._by_key[key].leave(to_next=self._store.may_keep)
             del self._by_key[key]
+
+    def find_stuck(self) -> list[Listener]:
+        """Those that do not accept although somebody waits. Asks the kernel once for all."""
+        by_fd = {listener.sock.fileno(): listener for listener in self._by_key.values()}
+        poll = select.poll()
+        for fd in by_fd:
+            poll.register(fd, select.POLLIN)
+        waited_for = {fd for fd, _ in poll.poll(0)}
+        return [listener for fd, listener in by_fd.items() if listener.is_stuck(somebody_waits=fd in waited_for)]
 
     def _prepare(self, route: Route, prepared: Prepared, leaving: list[socket.socket]) -> None:
         key = listen_key(route)

@@ -40,6 +40,8 @@ _COLOURS: Final = {
     "error": "\033[31m",
     "critical": "\033[1;31m",
 }
+_PRIORITIES: Final[Mapping[str, int]] = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""As syslog(3) counts them."""
 _BOLD, _DIM, _PLAIN = "\033[1m", "\033[2m", "\033[0m"
 _EVENT_WIDTH: Final = 22  # of nearly every name, so that the fields begin in one column
 
@@ -107,10 +109,12 @@ class Logger(structlog.BoundLoggerBase):
 def make_logger(writer: LogWriter, *, format: Format | LogFormat, level: LogLevel) -> Logger:  # noqa: A002 - the setting
     """Returns the agent's first logger; ``route``, ``session`` and ``tunnel`` are bound to it explicitly."""
     is_coloured = os.isatty(writer.fd) and not os.environ.get("NO_COLOR")  # https://no-color.org
+    is_journal = _leads_to_journal(writer.fd)
     form = format if isinstance(format, LogFormat) else LogFormat(format)
 
     def render_known(level_name: str, fields: Fields) -> str:
-        return _as_json(level_name, fields) if form.name == "json" else _as_text(level_name, fields, is_coloured)
+        line = _as_json(level_name, fields) if form.name == "json" else _as_text(level_name, fields, is_coloured)
+        return f"<{_PRIORITIES[level_name]}>{line}" if is_journal else line
 
     def render(_: object, level_name: str, fields: Any) -> str:
         try:
@@ -127,6 +131,15 @@ def resolve_format(setting: Literal["auto", "json", "console"], fd: int) -> Form
     if setting == "auto":
         return "console" if os.isatty(fd) else "json"
     return setting
+
+
+def _leads_to_journal(fd: int) -> bool:
+    """Whether systemd's journal reads there: it takes the level out of ``<3>``, sd-daemon(3), and ``-p`` selects."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _now() -> str:

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import gevent
@@ -20,7 +20,8 @@ from pomagent import __version__, events
 from pomagent.agent import Agent
 from pomagent.config import load
 from pomagent.control.server import ControlServer, Declined
-from pomagent.errors import BindError, ConfigError
+from pomagent.drain import EXTEND_BY_S, EXTEND_EVERY_S, Drain
+from pomagent.errors import BindError, ConfigError, Problem
 from pomagent.handover import Handover
 from pomagent.inherited import Inherited
 from pomagent.last_good import LastGood
@@ -35,8 +36,11 @@ from pomagent.status.site import Site
 from pomagent.systemd import Notifier
 from pomagent.token_sources import TokenSources
 from pomagent.watch import Watch
+from pomagent.watchdog import Watchdog
 
 STATUS_EVERY_S = 5.0
+START_STEPS = 60
+"""How often a start asks systemd for more time: for five minutes in all."""
 NOTHING_BOUND = 77
 """Exit code: no route could be bound."""
 INVALID = 78
@@ -64,7 +68,8 @@ class Service:
         self._group = Group()
         self._telling = Group()
         self._stop = Event()
-        self._stop_now = Event()
+        self._drain = Drain(self._agent, self._notifier)
+        self._watchdog = Watchdog(self._notifier, self._agent.listeners.find_stuck, log)
         self._control: ControlServer | None = None
         self._signal = ""
         self._began = time.monotonic()
@@ -87,12 +92,14 @@ class Service:
     def _serve(self) -> int:
         _raise_descriptor_limit()
         self._obey_signals()
+        self._telling.spawn(self._ask_for_time).name = "start"
         self._watch.watch(frozenset({self._path}))  # before reading: an edit in between is not lost
         gc.disable()
         try:
             self._reloader.start()
         except ConfigError as error:
             self._log.error(events.CONFIG_REJECTED, path=self._path, problems=[str(p) for p in error.problems])
+            self._notifier.status(_rejected(error.problems))
             return INVALID
         self._store.settle()
         gc.enable()
@@ -106,14 +113,14 @@ class Service:
             quarantined=len(self._agent.quarantined), pid=os.getpid(),
         )  # fmt: skip
         self._is_started = True
+        self._telling.kill()
         self._telling.spawn(self._notifier.run).name = "notify"
-        self._notifier.ready(self._agent.status())
+        self._telling.spawn(self._watchdog.run).name = "watchdog"
+        self._notifier.ready(self._line())
         self._group.spawn(self._reloader.run).name = "reload"
         self._group.spawn(self._tell_status).name = "status"
-        if self._notifier.watchdog_interval_s:
-            self._group.spawn(self._feed_watchdog, self._notifier.watchdog_interval_s).name = "watchdog"
         self._stop.wait()
-        return self._drain()
+        return self._end()
 
     def _start_control(self) -> None:
         """Listen for commands; without them the agent serves all the same."""
@@ -128,7 +135,7 @@ class Service:
                 "/config": lambda: status.config_document(self._reloader),
                 "/preview": lambda: status.reload_document(self._reloader.preview()),
             },
-            changes={"/reload": self._reload},
+            changes={"/reload": self._reload, "/drain": self._drain_when_asked},
             takes={"/token": self._handover.take, "/forget-token": self._handover.forget},
             log=self._log,
         )
@@ -154,6 +161,7 @@ class Service:
         if not self._stop.is_set():
             outcome = self._group.spawn(self._reloader.reload).get()
             if not isinstance(outcome, gevent.GreenletExit):
+                self._notifier.status(self._line())
                 return status.reload_document(outcome)
         raise Declined("the agent is stopping and reloads nothing any more")
 
@@ -175,23 +183,23 @@ class Service:
 
     def _on_stop(self, name: str) -> None:
         if self._stop.is_set():
-            self._stop_now.set()
+            self._drain.hurry()
         self._signal = name
         self._stop.set()
 
-    def _drain(self) -> int:
+    def _drain_when_asked(self) -> status.Document:
+        """The same as the first signal; unlike a second one, asking again hurries nobody."""
+        if not self._stop.is_set():
+            self._on_stop("drain")
+        return {"sessions_left": self._agent.sessions}
+
+    def _end(self) -> int:
         settings = self._reloader.current
         assert settings is not None
         self._group.kill()  # no reload any more, whatever is edited or signalled
         self._notifier.stopping("draining")
-        left = self._agent.sessions
-        self._log.info(events.AGENT_DRAINING, signal=self._signal, sessions_left=left)
-        hurry = self._group.spawn(self._abort_when_told)
-        self._notifier.extend(round((settings.drain.accept_for_s + settings.drain.timeout_s + 10) * 1_000_000))
-        self._stop_now.wait(settings.drain.accept_for_s)
-        self._agent.stop_accepting()
-        aborted = self._agent.finish(0 if self._stop_now.is_set() else settings.drain.timeout_s)
-        hurry.kill()
+        self._log.info(events.AGENT_DRAINING, signal=self._signal, sessions_left=self._agent.sessions)
+        aborted = self._drain.run(settings.drain.accept_for_s, settings.drain.timeout_s)
         self._telling.kill()
         self._watch.close()
         if self._control is not None:
@@ -203,23 +211,32 @@ class Service:
         )  # fmt: skip
         return 0
 
-    def _abort_when_told(self) -> None:
-        self._stop_now.wait()
-        self._agent.abort()
+    def _ask_for_time(self) -> None:
+        """For a start with very many routes; one that hangs is ended by systemd all the same."""
+        for _ in range(START_STEPS):
+            self._notifier.extend(round(EXTEND_BY_S * 1_000_000))
+            gevent.sleep(EXTEND_EVERY_S)
+
+    def _line(self) -> str:
+        """For ``systemctl status``: what runs, and whether the files say something else that cannot run."""
+        last = self._reloader.last
+        if last is not None and last.result == "rejected":
+            return f"{self._agent.status()}; {_rejected(last.problems)}"
+        return self._agent.status()
 
     def _tell_status(self) -> None:
         told = ""
         while True:
-            status = self._agent.status()
+            status = self._line()
             if status != told:
                 self._notifier.status(status)
                 told = status
             gevent.sleep(STATUS_EVERY_S)
 
-    def _feed_watchdog(self, interval_s: float) -> None:
-        while True:
-            self._notifier.watchdog()
-            gevent.sleep(interval_s)
+
+def _rejected(problems: Sequence[Problem]) -> str:
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"configuration rejected: {problems[0]}{more}"
 
 
 def _raise_descriptor_limit() -> None:

@@ -19,6 +19,7 @@ from tests.gateway.waiting import scaled, wait_until
 from tests.service_manager import passing
 
 STOP_TIMEOUT_S = 20
+MODULE = ["-m", "pomagent"]
 Event = dict[str, Any]
 
 
@@ -41,9 +42,10 @@ class AgentProcess:
     """``pomagent run`` on a file; a context manager that stops it and looks at how it ended."""
 
     def __init__(
-        self, settings: Path, *arguments: str, sockets: Sequence[tuple[str, socket.socket]] = (), **environment: str
-    ) -> None:
-        """``sockets``, by their names, are passed to it as systemd does."""
+        self, settings: Path, *arguments: str, sockets: Sequence[tuple[str, socket.socket]] = (),
+        program: Path | str = "", **environment: str,
+    ) -> None:  # fmt: skip
+        """``sockets``, by their names, are passed to it as systemd does; ``program`` is a file, or Python code."""
         self.settings = settings
         self._log_file = settings.parent / "agent.log"
         # Each agent has places of its own, or they would meet in those of the user who runs the tests.
@@ -51,7 +53,10 @@ class AgentProcess:
             "POMAGENT_STATUS__CONTROL_SOCKET": str(settings.parent / "control.sock"),
             "STATE_DIRECTORY": str(settings.parent / "state"),
         }
-        command = [sys.executable, "-m", "pomagent", "run", "--config", str(settings), *arguments]
+        begin = (
+            [str(program)] if isinstance(program, Path) else [sys.executable, *(["-c", program] if program else MODULE)]
+        )
+        command = [*begin, "run", "--config", str(settings), *arguments]
         if sockets:
             command, variables = passing(sockets, *command)
             environment |= variables

@@ -46,9 +46,11 @@ class Bastion:
         write_token(draft, token)
         draft.replace(self.token_file)
 
-    def start(self, routes: Listen, environment: dict[str, str] | None = None, **tables: Table) -> AgentProcess:
+    def start(
+        self, routes: Listen, environment: dict[str, str] | None = None, *, program: Path | str = "", **tables: Table
+    ) -> AgentProcess:
         """Run an agent on a file with these routes and wait until it serves."""
-        agent = self.launch(routes, environment, **tables)
+        agent = self.launch(routes, environment, program=program, **tables)
         agent.__enter__()
         return agent
 
@@ -64,10 +66,12 @@ class Bastion:
         agent.__enter__()
         return agent
 
-    def launch(self, routes: Listen, environment: dict[str, str] | None = None, **tables: Table) -> AgentProcess:
+    def launch(
+        self, routes: Listen, environment: dict[str, str] | None = None, *, program: Path | str = "", **tables: Table
+    ) -> AgentProcess:
         """The same without waiting."""
         self.save(routes, **tables)
-        agent = AgentProcess(self.path, **(environment or {}))
+        agent = AgentProcess(self.path, program=program, **(environment or {}))
         self.agents.append(agent)
         return agent
 

@@ -65,6 +65,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(NoSkips(), "no-skips")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have measured: for people, since no test fails for a time."""
+    passed = terminalreporter.getreports("passed")
+    measured = [
+        (report.nodeid, *figure) for report in passed if report.when == "call" for figure in report.user_properties
+    ]
+    if measured:
+        terminalreporter.section("measured")
+        for node, name, value in measured:
+            terminalreporter.write_line(f"{node}: {name}: {value}")
+
+
 class NoSkips:
     """Makes the session fail if a test was skipped: in CI, what was not tested does not count as passed."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from pomagent.log import LogFormat, LogLevel, LogWriter, make_logger, resolve_fo
 def run(config: Path | None) -> None:
     """Run the agent in the foreground until SIGTERM or SIGINT."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the service obeys it: a reload that comes early is no death
+    faulthandler.enable()  # the watchdog ends a stuck agent with SIGABRT: standard error says where it was stuck
     inherited = from_systemd(os.environ)
     from pomagent.service import Service  # noqa: PLC0415 - the other commands need no event loop
 

@@ -1,4 +1,4 @@
-"""The commands that talk to the running agent: ``status`` and ``reload``."""
+"""The commands that talk to the running agent: ``status``, ``reload`` and ``drain``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ socket_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
     help="The running agent's control socket. Default: what agent.toml says, else this user's own.",
 )  # fmt: skip
 
-_ABOUT_A_FILE = frozenset({"/reload", "/preview"})
+_ABOUT_A_FILE = frozenset({"/reload", "/preview", "/drain"})
 """What makes no sense to an agent that runs on another file than the one in question."""
 
 
@@ -50,6 +50,15 @@ def reload(config: Path | None, control_socket: Path | None, as_json: bool) -> N
         print_outcome(outcome)
     if outcome["result"] == "rejected":
         raise SystemExit(INVALID)
+
+
+@click.command(short_help="Stop the agent once its sessions have finished.")
+@config_option
+@socket_option
+def drain(config: Path | None, control_socket: Path | None) -> None:
+    """Stop the agent like SIGTERM: it accepts no more, and ends when its sessions have, or at drain.timeout_s."""
+    left = ask(config, control_socket, "POST", "/drain")["sessions_left"]
+    click.echo(f"draining: {left} session{'' if left == 1 else 's'} left")
 
 
 def ask(config: Path | None, control_socket: Path | None, method: str, url: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,6 +20,7 @@ from pomagent.config.model import (
     StatusTable,
 )
 
+REQUIRED = "required"
 TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[agent]", AgentTable),
     ("[status]", StatusTable),
@@ -29,14 +31,37 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Key:
+    """One key of a table of agent.toml."""
+
+    name: str
+    default: str
+    """As TOML; "required", or empty where it depends."""
+    applied: str
+    meaning: str
+
+
+def tables() -> Iterator[tuple[str, list[Key]]]:
+    """Every table by its header, with every key in the order of the model."""
+    for header, model in TABLES:
+        yield header, [_key(name, field) for name, field in _fields(model)]
+
+
 def markdown() -> str:
     """Every key with its default, how a changed value is applied, and its meaning."""
-    return "\n".join(_table(header, model) for header, model in TABLES)
+    return "\n".join(_table(header, keys) for header, keys in tables())
 
 
-def _table(header: str, model: type[BaseModel]) -> str:
-    rows = "".join(_row(name, field) for name, field in _fields(model))
+def _table(header: str, keys: list[Key]) -> str:
+    rows = "".join(map(_row, keys))
     return f"**`{header}`**\n\n| key | default | applied | meaning |\n| --- | --- | --- | --- |\n{rows}"
+
+
+def _row(key: Key) -> str:
+    default = f"`{key.default}`" if key.default not in ("", REQUIRED) else key.default
+    meaning = key.meaning.replace("|", "\\|")
+    return f"| `{key.name}` | {default} | {key.applied} | {meaning} |\n"
 
 
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
@@ -46,13 +71,12 @@ def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     yield from inherited.items()
 
 
-def _row(name: str, field: FieldInfo) -> str:
+def _key(name: str, field: FieldInfo) -> Key:
     extra: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    meaning = (field.description or "").replace("|", "\\|")
-    return f"| `{name}` | {_default(field)} | {extra.get('x-apply', '')} | {meaning} |\n"
+    return Key(name, _default(field), extra.get("x-apply", ""), field.description or "")
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
-        return "required"
-    return "" if field.default is None else f"`{json.dumps(field.default)}`"
+        return REQUIRED
+    return "" if field.default is None else json.dumps(field.default)

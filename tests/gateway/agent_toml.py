@@ -16,7 +16,7 @@ def write_agent_toml(directory: Path, gateway: Gateway, listen: Listen, **tables
     """Write agent.toml and its token into the directory; returns the path of agent.toml.
 
     ``tables`` adds keys to the tables of those names: ``agent={"log_level": "debug"}, defaults={"warm": "off"}``,
-    and overrides those of ``gateways.demo`` and ``credentials.default``.
+    and overrides those of ``gateways.demo`` and ``credentials.default``, or removes them with None.
     """
     write_token(directory / "token", gateway.token)
     path = directory / "agent.toml"
@@ -48,4 +48,5 @@ def _route(name: str, keys: str | Table) -> Table:
 
 def _table(header: str, keys: Table) -> str:
     """Strings, numbers, booleans and lists of them are written alike in JSON and TOML."""
-    return "".join(f"{line}\n" for line in (header, *(f"{key} = {json.dumps(value)}" for key, value in keys.items())))
+    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items() if value is not None]
+    return "".join(f"{line}\n" for line in (header, *lines))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from pomagent.bind import bind
 from pomagent.errors import BindError
@@ -268,3 +269,43 @@ def test_a_bug_in_taking_over_a_connection_costs_that_one_only() -> None:
         wait_until(lambda: len(served) == 2)
         listener.close()
     assert [str(crash) for crash in crashes] == ["a bug"]
+
+
+# What the watchdog asks.
+
+
+def stuck(listeners: Listeners) -> int:
+    return len(listeners.find_stuck())
+
+
+def test_a_listener_that_accepts_is_not_stuck(listeners: Listeners) -> None:
+    one = route(HostPort(LOOPBACK, unused_port()))
+    change(listeners, one)
+    for _ in range(3):
+        assert stuck(listeners) == 0
+        assert connects(LOOPBACK, one.listen.port)  # type: ignore[union-attr]
+        gevent.sleep(0.01)
+
+
+def test_a_listener_that_does_not_return_from_taking_over_a_connection_is_stuck(listeners: Listeners) -> None:
+    address = HostPort(LOOPBACK, unused_port())
+    change(listeners, route(address), route(HostPort(LOOPBACK, unused_port()), "other"))
+    free = Event()
+    listeners.of(route(address)).give_to("redis", lambda sock, _peer: (free.wait(), sock.close()))  # type: ignore[union-attr]
+    with socket.create_connection((LOOPBACK, address.port)):
+        gevent.sleep(0.01)
+        assert [stuck(listeners) for _ in range(3)] == [0, 0, 0]  # nobody waits
+        with socket.create_connection((LOOPBACK, address.port)):
+            assert [stuck(listeners) for _ in range(3)] == [0, 1, 1]
+            free.set()
+            gevent.sleep(0.01)
+            assert stuck(listeners) == 0
+
+
+def test_a_listener_whose_loop_is_gone_is_stuck(listeners: Listeners) -> None:
+    one = route(HostPort(LOOPBACK, unused_port()))
+    change(listeners, one)
+    listener = listeners.of(one)
+    assert listener is not None
+    listener._greenlet.kill()  # type: ignore[union-attr]
+    assert listeners.find_stuck() == [listener]

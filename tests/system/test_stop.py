@@ -17,6 +17,18 @@ from tests.gateway.ports import unused_port
 from tests.gateway.waiting import scaled
 from tests.service_manager import Manager
 
+BLOCKABLE = """
+import signal, time
+from pomagent.__main__ import main
+
+def block_the_hub(*_):
+    print("blocked", flush=True)
+    time.sleep(600)
+
+signal.signal(signal.SIGRTMIN, block_the_hub)
+main()
+"""
+"""The agent with a way to stop it from turning, which the product does not have."""
 ENDLESS = 600
 """Seconds that no test waits for."""
 EXIT_TIMEOUT_S = 20
@@ -46,6 +58,21 @@ def test_a_signal_closes_the_listeners_and_lets_an_open_session_finish(
     assert agent.events("session.closed")[0]["reason"] == "finished"
     stopped = agent.events("agent.stopped")[0]
     assert (stopped["signal"], stopped["sessions_left"]) == (number.name, 0)
+
+
+def test_the_command_drain_does_the_same_and_asked_again_hurries_nobody(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
+    port = agent.port("echo")
+    with connect(port) as client:
+        assert say(client) == b"hello\n"
+        for _ in range(2):
+            done = agent.command("drain")
+            assert (done.returncode, done.stdout) == (0, "draining: 1 session left\n"), done.stderr
+        wait_until(lambda: refuses(port))
+        assert say(client, b"still there\n") == b"still there\n"
+    assert ended(agent) == 0
+    assert agent.events("control.changed", command="drain")
+    assert agent.events("agent.stopped")[0]["signal"] == "drain"
 
 
 def test_an_agent_without_sessions_ends_at_once(bastion: Bastion) -> None:
@@ -269,21 +296,27 @@ def test_stopping_comes_with_the_signal_and_only_once(bastion: Bastion, manager:
         assert not manager.heard("STOPPING")
         agent.signal(signal.SIGTERM)
         assert wait_until(lambda: manager.heard("STOPPING")) == ["1"]
-        allowed = wait_until(lambda: manager.heard("EXTEND_TIMEOUT_USEC"))
-        assert int(allowed[0]) > ENDLESS * 1_000_000
     assert ended(agent) == 0
     assert manager.heard("STOPPING") == ["1"]
 
 
-def test_the_time_for_accept_for_s_is_asked_for_too_and_before_it(
-    bastion: Bastion, manager: Manager, tmp_path: Path
+@pytest.mark.parametrize("phase", ["accept_for_s", "timeout_s"])
+def test_a_drain_asks_for_time_in_steps_and_says_how_far_it_is(
+    bastion: Bastion, manager: Manager, tmp_path: Path, phase: str
 ) -> None:
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
-    agent = bastion.start({"echo": ANY}, environment, drain={"accept_for_s": ENDLESS, "timeout_s": ENDLESS})
-    agent.signal(signal.SIGTERM)
-    (allowed,) = wait_until(lambda: manager.heard("EXTEND_TIMEOUT_USEC"))
-    assert int(allowed) > 2 * ENDLESS * 1_000_000
-    agent.signal(signal.SIGTERM)
+    agent = bastion.start({"banner": ANY}, environment, drain={phase: ENDLESS})
+    with connect(agent.port("banner")) as client:
+        assert hear(client, 4) == b"SSH-"
+        asked_at_start = len(manager.heard("EXTEND_TIMEOUT_USEC"))
+        agent.signal(signal.SIGTERM)
+        wait_until(lambda: len(manager.heard("EXTEND_TIMEOUT_USEC")) >= asked_at_start + 2, 30)
+        assert {int(usec) for usec in manager.heard("EXTEND_TIMEOUT_USEC")} == {15_000_000}
+        told = [status for status in manager.heard("STATUS") if status.startswith("draining: 1 sessions left, ")]
+        assert len(told) > 1
+        left = [int(status.split()[-2]) for status in told]
+        assert left == sorted(left, reverse=True)
+        agent.signal(signal.SIGTERM)
     assert ended(agent) == 0
 
 
@@ -291,6 +324,41 @@ def test_the_watchdog_is_fed_while_the_agent_serves(bastion: Bastion, manager: M
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
     bastion.start({"echo": ANY}, environment)
     wait_until(lambda: len(manager.heard("WATCHDOG")) >= 3)
+
+
+def test_a_slow_gateway_and_clients_that_wait_for_it_are_no_reason_for_the_watchdog(
+    bastion: Bastion, manager: Manager, tmp_path: Path
+) -> None:
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+    authorizer = bastion.gateway.authorizer
+    authorizer.hang()
+    agent = bastion.start({"echo": ANY}, environment)
+    with connect(agent.port("echo")) as client:
+        wait_until(lambda: authorizer.checks_for(destination("echo")))
+        before = len(manager.heard("WATCHDOG"))
+        wait_until(lambda: len(manager.heard("WATCHDOG")) >= before + 5)
+        authorizer.behave()
+        assert say(client) == b"hello\n"
+
+
+def test_a_hub_that_is_stuck_does_not_feed_the_watchdog_and_leaves_a_trace_when_it_is_ended(
+    bastion: Bastion, manager: Manager, tmp_path: Path
+) -> None:
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+    agent = bastion.start({"echo": ANY}, environment, program=BLOCKABLE)
+    wait_until(lambda: manager.heard("WATCHDOG"))
+    agent.signal(signal.SIGRTMIN)
+    wait_until(lambda: "blocked" in agent.log)
+    before = len(manager.heard("WATCHDOG"))
+    with connect(agent.port("echo")) as client:  # the kernel still takes connections
+        client.settimeout(1)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+    assert len(manager.heard("WATCHDOG")) == before
+    agent.signal(signal.SIGABRT)  # as systemd does
+    assert agent.process.wait(scaled(EXIT_TIMEOUT_S)) == -signal.SIGABRT
+    assert "in block_the_hub" in agent.log
+    bastion.agents.remove(agent)
 
 
 def test_a_reload_that_is_asked_for_while_the_agent_starts_does_not_end_it(bastion: Bastion) -> None:

@@ -19,7 +19,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"service"},
-    {"handover"},
+    {"handover", "drain", "watchdog"},
     {"control", "status", "login"},
     {"agent", "reload", "last_good", "watch", "log_boundary"},
     {"recheck"},

@@ -219,3 +219,23 @@ def test_no_color_is_obeyed(lines, monkeypatch, value, is_coloured):
     monkeypatch.setenv("NO_COLOR", value)
     make_logger(lines, format="console", level=LogLevel()).info(events.AGENT_STARTED)
     assert ("\033[" in lines[0]) is is_coloured
+
+
+@pytest.mark.parametrize(("level", "priority"), [("info", 6), ("warning", 4), ("error", 3), ("critical", 2)])
+def test_the_journal_is_told_the_level_as_it_wants_it(lines, monkeypatch, tmp_path, level, priority):
+    with (tmp_path / "journal").open("w") as journal:
+        status = os.fstat(journal.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        lines.fd = journal.fileno()
+        log = make_logger(lines, format="json", level=LogLevel("info"))
+    getattr(log, level)(events.CONFIG_WARNED)
+    assert lines[0].startswith(f'<{priority}>{{"event": ')
+
+
+def test_only_the_journal_is_told(lines, monkeypatch, tmp_path):
+    monkeypatch.setenv("JOURNAL_STREAM", "8:4711")
+    with (tmp_path / "file").open("w") as file:
+        lines.fd = file.fileno()
+        log = make_logger(lines, format="json", level=LogLevel("info"))
+    log.info(events.CONFIG_WARNED)
+    assert lines[0].startswith("{")

@@ -1,0 +1,81 @@
+"""One Debian per release with the agent installed; each test boots it afresh, in about a second."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.booted.host import Host
+from tests.booted.machine import Machine
+from tests.booted.network import lonely_network
+from tests.booted.package import build, install
+from tests.booted.trees import BUILD_TIMEOUT_S, SUITES, tree
+from tests.gateway.facade import Gateway
+
+PROGRAMS = ("debootstrap", "systemd-nspawn", "nsenter", "unshare", "ip", "dpkg-deb")
+OLDEST = SUITES[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first of these tests may have to wait until Debian is there, once on each machine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(len(SUITES) * BUILD_TIMEOUT_S))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """On every release, unless the test is marked ``one_suite`` because another release would only cost time."""
+    if "suite" in metafunc.fixturenames:
+        suites = [OLDEST] if metafunc.definition.get_closest_marker("one_suite") else SUITES
+        metafunc.parametrize("suite", suites, indirect=True, scope="package")
+
+
+@pytest.fixture(scope="package")
+def suite(request: pytest.FixtureRequest) -> str:
+    """The release that is booted."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="package")
+def layers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """By release: a bare Debian, and our package for it. Made while there is a network."""
+    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    if os.geteuid() != 0 or missing:
+        pytest.skip(f"to boot a Debian takes root and {' '.join(missing or PROGRAMS)}")
+    return {suite: (tree(suite), build(suite, tmp_path_factory.mktemp(suite))) for suite in SUITES}
+
+
+@pytest.fixture(scope="package")
+def network(layers: dict[str, tuple[Path, Path]]) -> Iterator[None]:
+    """Nothing but one loopback device, for the gateway, the machines and the clients."""
+    with lonely_network():
+        yield
+
+
+@pytest.fixture(scope="package")
+def booted_gateway(network: None) -> Iterator[Gateway]:
+    """The gateway in the same network as the machines."""
+    with Gateway() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def installed(
+    suite: str, layers: dict[str, tuple[Path, Path]], network: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, ...]:
+    """The layers of a machine on which the agent is installed, and not enabled yet."""
+    bare, package = layers[suite]
+    with Machine(tmp_path_factory.mktemp(f"installed-{suite}"), bare) as machine:
+        install(machine, package)
+    return machine.layer, bare
+
+
+@pytest.fixture
+def host(installed: tuple[Path, ...], booted_gateway: Gateway, tmp_path: Path) -> Iterator[Host]:
+    """A freshly booted host with a gateway to go to; nothing of it outlives the test."""
+    booted_gateway.recover()
+    with Machine(tmp_path / "machine", *installed) as machine:
+        yield Host(machine, booted_gateway)
+    booted_gateway.recover()

@@ -1,0 +1,65 @@
+"""Under load, in every way in which the agent's process ends and another begins."""
+
+from collections.abc import Callable
+
+from tests.agent_process import connect
+from tests.bastion import on, refuses, say
+from tests.booted.host import ECHO, UNIT, Host
+from tests.booted.load import Load
+from tests.gateway.waiting import wait_until
+
+OTHER = 5432
+Record = Callable[[str, object], None]
+
+
+def test_a_restart_refuses_nobody(host: Host, record_property: Record) -> None:
+    host.start()
+    before = host.main_pid
+    with Load(ECHO) as load:
+        host.systemctl("restart", UNIT)
+        load.go_on()
+    assert host.main_pid != before
+    assert (load.refused, load.lost) == ([], [])
+    record_property("restart, connections", load.count)
+    record_property("restart, longest wait in ms", load.longest_wait_ms)
+
+
+def test_an_agent_that_is_killed_is_back_and_nobody_was_refused(host: Host, record_property: Record) -> None:
+    host.start()
+    before = host.main_pid
+    with Load(ECHO) as load:
+        host.kill("KILL", before)
+        wait_until(lambda: host.main_pid not in (0, before), 20, "another main process")
+        load.go_on()
+    assert load.refused == []
+    record_property("kill -9, connections", load.count)
+    record_property("kill -9, of these let in and lost with the old process", len(load.lost))
+    record_property("kill -9, longest wait in ms", load.longest_wait_ms)
+
+
+def test_the_port_of_a_route_that_went_refuses_though_its_socket_was_stored(host: Host) -> None:
+    host.start({"echo": on(ECHO), "banner": on(OTHER)})
+    host.systemctl("restart", UNIT)  # both are systemd's to keep now
+    host.save({"echo": on(ECHO)})
+    host.systemctl("reload", UNIT)
+    assert refuses(OTHER)
+    host.systemctl("restart", UNIT)
+    assert refuses(OTHER)
+
+
+def test_the_port_of_a_route_that_went_while_the_agent_was_down_refuses(host: Host) -> None:
+    host.start({"echo": on(ECHO), "banner": on(OTHER)})
+    host.save({"echo": on(ECHO)})
+    host.kill("KILL", host.main_pid)
+    wait_until(lambda: refuses(OTHER), 20, "the port refuses")
+    with connect(ECHO) as client:
+        assert say(client) == b"hello\n"
+
+
+def test_a_stopped_agent_leaves_ports_that_refuse(host: Host) -> None:
+    host.start()
+    host.systemctl("stop", UNIT)
+    assert refuses(ECHO)
+    host.systemctl("start", UNIT)
+    with connect(ECHO) as client:
+        assert say(client) == b"hello\n"

@@ -1,0 +1,83 @@
+"""What the hardening of the unit costs: nothing that the agent needs."""
+
+import socket
+
+import pytest
+
+from tests.agent_process import connect, read_to_end
+from tests.bastion import on, say
+from tests.booted.host import ECHO, UNIT, Host
+from tests.booted.package import ROOT
+
+OTHER = 5432
+PRIVILEGED = 389
+ASK = """
+import http.client
+connection = http.client.HTTPConnection("127.0.0.1", 9765)
+connection.request("GET", "/metrics")
+print(connection.getresponse().status)
+"""
+EXPOSURE = 15
+"""Tenths: what ``systemd-analyze security`` may say at most."""
+
+
+def test_the_units_are_free_of_warnings(host: Host) -> None:
+    host.machine.write("/etc/systemd/system/pomagent.socket", (ROOT / "systemd/pomagent.socket").read_text())
+    for unit in (UNIT, "pomagent.socket"):
+        done = host.machine.run("systemd-analyze", "verify", unit)
+        assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_systemd_finds_little_that_an_attacker_could_use(host: Host) -> None:
+    arguments = ("--offline=yes", f"--threshold={EXPOSURE}", UNIT)
+    done = host.machine.run("systemd-analyze", "security", "--no-pager", *arguments, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_client_that_only_shuts_down_is_told_from_one_that_has_gone(host: Host) -> None:
+    """Which takes sock_diag, over a netlink socket."""
+    host.start({"answer": on(OTHER)})
+    with connect(OTHER) as client:
+        client.sendall(b"300 still here\n")
+        client.shutdown(socket.SHUT_WR)
+        assert read_to_end(client) == b"still here\n"
+
+
+def test_unix_listeners_stand_in_the_runtime_directory(host: Host) -> None:
+    host.start({"echo": {"listen": "unix:/run/pomagent/echo.sock", "socket_mode": "0666"}})
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(host.machine.path("/run/pomagent/echo.sock")))
+        assert say(client) == b"hello\n"
+
+
+def test_a_command_may_mint_the_token(host: Host) -> None:
+    script = "#!/bin/sh\nexec cat /etc/pomagent/token\n"
+    host.machine.write("/usr/local/bin/mint-token", script, 0o755)
+    command = {"service_account_file": None, "command": ["/usr/local/bin/mint-token"]}
+    host.start(**{"credentials.default": command})
+    with connect(ECHO) as client:
+        assert say(client) == b"hello\n"
+
+
+def test_the_token_may_be_a_credential_of_systemd(host: Host) -> None:
+    host.drop_in("[Service]\nLoadCredential=bastion.jwt:/etc/pomagent/token\n")
+    host.start(**{"credentials.default": {"service_account_file": None, "systemd_credential": "bastion.jwt"}})
+    with connect(ECHO) as client:
+        assert say(client) == b"hello\n"
+
+
+@pytest.mark.parametrize(("user", "answer"), [("daemon", 403), ("nobody", 200)])
+def test_the_status_server_knows_who_asks(host: Host, user: str, answer: int) -> None:
+    """Which takes sock_diag, and all users of the host under their own numbers."""
+    host.start(status={"allow_users": ["nobody"]})
+    asked = host.machine.run("runuser", "-u", user, "--", "python3", "-c", ASK)
+    assert asked.stdout == f"{answer}\n"
+
+
+def test_systemd_may_listen_on_a_port_that_the_agent_may_not(host: Host) -> None:
+    host.machine.write("/etc/systemd/system/pomagent.socket", (ROOT / "systemd/pomagent.socket").read_text())
+    host.systemctl("daemon-reload")
+    host.systemctl("enable", "--now", "pomagent.socket")
+    host.start({"echo": on(PRIVILEGED)})
+    with connect(PRIVILEGED) as client:
+        assert say(client) == b"hello\n"

@@ -1,0 +1,87 @@
+"""The unit under a real systemd, with all of its hardening: start, reload, files that are not valid."""
+
+import json
+
+from tests.agent_process import connect
+from tests.bastion import on, refuses, say
+from tests.booted.host import ECHO, UNIT, Host
+
+OTHER = 5432
+# Succeeds only if the port is open as soon as the agent counts as started.
+FOLLOWER = f"""[Unit]
+After={UNIT}
+Requires={UNIT}
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/python3 -c "import socket; socket.create_connection(('127.0.0.1', {ECHO}))"
+"""
+
+
+def test_an_enabled_agent_serves_tunnels_and_does_so_again_after_a_reboot(host: Host) -> None:
+    host.start()
+    with connect(ECHO) as client:
+        assert say(client) == b"hello\n"
+    host.machine.reboot()
+    assert host.shown("ActiveState") == "active", host.status
+    with connect(ECHO) as client:
+        assert say(client) == b"hello\n"
+
+
+def test_what_starts_after_the_agent_finds_its_port_open(host: Host) -> None:
+    host.machine.write("/etc/systemd/system/follower.service", FOLLOWER)
+    host.systemctl("daemon-reload")
+    host.save({"echo": on(ECHO)})
+    host.systemctl("start", "follower.service")
+    assert host.shown("ActiveState") == "active"
+
+
+def test_a_reload_returns_when_the_edit_is_applied(host: Host) -> None:
+    host.start()
+    host.save({"echo": on(ECHO), "banner": on(OTHER)})
+    host.systemctl("reload", UNIT)
+    assert not refuses(OTHER)
+
+
+def test_a_file_that_is_not_valid_makes_the_reload_fail_and_the_agent_goes_on(host: Host) -> None:
+    host.start()
+    host.save({"echo": "127.0.0.1:notaport"})
+    assert host.systemctl("reload", UNIT, check=False).returncode != 0
+    assert host.shown("ActiveState") == "active"
+    assert "routes.echo.listen" in host.shown("StatusText")
+    assert host.shown("StatusText") in host.status
+    with connect(ECHO) as client:
+        assert say(client) == b"hello\n"
+    host.save({"echo": on(ECHO)})
+    host.systemctl("reload", UNIT)
+    assert "rejected" not in host.shown("StatusText")
+
+
+def test_the_journal_has_the_fields_of_events(host: Host) -> None:
+    host.start()
+    with connect(ECHO) as client:
+        say(client)
+    closed = host.wait_for("session.closed", route="echo")
+    assert (closed["reason"], closed["bytes_up"], closed["bytes_down"]) == ("finished", 6, 6)
+
+
+def test_the_journal_knows_the_level_of_an_event(host: Host) -> None:
+    host.start()
+    host.save_text("")
+    host.systemctl("reload", UNIT, check=False)
+    errors = [json.loads(line["MESSAGE"]) for line in host.journal("--priority=err", "_COMM=pomagent")]
+    assert {event["event"] for event in errors} == {"config.rejected"}
+
+
+def test_a_file_that_is_not_valid_at_boot_is_told_once_and_not_tried_again(host: Host) -> None:
+    host.start()
+    host.save_text("[[routes]]\nlisten = 5\n")
+    host.machine.reboot()
+    assert host.shown("ActiveState") == "failed"
+    assert host.shown("ExecMainStatus") == "78"
+    assert host.shown("NRestarts") == "0"
+    assert "configuration rejected: /etc/pomagent/agent.toml:" in host.shown("StatusText")
+    assert host.shown("StatusText") in host.status
+    host.save({"echo": on(ECHO)})
+    host.systemctl("start", UNIT)
+    with connect(ECHO) as client:
+        assert say(client) == b"hello\n"
