@@ -21,7 +21,9 @@ COMMANDS = [
     for line in block.splitlines()
 ]
 OF_POMAGENT = [line.removeprefix("pomagent ") for line in COMMANDS if line.startswith("pomagent ")]
-RUN_ELSEWHERE = {"pip install .", "./scripts/demo", "./scripts/demo --check", "./scripts/test", "./scripts/check"}
+RUN_ELSEWHERE = {
+    "pip install .", "./scripts/demo", "./scripts/demo --check", "./scripts/test", "./scripts/test booted", "./scripts/check",
+}  # fmt: skip
 
 
 @pytest.fixture
