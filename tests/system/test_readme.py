@@ -22,8 +22,13 @@ COMMANDS = [
 ]
 OF_POMAGENT = [line.removeprefix("pomagent ") for line in COMMANDS if line.startswith("pomagent ")]
 RUN_ELSEWHERE = {
-    "pip install .", "./scripts/demo", "./scripts/demo --check", "./scripts/test", "./scripts/test booted", "./scripts/check",
-}  # fmt: skip
+    "pip install .",
+    "./scripts/demo",
+    "./scripts/demo --check",
+    "./scripts/test",
+    "./scripts/test booted",
+    "./scripts/check",
+}
 
 
 @pytest.fixture
