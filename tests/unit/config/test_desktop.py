@@ -292,9 +292,11 @@ connections = st.fixed_dictionaries(
         "later": texts,
     },
 )
-records = st.fixed_dictionaries(
-    {}, optional={"id": texts, "tags": st.lists(texts, max_size=3), "conn": connections, "source": texts}
-) | st.builds(lambda name: {"conn": {"name": name, "remoteAddr": "a.test:22"}, name: 1}, texts)
+RECORD = {"id": texts, "tags": st.lists(texts, max_size=3), "conn": connections, "source": texts}
+unknown_keys = texts.filter(lambda key: key not in RECORD)
+records = st.fixed_dictionaries({}, optional=RECORD) | st.builds(
+    lambda key: {"conn": {"name": key, "remoteAddr": "a.test:22"}, key: 1}, unknown_keys
+)
 
 
 @settings(deadline=None, max_examples=150)
