@@ -78,7 +78,10 @@ def test_each_row_decides_on_its_answer(row):
     assert str(error).startswith(f"db.example.com:5432 via edge.example.com:443: refused with {given.status}")
 
 
-@pytest.mark.parametrize(("row", "status"), [(row, status) for row in ROWS for status in sorted(row.statuses)], ids=str)
+@pytest.mark.parametrize(
+    ("row", "status"),
+    [pytest.param(row, status, id=f"{row.meaning}-{status}") for row in ROWS for status in sorted(row.statuses)],
+)
 def test_each_status_of_a_row_is_decided_by_it(row, status):
     given = ANSWERS[row.meaning]
     error = error_for(Answer(status, given.headers, given.body))
