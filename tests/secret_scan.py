@@ -26,7 +26,8 @@ def pytest_configure() -> None:
     sys.addaudithook(_search_arguments)
 
 
-def pytest_unconfigure() -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:  # not pytest_unconfigure, to which a worker of xdist never comes
     process_list.stop()
     _directory.cleanup()
 
