@@ -24,6 +24,7 @@ GLIBC = ("manylinux2014", *(f"manylinux_2_{minor}" for minor in range(17, 37)))
 # Nothing of this is ever imported or read. Type stubs and C sources are more than half of gevent.
 SUPERFLUOUS = ("*.c", "*.h", "*.cpp", "*.hpp", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "tests", "__pycache__",
                "direct_url.json", "RECORD", "REQUESTED", "INSTALLER", "WHEEL")  # fmt: skip
+VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
 
 
@@ -45,7 +46,14 @@ class Target:
 
     suite: Suite
     architecture: str
-    version: str
+    ours: str
+    """The version of pomagent in it, as ``pomagent --version`` says it."""
+
+    @property
+    def version(self) -> str:
+        """Of the package: 0.2.0rc1 → 0.2.0~rc1-1+deb12."""
+        sorted_by_dpkg = re.sub(r"[.]?(a|b|rc|dev)(?=[0-9])", r"~\1", self.ours)
+        return f"{sorted_by_dpkg}-{REVISION}+{self.suite.suffix}"
 
     @property
     def python(self) -> str:
@@ -77,8 +85,7 @@ def build(target: Target, output: Path) -> Path:
 
 
 def _install_library(target: Target, library: Path, scratch: Path) -> None:
-    pip("wheel", "--no-deps", f"--wheel-dir={scratch}", str(ROOT))
-    (wheel,) = scratch.glob("pomagent-*.whl")
+    wheel = _wheel(scratch, target.ours)
     pip("install", "--no-compile", f"--target={library}", *target.pip_options, f"--constraint={BUNDLED}", str(wheel))
     unpinned = _distributions(library) - _pinned()
     if unpinned:
@@ -88,6 +95,19 @@ def _install_library(target: Target, library: Path, scratch: Path) -> None:
     for pattern in SUPERFLUOUS:
         for path in sorted(library.rglob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _wheel(scratch: Path, version: str) -> Path:
+    """Of a copy of the source tree that calls itself so. Blocks."""
+    source = scratch / "source"
+    shutil.copytree(ROOT / "pomagent", source / "pomagent", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    module = source / "pomagent/__init__.py"
+    module.write_text(VERSION.sub(f'__version__ = "{version}"', module.read_text()))
+    pip("wheel", "--no-deps", f"--wheel-dir={scratch}", str(source))
+    (wheel,) = scratch.glob("pomagent-*.whl")
+    return wheel
 
 
 def _install_files(target: Target, tree: Path) -> None:
@@ -179,10 +199,9 @@ def _pinned() -> set[str]:
 def renew() -> None:
     """Write the newest versions that pyproject.toml allows, and that every suite has, into the list."""
     with tempfile.TemporaryDirectory(prefix="pomagent-deb-") as scratch:
+        wheel = _wheel(Path(scratch), source_version())
         for suite in SUITES.values():
-            target = Target(suite, "amd64", "")
-            pip("wheel", "--no-deps", f"--wheel-dir={scratch}", str(ROOT))
-            (wheel,) = Path(scratch).glob("pomagent-*.whl")
+            target = Target(suite, "amd64", source_version())
             pip("install", f"--target={scratch}/{suite.python}", *target.pip_options, str(wheel))
         first, *others = (_distributions(Path(scratch, suite.python)) for suite in SUITES.values())
     if any(other != first for other in others):
@@ -194,13 +213,11 @@ def renew() -> None:
 # The rest of the machine.
 
 
-def version(suite: Suite) -> str:
-    """The package's version: 0.2.0rc1 → 0.2.0~rc1-1+deb12."""
-    text = (ROOT / "pomagent/__init__.py").read_text()
-    ours = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
-    assert ours
-    sorted_by_dpkg = re.sub(r"[.]?(a|b|rc|dev)(?=[0-9])", r"~\1", ours[1])
-    return f"{sorted_by_dpkg}-{REVISION}+{suite.suffix}"
+def source_version() -> str:
+    """Of this source tree."""
+    found = VERSION.search((ROOT / "pomagent/__init__.py").read_text())
+    assert found
+    return found[1]
 
 
 def epoch() -> int:
@@ -232,6 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", choices=SUITES, default=_this_suite(), help="default: this machine's")
     parser.add_argument("--architecture", choices=MACHINES, default=run("dpkg", "--print-architecture").strip())
+    parser.add_argument("--version", default=source_version(), help="call this source tree so; default: %(default)s")
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
     parser.add_argument("--renew", action="store_true", help="take newer libraries into the list; builds nothing")
     options = parser.parse_args()
@@ -241,8 +259,7 @@ def main() -> None:
         return
     if options.suite not in SUITES:
         parser.error(f"this machine is none of {', '.join(SUITES)}: say --suite")
-    suite = SUITES[options.suite]
-    print(build(Target(suite, options.architecture, version(suite)), options.output))
+    print(build(Target(SUITES[options.suite], options.architecture, options.version), options.output))
 
 
 if __name__ == "__main__":
