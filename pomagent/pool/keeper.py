@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import gevent
 from gevent.event import Event
@@ -17,7 +18,7 @@ from pomagent.pool.demand import Demand
 from pomagent.pool.dialler import Dialler
 from pomagent.pool.memory import Memory
 from pomagent.pool.shelf import Shelf
-from pomagent.pool.warmth import Keeping
+from pomagent.pool.warmth import Keeping, Why
 from pomagent.settings import Route
 
 RESTART_S = 1.0
@@ -50,6 +51,8 @@ class Keeper:
         self._refill_from = 0.0
         self._lost_at: float | None = None
         """When a warm tunnel ended; None once its replacement has its time."""
+        self.on_decay: Callable[[], None] = lambda: None
+        """Called again and again while the route has decayed."""
         self.refills = True
         """False in a drain."""
 
@@ -98,8 +101,7 @@ class Keeper:
         """How many should be warm."""
         if keeping.level == "off":
             return 0
-        target = self._demand.target(now)
-        return min(1, target) if keeping.is_single else target
+        return keeping.within(self._demand.target(now))
 
     def tell_level(self, event: str, **fields: object) -> None:
         """Log what is kept warm from now on, and why."""
@@ -123,7 +125,10 @@ class Keeper:
             self._wake.clear()
             now = self._clock()
             self._note_changes(now)
-            self._shelf.trim(self._memory.warmth.keeping(now), now)
+            keeping = self._memory.warmth.keeping(now)
+            self._shelf.trim(keeping, now)
+            if keeping.why is Why.DECAYED:
+                self.on_decay()
             begin = self._refill(now)
             self._dialler.dial_for_clients()
             self._wake.wait(self._pause(now, begin))
