@@ -13,12 +13,13 @@ from pomagent.connector import Connector
 from pomagent.credentials import ReadToken, Token
 from pomagent.dial import Dialer
 from pomagent.errors import ConfigError, Problem
+from pomagent.gate import Gate
 from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
 from pomagent.pool import Memory, Pool
 from pomagent.pool.reserve import MOST, Reserve
 from pomagent.resolver import Resolver
-from pomagent.settings import Credential, Gateway, Route, Settings, Trust
+from pomagent.settings import Credential, Gateway, HostPort, Route, Settings, Trust
 from pomagent.stream import SCRATCH_BYTES
 from pomagent.threads import Threads
 from pomagent.tls import make_context
@@ -41,7 +42,8 @@ class Gateways:
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._contexts: Contexts = {}
         self._dialers: dict[Gateway, Dialer] = {}
-        self._watches: dict[Gateway, GatewayWatch] = {}
+        self._gates: dict[HostPort, Gate] = {}
+        self._watches: dict[HostPort, GatewayWatch] = {}
         self._reserves: dict[Gateway, Reserve] = {}
         self._tokens: dict[Credential, Token] = {}
 
@@ -62,8 +64,12 @@ class Gateways:
         credentials = {route.credential for route in settings.routes}
         self._dialers = {gateway: dialer for gateway, dialer in self._dialers.items() if gateway in gateways}
         self._reserves = {gateway: reserve for gateway, reserve in self._reserves.items() if gateway in gateways}
-        for gone in [gateway for gateway in self._watches if gateway not in gateways]:
+        addresses = {gateway.address for gateway in gateways}
+        for gone in [address for address in self._watches if address not in addresses]:
             self._watches.pop(gone).close()
+        self._gates = {address: gate for address, gate in self._gates.items() if address in addresses}
+        for gateway in gateways:
+            self._gate(gateway).resize(max(other.max_dials for other in gateways if other.address == gateway.address))
         for old in [credential for credential in self._tokens if credential not in credentials]:
             token = self._tokens.pop(old)
             heir = next((new for new in credentials if new and replace(new, recheck_s=old.recheck_s) == old), None)
@@ -100,13 +106,21 @@ class Gateways:
         proxy = gateway.proxy
         proxy_context = self._contexts.get(proxy.trust) if proxy and proxy.scheme == "https" else None
         context = self._contexts.get(gateway.trust) if gateway.tls else None
-        return Dialer(gateway, context, self._resolver, self._scratch, proxy_context, self.watch(gateway))
+        return Dialer(
+            gateway, context, self._resolver, self._scratch, proxy_context, self.watch(gateway), self._gate(gateway)
+        )
+
+    def _gate(self, gateway: Gateway) -> Gate:
+        """Of all tables with the gateway's address, and of what a reload changes in them."""
+        if gateway.address not in self._gates:
+            self._gates[gateway.address] = Gate(gateway.max_dials)
+        return self._gates[gateway.address]
 
     def watch(self, gateway: Gateway) -> GatewayWatch:
         """What all routes of a gateway notice together."""
-        if gateway not in self._watches:
-            self._watches[gateway] = GatewayWatch(str(gateway.address), self._log)
-        return self._watches[gateway]
+        if gateway.address not in self._watches:
+            self._watches[gateway.address] = GatewayWatch(str(gateway.address), self._log)
+        return self._watches[gateway.address]
 
     @property
     def dialers(self) -> list[Dialer]:

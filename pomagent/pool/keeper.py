@@ -101,7 +101,9 @@ class Keeper:
         """How many should be warm."""
         if keeping.level == "off":
             return 0
-        return keeping.within(self._demand.target(now))
+        depth = keeping.within(self._demand.target(now))
+        most = self._memory.early_ends.most(now) if keeping.level == "tunnel" else None
+        return depth if most is None else min(depth, most)
 
     def tell_level(self, event: str, **fields: object) -> None:
         """Log what is kept warm from now on, and why."""

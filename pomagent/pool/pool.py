@@ -273,8 +273,10 @@ class Pool:
         waiter = self._dialler.waiters.next() if tunnel.is_ready and not listens else None
         if waiter is not None:
             waiter.set(tunnel)
-        elif self._is_draining or not has_room or not keeping.wants(is_whole=tunnel.is_ready):
+        elif self._is_draining or not keeping.wants(is_whole=tunnel.is_ready):
             self._shelf.discard(tunnel, Reason.ABORTED)  # its client has left; idle it could hurt the destination
+        elif not has_room:
+            self._shelf.discard(tunnel, Reason.UNWANTED)
         else:
             if tunnel.is_ready:
                 self._memory.warmth.listening(self._clock())

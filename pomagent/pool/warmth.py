@@ -188,7 +188,7 @@ class Warmth:
         given = self._route.pool_max_age_s
         if level != "tunnel":
             return min(given or TLS_MAX_AGE_S, TLS_LONGEST_AGE_S)
-        if self._source is Why.SILENCE:
+        if self._source is Why.SILENCE and self._route.warm == "auto":  # else the operator knows the server
             return given or SILENT_MAX_AGE_S
         return given or (preset_of(self._protocol) if self._protocol else PRESETS["generic"]).max_age_s
 

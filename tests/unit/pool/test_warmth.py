@@ -15,6 +15,7 @@ from pomagent.pool.warmth import (
     Warmth,
     Why,
 )
+from pomagent.presets import PRESETS, SILENT_MAX_AGE_S
 from pomagent.settings import Gateway, HostPort, Route
 
 NOW = 1000.0
@@ -204,6 +205,16 @@ class TestDemotion:
             before = known.keeping(NOW)
             known.demote(NOW)
             assert known.keeping(NOW) == before
+
+
+def test_a_silent_server_gets_no_shorter_age_where_the_operator_forces_whole_tunnels():
+    ages = []
+    for warm in ("auto", "tunnel"):
+        known = warmth(warm=warm)
+        known.listening(NOW)
+        assert known.listened(NOW + LISTEN_S)
+        ages.append(known.keeping(NOW + LISTEN_S).max_age_s)
+    assert ages == [SILENT_MAX_AGE_S, PRESETS["generic"].max_age_s]
 
 
 class TestDecay:
