@@ -95,6 +95,17 @@ class Pool:
         return self.warm > 0 or (self._reserve is not None and self._has_decayed and self._reserve.warm > 0)
 
     @property
+    def still_serves(self) -> bool:
+        """Whether what is warm may serve the next client although the last dial has failed."""
+        error = self.last_error
+        return self._shelf.ready > 0 or (self.is_warm and (error is None or error.phase not in AFTER_TLS))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether less is warm than there should be at least, for longer than a dial takes."""
+        return self._keeper.is_short(self._clock())
+
+    @property
     def breaker(self) -> BreakerState:
         return self._dialler.breaker.state(self._clock())
 
