@@ -17,7 +17,7 @@ class Admission(Generic[W]):
     """Two lines before one door. What applications dial counts to the rate, but never waits for it."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._urgent: OrderedDict[W, None] = OrderedDict()
         self._others: OrderedDict[W, None] = OrderedDict()
         self._allowance = float(BURST)
@@ -34,7 +34,7 @@ class Admission(Generic[W]):
 
     def next(self, now: float) -> W | None:
         """Let in whoever is next, if anybody may be now; its handshake counts until ``done``."""
-        if self.under_way >= self._limit:
+        if self.under_way >= self.limit:
             return None
         self._count(now)
         line = self._urgent or (self._others if self._allowance >= 1 else None)
@@ -46,7 +46,7 @@ class Admission(Generic[W]):
 
     def next_at(self) -> float | None:
         """When the rate lets in the next refill; None if nobody waits for that."""
-        if not self._others or self._urgent or self.under_way >= self._limit:
+        if not self._others or self._urgent or self.under_way >= self.limit:
             return None
         return self._counted_at + max(0.0, 1 - self._allowance) / REFILLS_PER_S
 

@@ -164,7 +164,8 @@ class Agent:
         return self._gateways.tokens
 
     def _make_pool(self, route: Route, memory: Memory, log: Logger) -> Pool:
-        return Pool(route, self._gateways.connector(route, log), memory, self._gateways.watch(route.gateway), log)
+        to, gateway = self._gateways, route.gateway
+        return Pool(route, to.connector(route, log), memory, to.watch(gateway), log, to.reserve(gateway))
 
     def _retire(self, forwarder: Forwarder) -> None:
         """Let the sessions of a removed route finish, within the limit of a drain."""

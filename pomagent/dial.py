@@ -56,10 +56,12 @@ class Dialer:
     def __init__(
         self, gateway: Gateway, context: ssl.SSLContext | None, resolver: Resolver, scratch: memoryview | None = None,
         proxy_context: ssl.SSLContext | None = None, watch: GatewayWatch | None = None,
+        gate: Gate | None = None,
     ) -> None:  # fmt: skip
         """``context`` is None for a gateway without TLS, ``proxy_context`` for a proxy without, or no proxy.
 
         ``scratch`` may be shared by all dialers of the hub. ``watch`` is shown every certificate.
+        ``gate`` may be shared by all dialers of one address.
         """
         self.gateway = gateway
         self._context = context
@@ -70,7 +72,7 @@ class Dialer:
         self._outer_scratch = memoryview(bytearray(SCRATCH_BYTES if proxy_context else 0))
         self._watch = watch
         self._book = AddressBook()
-        self.gate = Gate(gateway.max_dials)
+        self.gate = gate or Gate(gateway.max_dials)
 
     @property
     def avoided(self) -> list[str]:

@@ -16,6 +16,7 @@ from pomagent.errors import CredentialRejected, PoolClosed, Recovery, RouteForbi
 from pomagent.log import Logger
 from pomagent.places import Places
 from pomagent.pool import Memory, Pool
+from pomagent.pool.breaker import BreakerState
 from pomagent.protocol.lifecycle import Reason
 from pomagent.relay import REVOKED, End
 from pomagent.session import Session, Surroundings
@@ -70,7 +71,7 @@ class Forwarder:
 
     @property
     def state(self) -> str:
-        """The route's state in the words of the status: untried, up, down, unauthenticated, denied or draining."""
+        """The route's state in the words of the status: one of those that a running route may be in."""
         if self._is_draining:
             return "draining"
         error = self.pool.last_error
@@ -79,8 +80,11 @@ class Forwarder:
         if isinstance(error, RouteForbidden):
             return "denied"
         if error is not None:
-            return "down"
-        return "up" if self.pool.has_succeeded else "untried"
+            is_down = self.pool.breaker is not BreakerState.CLOSED or not self.pool.still_serves
+            return "down" if is_down else "degraded"
+        if not self.pool.has_succeeded:
+            return "untried"
+        return "degraded" if self.pool.is_short else "up"
 
     def start(self) -> None:
         """Begin to keep tunnels warm."""

@@ -22,6 +22,15 @@ class Gate:
         self._timer: object = None
         """Runs until the rate lets in the next one."""
 
+    def resize(self, limit: int) -> None:
+        """Let in so many from now on; what is under way counts."""
+        self._admission.limit = limit
+        self._let_in()
+
+    @property
+    def limit(self) -> int:
+        return self._admission.limit
+
     @property
     def under_way(self) -> int:
         """Handshakes that are under way."""

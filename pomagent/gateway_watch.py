@@ -47,7 +47,11 @@ class GatewayWatch:
             self._group.spawn(self._tell_losses).name = f"gateway {self._gateway}: losses"
 
     def when_back(self, call: Callable[[float], None]) -> None:
-        """Call once, when the gateway has next let anybody in; with the seconds over which to spread what follows."""
+        """A dial failed on the way to the gateway: call once, when it has next let anybody in.
+
+        With the seconds over which to spread what follows.
+        """
+        self.losses.refused(self._clock())
         self._waiting[call] = None
 
     def answered(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,10 +13,13 @@ from pomagent.connector import Connector
 from pomagent.credentials import ReadToken, Token
 from pomagent.dial import Dialer
 from pomagent.errors import ConfigError, Problem
+from pomagent.gate import Gate
 from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
+from pomagent.pool import Memory, Pool
+from pomagent.pool.reserve import MOST, Reserve
 from pomagent.resolver import Resolver
-from pomagent.settings import Credential, Gateway, Route, Settings, Trust
+from pomagent.settings import Credential, Gateway, HostPort, Route, Settings, Trust
 from pomagent.stream import SCRATCH_BYTES
 from pomagent.threads import Threads
 from pomagent.tls import make_context
@@ -38,7 +42,9 @@ class Gateways:
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._contexts: Contexts = {}
         self._dialers: dict[Gateway, Dialer] = {}
-        self._watches: dict[Gateway, GatewayWatch] = {}
+        self._gates: dict[HostPort, Gate] = {}
+        self._watches: dict[HostPort, GatewayWatch] = {}
+        self._reserves: dict[Gateway, Reserve] = {}
         self._tokens: dict[Credential, Token] = {}
 
     def prepare(self, settings: Settings) -> Contexts:
@@ -57,8 +63,13 @@ class Gateways:
         gateways = {route.gateway for route in settings.routes}
         credentials = {route.credential for route in settings.routes}
         self._dialers = {gateway: dialer for gateway, dialer in self._dialers.items() if gateway in gateways}
-        for gone in [gateway for gateway in self._watches if gateway not in gateways]:
+        self._reserves = {gateway: reserve for gateway, reserve in self._reserves.items() if gateway in gateways}
+        addresses = {gateway.address for gateway in gateways}
+        for gone in [address for address in self._watches if address not in addresses]:
             self._watches.pop(gone).close()
+        self._gates = {address: gate for address, gate in self._gates.items() if address in addresses}
+        for gateway in gateways:
+            self._gate(gateway).resize(max(other.max_dials for other in gateways if other.address == gateway.address))
         for old in [credential for credential in self._tokens if credential not in credentials]:
             token = self._tokens.pop(old)
             heir = next((new for new in credentials if new and replace(new, recheck_s=old.recheck_s) == old), None)
@@ -69,23 +80,47 @@ class Gateways:
 
     def connector(self, route: Route, log: Logger) -> Connector:
         """How the tunnels of a route of the adopted settings are opened."""
-        gateway, credential = route.gateway, route.credential
-        if gateway not in self._dialers:
-            self._dialers[gateway] = self._dialer(gateway)
-        token = self._token(credential) if credential else None
-        return Connector(route, self._dialers[gateway], token, log)
+        token = self._token(route.credential) if route.credential else None
+        return Connector(route, self._dialer(route.gateway), token, log)
+
+    def reserve(self, gateway: Gateway) -> Reserve:
+        """What all unused routes of a gateway have in common."""
+        if gateway not in self._reserves:
+            self._reserves[gateway] = Reserve(lambda: self._reserve_pool(gateway))
+        return self._reserves[gateway]
+
+    def _reserve_pool(self, gateway: Gateway) -> Pool:
+        name, log = f"reserve of {gateway.name}", self._log.bind(gateway=gateway.name)
+        route = Route(
+            name, gateway.address, gateway.address, gateway, warm="tls", pool_min=0, pool_max=MOST, pool_decay_s=0.0
+        )
+        opener = Connector(route, self._dialer(gateway), None, log)
+        return Pool(route, opener, Memory(route, time.monotonic()), self.watch(gateway), log)
 
     def _dialer(self, gateway: Gateway) -> Dialer:
+        if gateway not in self._dialers:
+            self._dialers[gateway] = self._new_dialer(gateway)
+        return self._dialers[gateway]
+
+    def _new_dialer(self, gateway: Gateway) -> Dialer:
         proxy = gateway.proxy
         proxy_context = self._contexts.get(proxy.trust) if proxy and proxy.scheme == "https" else None
         context = self._contexts.get(gateway.trust) if gateway.tls else None
-        return Dialer(gateway, context, self._resolver, self._scratch, proxy_context, self.watch(gateway))
+        return Dialer(
+            gateway, context, self._resolver, self._scratch, proxy_context, self.watch(gateway), self._gate(gateway)
+        )
+
+    def _gate(self, gateway: Gateway) -> Gate:
+        """Of all tables with the gateway's address, and of what a reload changes in them."""
+        if gateway.address not in self._gates:
+            self._gates[gateway.address] = Gate(gateway.max_dials)
+        return self._gates[gateway.address]
 
     def watch(self, gateway: Gateway) -> GatewayWatch:
         """What all routes of a gateway notice together."""
-        if gateway not in self._watches:
-            self._watches[gateway] = GatewayWatch(str(gateway.address), self._log)
-        return self._watches[gateway]
+        if gateway.address not in self._watches:
+            self._watches[gateway.address] = GatewayWatch(str(gateway.address), self._log)
+        return self._watches[gateway.address]
 
     @property
     def dialers(self) -> list[Dialer]:

@@ -51,6 +51,11 @@ class Losses:
     def __init__(self) -> None:
         self.burst: Burst | None = None
         self.total = 0
+        self._refused_at = float("-inf")
+
+    def refused(self, now: float) -> None:
+        """A dial has failed before the gateway had a word of a destination."""
+        self._refused_at = now
 
     def note(self, route: str, age_s: float, now: float) -> None:
         """A warm tunnel, or TLS connection, ended by itself."""
@@ -64,11 +69,13 @@ class Losses:
         burst.routes.add(route)
 
     def were_of_the_gateway(self, now: float) -> bool:
-        """Whether what ended lately is the gateway's doing: of several routes, and of ages that no limit explains."""
+        """Whether what ended lately is the gateway's doing: it lets nobody in, or ages that no limit explains."""
         burst = self.burst
-        if burst is None or now >= burst.over_at + QUIET_S or len(burst.routes) < 2:
+        if burst is None or now >= burst.over_at + QUIET_S:
             return False
-        return burst.oldest_s - burst.youngest_s > max(ALIKE_S, ALIKE * burst.oldest_s)
+        if self._refused_at >= burst.began:
+            return True
+        return len(burst.routes) > 1 and burst.oldest_s - burst.youngest_s > max(ALIKE_S, ALIKE * burst.oldest_s)
 
     def spread_s(self, now: float) -> float:
         """Over how long the replacement of what has just been lost is to be spread."""

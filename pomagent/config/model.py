@@ -175,7 +175,9 @@ class RouteDefaults(Table):
     pool_max: int = key(4, NEW_SESSIONS, "Tunnels that are kept ready at most; demand decides.", ge=1, le=MAX_WARM)
     pool_max_age_s: float = seconds(0, NEW_SESSIONS, "Replace a warm tunnel of this age; 0: by protocol.", most=DAY_S)
     pool_decay_s: float = seconds(
-        1800, NEW_SESSIONS, "Unused for so long, keep one TLS connection only, until the next use; 0: never."
+        1800,
+        NEW_SESSIONS,
+        "Unused for so long, keep only TLS connections in common with others, until the next use; 0: never.",
     )
     wait_timeout_s: float = timeout(20, "How long an application may wait for a tunnel.")
     max_sessions: int = key(

@@ -19,7 +19,7 @@ WAVES_ALIKE = 3
 WAVES = 6
 """Waves of any age in a row."""
 MANY = 30
-"""Tunnels that a habit may cost before its third wave: MySQL blocks a host after 100 (``max_connect_errors``)."""
+"""Tunnels that a habit may cost: MySQL blocks a host after 100 (``max_connect_errors``)."""
 FORGET_S = 900.0
 """After so long without one, the next wave is the first."""
 
@@ -55,6 +55,12 @@ class EarlyEnds:
     def is_suspicious(self) -> bool:
         """Whether the open wave may be the one that proves it: then a refill had better wait for the verdict."""
         return self._open is not None and bool(self._past)
+
+    def most(self, now: float) -> int | None:
+        """How many tunnels may be risked with a server that has ended some; None as long as it has not."""
+        if not self._past or now - self._past[-1].began > FORGET_S:
+            return None
+        return max(1, MANY - sum(len(wave.ages) for wave in self._past))
 
     def note(self, age_s: float, now: float) -> None:
         """A tunnel ended at this age, unused and before we would have ended it."""

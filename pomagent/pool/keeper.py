@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import gevent
 from gevent.event import Event
@@ -17,11 +18,13 @@ from pomagent.pool.demand import Demand
 from pomagent.pool.dialler import Dialler
 from pomagent.pool.memory import Memory
 from pomagent.pool.shelf import Shelf
-from pomagent.pool.warmth import Keeping
+from pomagent.pool.warmth import Keeping, Why
 from pomagent.settings import Route
 
 RESTART_S = 1.0
 """A keeper that crashed has its bug again at once; not in a tight loop."""
+LATE_S = 1.0
+"""A pool that is below its minimum for longer, and for longer than a dial, does not get what it asks for."""
 LOOK_AROUND_S = 0.1
 """After a warm tunnel has ended, before it is replaced: by then it shows whether all of its gateway went with it."""
 
@@ -48,8 +51,12 @@ class Keeper:
         self._calm = Backoff(dice)
         """After warm tunnels that ended young: dials work, so that clients need not know."""
         self._refill_from = 0.0
+        self._short_since: float | None = None
+        """When the stock fell below the minimum; None while it has not."""
         self._lost_at: float | None = None
         """When a warm tunnel ended; None once its replacement has its time."""
+        self.on_decay: Callable[[], None] = lambda: None
+        """Called again and again while the route has decayed."""
         self.refills = True
         """False in a drain."""
 
@@ -98,8 +105,14 @@ class Keeper:
         """How many should be warm."""
         if keeping.level == "off":
             return 0
-        target = self._demand.target(now)
-        return min(1, target) if keeping.is_single else target
+        depth = keeping.within(self._demand.target(now))
+        most = self._memory.early_ends.most(now) if keeping.level == "tunnel" else None
+        return depth if most is None else min(depth, most)
+
+    def is_short(self, now: float) -> bool:
+        """Whether the stock has been below its minimum for longer than it takes to dial."""
+        late_s = max(LATE_S, 2 * self._demand.dial_s)
+        return self._short_since is not None and now - self._short_since > late_s
 
     def tell_level(self, event: str, **fields: object) -> None:
         """Log what is kept warm from now on, and why."""
@@ -123,7 +136,11 @@ class Keeper:
             self._wake.clear()
             now = self._clock()
             self._note_changes(now)
-            self._shelf.trim(self._memory.warmth.keeping(now), now)
+            keeping = self._memory.warmth.keeping(now)
+            self._shelf.trim(keeping, now)
+            if keeping.why is Why.DECAYED:
+                self.on_decay()
+            self._note_depth(keeping, now)
             begin = self._refill(now)
             self._dialler.dial_for_clients()
             self._wake.wait(self._pause(now, begin))
@@ -146,6 +163,13 @@ class Keeper:
             self._lost_at = None
             if spread_s := self._gateway.losses.spread_s(now):
                 self._refill_from = max(self._refill_from, now + self._dice(0.0, spread_s))
+
+    def _note_depth(self, keeping: Keeping, now: float) -> None:
+        least = min(self._demand.minimum, self.target(keeping, now)) if self.refills else 0
+        if self._shelf.count(keeping) >= least:
+            self._short_since = None
+        elif self._short_since is None:
+            self._short_since = now
 
     def _refill(self, now: float) -> float | None:
         """Begin the dials that the stock needs; if that is not allowed yet, return when it is."""

@@ -11,6 +11,7 @@ from gevent.event import AsyncResult, Event
 from pomagent import events
 from pomagent.deadline import Clock, Deadline
 from pomagent.errors import PoolClosed, PoolExhausted, TunnelError
+from pomagent.failures import AFTER_TLS
 from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
 from pomagent.pool.backoff import Dice
@@ -20,6 +21,7 @@ from pomagent.pool.dialler import Dialler, Opener
 from pomagent.pool.greeting import GREETING_BYTES
 from pomagent.pool.keeper import Keeper
 from pomagent.pool.memory import Memory
+from pomagent.pool.reserve import Reserve
 from pomagent.pool.shelf import Shelf
 from pomagent.pool.warmth import Keeping, Why
 from pomagent.protocol.lifecycle import Reason
@@ -32,11 +34,13 @@ class Pool:
 
     def __init__(
         self, route: Route, opener: Opener, memory: Memory, gateway: GatewayWatch, log: Logger,
-        *, clock: Clock = time.monotonic, dice: Dice = random.uniform,
+        reserve: Reserve | None = None, *, clock: Clock = time.monotonic, dice: Dice = random.uniform,
     ) -> None:  # fmt: skip
+        """``reserve``: what the route falls back on when nobody uses it; None for one that never decays."""
         self._route = route
         self._memory = memory
         self._gateway = gateway
+        self._reserve = reserve if route.pool_min else None
         self._log = log
         self._clock = clock
         self._demand = Demand(route.pool_min, route.pool_max)
@@ -47,6 +51,7 @@ class Pool:
             supply=self._supply, on_change=wake.set,
         )  # fmt: skip
         self._keeper = Keeper(route, memory, gateway, self._shelf, self._dialler, self._demand, log, clock, dice, wake)
+        self._keeper.on_decay = self._decay
         self._is_draining = False
         self._is_closed = False
 
@@ -85,6 +90,22 @@ class Pool:
         return self._memory.warmth.keeping(self._clock())
 
     @property
+    def is_warm(self) -> bool:
+        """Whether the next client finds a tunnel, or a connection."""
+        return self.warm > 0 or (self._reserve is not None and self._has_decayed and self._reserve.warm > 0)
+
+    @property
+    def still_serves(self) -> bool:
+        """Whether what is warm may serve the next client although the last dial has failed."""
+        error = self.last_error
+        return self._shelf.ready > 0 or (self.is_warm and (error is None or error.phase not in AFTER_TLS))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether less is warm than there should be at least, for longer than a dial takes."""
+        return self._keeper.is_short(self._clock())
+
+    @property
     def breaker(self) -> BreakerState:
         return self._dialler.breaker.state(self._clock())
 
@@ -101,7 +122,8 @@ class Pool:
     @property
     def last_error(self) -> TunnelError | None:
         """Of the last dial, None after one that succeeded: of a CONNECT, only after one was accepted."""
-        return self._dialler.last_error
+        own = self._dialler.last_error
+        return self._reserve.last_error if own is None and self._reserve is not None and self._has_decayed else own
 
     @property
     def has_succeeded(self) -> bool:
@@ -124,6 +146,7 @@ class Pool:
             raise PoolClosed(f"route {self._route.name} is closing")
         now = self._clock()
         self._demand.note_take(now)
+        self._wake_up(self.keeping)
         self._memory.warmth.used(now)
         self._keeper.taken(now)
         tunnel = self._shelf.take_ready() if self.keeping.may_be_leased else None
@@ -161,6 +184,8 @@ class Pool:
         """Keep nothing warm any more; clients that were accepted already still get tunnels, each by its own dial."""
         self._is_draining = True
         self._keeper.refills = False
+        if self._reserve is not None:
+            self._reserve.leave(self)
         self._shelf.empty(reason)
 
     def close(self, reason: Reason) -> None:
@@ -172,7 +197,48 @@ class Pool:
         while waiter := self._dialler.waiters.next():
             waiter.set_exception(PoolClosed(f"route {self._route.name} is closing"))
 
+    # --- as a reserve of others -------------------------------------------------------------------------------------
+
+    def keep(self, minimum: int) -> None:
+        """Keep at least so many warm from now on. Does not block."""
+        self._demand.minimum = minimum
+        self._keeper.look()
+
+    def take_secured(self) -> Tunnel | None:
+        """The oldest TLS connection that is alive, if there is one. Does not block."""
+        now = self._clock()
+        self._demand.note_take(now)
+        self._keeper.taken(now)
+        return self._shelf.take_secured()
+
+    def empty(self) -> None:
+        """Nobody needs it any more."""
+        self.close(Reason.UNWANTED)
+
     # --- tunnels ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _has_decayed(self) -> bool:
+        return self.keeping.why is Why.DECAYED
+
+    def _decay(self) -> None:
+        """Nobody has used the route for long: what becomes of the gateway, the reserve notices for it."""
+        if self._reserve is None or self._is_draining:
+            return
+        self._reserve.join(self)
+        error = self._dialler.last_error
+        if error is not None and error.phase not in AFTER_TLS:
+            self._dialler.last_error = None
+            self._dialler.reset()
+
+    def _wake_up(self, keeping: Keeping) -> None:
+        """Somebody uses the route, again if it has decayed: one connection of the reserve is its own then."""
+        if self._reserve is None or keeping.why is not Why.DECAYED or self._is_draining:
+            return
+        connection = self._reserve.take()
+        self._reserve.leave(self)
+        if connection is not None:
+            self._shelf.put(connection, keeping.max_age_s)
 
     def _wait_for_one(self, deadline: Deadline) -> Tunnel:
         waiters = self._dialler.waiters
@@ -213,13 +279,15 @@ class Pool:
         if tunnel.early:
             self._heard(tunnel)
         keeping = self.keeping
-        has_room = self.warm < (1 if keeping.is_single else self._demand.maximum)
+        has_room = self.warm < keeping.within(self._demand.maximum)
         listens = is_refill and keeping.why is Why.PROBING and has_room
         waiter = self._dialler.waiters.next() if tunnel.is_ready and not listens else None
         if waiter is not None:
             waiter.set(tunnel)
-        elif self._is_draining or not has_room or not keeping.wants(is_whole=tunnel.is_ready):
+        elif self._is_draining or not keeping.wants(is_whole=tunnel.is_ready):
             self._shelf.discard(tunnel, Reason.ABORTED)  # its client has left; idle it could hurt the destination
+        elif not has_room:
+            self._shelf.discard(tunnel, Reason.UNWANTED)
         else:
             if tunnel.is_ready:
                 self._memory.warmth.listening(self._clock())

@@ -68,8 +68,8 @@ class Shelf:
             self._memory.early_ends.lived(max(tunnel.age_ms for tunnel in expired) / 1000)
         self._discard_all([*expired, *self._secured.expired(now)], Reason.EXPIRED)
         unwanted = [] if keeping.level == "tunnel" else self._ready.beyond(0)
-        if keeping.is_single:
-            unwanted += [*self._ready.beyond(1), *self._secured.beyond(1)]
+        if keeping.most is not None:
+            unwanted += [*self._ready.beyond(keeping.most), *self._secured.beyond(keeping.most)]
         self._discard_all(unwanted, Reason.UNWANTED)
 
     def empty(self, reason: Reason) -> None:

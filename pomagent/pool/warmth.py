@@ -52,8 +52,12 @@ class Keeping:
     level: Level
     why: Why
     max_age_s: float
-    is_single: bool = False
-    """One only, whatever the demand."""
+    most: int | None = None
+    """However many the demand asks for."""
+
+    def within(self, depth: int) -> int:
+        """A depth, or what of it may be kept."""
+        return depth if self.most is None else min(depth, self.most)
 
     def wants(self, *, is_whole: bool) -> bool:
         """Whether the stock takes it: a whole tunnel, or a TLS connection."""
@@ -97,12 +101,11 @@ class Warmth:
         if wished.level == "off":
             return wished
         if now >= self._decays_at:
-            longest = min(self._route.pool_max_age_s or TLS_LONGEST_AGE_S, TLS_LONGEST_AGE_S)
-            return Keeping("tls", Why.DECAYED, longest, is_single=True)  # a thousand of them cost something each time
+            return Keeping("tls", Why.DECAYED, TLS_MAX_AGE_S, most=0)  # a thousand of them have a reserve in common
         if wished.level == "tunnel" and self.is_demoted:
             return Keeping("tls", Why.DEMOTED, self._age("tls"))
         if wished.level == "tunnel" and self.is_on_trial:
-            return Keeping("tunnel", Why.TRIAL, wished.max_age_s, is_single=True)
+            return Keeping("tunnel", Why.TRIAL, wished.max_age_s, most=1)
         return wished
 
     def next_at(self, now: float) -> float | None:
@@ -173,7 +176,7 @@ class Warmth:
         if self._route.warm != "auto":
             return Keeping(self._route.warm, Why.CONFIGURED, self._age(self._route.warm))
         if self._protocol is None:
-            return Keeping("tunnel", Why.PROBING, self._age("tunnel"), is_single=True)
+            return Keeping("tunnel", Why.PROBING, self._age("tunnel"), most=1)
         level = preset_of(self._protocol).level
         return Keeping(level, self._source, self._age(level))
 
@@ -185,7 +188,7 @@ class Warmth:
         given = self._route.pool_max_age_s
         if level != "tunnel":
             return min(given or TLS_MAX_AGE_S, TLS_LONGEST_AGE_S)
-        if self._source is Why.SILENCE:
+        if self._source is Why.SILENCE and self._route.warm == "auto":  # else the operator knows the server
             return given or SILENT_MAX_AGE_S
         return given or (preset_of(self._protocol) if self._protocol else PRESETS["generic"]).max_age_s
 

@@ -16,7 +16,7 @@ from pomagent.agent import Agent
 from pomagent.credentials import Token
 from pomagent.dial import Dialer
 from pomagent.forwarder import Forwarder
-from pomagent.gateway_watch import GatewayWatch
+from pomagent.gateways import Gateways
 from pomagent.reload import Outcome, Reloader
 from pomagent.settings import Route
 from pomagent.status.states import route_state
@@ -39,7 +39,7 @@ def document(agent: Agent, reloader: Reloader, started_at: float) -> Document:
         "sessions": agent.sessions,
         "routes": [_route(route, agent) for route in routes],
         "gateways": [
-            _gateway(dialer, agent.gateways.watch(dialer.gateway))
+            _gateway(dialer, agent.gateways)
             for dialer in sorted(agent.gateways.dialers, key=lambda dialer: dialer.gateway.name)
         ],
         "credentials": [_credential(token) for token in sorted(agent.tokens, key=lambda token: token.credential.name)],
@@ -119,7 +119,8 @@ def _pool(forwarder: Forwarder) -> Document:
     }
 
 
-def _gateway(dialer: Dialer, watch: GatewayWatch) -> Document:
+def _gateway(dialer: Dialer, gateways: Gateways) -> Document:
+    watch = gateways.watch(dialer.gateway)
     expires_at = watch.certificate_expires_at
     return {
         "name": dialer.gateway.name,
@@ -127,6 +128,7 @@ def _gateway(dialer: Dialer, watch: GatewayWatch) -> Document:
         "handshakes": dialer.gate.under_way,
         "handshakes_waiting": dialer.gate.waiting,
         "max_dials": dialer.gateway.max_dials,
+        "reserve": gateways.reserve(dialer.gateway).warm,
         "tunnels_lost": watch.losses.total,
         "addresses_avoided": dialer.avoided,
         "certificate_expires": None if expires_at is None else _iso(expires_at),

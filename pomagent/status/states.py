@@ -33,6 +33,6 @@ def route_state(route: Route, agent: Agent) -> RouteState:
     if forwarder is None:
         return RouteState(route.name, "quarantined", agent.quarantined.get(route.name, ""), is_ready=False)
     state = forwarder.state
-    expects = state == "untried" and (forwarder.pool.keeping.level == "off" or forwarder.pool.warm > 0)
+    expects = state == "untried" and (forwarder.pool.keeping.level == "off" or forwarder.pool.is_warm)
     reason = str(forwarder.pool.last_error or "")
     return RouteState(route.name, state, reason, is_ready=expects or state in ("up", "degraded"))

@@ -11,6 +11,7 @@ from pomagent.deadline import Deadline
 from pomagent.errors import GatewayUnreachable, PomagentError, PoolClosed, RouteForbidden
 from pomagent.gateway_watch import GatewayWatch
 from pomagent.pool import Memory, Pool
+from pomagent.pool.reserve import MOST, Reserve
 from pomagent.protocol.lifecycle import Reason
 from pomagent.settings import Gateway, HostPort, Route
 from tests.fakes.clock import FakeClock, FakeDice
@@ -38,14 +39,24 @@ class Scene:
         self.memory = Memory(route, self.clock())
         self.gateway = GatewayWatch("edge.example.com:443", self.fake_log.log, self.clock)
         self.route = route
+        self.reserve_opener = FakeOpener(self.clock, frozenset())
+        self.reserve = Reserve(self._make_reserve)
         self.pool = self._make_pool()
         self.clients: list[gevent.Greenlet] = []
 
     def _make_pool(self) -> Pool:
         return Pool(
             self.route, self.opener, self.memory, self.gateway, self.fake_log.log,  # type: ignore[arg-type]
+            self.reserve, clock=self.clock, dice=self.dice,
+        )  # fmt: skip
+
+    def _make_reserve(self) -> Pool:
+        route = replace(self.route, name="reserve", warm="tls", pool_min=0, pool_max=MOST, pool_decay_s=0.0)
+        self.reserve_pool = Pool(
+            route, self.reserve_opener, Memory(route, self.clock()), self.gateway, self.fake_log.log,  # type: ignore[arg-type]
             clock=self.clock, dice=self.dice,
         )  # fmt: skip
+        return self.reserve_pool
 
     def reconfigure(self, **changes: Any) -> None:
         """Go on under changed settings, as a forwarder does: another pool, the same memory."""
@@ -103,10 +114,23 @@ class Scene:
         """Move the clock, and bring the keeper's timer forward accordingly."""
         self.clock.advance(seconds)
         self.pool._keeper.look()
+        if self.reserve.warm:
+            self.reserve_pool._keeper.look()
         settle()
 
+    @property
+    def tunnels(self) -> list[FakeTunnel]:
+        """All that ever were."""
+        return self.opener.tunnels + self.reserve_opener.tunnels
+
     def warm(self) -> list[FakeTunnel]:
-        return [tunnel for tunnel in self.opener.tunnels if tunnel.is_watched]
+        """What waits in the route's own pool."""
+        return [tunnel for tunnel in self.tunnels if tunnel.is_watched and tunnel not in self.in_reserve()]
+
+    def in_reserve(self) -> list[FakeTunnel]:
+        """What waits for any unused route of the gateway."""
+        stock = self.reserve_pool._shelf._secured._warm if self.reserve.warm else {}
+        return [warm.tunnel for warm in stock.values()]  # type: ignore[misc]
 
     def close(self) -> None:
         self.pool.close(Reason.DRAINED)

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.agent_process import AgentProcess, connect
-from tests.bastion import ANY, Bastion, say
+from tests.bastion import ANY, Bastion, on, say
 from tests.fakes.gateway import black_hole
-from tests.gateway.counting_relay import CountingRelay
+from tests.gateway.distance import Distance
 from tests.gateway.facade import Gateway
+from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
 
 ROUTES = 50
@@ -27,23 +28,23 @@ def many(own_gateway: Gateway) -> list[str]:
 
 
 @pytest.fixture
-def relay(own_gateway: Gateway) -> Iterator[CountingRelay]:
-    with CountingRelay(own_gateway.port) as running:
+def relay(own_gateway: Gateway) -> Iterator[Distance]:
+    with Distance((LOOPBACK, own_gateway.port), 0) as running:
         yield running
 
 
 @pytest.fixture
-def agent(bastion: Bastion, own_gateway: Gateway, many: list[str], relay: CountingRelay) -> AgentProcess:
+def agent(bastion: Bastion, own_gateway: Gateway, many: list[str], relay: Distance) -> AgentProcess:
     """With one route through a gateway that lives, and fifty through one that is to die."""
     own_gateway.authorizer.trust(bastion.gateway.token)
-    mortal = {"url": own_gateway.url, "connect_to": relay.address, "ca_file": str(own_gateway.ca_file)}
+    mortal = {"url": own_gateway.url, "connect_to": on(relay.port), "ca_file": str(own_gateway.ca_file)}
     listen = {address: {"listen": ANY, "gateway": "mortal"} for address in many} | {"echo": {"listen": ANY}}
     warm = {"warm": "tunnel", "pool_min": DEPTH, "pool_max": DEPTH}
     return bastion.start(listen, defaults=warm, **{"gateways.mortal": mortal | {"max_dials": MAX_DIALS}})
 
 
 def test_a_gateway_that_dies_and_comes_back_costs_one_line_and_no_stampede(
-    agent: AgentProcess, own_gateway: Gateway, many: list[str], relay: CountingRelay
+    agent: AgentProcess, own_gateway: Gateway, many: list[str], relay: Distance
 ) -> None:
     edge = own_gateway.edge
     agent.wait_for("pool.filled", count=ROUTES + 1, warm=DEPTH, timeout_s=60)
@@ -64,7 +65,7 @@ def test_a_gateway_that_dies_and_comes_back_costs_one_line_and_no_stampede(
     assert len(agent.events("tunnels.lost")) == 1
     assert not agent.events("session.refused")
     assert not agent.events("route.demoted")
-    assert 1 <= relay.most <= MAX_DIALS
+    assert 1 <= relay.counts().most_handshakes <= MAX_DIALS
     assert len(agent.events("tunnel.failed", level="warning")) <= ROUTES * 3, (
         "one line for each cause, not for each dial"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from pomagent.dial import Dialer
 from pomagent.gateways import Gateways
 from pomagent.settings import Credential, ForwardProxy, Gateway, HostPort, Route, Settings, Trust
 from tests.fakes.log import FakeLog
@@ -58,3 +59,38 @@ def test_only_a_proxy_with_tls_needs_a_context_of_its_own(gateways: Gateways, sc
     contexts = gateways.prepare(settings(gateway=replace(EDGE, proxy=proxy)))
     assert len(contexts) == count
     assert (trust in contexts) is (scheme == "https")
+
+
+def dialers(gateways: Gateways, *tables: Gateway) -> list[Dialer]:
+    """Of settings with one route for each table."""
+    credential = replace(MINTED, recheck_s=0.0)
+    routes = tuple(
+        Route(f"db-{number}", HostPort("127.0.0.1", 1), HostPort("db", 1), table, credential)
+        for number, table in enumerate(tables)
+    )
+    new = Settings(Path("/agent.toml"), routes=routes)
+    gateways.adopt(new, gateways.prepare(new))
+    for route in routes:
+        gateways.connector(route, FakeLog().log)
+    return gateways.dialers
+
+
+def test_tables_of_one_address_share_its_places_as_many_as_the_more_generous_one_allows(gateways: Gateways) -> None:
+    one, other = dialers(gateways, EDGE, replace(EDGE, name="other", max_dials=3))
+    assert one.gate is other.gate
+    assert one.gate.limit == EDGE.max_dials
+
+
+def test_what_a_reload_changes_in_a_gateway_leaves_its_places_taken(gateways: Gateways) -> None:
+    (before,) = dialers(gateways, EDGE)
+    with before.gate.place(urgent=True):
+        (after,) = dialers(gateways, replace(EDGE, connect_timeout_s=1.0, max_dials=2))
+        assert after is not before
+        assert (after.gate.under_way, after.gate.limit) == (1, 2)
+
+
+def test_what_is_noticed_of_an_address_outlives_a_changed_table(gateways: Gateways) -> None:
+    dialers(gateways, EDGE)
+    watch = gateways.watch(EDGE)
+    dialers(gateways, replace(EDGE, max_dials=2))
+    assert gateways.watch(replace(EDGE, max_dials=2)) is watch

@@ -2,9 +2,11 @@
 
 import pytest
 
+from pomagent.pool.reserve import FEWEST
 from tests.agent_process import connect
 from tests.bastion import ANY, Bastion, say
 from tests.conftest import wait_until
+from tests.gateway.configuration import Route
 from tests.gateway.facade import destination
 
 ECHO = destination("echo")
@@ -191,15 +193,20 @@ def test_a_server_that_bears_no_idle_tunnels_gets_no_more_of_them(bastion: Basti
     assert "demoted" in agent.command("status").stdout
 
 
-def test_a_route_that_nobody_uses_keeps_one_tls_connection_until_somebody_does(bastion: Bastion) -> None:
-    edge = bastion.gateway.edge
-    agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel", "pool_min": 3, "pool_decay_s": 1}})
-    wait_until(lambda: edge.open_tunnels == 3)
-    wait_until(lambda: edge.open_tunnels == 0)
-    wait_until(lambda: edge.open_connections == 1)
+def test_routes_that_nobody_uses_have_tls_connections_in_common_until_somebody_does(bastion: Bastion) -> None:
+    edge, destinations = bastion.gateway.edge, bastion.gateway.destinations
+    names = ["echo", *(f"echo-{number}" for number in range(9))]
+    edge.set_routes({destination(name): Route(destinations.address("echo")) for name in names})
+    agent = bastion.start(dict.fromkeys(names, ANY), defaults={"warm": "tunnel", "pool_min": 2, "pool_decay_s": 1})
+    wait_until(lambda: edge.open_tunnels == 20)
+    wait_until(lambda: (edge.open_tunnels, edge.open_connections) == (0, FEWEST))
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
     assert agent.wait_for("session.closed")["warm"] is True
+    wait_until(lambda: (edge.open_tunnels, edge.open_connections) == (0, FEWEST))
+    document = agent.status()
+    assert document["gateways"][0]["reserve"] == FEWEST
+    assert document["routes"][0]["pool"]["takes"] == {"tls": 1}
 
 
 def test_the_status_tells_what_is_kept_warm_and_why_and_what_became_of_it(bastion: Bastion) -> None:

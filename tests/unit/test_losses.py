@@ -73,3 +73,15 @@ def test_replacements_are_spread_by_the_number_of_losses(count, spread_s):
 
 def test_without_losses_there_is_nothing_to_spread():
     assert Losses().spread_s(NOW) == 0.0
+
+
+@pytest.mark.parametrize(("after_s", "expected"), [(-0.1, False), (0.0, True), (0.5, True)])
+def test_it_was_the_gateway_if_it_lets_nobody_in_after_that(after_s, expected):
+    """One that crashes every minute ends tunnels of one age, of a single route perhaps."""
+    losses = Losses()
+    if after_s < 0:
+        losses.refused(NOW + after_s)
+    losses.note("a", 60.0, NOW)
+    if after_s >= 0:
+        losses.refused(NOW + after_s)
+    assert losses.were_of_the_gateway(NOW + 1.0) is expected

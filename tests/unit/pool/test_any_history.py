@@ -62,7 +62,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.scene.close()
-        assert all(tunnel.state in (State.ACTIVE, State.CLOSED) for tunnel in self.scene.opener.tunnels)
+        assert all(tunnel.state in (State.ACTIVE, State.CLOSED) for tunnel in self.scene.tunnels)
         assert all(client.ready() for client in self.scene.clients)
 
     # What may happen.
@@ -155,7 +155,7 @@ class PoolMachine(RuleBasedStateMachine):
         pool = self.scene.pool
         assert not self.waiting()
         assert pool._shelf.count(pool.keeping) >= pool.target
-        if pool.keeping.level != "off" and not pool.keeping.is_single:
+        if pool.keeping.level != "off" and pool.keeping.most is None:
             assert pool.warm >= self.scene.route.pool_min
 
     def succeed_all(self) -> None:

@@ -99,3 +99,31 @@ def test_a_second_wave_is_suspicious_as_long_as_it_is_open():
     assert not ends.is_suspicious
     ends.note(10.0, NOW + 11)
     assert ends.is_suspicious
+
+
+class TestWhatMayBeRisked:
+    def test_is_anything_as_long_as_nothing_has_ended(self):
+        assert EarlyEnds().most(NOW) is None
+
+    @pytest.mark.parametrize(("count", "most"), [(1, MANY - 1), (4, MANY - 4), (MANY, 1), (3 * MANY, 1)])
+    def test_is_the_rest_of_what_a_habit_may_cost(self, count, most):
+        ends = EarlyEnds()
+        wave(ends, 10.0, NOW, count=count)
+        assert ends.most(NOW + 1) == most
+
+    def test_is_anything_again_once_a_tunnel_has_lived_or_long_after(self):
+        ends = EarlyEnds()
+        wave(ends, 10.0, NOW, count=MANY)
+        assert ends.most(NOW + FORGET_S + 1) is None
+        ends.lived(20.0)
+        assert ends.most(NOW + 1) is None
+
+    @pytest.mark.parametrize("depth", [1, 4, 29, 50, 90])
+    def test_keeps_a_habit_below_what_mysql_bears_whatever_the_depth(self, depth):
+        ends, now, cost, is_habit = EarlyEnds(), NOW, 0, False
+        while not is_habit:
+            most = ends.most(now)
+            count = depth if most is None else min(depth, most)
+            cost, now = cost + count, now + 11
+            is_habit = wave(ends, 10.0, now, count=count)
+        assert cost < 100

@@ -20,11 +20,12 @@ from pomagent.losses import REFILLS_PER_S
 from pomagent.pool import Pool
 from pomagent.pool import keeper as module
 from pomagent.pool.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
-from pomagent.pool.breaker import SHARE_S
+from pomagent.pool.breaker import SHARE_S, BreakerState
 from pomagent.pool.demand import REFILL_DELAY_S
 from pomagent.pool.dialler import BACK_AFTER_S
 from pomagent.pool.dials import MAX_DIALS_PER_ROUTE
 from pomagent.pool.keeper import LOOK_AROUND_S
+from pomagent.pool.reserve import FEWEST
 from pomagent.pool.waiters import MAX_WAITING
 from pomagent.pool.warmth import LISTEN_S
 from pomagent.protocol.lifecycle import Reason, State
@@ -754,7 +755,7 @@ class TestDemotion:
                 break
         return scene, sum(dial.step == "open" for dial in scene.opener.dials)
 
-    @pytest.mark.parametrize(("depth", "most"), [(1, 3), (4, 12), (16, 32), (40, 80)])
+    @pytest.mark.parametrize(("depth", "most"), [(1, 3), (4, 12), (16, 30), (40, 41), (90, 91)])
     def test_comes_long_before_a_server_has_counted_a_hundred(self, make, depth, most):
         scene, opened = self.demoted(make, pool_min=depth, pool_max=max(depth, 16))
         assert opened <= most
@@ -856,20 +857,76 @@ class TestDecay:
     def scene(self, make) -> Scene:
         return make(pool_decay_s=60.0, pool_min=3, pool_max_age_s=1000.0, held=frozenset()).start()
 
-    def test_a_route_that_nobody_uses_keeps_one_tls_connection(self, scene):
+    def test_a_route_that_nobody_uses_falls_back_on_a_tls_connection_of_the_reserve(self, scene):
         tunnels = scene.warm()
         scene.pass_time(60.0)
         assert {Reason.UNWANTED} == {tunnel.reason for tunnel in tunnels}
-        assert [tunnel.state for tunnel in scene.warm()] == [State.SECURED]
+        assert (scene.warm(), scene.pool.target) == ([], 0)
+        assert [tunnel.state for tunnel in scene.in_reserve()] == [State.SECURED]
         scene.pass_time(10_000.0)
-        assert [tunnel.state for tunnel in scene.warm()] == [State.SECURED]
+        assert [tunnel.state for tunnel in scene.in_reserve()] == [State.SECURED]
+        assert scene.pool.is_warm
 
     def test_the_next_use_takes_it_and_fills_the_pool_again(self, scene):
         scene.pass_time(60.0)
-        [secured] = scene.warm()
+        [secured] = scene.in_reserve()
         assert scene.client().value is secured
+        assert scene.memory.takes == {"tls": 1}
         scene.pass_time(REFILL_DELAY_S)
         assert [tunnel.state for tunnel in scene.warm()] == [State.READY] * 3
+        assert scene.reserve.warm == 0
+
+    def test_a_burst_takes_one_connection_of_the_reserve_and_dials_the_others(self, scene):
+        for other in range(10):
+            scene.reserve.join(other)
+        scene.pass_time(60.0)
+        assert scene.reserve.warm == FEWEST
+        clients = [scene.client() for _ in range(3)]
+        assert all(client.value.state is State.ACTIVE for client in clients)
+        assert scene.memory.takes == {"tls": 1, "cold": 2}
+        scene.pass_time(1.0)
+        assert scene.reserve.warm == FEWEST
+
+    def test_what_keeps_nothing_at_least_has_no_part_in_the_reserve(self, make):
+        scene = make(pool_decay_s=60.0, pool_min=0, held=frozenset()).start()
+        scene.pass_time(60.0)
+        assert scene.reserve.warm == 0
+        assert not scene.pool.is_warm
+
+    def test_a_gateway_that_refuses_the_reserve_is_the_routes_last_error_until_it_lets_it_in(self, scene):
+        scene.reserve_opener.held = frozenset({"secure"})
+        scene.pass_time(60.0)
+        [dial] = scene.reserve_opener.pending
+        dial.fail(DOWN)
+        settle()
+        assert scene.pool.last_error is DOWN
+        scene.reserve_opener.held = frozenset()
+        scene.clock.advance(10.0)
+        scene.reserve_pool._keeper.look()
+        settle()
+        assert (scene.pool.last_error, scene.pool.is_warm) == (None, True)
+
+    def test_a_failure_on_the_way_to_the_gateway_is_not_the_routes_own_any_more(self, make):
+        scene = make(pool_decay_s=60.0, pool_min=1, held=frozenset({"secure"})).start()
+        for _ in range(5):
+            scene.fail()
+            scene.pass_time(1.0)
+        assert scene.pool.breaker is not BreakerState.CLOSED
+        scene.pass_time(60.0)
+        for dial in scene.opener.pending:
+            dial.fail(DOWN)
+        settle()
+        scene.pass_time(1.0)
+        assert (scene.pool.last_error, scene.pool.breaker) == (None, BreakerState.CLOSED)
+
+    @pytest.mark.parametrize("end", ["drain", "close"])
+    def test_the_last_route_that_goes_takes_the_reserve_with_it(self, scene, end):
+        scene.pass_time(60.0)
+        [secured] = scene.in_reserve()
+        getattr(scene.pool, end)(Reason.DRAINED)
+        assert (scene.reserve.warm, secured.state) == (0, State.CLOSED)
+        scene.pass_time(1.0)
+        assert scene.reserve.warm == 0
 
     def test_a_use_in_time_puts_it_off(self, scene):
         scene.pass_time(59.0)

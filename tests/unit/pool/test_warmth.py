@@ -9,11 +9,13 @@ from pomagent.pool.warmth import (
     PROMOTE_AFTER_MOST_S,
     PROMOTE_AFTER_S,
     TLS_LONGEST_AGE_S,
+    TLS_MAX_AGE_S,
     TRIAL_S,
     Keeping,
     Warmth,
     Why,
 )
+from pomagent.presets import PRESETS, SILENT_MAX_AGE_S
 from pomagent.settings import Gateway, HostPort, Route
 
 NOW = 1000.0
@@ -71,7 +73,7 @@ def test_level_and_age_follow_from_port_and_settings(port, keys, protocol, level
 class TestClassification:
     def test_a_server_that_nothing_is_known_of_is_listened_to_with_one_tunnel_that_nobody_gets(self):
         keeping = warmth().keeping(NOW)
-        assert (keeping.why, keeping.level, keeping.is_single, keeping.may_be_leased) == (
+        assert (keeping.why, keeping.level, keeping.most, keeping.may_be_leased) == (
             Why.PROBING, "tunnel", True, False,
         )  # fmt: skip
 
@@ -163,7 +165,7 @@ class TestDemotion:
         assert known.promoted(later)
         assert not known.promoted(later)
         keeping = known.keeping(later)
-        assert (keeping.level, keeping.why, keeping.is_single, keeping.may_be_leased) == (
+        assert (keeping.level, keeping.why, keeping.most, keeping.may_be_leased) == (
             "tunnel", Why.TRIAL, True, True,
         )  # fmt: skip
 
@@ -205,14 +207,24 @@ class TestDemotion:
             assert known.keeping(NOW) == before
 
 
+def test_a_silent_server_gets_no_shorter_age_where_the_operator_forces_whole_tunnels():
+    ages = []
+    for warm in ("auto", "tunnel"):
+        known = warmth(warm=warm)
+        known.listening(NOW)
+        assert known.listened(NOW + LISTEN_S)
+        ages.append(known.keeping(NOW + LISTEN_S).max_age_s)
+    assert ages == [SILENT_MAX_AGE_S, PRESETS["generic"].max_age_s]
+
+
 class TestDecay:
     @pytest.mark.parametrize("keys", [{}, {"warm": "tunnel"}, {"warm": "tls"}, {"protocol": "ssh"}])
-    def test_a_route_that_nobody_uses_keeps_one_tls_connection_until_somebody_does(self, keys):
+    def test_a_route_that_nobody_uses_keeps_none_of_its_own_until_somebody_does(self, keys):
         known = warmth(pool_decay_s=60.0, **keys)
         before = known.keeping(NOW + 59.9)
         assert before.why is not Why.DECAYED
         assert known.next_at(NOW) == NOW + 60.0
-        assert known.keeping(NOW + 60.0) == Keeping("tls", Why.DECAYED, TLS_LONGEST_AGE_S, is_single=True)
+        assert known.keeping(NOW + 60.0) == Keeping("tls", Why.DECAYED, TLS_MAX_AGE_S, most=0)
         assert known.next_at(NOW + 60.0) is None
         known.used(NOW + 1000.0)
         assert known.keeping(NOW + 1000.0) == before

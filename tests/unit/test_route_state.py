@@ -1,0 +1,108 @@
+"""In which state a route is, by what its pool has met: the words of the status."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pomagent.errors import DestinationDown
+from pomagent.forwarder import Forwarder
+from pomagent.pool.backoff import FAST_TRIES
+from pomagent.pool.keeper import LATE_S
+from tests.fakes.pool import DENIED, DOWN, NAMED, ROUTE, Scene
+
+NOWHERE = DestinationDown("503", status=503, **NAMED)
+
+
+class Watched(Scene):
+    """A scene whose pool belongs to a route that is asked for its state."""
+
+    def __init__(self, **changes: Any) -> None:
+        super().__init__(replace(ROUTE, **changes), frozenset({"secure", "open"}))
+        surroundings: Any = SimpleNamespace(clock=self.clock)
+        self.forwarder = Forwarder(
+            self.route, lambda *_: self.pool, surroundings, None, self.fake_log.log, count(1), generation=1
+        )
+
+    @property
+    def state(self) -> str:
+        return self.forwarder.state
+
+    def fail_all(self, error: Exception) -> None:
+        for _ in range(self.pending):
+            self.fail(error)
+
+
+@pytest.fixture
+def scene() -> Iterator[Watched]:
+    scene = Watched(pool_min=2)
+    yield scene.start()
+    scene.close()
+
+
+@pytest.fixture
+def filled(scene: Watched) -> Watched:
+    while scene.pending:
+        scene.succeed()
+    return scene
+
+
+def test_until_a_connect_is_accepted_nothing_is_known(scene: Watched) -> None:
+    assert scene.state == "untried"
+    scene.pass_time(10 * LATE_S)
+    assert scene.state == "untried"
+
+
+def test_with_its_minimum_it_is_up(filled: Watched) -> None:
+    assert filled.state == "up"
+
+
+def test_below_its_minimum_for_no_longer_than_a_dial_it_stays_up(filled: Watched) -> None:
+    filled.client()
+    filled.pass_time(LATE_S)
+    assert filled.state == "up"
+
+
+def test_below_its_minimum_for_longer_it_is_degraded_until_it_has_it_again(filled: Watched) -> None:
+    filled.client()
+    filled.pass_time(LATE_S)
+    filled.pass_time(0.1)
+    assert filled.state == "degraded"
+    while filled.pending:
+        filled.succeed()
+    assert filled.state == "up"
+
+
+def test_with_tunnels_left_failed_dials_degrade_it_and_an_open_breaker_means_down(filled: Watched) -> None:
+    filled.client()
+    filled.pass_time(0.1)
+    filled.fail_all(DOWN)
+    assert (filled.pool.warm, filled.state) == (1, "degraded")
+    for _ in range(FAST_TRIES):
+        filled.pass_time(1.0)
+        filled.fail_all(DOWN)
+    assert filled.state == "down"
+
+
+def test_with_nothing_left_one_failed_dial_means_down(scene: Watched) -> None:
+    scene.fail_all(DOWN)
+    assert scene.state == "down"
+
+
+def test_connections_are_no_help_where_the_destination_is_down() -> None:
+    scene = Watched(warm="tls")
+    scene.start()
+    while scene.pending:
+        scene.succeed()
+    client = scene.client()
+    scene.fail(NOWHERE)
+    assert (client.value, scene.pool.is_warm, scene.state) == (NOWHERE, True, "down")
+    scene.close()
+
+
+def test_a_verdict_of_the_gateway_is_named(scene: Watched) -> None:
+    scene.fail_all(DENIED)
+    assert scene.state == "denied"
