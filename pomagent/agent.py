@@ -28,6 +28,7 @@ from pomagent.sockdiag import SockDiag
 from pomagent.socket_store import SocketStore
 from pomagent.systemd import Notifier
 from pomagent.threads import Threads
+from pomagent.users import Users
 
 REBIND_FIRST_S, REBIND_MAX_S = 1.0, 30.0
 """Between tries to bind the address of a quarantined route."""
@@ -44,7 +45,8 @@ class Agent:
         self._group = Group()
         self._numbers = count(1)
         self._places = Places(0)
-        self._surroundings = Surroundings(self._places, new_scratch(), self._wished_sessions)
+        self.users = Users()
+        self._surroundings = Surroundings(self._places, new_scratch(), self._wished_sessions, self.users)
         self.listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
         self._threads = Threads(1)  # /proc, after an address was taken
         self._forwarders: dict[str, Forwarder] = {}
@@ -276,6 +278,7 @@ class Agent:
         self._group.kill()
         self._recheck.close()
         self._gateways.close()
+        self.users.close()
         if self._diag is not None:
             self._diag.close()
         return sum(job.value or 0 for job in jobs)

@@ -79,7 +79,7 @@ class Service:
             self._agent, self._reloader, self._started_at, is_started=lambda: self._is_started,
             is_draining=self._stop.is_set,
         )  # fmt: skip
-        self._status_server = StatusServer(self._site, self._agent.diag, log)
+        self._status_server = StatusServer(self._site, self._agent.diag, self._agent.users, log)
 
     def run(self) -> int:
         """Serve until a signal and return the exit code. Blocks."""

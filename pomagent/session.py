@@ -32,9 +32,16 @@ from pomagent.relay import (
 )
 from pomagent.settings import Route
 from pomagent.tunnel import Presented, Tunnel
+from pomagent.users import Users
 
 PLACE_TIMEOUT_S = 1.0
 """For a place among ``max_sessions``: sessions of short-lived applications end within milliseconds."""
+
+_OTHER_USER = "the route's allow_users does not name this user; add the user there, or connect as one who is named"
+_UNKNOWN_USER = (
+    "the route has allow_users, and the kernel does not say who connects: somebody on another host or in another "
+    "network namespace, or who has gone already; connect from this host, or empty allow_users"
+)
 
 Lease = Callable[[Deadline], Tunnel]
 """A ready tunnel of the route. Blocks. Raises PoolError, TunnelError."""
@@ -58,6 +65,7 @@ class Surroundings:
     """Of the whole agent."""
     scratch: memoryview
     log_sessions: Callable[[], str]
+    users: Users
     clock: Clock = time.monotonic
 
 
@@ -81,6 +89,7 @@ class Session:
         self._generation = generation
         self._began = surroundings.clock()
         self._lifetime_s = route.max_lifetime_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, does not protect
+        self._uid: int | None = None
         self._waited_ms = 0
         self._waiting = Interrupt()
         """Around each wait of ours: for a place, for a tunnel, for both sides to take the last bytes."""
@@ -95,7 +104,9 @@ class Session:
     def run(self) -> str:
         """Serve the client and return why it failed, in a sentence; empty if it did not. Blocks."""
         try:
-            if self._enter():
+            self._uid = self._client.user()  # at once: who has closed meanwhile is nobody
+            self._who()  # the name is looked up while a tunnel is leased
+            if self._is_welcome() and self._enter():
                 self._log.debug(events.SESSION_OPENED)
                 self._serve()
         except BaseException:
@@ -145,6 +156,20 @@ class Session:
             self.stop(IDLE)
 
     # --- its stations ---------------------------------------------------------------------------------------------
+
+    def _is_welcome(self) -> bool:
+        """Whether the route is for this user; if not, it is refused before it costs a place or a tunnel."""
+        allowed, is_allowed = self._route.allow_users, False
+        if not allowed:
+            return True
+        with self._waiting:
+            is_allowed = self._shared.users.allows(allowed, self._uid)
+            if not is_allowed and self._uid is not None:
+                self._shared.users.name(self._uid)  # for the log: nobody is kept waiting by that
+        if is_allowed or self._has_left():
+            return is_allowed
+        self._refused(_UNKNOWN_USER if self._uid is None else _OTHER_USER, Recovery.OPERATOR, reason="user")
+        return False
 
     def _enter(self) -> bool:
         """Take a place of the route, then one of the agent; False, and refused, without."""
@@ -253,7 +278,7 @@ class Session:
             bytes_down=relay.bytes_down, waited_ms=self._waited_ms, first_byte_ms=first and self._since(first),
             tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),
             duration_ms=self._since(self._clock()), warm=tunnel.was_warm, request_id=tunnel.request_id,
-            generation=self._generation,
+            generation=self._generation, **self._who(),
         )  # fmt: skip
 
     def _refused(self, error: str, recovery: Recovery = Recovery.RETRY, reason: str = "") -> None:
@@ -263,8 +288,13 @@ class Session:
             return
         self._log.warning(
             events.SESSION_REFUSED, error=error, recovery=recovery.value, waited_ms=self._since(self._clock()),
-            **({"reason": reason} if reason else {}),
+            **({"reason": reason} if reason else {}), **self._who(),
         )  # fmt: skip
+
+    def _who(self) -> dict[str, object]:
+        """The user's number, None if it is not known, and the name if it is known by now: no session waits for that."""
+        user = None if self._uid is None else self._shared.users.name_if_known(self._uid)
+        return {"uid": self._uid, **({"user": user} if user is not None else {})}
 
     def _since(self, at: float) -> int:
         return round((at - self._began) * 1000)

@@ -26,7 +26,7 @@ LAYERS = [
     {"forwarder", "gateways", "listeners"},
     {"socket_store"},
     {"session", "pool", "connector", "listener", "token_sources", "edge"},
-    {"relay", "tunnel", "client", "stdio", "credentials", "places", "counts", "local_user"},
+    {"relay", "tunnel", "client", "stdio", "credentials", "places", "counts"},
     {
         "dial",
         "goodbye",
@@ -38,6 +38,8 @@ LAYERS = [
         "bind",
         "inherited",
         "edge_http",
+        "local_user",
+        "users",
     },
     {"gate", "gateway_watch"},
     {"admission", "token_command", "token_life", "hop", "forward_proxy", "edge_proxy"},
