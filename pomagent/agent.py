@@ -22,10 +22,11 @@ from pomagent.plan import Plan, diff
 from pomagent.pool import Memory, Pool
 from pomagent.recheck import Recheck
 from pomagent.relay import DRAINED, REMOVED, End, new_scratch
-from pomagent.session import Surroundings
+from pomagent.session_facts import SessionFacts
 from pomagent.settings import Credential, ListenAddress, Route, Settings
 from pomagent.sockdiag import SockDiag
 from pomagent.socket_store import SocketStore
+from pomagent.surroundings import Surroundings
 from pomagent.systemd import Notifier
 from pomagent.threads import Threads
 from pomagent.users import Users
@@ -239,6 +240,10 @@ class Agent:
     @property
     def sessions(self) -> int:
         return sum(forwarder.sessions for forwarder in self._all_forwarders())
+
+    def running_sessions(self) -> list[tuple[str, SessionFacts]]:
+        """Every session, with the name of its route."""
+        return [(forwarder.route.name, facts) for forwarder in self._all_forwarders() for facts in forwarder.running]
 
     def _all_forwarders(self) -> list[Forwarder]:
         """Those of removed routes too, while they have sessions."""

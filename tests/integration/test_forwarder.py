@@ -26,9 +26,9 @@ from pomagent.places import Places
 from pomagent.pool import Memory, Pool
 from pomagent.relay import DRAINED, REMOVED, new_scratch
 from pomagent.resolver import Resolver
-from pomagent.session import Surroundings
 from pomagent.settings import Credential, Route
 from pomagent.sockdiag import SockDiag
+from pomagent.surroundings import Surroundings
 from pomagent.tls import make_context
 from pomagent.users import Users
 from tests.fakes import gateway as play
