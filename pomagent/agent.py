@@ -22,12 +22,14 @@ from pomagent.plan import Plan, diff
 from pomagent.pool import Memory, Pool
 from pomagent.recheck import Recheck
 from pomagent.relay import DRAINED, REMOVED, End, new_scratch
-from pomagent.session import Surroundings
+from pomagent.session_facts import SessionFacts
 from pomagent.settings import Credential, ListenAddress, Route, Settings
 from pomagent.sockdiag import SockDiag
 from pomagent.socket_store import SocketStore
+from pomagent.surroundings import Surroundings
 from pomagent.systemd import Notifier
 from pomagent.threads import Threads
+from pomagent.users import Users
 
 REBIND_FIRST_S, REBIND_MAX_S = 1.0, 30.0
 """Between tries to bind the address of a quarantined route."""
@@ -44,7 +46,8 @@ class Agent:
         self._group = Group()
         self._numbers = count(1)
         self._places = Places(0)
-        self._surroundings = Surroundings(self._places, new_scratch(), self._wished_sessions)
+        self.users = Users()
+        self._surroundings = Surroundings(self._places, new_scratch(), self._wished_sessions, self.users)
         self.listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
         self._threads = Threads(1)  # /proc, after an address was taken
         self._forwarders: dict[str, Forwarder] = {}
@@ -239,6 +242,10 @@ class Agent:
     def sessions(self) -> int:
         return sum(forwarder.sessions for forwarder in self._all_forwarders())
 
+    def running_sessions(self) -> list[tuple[str, SessionFacts]]:
+        """Every session, with the name of its route."""
+        return [(forwarder.route.name, facts) for forwarder in self._all_forwarders() for facts in forwarder.running]
+
     def _all_forwarders(self) -> list[Forwarder]:
         """Those of removed routes too, while they have sessions."""
         return [*self._forwarders.values(), *self._leaving]
@@ -277,6 +284,7 @@ class Agent:
         self._group.kill()
         self._recheck.close()
         self._gateways.close()
+        self.users.close()
         if self._diag is not None:
             self._diag.close()
         return sum(job.value or 0 for job in jobs)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from pomagent import tcp
 from pomagent.half_close import peer_has_closed
+from pomagent.local_user import user_of
 from pomagent.sockdiag import SockDiag
 from pomagent.stream import SocketStream, Stream
 
@@ -19,6 +20,9 @@ class Client(Stream, Protocol):
 
     def has_closed(self) -> bool | None:
         """Of a client that sent its end: closed (True), only shut down (False), or nobody can know (None)."""
+
+    def user(self) -> int | None:
+        """The uid of whoever connected, by the kernel's word; None if it does not tell. Does not block."""
 
 
 class LocalClient(SocketStream):
@@ -41,3 +45,6 @@ class LocalClient(SocketStream):
 
     def has_closed(self) -> bool | None:
         return peer_has_closed(self.sock, self._diag)
+
+    def user(self) -> int | None:
+        return user_of(self.sock, self._diag)

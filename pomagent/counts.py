@@ -12,9 +12,17 @@ class SessionCounts:
         self.closed: Counter[tuple[str, str]] = Counter()
         """By side and reason."""
         self.refused: Counter[str] = Counter()
+        self.leases = 0
+        self.waited_ms = 0
+        """For tunnels, by all ``leases`` together."""
         self.bytes_up = 0
         self.bytes_down = 0
         """Of sessions that are over; those that run know their own."""
+
+    def lease(self, waited_ms: int) -> None:
+        """A client got a tunnel, so long after it had connected."""
+        self.leases += 1
+        self.waited_ms += waited_ms
 
     def close(self, side: str, reason: str, bytes_up: int, bytes_down: int) -> None:
         """A session that had a tunnel is over."""

@@ -19,9 +19,11 @@ from pomagent.pool import Memory, Pool
 from pomagent.pool.breaker import BreakerState
 from pomagent.protocol.lifecycle import Reason
 from pomagent.relay import REVOKED, End
-from pomagent.session import Session, Surroundings
+from pomagent.session import Session
+from pomagent.session_facts import SessionFacts
 from pomagent.settings import Route
 from pomagent.sockdiag import SockDiag
+from pomagent.surroundings import Surroundings
 from pomagent.tunnel import Presented, Tunnel
 
 CHECK_EVERY_S = 1.0
@@ -70,6 +72,11 @@ class Forwarder:
         return sum(up for up, _ in moved), sum(down for _, down in moved)
 
     @property
+    def running(self) -> list[SessionFacts]:
+        """Its sessions, in the order of their coming."""
+        return [session.facts for session in self._sessions.values()]
+
+    @property
     def state(self) -> str:
         """The route's state in the words of the status: one of those that a running route may be in."""
         if self._is_draining:
@@ -99,7 +106,7 @@ class Forwarder:
         number = next(self._numbers)
         session = Session(
             client, peer, self.route, self.lease, self, self._places, self._surroundings, self.counts,
-            self._log.bind(session=number), self._generation,
+            self._log.bind(session=number), self._generation, number,
         )  # fmt: skip
         greenlet = gevent.Greenlet(session.run)
         greenlet.name = f"session {number}"

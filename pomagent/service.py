@@ -27,6 +27,7 @@ from pomagent.inherited import Inherited
 from pomagent.last_good import LastGood
 from pomagent.log import LogFormat, Logger, LogLevel, resolve_format
 from pomagent.log_boundary import install_crash_boundary
+from pomagent.recent import RecentEvents
 from pomagent.reload import Reloader
 from pomagent.settings import Credential, Settings
 from pomagent.socket_store import SocketStore
@@ -57,7 +58,8 @@ class Service:
         self._format = log_format
         self._path = path
         self._environ = environ
-        self._log = log
+        self._recent = RecentEvents()
+        self._log = log = self._recent.followed(log)
         self._notifier = Notifier(environ)
         self._sources = TokenSources(environ, log)
         self._store = SocketStore(self._notifier, inherited, log)
@@ -76,10 +78,10 @@ class Service:
         self._started_at = time.time()
         self._is_started = False
         self._site = Site(
-            self._agent, self._reloader, self._started_at, is_started=lambda: self._is_started,
+            self._agent, self._reloader, self._recent, self._started_at, is_started=lambda: self._is_started,
             is_draining=self._stop.is_set,
         )  # fmt: skip
-        self._status_server = StatusServer(self._site, self._agent.diag, log)
+        self._status_server = StatusServer(self._site, self._agent.diag, self._agent.users, log)
 
     def run(self) -> int:
         """Serve until a signal and return the exit code. Blocks."""
@@ -132,6 +134,7 @@ class Service:
             path,
             shows={
                 "/status": self._status,
+                "/sessions": self._site.sessions,
                 "/config": lambda: status.config_document(self._reloader),
                 "/preview": lambda: status.reload_document(self._reloader.preview()),
             },
@@ -166,7 +169,7 @@ class Service:
         raise Declined("the agent is stopping and reloads nothing any more")
 
     def _status(self) -> status.Document:
-        return status.document(self._agent, self._reloader, self._started_at)
+        return self._site.status()
 
     def _read_token(self, credential: Credential) -> SecretStr:
         source = self._handover if credential.source == "login" else self._sources

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 from pomagent import events
+from pomagent.caller import Caller
 from pomagent.client import Client
 from pomagent.counts import SessionCounts
-from pomagent.deadline import Clock, Deadline
+from pomagent.deadline import Deadline
 from pomagent.errors import PoolError, Recovery, StreamLost, TunnelError
 from pomagent.goodbye import see_off
 from pomagent.interrupt import Interrupt
@@ -30,35 +27,13 @@ from pomagent.relay import (
     Relay,
     Side,
 )
+from pomagent.session_facts import SessionFacts
 from pomagent.settings import Route
+from pomagent.surroundings import Lease, Observer, Surroundings
 from pomagent.tunnel import Presented, Tunnel
 
 PLACE_TIMEOUT_S = 1.0
 """For a place among ``max_sessions``: sessions of short-lived applications end within milliseconds."""
-
-Lease = Callable[[Deadline], Tunnel]
-"""A ready tunnel of the route. Blocks. Raises PoolError, TunnelError."""
-
-
-class Observer(Protocol):
-    """Learns from sessions what their route's server is like."""
-
-    def heard(self, first: bytes, after_s: float) -> None:
-        """The server spoke before its client did, so long after the gateway had accepted the tunnel."""
-
-    def was_ended(self, idle_s: float, age_s: float) -> None:
-        """The other side ended a tunnel of this age, so long after its last byte."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all sessions of the agent share."""
-
-    places: Places
-    """Of the whole agent."""
-    scratch: memoryview
-    log_sessions: Callable[[], str]
-    clock: Clock = time.monotonic
 
 
 class Session:
@@ -66,7 +41,7 @@ class Session:
 
     def __init__(
         self, client: Client, peer: str, route: Route, lease: Lease, observer: Observer, places: Places,
-        surroundings: Surroundings, counts: SessionCounts, log: Logger, generation: int,
+        surroundings: Surroundings, counts: SessionCounts, log: Logger, generation: int, number: int = 0,
     ) -> None:  # fmt: skip
         self._client = client
         self._route = route
@@ -77,10 +52,13 @@ class Session:
         self._shared = surroundings
         self._counts = counts
         self._clock = surroundings.clock
+        self.number = number
+        self._peer = peer
         self._log = log.bind(peer=peer)
         self._generation = generation
         self._began = surroundings.clock()
         self._lifetime_s = route.max_lifetime_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, does not protect
+        self._caller = Caller(surroundings.users)
         self._waited_ms = 0
         self._waiting = Interrupt()
         """Around each wait of ours: for a place, for a tunnel, for both sides to take the last bytes."""
@@ -95,7 +73,8 @@ class Session:
     def run(self) -> str:
         """Serve the client and return why it failed, in a sentence; empty if it did not. Blocks."""
         try:
-            if self._enter():
+            self._caller.identify(self._client)
+            if self._is_welcome() and self._enter():
                 self._log.debug(events.SESSION_OPENED)
                 self._serve()
         except BaseException:
@@ -127,6 +106,18 @@ class Session:
         """Bytes up and down so far; nothing once they are counted as those of a session that is over."""
         return (0, 0) if self._relay is None or self._is_told else (self._relay.bytes_up, self._relay.bytes_down)
 
+    @property
+    def facts(self) -> SessionFacts:
+        """The session as it is now."""
+        now, tunnel, relay = self._clock(), self._tunnel, self._relay
+        moved_up, moved_down = self.moved
+        return SessionFacts(
+            self.number, self._peer, self._caller.uid, self._caller.name, now - self._began,
+            None if tunnel is None else self._waited_ms, moved_up, moved_down,
+            None if relay is None else now - relay.last_byte_at,
+            tunnel.request_id if tunnel else "", tunnel.was_warm if tunnel else False,
+        )  # fmt: skip
+
     def check(self, now: float) -> None:
         """End the session if a limit of the route is reached or a side is gone. Does not block."""
         relay, tunnel = self._relay, self._tunnel
@@ -145,6 +136,15 @@ class Session:
             self.stop(IDLE)
 
     # --- its stations ---------------------------------------------------------------------------------------------
+
+    def _is_welcome(self) -> bool:
+        """Whether the route is for this user; if not, it is refused before it costs a place or a tunnel."""
+        objection = ""
+        with self._waiting:
+            objection = self._caller.objection(self._route.allow_users)
+        if objection:
+            self._refused(objection, Recovery.OPERATOR, reason="user")
+        return not objection and not self._has_left()
 
     def _enter(self) -> bool:
         """Take a place of the route, then one of the agent; False, and refused, without."""
@@ -185,9 +185,11 @@ class Session:
         except (TunnelError, PoolError) as error:
             self._refused(str(error), error.recovery)
             return None
+        self._waited_ms = self._since(self._clock())
         if tunnel is None:
             self._has_left()
-        self._waited_ms = self._since(self._clock())
+        else:
+            self._counts.lease(self._waited_ms)
         return tunnel
 
     def _has_left(self) -> bool:
@@ -253,7 +255,7 @@ class Session:
             bytes_down=relay.bytes_down, waited_ms=self._waited_ms, first_byte_ms=first and self._since(first),
             tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),
             duration_ms=self._since(self._clock()), warm=tunnel.was_warm, request_id=tunnel.request_id,
-            generation=self._generation,
+            generation=self._generation, **self._caller.fields,
         )  # fmt: skip
 
     def _refused(self, error: str, recovery: Recovery = Recovery.RETRY, reason: str = "") -> None:
@@ -263,7 +265,7 @@ class Session:
             return
         self._log.warning(
             events.SESSION_REFUSED, error=error, recovery=recovery.value, waited_ms=self._since(self._clock()),
-            **({"reason": reason} if reason else {}),
+            **({"reason": reason} if reason else {}), **self._caller.fields,
         )  # fmt: skip
 
     def _since(self, at: float) -> int:

@@ -11,7 +11,6 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from itertools import count
 from typing import Final, TypeAlias
 
@@ -35,6 +34,7 @@ _SOCKID_END: Final = struct.Struct("=III")  # interface, cookie
 _ANSWER: Final = struct.Struct("=BBBB")  # inet_diag_msg: family, state, timer, retransmissions
 _ANSWER_END: Final = struct.Struct("=IIIII")  # expires, receive queue, send queue, uid, inode
 _ERROR: Final = struct.Struct("=i")
+_MAPPED: Final = bytes(10) + b"\xff\xff"
 _LARGEST_ANSWER: Final = 4096
 
 
@@ -121,10 +121,10 @@ def _question(local: Address, remote: Address) -> bytes:
 
 def _packed(host: str) -> bytes:
     """The address as bytes, an IPv4-mapped one as IPv4: that look-up finds sockets of either family."""
-    address = ip_address(host.partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        return address.ipv4_mapped.packed
-    return address.packed
+    if ":" not in host:
+        return socket.inet_pton(socket.AF_INET, host)
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return packed.removeprefix(_MAPPED)
 
 
 def _owner(answer: tuple[int, bytes], remote_port: int) -> Owner | None:

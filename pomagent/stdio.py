@@ -92,6 +92,9 @@ class StdioClient:
         """After the end of the source, only a sink without a reader says that nobody waits for the answer."""
         return self.is_lost()
 
+    def user(self) -> int:
+        return os.geteuid()
+
     def close(self) -> None:
         if not self._is_closed:
             self._is_closed = True

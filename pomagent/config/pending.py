@@ -8,8 +8,6 @@ from typing import Any
 from pomagent.config.findings import Findings
 from pomagent.config.tables import Entry, Tables
 
-_ANYBODY = "has NO EFFECT YET: connections are NOT restricted, every local user can connect"
-
 # Table and key: the value that asks for nothing beyond what there is, and what to say about every other one.
 PENDING: dict[str, dict[str, tuple[object, str]]] = {
     "agent": {},
@@ -19,7 +17,6 @@ PENDING: dict[str, dict[str, tuple[object, str]]] = {
     },
     "credentials": {},
     "routes": {
-        "allow_users": ([], _ANYBODY),
         "pool_decay_s": (0, "has no effect yet: an unused route keeps its warm tunnels"),
     },
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import greenlet
 
@@ -17,15 +19,24 @@ from pomagent.credentials import Token
 from pomagent.dial import Dialer
 from pomagent.forwarder import Forwarder
 from pomagent.gateways import Gateways
+from pomagent.recent import Note
 from pomagent.reload import Outcome, Reloader
+from pomagent.session_facts import SessionFacts
 from pomagent.settings import Route
 from pomagent.status.states import route_state
 
+T = TypeVar("T")
 Document = dict[str, Any]
 
 
-def document(agent: Agent, reloader: Reloader, started_at: float) -> Document:
-    """The agent's state now; times are ISO 8601 in UTC."""
+ITEMS_IN_A_ROW = 50
+"""Before other greenlets get their turn."""
+
+
+def document(
+    agent: Agent, reloader: Reloader, started_at: float, give_way: Callable[[], None] = lambda: None
+) -> Document:
+    """The agent's state now; times are ISO 8601 in UTC. Blocks only in ``give_way``, which lets others run."""
     settings = reloader.current
     routes = settings.routes if settings else ()
     return {
@@ -37,7 +48,7 @@ def document(agent: Agent, reloader: Reloader, started_at: float) -> Document:
         "config": config_document(reloader),
         "last_reload": _reload(reloader.last),
         "sessions": agent.sessions,
-        "routes": [_route(route, agent) for route in routes],
+        "routes": [_route(route, agent) for route in _in_portions(routes, give_way)],
         "gateways": [
             _gateway(dialer, agent.gateways)
             for dialer in sorted(agent.gateways.dialers, key=lambda dialer: dialer.gateway.name)
@@ -45,6 +56,48 @@ def document(agent: Agent, reloader: Reloader, started_at: float) -> Document:
         "credentials": [_credential(token) for token in sorted(agent.tokens, key=lambda token: token.credential.name)],
         "process": {"descriptors": _descriptors(), "greenlets_since_start": _greenlets()},
     }
+
+
+def sessions_document(agent: Agent, limit: int, give_way: Callable[[], None] = lambda: None) -> Document:
+    """The sessions that run, those that came last first, and how many there are. Blocks only in ``give_way``."""
+    found = sorted(agent.running_sessions(), key=lambda pair: -pair[1].number)
+    return {
+        "total": len(found),
+        "sessions": [_session(route, facts) for route, facts in _in_portions(found[:limit], give_way)],
+    }
+
+
+def _in_portions(items: Sequence[T], give_way: Callable[[], None]) -> Iterator[T]:
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % ITEMS_IN_A_ROW == 0:
+            give_way()
+
+
+def _session(route: str, facts: SessionFacts) -> Document:
+    return {
+        "session": facts.number,
+        "route": route,
+        "peer": facts.peer,
+        "uid": facts.uid,
+        "user": facts.user,
+        "age_s": round(facts.age_s, 3),
+        "idle_s": None if facts.idle_s is None else round(facts.idle_s, 3),
+        "waited_ms": facts.waited_ms,
+        "bytes_up": facts.bytes_up,
+        "bytes_down": facts.bytes_down,
+        "warm": facts.was_warm,
+        "request_id": facts.request_id,
+    }
+
+
+def event_document(note: Note) -> Document:
+    """A notable line of the log, its values as text where JSON has nothing better."""
+    said = {name: value for name, value in note.fields.items() if name != "event"}
+    return {
+        "event": note.fields["event"], "level": note.level, "at": _iso(note.at), "count": note.count,
+        "fields": json.loads(json.dumps(said, default=str)),
+    }  # fmt: skip
 
 
 def config_document(reloader: Reloader) -> Document:
@@ -82,6 +135,8 @@ def _route(route: Route, agent: Agent) -> Document:
     how = route_state(route, agent)
     return {
         "name": route.name,
+        "description": route.description,
+        "tags": list(route.tags),
         "listen": str(agent.listen_address(route.name) if forwarder else route.listen),
         "destination": str(route.destination),
         "gateway": str(route.gateway.address),
@@ -94,6 +149,21 @@ def _route(route: Route, agent: Agent) -> Document:
         "target": forwarder.pool.target if forwarder else 0,
         "waiting": forwarder.pool.waiting if forwarder else 0,
         "sessions": forwarder.sessions if forwarder else 0,
+        "traffic": _traffic(forwarder) if forwarder else None,
+    }
+
+
+def _traffic(forwarder: Forwarder) -> Document:
+    """Counters that never go back, since the route began to run."""
+    counts = forwarder.counts
+    moved_up, moved_down = forwarder.moved
+    return {
+        "bytes_up": counts.bytes_up + moved_up,
+        "bytes_down": counts.bytes_down + moved_down,
+        "leases": counts.leases,
+        "waited_ms": counts.waited_ms,
+        "closed": sum(counts.closed.values()),
+        "refused": dict(counts.refused),
     }
 
 

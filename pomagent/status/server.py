@@ -18,13 +18,14 @@ from pomagent.deadline import Clock
 from pomagent.errors import BindError, ConfigError
 from pomagent.holder import holder_of
 from pomagent.listener import Listener
-from pomagent.local_user import uids_of, user_of
+from pomagent.local_user import user_of
 from pomagent.log import Logger
 from pomagent.settings import HostPort, Settings
 from pomagent.sockdiag import SockDiag
 from pomagent.status.conversation import METHODS, Page, Request, converse, is_own_name, text_page
 from pomagent.status.site import Resource, Site
 from pomagent.threads import Threads
+from pomagent.users import Users
 
 MAX_CONNECTIONS = 32
 """At a time: probes and a scraper or two. Above, the oldest gives way: it has had longer than any of them needs."""
@@ -42,12 +43,15 @@ NOT_FOR_YOU = "status.allow_users does not name you; health answers everyone: /l
 class StatusServer:
     """One address at a time, or none; ``moving_to`` makes a change of it part of a reload."""
 
-    def __init__(self, site: Site, diag: SockDiag | None, log: Logger, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, site: Site, diag: SockDiag | None, users: Users, log: Logger, clock: Clock = time.monotonic
+    ) -> None:
         self._site = site
         self._diag = diag
+        self._users = users
         self._log = log.bind(serves="status")
         self._clock = clock
-        self._threads = Threads(1)  # its own: a directory service that hangs must delay no probe
+        self._threads = Threads(1)  # /proc, after an address was taken
         self._asked: HostPort | None = None
         self._listener: Listener | None = None
         self._allowed: tuple[str, ...] = ()
@@ -176,7 +180,7 @@ class StatusServer:
         if not resource.is_private or not self._allowed:
             return True
         uid = user_of(sock, self._diag)
-        return uid is not None and (uid == 0 or uid in self._threads.call(uids_of, self._allowed))
+        return uid == 0 or self._users.allows(self._allowed, uid)
 
     def _tell(self, why: str, peer: str) -> None:
         now = self._clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -9,15 +10,21 @@ from http import HTTPStatus
 import gevent
 
 from pomagent.agent import Agent
+from pomagent.recent import RecentEvents
 from pomagent.reload import Reloader
 from pomagent.status import health
 from pomagent.status.conversation import Page, Request, text_page
+from pomagent.status.document import Document, document, event_document, sessions_document
 from pomagent.status.facts import Facts, gather
 from pomagent.status.health import Health
 from pomagent.status.states import RouteState, route_state
 from pomagent.threads import Threads
 
 READY_PREFIX = "/readyz/"
+EVENTS_SHOWN = 50
+MOST_SESSIONS = 10_000
+"""In one answer."""
+_ALL: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +41,12 @@ class Site:
     """The pages of one agent."""
 
     def __init__(
-        self, agent: Agent, reloader: Reloader, started_at: float, *, is_started: Callable[[], bool],
-        is_draining: Callable[[], bool],
+        self, agent: Agent, reloader: Reloader, recent: RecentEvents, started_at: float, *,
+        is_started: Callable[[], bool], is_draining: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._agent = agent
         self._reloader = reloader
+        self._recent = recent
         self._started_at = started_at
         self._is_started = is_started
         self._is_draining = is_draining
@@ -48,6 +56,8 @@ class Site:
             "/startupz": Resource(lambda _: _page(health.OK if is_started() else health.STARTING)),
             "/readyz": Resource(lambda request: _page(self._readiness(request.query.get("require", "")))),
             "/metrics": Resource(lambda _: self._metrics(), is_private=True),
+            "/status.json": Resource(lambda _: self._json(self.status()), is_private=True),
+            "/sessions.json": Resource(lambda request: self._json(self.sessions(request.query)), is_private=True),
         }
 
     def find(self, path: str) -> Resource | None:
@@ -59,6 +69,22 @@ class Site:
     @property
     def paths(self) -> list[str]:
         return list(self._resources)
+
+    def status(self) -> Document:
+        """What ``pomagent status --json`` prints. Blocks its greenlet."""
+        shown = document(self._agent, self._reloader, self._started_at, _give_way)
+        shown["is_draining"] = self._is_draining()
+        shown["events"] = [event_document(note) for note in self._recent.latest(EVENTS_SHOWN)]
+        return shown
+
+    def sessions(self, query: Mapping[str, str] = _ALL) -> Document:
+        """What ``pomagent sessions --json`` prints; ``limit`` of the query is how many at most. Blocks its greenlet."""
+        limit = query.get("limit", "")
+        wanted = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 9 else MOST_SESSIONS
+        return sessions_document(self._agent, min(wanted, MOST_SESSIONS), _give_way)
+
+    def _json(self, shown: Document) -> Page:
+        return Page(HTTPStatus.OK, self._threads.call(_as_json, shown), "application/json")
 
     def _readiness(self, require: str) -> Health:
         return self._obstacle() or health.readiness(list(self._states().values()), require)
@@ -78,10 +104,18 @@ class Site:
     def _metrics(self) -> Page:
         facts = gather(
             self._agent, self._reloader, started_at=self._started_at, is_draining=self._is_draining(),
-            give_way=lambda: gevent.sleep(0),
+            give_way=_give_way,
         )  # fmt: skip
         kind, body = self._threads.call(_written, facts)
         return Page(HTTPStatus.OK, body, kind)
+
+
+def _give_way() -> None:
+    gevent.sleep(0)
+
+
+def _as_json(shown: Document) -> bytes:
+    return json.dumps(shown).encode()
 
 
 def _written(facts: Facts) -> tuple[str, bytes]:

@@ -17,6 +17,18 @@ connection = http.client.HTTPConnection("127.0.0.1", 9765)
 connection.request("GET", "/metrics")
 print(connection.getresponse().status)
 """
+SOCKET = "/run/pomagent/echo.sock"
+SAY = f"""
+import socket, sys
+unix = sys.argv[1] == "unix"
+connection = socket.socket(socket.AF_UNIX if unix else socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET)
+connection.connect("{SOCKET}" if unix else (sys.argv[1], {OTHER}))
+try:
+    connection.sendall(b"hello")
+    print(connection.recv(5).decode() or "refused")
+except OSError:
+    print("refused")
+"""
 EXPOSURE = 15
 """Tenths: what ``systemd-analyze security`` may say at most."""
 
@@ -72,6 +84,18 @@ def test_the_status_server_knows_who_asks(host: Host, user: str, answer: int) ->
     host.start(status={"allow_users": ["nobody"]})
     asked = host.machine.run("runuser", "-u", user, "--", "python3", "-c", ASK)
     assert asked.stdout == f"{answer}\n"
+
+
+@pytest.mark.parametrize("socket_", ["127.0.0.1", "::1", "unix"])
+def test_a_route_is_for_the_users_that_it_names(host: Host, socket_: str) -> None:
+    address = {"127.0.0.1": on(OTHER), "::1": f"[::1]:{OTHER}", "unix": f"unix:{SOCKET}"}[socket_]
+    host.start({"echo": {"listen": address, "allow_users": ["nobody"], "socket_mode": "0666"}})
+    said = {
+        user: host.machine.run("runuser", "-u", user, "--", "python3", "-c", SAY, socket_).stdout
+        for user in ("nobody", "daemon")
+    }
+    assert said == {"nobody": "hello\n", "daemon": "refused\n"}
+    assert host.wait_for("session.refused")["user"] == "daemon"
 
 
 def test_systemd_may_listen_on_a_port_that_the_agent_may_not(host: Host) -> None:

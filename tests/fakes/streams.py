@@ -97,6 +97,9 @@ class FakeStream:
     def has_closed(self) -> bool | None:
         return self.has_closed_answer
 
+    def user(self) -> int | None:
+        return None
+
     # What a test does with its end.
 
     def write(self, data: bytes) -> None:

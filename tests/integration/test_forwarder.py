@@ -1,5 +1,7 @@
 """Sessions of one route over real sockets and real TLS: each client gets its bytes, its end and its one line."""
 
+import os
+import pwd
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,6 +12,7 @@ import gevent
 import pytest
 from gevent import Timeout
 from gevent import socket as cooperative
+from gevent.event import Event
 
 from pomagent import forwarder as forwarder_module
 from pomagent import session as session_module
@@ -23,10 +26,11 @@ from pomagent.places import Places
 from pomagent.pool import Memory, Pool
 from pomagent.relay import DRAINED, REMOVED, new_scratch
 from pomagent.resolver import Resolver
-from pomagent.session import Surroundings
 from pomagent.settings import Credential, Route
 from pomagent.sockdiag import SockDiag
+from pomagent.surroundings import Surroundings
 from pomagent.tls import make_context
+from pomagent.users import Users
 from tests.fakes import gateway as play
 from tests.fakes.gateway import Connection, FakeGateway, accepts, refuses, then
 from tests.fakes.greenlets import caught_crashes, settle
@@ -49,7 +53,8 @@ class Bench:
         self.log = FakeLog()
         self.wished = "all"
         self.places = Places(changes.pop("agent_sessions", 100))
-        self.surroundings = Surroundings(self.places, new_scratch(), lambda: self.wished)
+        self.users = Users()
+        self.surroundings = Surroundings(self.places, new_scratch(), lambda: self.wished, self.users)
         self.diag = SockDiag()
         self.listener = socket.create_server((LOOPBACK, 0))
         self.route = fake.route(**{"warm": "off", "pool_min": 1, "pool_max": 1, **changes})
@@ -704,6 +709,82 @@ class TestFinish:
         assert len(here.lines()) == 1
         sending.kill()
         application.close()
+
+
+class TestAllowUsers:
+    @pytest.mark.parametrize("named", [str(os.getuid()), pwd.getpwuid(os.getuid()).pw_name])
+    def test_lets_in_who_is_named(self, bench: Callable[..., Bench], fake: FakeGateway, named: str) -> None:
+        here = bench(allow_users=("no-such-user-here", named))
+        application = here.connect()
+        fake.tunnel().send(b"come in")
+        assert read(application, 7) == b"come in"
+        application.close()
+        line = here.line()
+        assert (line["event"], line["uid"]) == ("session.closed", os.getuid())
+        assert line["user"] == pwd.getpwuid(os.getuid()).pw_name
+
+    def test_resets_others_says_who_they_are_and_leases_nothing(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        here = bench(allow_users=("4711",), max_sessions=1)
+        assert reset_soon(here.connect())
+        line = here.line()
+        assert ending(line) == ("session.refused", "", "user")
+        assert (line["uid"], line["user"]) == (os.getuid(), pwd.getpwuid(os.getuid()).pw_name)
+        assert here.forwarder.counts.refused == {"user": 1}
+        assert not fake.connections
+
+    def test_resets_everybody_whom_the_kernel_does_not_know(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        here = bench(allow_users=(str(os.getuid()),))
+        here.forwarder._diag = None
+        assert reset_soon(here.connect())
+        line = here.line()
+        assert (line["reason"], line["uid"]) == ("user", None)
+        assert "does not say who connects" in line["error"]
+        assert not fake.connections
+
+    def test_of_a_reload_is_for_new_sessions(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+        here = bench()
+        old = here.connect()
+        tunnel = fake.tunnel()
+        tunnel.send(b"early")
+        assert read(old, 5) == b"early"
+        here.forwarder.follow(replace(here.route, allow_users=("4711",)), 2)
+        assert reset_soon(here.connect())
+        tunnel.send(b"still here")
+        assert read(old, 10) == b"still here"
+        old.close()
+        here.line(2)
+
+    def test_that_cannot_be_looked_up_refuses_and_a_stop_does_not_wait_for_it(
+        self, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here = bench(allow_users=("somebody",))
+        monkeypatch.setattr(here.users, "allows", lambda allowed, uid: Event().wait())
+        application = here.connect()
+        settle()
+        here.forwarder.stop_sessions(DRAINED)
+        assert reset_soon(application)
+        assert ending(here.line()) == ("session.refused", "", "drained")
+
+    def test_costs_nothing_but_one_question_to_the_kernel_where_it_is_empty(
+        self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+        find = SockDiag.find
+        monkeypatch.setattr(SockDiag, "find", lambda *args: asked.append(args) or find(*args))
+        here = bench()
+        application = here.connect()
+        tunnel = fake.tunnel()
+        application.sendall(b"question")
+        assert tunnel.receive(8) == b"question"
+        tunnel.finish()
+        assert read(application) == b""
+        application.close()
+        here.line()
+        assert len(asked) == 1
 
 
 class TestLogSessions:

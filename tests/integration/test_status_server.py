@@ -18,6 +18,7 @@ from pomagent.status import server as server_module
 from pomagent.status.conversation import MAX_HEAD_BYTES, Page, text_page
 from pomagent.status.server import MAX_CONNECTIONS, StatusServer
 from pomagent.status.site import Resource
+from pomagent.users import Users
 from tests.fakes.log import FakeLog
 from tests.gateway.ports import LOOPBACK, ReservedPort
 from tests.gateway.waiting import scaled, wait_until
@@ -45,7 +46,8 @@ class FakeSite:
 class Running:
     def __init__(self, log: FakeLog, diag: SockDiag) -> None:
         self.log = log
-        self.server = StatusServer(FakeSite(), diag, log.log)  # type: ignore[arg-type]
+        self.users = Users()
+        self.server = StatusServer(FakeSite(), diag, self.users, log.log)  # type: ignore[arg-type]
 
     def move(self, listen: HostPort | None, users: tuple[str, ...] = (), *, is_start: bool = False) -> None:
         with self.server.moving_to(settings(listen, users), is_start=is_start):

@@ -1,5 +1,6 @@
 """Health and metrics of the real agent, as probes and Prometheus see them."""
 
+import json
 import os
 import shutil
 import signal
@@ -232,3 +233,57 @@ def test_scrapers_that_hang_disturb_no_session(bastion: Bastion) -> None:
         assert metrics(agent).value("pomagent_sessions_active", route="echo") == 1
         assert (metrics(agent).value("process_open_fds") or 0) < before + MAX_CONNECTIONS + 10
     assert all(line.startswith("{") for line in agent.log.splitlines())
+
+
+# The documents.
+
+
+def keys_of(document: object) -> set[str]:
+    """Every key of it but those that are data: names of routes, reasons, fields of events."""
+    if isinstance(document, list):
+        return set().union(*map(keys_of, document))
+    if not isinstance(document, dict):
+        return set()
+    inner = (value for key, value in document.items() if key not in COUNTERS)
+    return set(document).union(*map(keys_of, inner))
+
+
+COUNTERS = {"refused", "warm", "dialling", "takes", "refusals", "discards", "failures", "fields"}
+DOCUMENTED = Path(__file__).parents[2] / "docs/status-json.md"
+
+
+def test_the_page_and_the_command_show_the_same_document_with_every_key_documented(bastion: Bastion) -> None:
+    agent = bastion.start(
+        {"echo": {"listen": ANY, "tags": ["prod"]}, "down": ANY, "page": {"listen": ANY, "enabled": False}},
+        status=STATUS,
+    )
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        with connect(agent.port("down")) as refused, pytest.raises(ConnectionResetError):
+            refused.recv(1)
+        answer = ask(port_of(agent), "/status.json")
+        sessions = json.loads(ask(port_of(agent), "/sessions.json").text)
+        none = json.loads(ask(port_of(agent), "/sessions.json?limit=0").text)
+    shown, told = json.loads(answer.text), agent.status()
+    assert answer.headers["content-type"] == "application/json"
+    assert keys_of(shown) == keys_of(told)
+    assert (shown["generation"], shown["routes"][0]["tags"]) == (told["generation"], ["prod"])
+    assert shown["routes"][0]["traffic"]["bytes_up"] == 6
+    assert any(event["event"] == "tunnel.failed" for event in shown["events"])
+    (session,) = sessions["sessions"]
+    assert (session["route"], session["uid"], session["bytes_down"]) == ("echo", os.geteuid(), 6)
+    assert none == {"total": 1, "sessions": []}
+    text = DOCUMENTED.read_text()
+    assert [key for key in sorted(keys_of(shown) | keys_of(sessions)) if f"`{key}`" not in text] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")
+def test_documents_are_for_the_users_who_are_named(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, status={**STATUS, "allow_users": [4712]})
+    asked = processes.run(
+        [PYTHON_FOR_ALL, "-c", ASK, str(port_of(agent)), "/status.json", "/sessions.json", "/readyz/echo"],
+        user=4711, group=4711, extra_groups=[], check=True, capture_output=True, text=True, env=clean_environment(),
+        cwd="/",
+    )  # fmt: skip
+    assert asked.stdout.split()[:2] == ["403", "403"]
+    assert asked.stdout.split()[2] in ("200", "503")

@@ -21,12 +21,13 @@ LAYERS = [
     {"service"},
     {"handover", "drain", "watchdog"},
     {"control", "status", "login"},
-    {"agent", "reload", "last_good", "watch", "log_boundary"},
+    {"agent", "reload", "last_good", "watch", "log_boundary", "recent"},
     {"recheck"},
     {"forwarder", "gateways", "listeners"},
     {"socket_store"},
     {"session", "pool", "connector", "listener", "token_sources", "edge"},
-    {"relay", "tunnel", "client", "stdio", "credentials", "places", "counts", "local_user"},
+    {"caller", "surroundings"},
+    {"relay", "tunnel", "client", "stdio", "credentials", "places", "counts", "session_facts"},
     {
         "dial",
         "goodbye",
@@ -38,6 +39,8 @@ LAYERS = [
         "bind",
         "inherited",
         "edge_http",
+        "local_user",
+        "users",
     },
     {"gate", "gateway_watch"},
     {"admission", "token_command", "token_life", "hop", "forward_proxy", "edge_proxy"},
@@ -64,6 +67,7 @@ LEAVES = {
     "watch_facts",
     "places",
     "counts",
+    "session_facts",
 }
 """They import nothing of ours."""
 FOUNDATIONS = {"", "errors", "settings"}

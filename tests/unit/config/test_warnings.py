@@ -19,7 +19,6 @@ HEADERS = {
 }
 VALUES = {
     ("gateways", "transport"): '"http2"',
-    ("routes", "allow_users"): '["root"]',
     ("routes", "pool_decay_s"): "1800",
 }
 
@@ -37,16 +36,9 @@ def test_every_key_without_effect_is_tested() -> None:
     assert {(kind, key) for kind, keys in PENDING.items() for key in keys} == set(VALUES)
 
 
-def test_an_unrestricted_route_says_so_loudly(load_text: Load) -> None:
-    assert load_text(ROUTE + 'allow_users = ["root"]\n').warnings == (
-        "agent.toml:5: routes.redis.allow_users: has NO EFFECT YET: connections are NOT restricted, "
-        "every local user can connect",
-    )
-
-
 def test_a_default_is_warned_of_once_and_not_for_each_route(load_text: Load) -> None:
-    warnings = load_text('[defaults]\nallow_users = ["root"]\n' + ROUTE).warnings
-    assert [warning.rpartition(": has")[0] for warning in warnings] == ["agent.toml:2: defaults.allow_users"]
+    warnings = load_text("[defaults]\npool_decay_s = 60\n" + ROUTE).warnings
+    assert [warning.rpartition(": has")[0] for warning in warnings] == ["agent.toml:2: defaults.pool_decay_s"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,47 @@
+"""Who has connected: a number by the kernel's word, a name as soon as it is known; whether a route is for that user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pomagent.client import Client
+from pomagent.users import Users
+
+OTHER_USER = "the route's allow_users does not name this user; add the user there, or connect as one who is named"
+UNKNOWN_USER = (
+    "the route has allow_users, and the kernel does not say who connects: somebody on another host or in another "
+    "network namespace, or who has gone already; connect from this host, or empty allow_users"
+)
+
+
+class Caller:
+    """The user behind one client."""
+
+    def __init__(self, users: Users) -> None:
+        self._users = users
+        self.uid: int | None = None
+
+    @property
+    def name(self) -> str | None:
+        """None also if it is not known yet: nobody waits for it."""
+        return None if self.uid is None else self._users.name_if_known(self.uid)
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """For a line in the log."""
+        name = self.name
+        return {"uid": self.uid, **({"user": name} if name is not None else {})}
+
+    def identify(self, client: Client) -> None:
+        """Ask the kernel, which has forgotten whoever has gone. Does not block: the name is looked up meanwhile."""
+        self.uid = client.user()
+        self.name  # noqa: B018 - begins the look-up
+
+    def objection(self, allowed: Sequence[str]) -> str:
+        """Why a route with this ``allow_users`` is not for the user, in a sentence; empty if it is. Blocks."""
+        if not allowed or self._users.allows(allowed, self.uid):
+            return ""
+        if self.uid is None:
+            return UNKNOWN_USER
+        self._users.name(self.uid)  # the log is to say who it was, and nobody else is kept waiting by that
+        return OTHER_USER
