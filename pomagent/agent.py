@@ -261,10 +261,10 @@ class Agent:
 
     # --- the end --------------------------------------------------------------------------------------------------
 
-    def stop_accepting(self) -> None:
+    def stop_accepting(self, *, to_successor: bool = False) -> None:
         """Leave all listeners and close what is warm; sessions go on, and clients that wait still get their tunnels."""
         self._quarantined.clear()  # nobody tries to bind them any more
-        self.listeners.leave()
+        self.listeners.leave(to_successor=to_successor)
         for forwarder in self._forwarders.values():
             forwarder.drain()
 
