@@ -15,8 +15,9 @@ from gevent.socket import wait
 
 from pomagent import events
 from pomagent.bind import bind, bound_address, explain, file_of, set_permissions
-from pomagent.inherited import Inherited
+from pomagent.inherited import Inherited, store_name
 from pomagent.log import Logger
+from pomagent.plan import ListenKey
 from pomagent.settings import HostPort, ListenAddress, UnixAddress
 
 ACCEPTS_IN_A_ROW = 32
@@ -69,6 +70,10 @@ class Listener:
     def is_units(self) -> bool:
         """Whether a ``.socket`` unit of systemd's listens there as well: then the address is not ours to give up."""
         return self.inherited is not None and self.inherited.is_units
+
+    def shared(self, key: ListenKey) -> Inherited:
+        """The socket under the name by which another process of this service finds it."""
+        return Inherited(self.sock, self.inherited.name if self.inherited and self.is_units else store_name(key))
 
     def give_to(self, route: str, accept: Accept) -> None:
         """From now on hand connections to ``accept``, on behalf of that route, if any; the first starts to accept."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from gevent.event import Event
 
 from pomagent.errors import BindError
-from pomagent.inherited import Inherited, store_name
+from pomagent.inherited import Inherited
 from pomagent.listener import Listener
 from pomagent.log import Logger
 from pomagent.plan import ListenKey, listen_key
@@ -80,18 +80,15 @@ class Listeners:
             del self._by_key[key]  # only now: whoever is killed meanwhile leaves it to the next one
 
     def leave(self, *, to_successor: bool = False) -> None:
-        """Stop listening at the end of this process: its successor has the sockets, or systemd may keep them. Blocks."""
+        """Stop listening at the end of this process: its successor has the sockets, or systemd keeps them. Blocks."""
         for key in list(self._by_key):
             to_next = to_successor or self._store.may_keep
             self._by_key[key].leave(to_next=to_next, serve_waiting=not to_successor)
             del self._by_key[key]
 
     def shared(self) -> list[Inherited]:
-        """All of them, under the names by which a successor of this process finds them."""
-        return [
-            Inherited(listener.sock, listener.inherited.name if listener.is_units and listener.inherited else name)
-            for name, listener in ((store_name(key), listener) for key, listener in self._by_key.items())
-        ]
+        """All of them, for a successor of this process."""
+        return [listener.shared(key) for key, listener in self._by_key.items()]
 
     def permit_again(self) -> None:
         """Give Unix sockets the permissions that we want: another process with our sockets may have changed them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from pomagent.status.states import route_state
 Document = dict[str, Any]
 
 
-def document(agent: Agent, reloader: Reloader, started_at: float) -> Document:
+def document(agent: Agent, reloader: Reloader, started_at: float, predecessors: Sequence[Document] = ()) -> Document:
     """The agent's state now; times are ISO 8601 in UTC."""
     settings = reloader.current
     routes = settings.routes if settings else ()
@@ -37,6 +38,7 @@ def document(agent: Agent, reloader: Reloader, started_at: float) -> Document:
         "config": config_document(reloader),
         "last_reload": _reload(reloader.last),
         "sessions": agent.sessions,
+        "old_processes": list(predecessors),
         "routes": [_route(route, agent) for route in routes],
         "gateways": [
             _gateway(dialer, agent.gateways.watch(dialer.gateway))
