@@ -163,7 +163,7 @@ class Service:
             takes={
                 "/token": self._upgrade.guarding(self._handover.take),
                 "/forget-token": self._upgrade.guarding(self._handover.forget),
-                "/upgrade": self._upgrade_when_asked,
+                "/upgrade": self._upgrade.guarding(self._upgrade_when_asked),
             },
             log=self._log,
         )
@@ -239,7 +239,7 @@ class Service:
 
     def _upgrade_when_signalled(self) -> None:
         with suppress(Declined):
-            self._upgrade_when_asked({})
+            self._upgrade.guarding(self._upgrade_when_asked)({})
 
     def _upgrade_when_asked(self, asked: Document) -> Document:
         """In a greenlet that a stop ends, like a reload."""

@@ -53,8 +53,7 @@ class Upgrade:
         """The main process, once there is another one."""
 
     def run(self) -> Document:
-        """Say what came of it: another main process, or nothing that has changed. Blocks. Raises Declined."""
-        self._decline_if_replaced()
+        """Say what came of it: another main process, or nothing that has changed. Blocks. See ``guarding``."""
         self._is_under_way = True
         self._log.info(events.AGENT_UPGRADING, version=__version__, sessions=self._agent.sessions)
         try:
@@ -69,17 +68,14 @@ class Upgrade:
         return {"result": "upgraded", **account}
 
     def guarding(self, take: Taker) -> Taker:
-        """The same, unless it would be taken by a process that is being replaced: the next one would not know."""
+        """The same, declined by a process that is being replaced: the next one would not know of it."""
 
-        def take_if_heard(asked: Document) -> Document:
-            self._decline_if_replaced()
+        def take_if_it_lasts(asked: Document) -> Document:
+            if self._is_under_way or self.successor is not None:
+                raise Declined("an upgrade is under way; ask again in a moment")
             return take(asked)
 
-        return take_if_heard
-
-    def _decline_if_replaced(self) -> None:
-        if self._is_under_way or self.successor is not None:
-            raise Declined("an upgrade is under way; ask again in a moment")
+        return take_if_it_lasts
 
     def wait_for_commit(self) -> None:
         """Whoever wants to end this process waits while it may still become clear who the main process is. Blocks."""

@@ -16,7 +16,7 @@ from typing import Any, Self
 import pytest
 
 from pomagent.control.client import ControlError, ask
-from tests.agent_process import AgentProcess, connect
+from tests.agent_process import AgentProcess, connect, read_to_end
 from tests.bastion import ANY, Bastion, hear, listening_inode, on, refuses, say
 from tests.booted.load import Load
 from tests.conftest import wait_until
@@ -42,6 +42,16 @@ def send_unless(self, message, sockets=()):
 Channel.send = send_unless
 """
 """A version that gets as far as that word of the upgrade."""
+TELLING_IMPORTS = """
+import os, sys
+
+def tell(event, details):
+    if event == "import" and os.path.exists({flag!r}):
+        os.write(2, f"late import: {{details[0]}}\\n".encode())
+
+sys.addaudithook(tell)
+"""
+"""It says what it loads as soon as that file exists."""
 CRASH, HANG = "os._exit(3)", "time.sleep(600)"
 
 
@@ -63,8 +73,11 @@ class Service:
     def uninstall(self) -> None:
         self._program.unlink()
 
-    def start(self, routes: dict[str, Any], environment: dict[str, str] | None = None, **tables: Any) -> AgentProcess:
-        self.install(GOOD)
+    def start(
+        self, routes: dict[str, Any], environment: dict[str, str] | None = None, *, before: str = "", **tables: Any
+    ) -> AgentProcess:
+        """``before`` is what the program does first."""
+        self.install(before + GOOD)
         self._agent = self._bastion.start(routes, environment, program=self._program, **tables)
         return self._agent
 
@@ -88,8 +101,13 @@ class Service:
         """Ask for it, and return the new main process."""
         done = self.agent.command("upgrade", *arguments)
         assert done.returncode == 0, f"{done.stderr}\n{self.agent.log}"
-        self.agent.wait_for("agent.started", len(self.agent.events("agent.upgraded")) + 1)
+        self.wait_for("agent.started", len(self.agent.events("agent.upgraded")) + 1)
         return self.pids[-1]
+
+    def wait_for(self, name: str, count: int = 1, **fields: object) -> None:
+        """Wait for the ``count``-th such event of any of the processes."""
+        what = f"{name} {fields}"
+        wait_until(lambda: len(self.agent.events(name, **fields)) >= count, 20, f"{what}\n{self.agent.log}")
 
     def wait_for_end(self, *pids: int) -> None:
         wait_until(lambda: not set(pids) & set(self.running), 20, f"{pids} have ended\n{self.agent.log}")
@@ -211,7 +229,7 @@ def test_nobody_is_refused_or_lost_and_no_byte_of_an_open_session_changes(servic
 def test_a_signal_asks_for_it_too(service: Service) -> None:
     agent = service.start({"echo": ANY})
     agent.signal(signal.SIGUSR2)
-    agent.wait_for("agent.started", 2)
+    service.wait_for("agent.started", 2)
     assert agent.process.wait(scaled(20)) == 0
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -230,7 +248,7 @@ def test_unix_listeners_the_status_page_and_the_control_socket_stay_where_they_a
     assert listening_inode(page) == inode
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
-        agent.wait_for("session.opened", route="slow")
+        service.wait_for("session.opened", route="slow")
     with connect(page) as client:
         client.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
         assert hear(client, 15) == b"HTTP/1.1 200 OK"
@@ -242,7 +260,7 @@ def test_with_drain_old_sessions_may_last_for_its_timeout_only(service: Service)
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
         service.upgrade("--drain")
-        assert agent.wait_for("session.closed")["reason"] == "drained"
+        service.wait_for("session.closed", reason="drained")
     assert agent.process.wait(scaled(20)) == 0
 
 
@@ -272,7 +290,7 @@ def test_a_second_signal_ends_sessions_of_old_processes_at_once(service: Service
         assert say(client) == b"hello\n"
         new = service.upgrade()
         os.kill(new, signal.SIGTERM)
-        agent.wait_for("agent.draining", 2)
+        service.wait_for("agent.draining", 2)
         assert say(client) == b"hello\n"
         os.kill(new, signal.SIGTERM)
         service.wait_for_end(agent.pid, new)
@@ -315,8 +333,8 @@ def test_the_manager_follows_the_new_process_and_hears_nothing_of_the_old_one_an
     kept = manager.kept
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
-        new = service.upgrade()
-        assert manager.heard("MAINPID") == [str(new)]
+        agent.signal(signal.SIGUSR2)
+        (new,) = map(int, wait_until(lambda: manager.heard("MAINPID"), 40))
         assert manager.senders("MAINPID") == [agent.pid]
         wait_until(lambda: manager.senders("WATCHDOG").count(new) > 2)
     assert agent.process.wait(scaled(20)) == 0
@@ -373,7 +391,7 @@ def test_a_route_that_only_the_new_process_cannot_bind_ends_it(bastion: Bastion,
         bastion.save({"echo": ANY, "banner": on(other.getsockname()[1])})
         agent.wait_for("config.rejected")
         done = agent.command("upgrade")
-        assert (done.returncode, "is already in use" in done.stderr) == (77, True), done.stderr
+        assert (done.returncode, "address already in use" in done.stderr) == (77, True), done.stderr
         bastion.save({"echo": ANY})
         still_serves(service, client)
 
@@ -383,7 +401,7 @@ def test_a_route_that_is_quarantined_already_is_no_obstacle(service: Service) ->
         agent = service.start({"echo": ANY, "banner": on(other.getsockname()[1])})
         service.upgrade()
         assert agent.process.wait(scaled(20)) == 0
-    agent.wait_for("listener.bound", route="banner")
+    service.wait_for("listener.bound", route="banner")
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(3)\n", "this is no Python\n", ""])
@@ -448,3 +466,32 @@ def test_while_an_upgrade_is_under_way_there_is_no_second_one_and_no_login(servi
     for url in ("/upgrade", "/token", "/forget-token"):
         with pytest.raises(ControlError, match="under way"):
             ask(control, "POST", url, {"gateway": "demo", "token": "x"})
+
+
+# Files that are replaced while the agent runs.
+
+
+def test_a_running_agent_imports_nothing_more(bastion: Bastion, service: Service) -> None:
+    flag, page = bastion.directory / "started", unused_port()
+    before = TELLING_IMPORTS.format(flag=str(flag))
+    agent = service.start({"echo": ANY}, before=before, status={"listen": on(page)}, drain={"timeout_s": 1})
+    flag.touch()
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        good = bastion.path.read_text()
+        bastion.save_text(good + "no TOML")
+        assert agent.command("reload").returncode == 78
+        routes = {"echo": ANY, "refused": ANY, "slow": f"unix:{bastion.directory / 's.sock'}"}
+        bastion.save(routes, status={"listen": on(page)}, drain={"timeout_s": 1})
+        assert agent.command("reload").returncode == 0
+        assert agent.status()["sessions"] == 1
+        for path in ("metrics", "readyz", "nothing"):
+            with connect(page) as visitor:
+                visitor.sendall(f"GET /{path} HTTP/1.0\r\n\r\n".encode())
+                assert read_to_end(visitor)
+        with connect(agent.port("refused")) as other, suppress(ConnectionResetError):
+            assert read_to_end(other) == b""
+        agent.signal(signal.SIGUSR1)
+        agent.signal(signal.SIGTERM)
+        assert agent.process.wait(scaled(20)) == 0
+    assert [line for line in agent.log.splitlines() if line.startswith("late import")] == []

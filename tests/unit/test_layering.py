@@ -19,7 +19,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"service"},
-    {"telling"},
+    {"telling", "preload"},
     {"handover", "drain", "watchdog"},
     {"upgrade"},
     {"control", "status", "login"},
