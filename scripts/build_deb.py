@@ -4,62 +4,30 @@ import argparse
 import gzip
 import os
 import re
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from scripts.deb_library import MACHINES, ROOT, SUITES, Target, install, renew, source_version
+
 DEBIAN = ROOT / "debian"
-BUNDLED = DEBIAN / "bundled.txt"
-REVISION = 1
-"""Raise it when the same version of pomagent is packaged again, such as with a newer library."""
-MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-GLIBC = ("manylinux2014", *(f"manylinux_2_{minor}" for minor in range(17, 37)))
-"""The tags of wheels that run on bookworm's C library, and so on every later one."""
-# Nothing of this is ever imported or read. Type stubs and C sources are more than half of gevent.
-SUPERFLUOUS = ("*.c", "*.h", "*.cpp", "*.hpp", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "tests", "__pycache__",
-               "direct_url.json", "RECORD", "REQUESTED", "INSTALLER", "WHEEL")  # fmt: skip
 SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A release of Debian."""
-
-    python: str
-    suffix: str
-    """Sorts the packages of one version by release, so that an upgrade of the host upgrades the package."""
-
-
-SUITES = {"bookworm": Suite("3.11", "deb12"), "trixie": Suite("3.13", "deb13")}
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the package is built for."""
-
-    suite: Suite
-    architecture: str
-    version: str
-
-    @property
-    def python(self) -> str:
-        return f"python{self.suite.python}"
-
-    @property
-    def file(self) -> str:
-        return f"pomagent_{self.version}_{self.architecture}.deb"
-
-    @property
-    def pip_options(self) -> list[str]:
-        machine = MACHINES[self.architecture]
-        platforms = [f"--platform={tag}_{machine}" for tag in GLIBC]
-        return ["--only-binary=:all:", "--implementation=cp", f"--python-version={self.suite.python}", *platforms]
+FILES = {
+    "systemd/pomagent.service": "usr/lib/systemd/system/pomagent.service",
+    "systemd/pomagent.sysusers.conf": "usr/lib/sysusers.d/pomagent.conf",
+    "completions/pomagent.bash": "usr/share/bash-completion/completions/pomagent",
+    "completions/pomagent.zsh": "usr/share/zsh/vendor-completions/_pomagent",
+    "completions/pomagent.fish": "usr/share/fish/vendor_completions.d/pomagent.fish",
+    "debian/agent.toml": "etc/pomagent/agent.toml",
+    "debian/lintian-overrides": "usr/share/lintian/overrides/pomagent",
+    "debian/copyright": "usr/share/doc/pomagent/copyright",
+    "agent.toml": "usr/share/doc/pomagent/examples/agent.toml",
+    "systemd/pomagent.socket": "usr/share/doc/pomagent/examples/pomagent.socket",
+}
+NOBODY = "whoever built it <unnamed@builder.invalid>"
+"""An address under which nobody answers says so: RFC 2606 reserves .invalid for that."""
 
 
 def build(target: Target, output: Path) -> Path:
@@ -67,27 +35,13 @@ def build(target: Target, output: Path) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pomagent-deb-") as scratch:
         tree = Path(scratch, "tree")
-        _install_library(target, tree / "opt/pomagent/lib", Path(scratch))
+        install(target, tree / "opt/pomagent/lib", Path(scratch))
         _install_files(target, tree)
         _write_control(target, tree)
         _settle(tree)
         package = output / target.file
         run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(tree), str(package))
     return package
-
-
-def _install_library(target: Target, library: Path, scratch: Path) -> None:
-    pip("wheel", "--no-deps", f"--wheel-dir={scratch}", str(ROOT))
-    (wheel,) = scratch.glob("pomagent-*.whl")
-    pip("install", "--no-compile", f"--target={library}", *target.pip_options, f"--constraint={BUNDLED}", str(wheel))
-    unpinned = _distributions(library) - _pinned()
-    if unpinned:
-        raise SystemExit(f"build-deb: not in {BUNDLED.name}: {', '.join(sorted(unpinned))}; see --renew")
-    shutil.rmtree(library / "bin")  # the libraries' own commands
-    shutil.rmtree(library / "share", ignore_errors=True)
-    for pattern in SUPERFLUOUS:
-        for path in sorted(library.rglob(pattern)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _install_files(target: Target, tree: Path) -> None:
@@ -97,20 +51,12 @@ def _install_files(target: Target, tree: Path) -> None:
     link.parent.mkdir(parents=True)
     link.symlink_to("/opt/pomagent/bin/pomagent")
     documents = tree / "usr/share/doc/pomagent"
-    for source, place in {
-        "systemd/pomagent.service": "usr/lib/systemd/system/pomagent.service",
-        "systemd/pomagent.sysusers.conf": "usr/lib/sysusers.d/pomagent.conf",
-        "completions/pomagent.bash": "usr/share/bash-completion/completions/pomagent",
-        "completions/pomagent.zsh": "usr/share/zsh/vendor-completions/_pomagent",
-        "completions/pomagent.fish": "usr/share/fish/vendor_completions.d/pomagent.fish",
-        "debian/agent.toml": "etc/pomagent/agent.toml",
-        "debian/lintian-overrides": "usr/share/lintian/overrides/pomagent",
-        "debian/copyright": "usr/share/doc/pomagent/copyright",
-        "agent.toml": "usr/share/doc/pomagent/examples/agent.toml",
-        "systemd/pomagent.socket": "usr/share/doc/pomagent/examples/pomagent.socket",
-    }.items():
+    for source, place in FILES.items():
         _write(tree / place, (ROOT / source).read_text())
-    for page in (ROOT / "man").glob("*.[0-9]"):
+    pages = sorted((ROOT / "man").glob("*.[0-9]"))
+    if not pages:
+        raise SystemExit("build-deb: no manual pages in man/; run: python -m scripts.docs")
+    for page in pages:
         _write_compressed(tree / f"usr/share/man/man{page.suffix[1:]}" / f"{page.name}.gz", page.read_text())
     _write_compressed(documents / "changelog.gz", (ROOT / "CHANGELOG.md").read_text())
     _write_compressed(documents / "changelog.Debian.gz", _debian_changelog(target))
@@ -119,6 +65,7 @@ def _install_files(target: Target, tree: Path) -> None:
 def _write_control(target: Target, tree: Path) -> None:
     size = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file()) // 1024
     facts = {"VERSION": target.version, "ARCHITECTURE": target.architecture, "PYTHON": target.python, "SIZE": str(size)}
+    facts["MAINTAINER"] = maintainer()
     for name, mode in {"control": 0o644, **dict.fromkeys(SCRIPTS, 0o755)}.items():
         text = (DEBIAN / f"{name}.in").read_text()
         _write(tree / "DEBIAN" / name, re.sub(r"@([A-Z]+)@", lambda match: facts[match[1]], text), mode)
@@ -133,11 +80,9 @@ def _checksums(tree: Path) -> str:
 
 
 def _debian_changelog(target: Target) -> str:
-    signature = re.search(r"^Maintainer: (.*)$", (DEBIAN / "control.in").read_text(), re.MULTILINE)
-    assert signature
     date = formatdate(epoch(), usegmt=False)
     changes = "  * See changelog.gz for what is new in this version."
-    return f"pomagent ({target.version}) unstable; urgency=medium\n\n{changes}\n\n -- {signature[1]}  {date}\n"
+    return f"pomagent ({target.version}) unstable; urgency=medium\n\n{changes}\n\n -- {maintainer()}  {date}\n"
 
 
 def _settle(tree: Path) -> None:
@@ -162,45 +107,7 @@ def _write_compressed(path: Path, text: str) -> None:
     path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
 
-# What goes into it.
-
-
-def _distributions(library: Path) -> set[str]:
-    """``name==version`` of all that pip installed, ours excepted."""
-    found = (path.name.removesuffix(".dist-info").rsplit("-", 1) for path in library.glob("*.dist-info"))
-    return {f"{name.replace('_', '-').lower()}=={version}" for name, version in found if name != "pomagent"}
-
-
-def _pinned() -> set[str]:
-    lines = BUNDLED.read_text().splitlines()
-    return {line.lower() for line in lines if line and not line.startswith("#")}
-
-
-def renew() -> None:
-    """Write the newest versions that pyproject.toml allows, and that every suite has, into the list."""
-    with tempfile.TemporaryDirectory(prefix="pomagent-deb-") as scratch:
-        for suite in SUITES.values():
-            target = Target(suite, "amd64", "")
-            pip("wheel", "--no-deps", f"--wheel-dir={scratch}", str(ROOT))
-            (wheel,) = Path(scratch).glob("pomagent-*.whl")
-            pip("install", f"--target={scratch}/{suite.python}", *target.pip_options, str(wheel))
-        first, *others = (_distributions(Path(scratch, suite.python)) for suite in SUITES.values())
-    if any(other != first for other in others):
-        raise SystemExit(f"build-deb: the releases differ: {sorted(set.union(first, *others) - first)}")
-    comment = "".join(line for line in BUNDLED.read_text().splitlines(keepends=True) if line.startswith("#"))
-    BUNDLED.write_text(comment + "".join(f"{line}\n" for line in sorted(first)))
-
-
 # The rest of the machine.
-
-
-def version(suite: Suite) -> str:
-    """The package's version: 0.2.0rc1 → 0.2.0~rc1-1+deb12."""
-    text = (ROOT / "pomagent/__init__.py").read_text()
-    ours = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
-    assert ours
-    sorted_by_dpkg = re.sub(r"[.]?(a|b|rc|dev)(?=[0-9])", r"~\1", ours[1])
-    return f"{sorted_by_dpkg}-{REVISION}+{suite.suffix}"
 
 
 def epoch() -> int:
@@ -208,8 +115,10 @@ def epoch() -> int:
     return int(os.environ["SOURCE_DATE_EPOCH"])
 
 
-def pip(*arguments: str) -> None:
-    run(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
+def maintainer() -> str:
+    """Who builds a package answers for it: as Debian's own tools ask for that."""
+    email = os.environ.get("DEBEMAIL", "")
+    return f"{os.environ.get('DEBFULLNAME') or email} <{email}>" if email else NOBODY
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
@@ -232,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", choices=SUITES, default=_this_suite(), help="default: this machine's")
     parser.add_argument("--architecture", choices=MACHINES, default=run("dpkg", "--print-architecture").strip())
+    parser.add_argument("--version", default=source_version(), help="call this source tree so; default: %(default)s")
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
     parser.add_argument("--renew", action="store_true", help="take newer libraries into the list; builds nothing")
     options = parser.parse_args()
@@ -241,8 +151,7 @@ def main() -> None:
         return
     if options.suite not in SUITES:
         parser.error(f"this machine is none of {', '.join(SUITES)}: say --suite")
-    suite = SUITES[options.suite]
-    print(build(Target(suite, options.architecture, version(suite)), options.output))
+    print(build(Target(SUITES[options.suite], options.architecture, options.version), options.output))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def directory(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_every_command_of_the_readme_is_known_here() -> None:
     rest = [line for line in COMMANDS if not line.startswith(("pomagent ", "ssh ")) and line not in RUN_ELSEWHERE]
-    assert rest == ["python scripts/docs.py"]
+    assert rest == ["python -m scripts.docs"]
 
 
 @pytest.mark.parametrize("line", [line for line in OF_POMAGENT if line.startswith(("check", "probe"))])
