@@ -1,17 +1,13 @@
 """``pomagent upgrade``: another process takes over, and nobody notices but the operator."""
 
-import hashlib
 import os
-import random
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -22,6 +18,7 @@ from tests.booted.load import Load
 from tests.conftest import wait_until
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.waiting import scaled
+from tests.pump import Pump
 from tests.service_manager import Manager
 
 BUSY = {"listen": ANY, "protocol": "generic", "pool_min": 8, "pool_max": 16, "max_sessions": 2000}
@@ -147,44 +144,6 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager = Manager(tmp_path / "notify")
     yield manager
     manager.close()
-
-
-class Pump:
-    """A session through which bytes go round for as long as the ``with`` lasts; what comes back is compared."""
-
-    def __init__(self, port: int, seed: int) -> None:
-        self._source = random.Random(seed)
-        self._client = connect(port)
-        self._stop = threading.Event()
-        self._sent, self._heard = hashlib.sha256(), hashlib.sha256()
-        self._thread = threading.Thread(target=self._run)
-        self.rounds = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.go_on()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(scaled(20))
-        self._client.close()
-        if error is None:
-            assert self._heard.hexdigest() == self._sent.hexdigest()
-
-    def go_on(self, rounds: int = 20) -> None:
-        upto = self.rounds + rounds
-        wait_until(lambda: self.rounds >= upto, 20, "bytes go round")
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            block = self._source.randbytes(16 * 1024)
-            self._sent.update(block)
-            self._client.sendall(block)
-            self._heard.update(hear(self._client, len(block)))
-            self.rounds += 1
 
 
 # It succeeds.
