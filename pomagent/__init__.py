@@ -8,6 +8,7 @@ The map of the package, in the order in which a connection meets it:
 - ``listener`` → ``forwarder`` → ``pool`` → ``relay``: one session, from accept to close.
 - ``connector`` → ``dial`` → ``gate`` → ``hop``, ``forward_proxy`` → ``stream`` → ``tunnel``, ``credentials``: one
   tunnel, from DNS to the gateway's answer. ``recheck``: whether that answer still holds.
+- ``service``: the process, from start to end. ``upgrade``: how another one takes its place.
 - ``status``: what it says of itself, and to whom; ``control``: who may steer it.
 - ``protocol``, ``deadline``, and in ``pool`` all but ``pool.pool``: decisions without sockets and clocks.
 - ``errors``, ``events``, ``log``, ``settings``: leaves that everything may import.

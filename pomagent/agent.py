@@ -24,7 +24,7 @@ from pomagent.recheck import Recheck
 from pomagent.relay import DRAINED, REMOVED, End, new_scratch
 from pomagent.session_facts import SessionFacts
 from pomagent.settings import Credential, ListenAddress, Route, Settings
-from pomagent.sockdiag import SockDiag
+from pomagent.sockdiag import SockDiag, open_if_possible
 from pomagent.socket_store import SocketStore
 from pomagent.surroundings import Surroundings
 from pomagent.systemd import Notifier
@@ -42,7 +42,7 @@ class Agent:
         self._log = log
         self._level = level
         self._gateways = Gateways(read_token, log, self._renew)
-        self._diag = _sock_diag()
+        self._diag = open_if_possible()
         self._group = Group()
         self._numbers = count(1)
         self._places = Places(0)
@@ -260,6 +260,12 @@ class Agent:
         """Routes that could not be bound, and why."""
         return dict(self._quarantined)
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether every pool has what it keeps, as far as its gateway lets it."""
+        pools = [forwarder.pool for forwarder in self._forwarders.values()]
+        return all(pool.warm >= pool.target or pool.failures for pool in pools)
+
     def status(self) -> str:
         """The agent in one line, for ``STATUS=``."""
         states = [forwarder.state for forwarder in self._forwarders.values()] + ["quarantined"] * len(self._quarantined)
@@ -269,10 +275,10 @@ class Agent:
 
     # --- the end --------------------------------------------------------------------------------------------------
 
-    def stop_accepting(self) -> None:
+    def stop_accepting(self, *, to_successor: bool = False) -> None:
         """Leave all listeners and close what is warm; sessions go on, and clients that wait still get their tunnels."""
         self._quarantined.clear()  # nobody tries to bind them any more
-        self.listeners.leave()
+        self.listeners.leave(to_successor=to_successor)
         for forwarder in self._forwarders.values():
             forwarder.drain()
 
@@ -305,10 +311,3 @@ class Agent:
 
 def _holders_of(failures: dict[str, BindError]) -> dict[str, str]:
     return {name: holder for name, error in failures.items() if (holder := holder_of(error.address))}
-
-
-def _sock_diag() -> SockDiag | None:
-    try:
-        return SockDiag()
-    except OSError:
-        return None

@@ -11,6 +11,10 @@ from typing import Final
 AGENT_STARTED: Final = "agent.started"
 AGENT_DRAINING: Final = "agent.draining"
 AGENT_STOPPED: Final = "agent.stopped"
+AGENT_UPGRADING: Final = "agent.upgrading"
+AGENT_UPGRADED: Final = "agent.upgraded"
+AGENT_UPGRADE_FAILED: Final = "agent.upgrade_failed"
+"""The new process did not take over, and the old one goes on as before (``error``, ``problems``)."""
 
 CONFIG_LOADED: Final = "config.loaded"
 CONFIG_APPLIED: Final = "config.applied"

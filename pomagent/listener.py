@@ -10,12 +10,14 @@ from contextlib import suppress
 
 import gevent
 from gevent import get_hub
+from gevent.event import Event
 from gevent.socket import wait
 
 from pomagent import events
 from pomagent.bind import bind, bound_address, explain, file_of, set_permissions
-from pomagent.inherited import Inherited
+from pomagent.inherited import Inherited, store_name
 from pomagent.log import Logger
+from pomagent.plan import ListenKey
 from pomagent.settings import HostPort, ListenAddress, UnixAddress
 
 ACCEPTS_IN_A_ROW = 32
@@ -32,11 +34,11 @@ class Listener:
 
     def __init__(
         self, address: ListenAddress, log: Logger, instead_of: Sequence[socket.socket] = (),
-        inherited: Inherited | None = None,
+        inherited: Inherited | None = None, gate: Event | None = None,
     ) -> None:  # fmt: skip
         """Listen on the inherited socket, or bind one; ``instead_of`` are our own that will close and may overlap.
 
-        Raises BindError.
+        It accepts while ``gate`` is set, always if there is none. Raises BindError.
         """
         self.asked = address
         self.inherited = inherited
@@ -47,6 +49,7 @@ class Listener:
             set_permissions(address)  # the file may say others by now; a unit's has its own SocketMode=
         self.sock.setblocking(False)
         self._reader = get_hub().loop.io(self.sock.fileno(), 1)
+        self._gate = gate
         self._turns = 0
         self._turns_when_somebody_waited = -1
         self._accept: Accept | None = None
@@ -67,6 +70,10 @@ class Listener:
     def is_units(self) -> bool:
         """Whether a ``.socket`` unit of systemd's listens there as well: then the address is not ours to give up."""
         return self.inherited is not None and self.inherited.is_units
+
+    def shared(self, key: ListenKey) -> Inherited:
+        """The socket under the name by which another process of this service finds it."""
+        return Inherited(self.sock, self.inherited.name if self.inherited and self.is_units else store_name(key))
 
     def give_to(self, route: str, accept: Accept) -> None:
         """From now on hand connections to ``accept``, on behalf of that route, if any; the first starts to accept."""
@@ -99,12 +106,12 @@ class Listener:
             self.end(self.sock)
         self.sock.close()
 
-    def leave(self, *, to_next: bool) -> None:
+    def leave(self, *, to_next: bool, serve_waiting: bool = True) -> None:
         """Stop listening at the end of this process; ``to_next``: another one may go on with the socket.
 
-        Who has connected already is served here: nobody knows whether that other process will ever come.
+        Who has connected already is served here, unless that other process accepts: nobody knows if it ever comes.
         """
-        if self._leave() and not (to_next or self.is_units):
+        if self._leave(serve_waiting=serve_waiting) and not (to_next or self.is_units):
             self._remove_file()
         self.sock.close()
 
@@ -115,14 +122,14 @@ class Listener:
             sock.shutdown(socket.SHUT_RDWR)
         sock.close()
 
-    def _leave(self) -> bool:
+    def _leave(self, *, serve_waiting: bool = True) -> bool:
         """Accept no more; False if that was done before."""
         if self.sock.fileno() < 0:
             return False
         if self._greenlet is not None:
             self._greenlet.kill()
             with suppress(OSError):
-                while self._accept_one():
+                while serve_waiting and self._accept_one():
                     pass
             self._log.info(events.LISTENER_CLOSED, listen=str(self.address))
         self._reader.stop()
@@ -138,6 +145,9 @@ class Listener:
         pause_s = PAUSE_FIRST_S
         while True:
             wait(self._reader)
+            if self._gate is not None and not self._gate.is_set():
+                self._gate.wait()
+                continue  # whoever was there may have been accepted by another process
             self._turns += 1
             try:
                 self._accept_some()

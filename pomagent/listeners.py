@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from gevent.event import Event
+
 from pomagent.errors import BindError
+from pomagent.inherited import Inherited
 from pomagent.listener import Listener
 from pomagent.log import Logger
 from pomagent.plan import ListenKey, listen_key
@@ -34,6 +37,9 @@ class Listeners:
         self._store = store
         self._log = log
         self._by_key: dict[ListenKey, Listener] = {}
+        self.gate = Event()
+        """While it is set, all accept."""
+        self.gate.set()
 
     def of(self, route: Route) -> Listener | None:
         return self._by_key.get(listen_key(route))
@@ -73,14 +79,28 @@ class Listeners:
             self._store.forget(key, self._by_key[key])
             del self._by_key[key]  # only now: whoever is killed meanwhile leaves it to the next one
 
-    def leave(self) -> None:
-        """Stop listening at the end of this process, and leave the sockets to whom systemd gives them. Blocks."""
+    def leave(self, *, to_successor: bool = False) -> None:
+        """Stop listening at the end of this process: its successor has the sockets, or systemd keeps them. Blocks."""
         for key in list(self._by_key):
-            self._by_key[key].leave(to_next=self._store.may_keep)
+            to_next = to_successor or self._store.may_keep
+            self._by_key[key].leave(to_next=to_next, serve_waiting=not to_successor)
             del self._by_key[key]
 
+    def shared(self) -> list[Inherited]:
+        """All of them, for a successor of this process."""
+        return [listener.shared(key) for key, listener in self._by_key.items()]
+
+    def permit_again(self) -> None:
+        """Give Unix sockets the permissions that we want: another process with our sockets may have changed them."""
+        for listener in self._by_key.values():
+            if isinstance(listener.asked, UnixAddress):
+                with suppress(BindError):  # as in ``undo``
+                    listener.permit(listener.asked)
+
     def find_stuck(self) -> list[Listener]:
-        """Those that do not accept although somebody waits. Asks the kernel once for all."""
+        """Those that do not accept although somebody waits and they may. Asks the kernel once for all."""
+        if not self.gate.is_set():
+            return []
         by_fd = {listener.sock.fileno(): listener for listener in self._by_key.values()}
         poll = select.poll()
         for fd in by_fd:
@@ -103,7 +123,7 @@ class Listeners:
         inherited = self._store.claim(key, listen)
         try:
             leaving = leaving + [other.sock for other in self._store.unclaimed]
-            return Listener(listen, self._log, leaving, inherited)
+            return Listener(listen, self._log, leaving, inherited, self.gate)
         except BindError:
             if inherited is not None:
                 self._store.give_back(inherited)

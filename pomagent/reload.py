@@ -171,6 +171,13 @@ class Reloader:
                 self.last = outcome
             return outcome
 
+    def hold(self) -> None:
+        """Let no reload begin until ``let_go``. Blocks while one goes on."""
+        self._reloading.acquire()
+
+    def let_go(self) -> None:
+        self._reloading.release()
+
     def preview(self) -> Outcome:
         """What ``reload`` would do now, as far as it can be known without trying to bind. Blocks."""
         try:

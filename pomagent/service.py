@@ -8,7 +8,9 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import gevent
@@ -19,9 +21,9 @@ from pydantic import SecretStr
 from pomagent import __version__, events
 from pomagent.agent import Agent
 from pomagent.config import load
-from pomagent.control.server import ControlServer, Declined
-from pomagent.drain import EXTEND_BY_S, EXTEND_EVERY_S, Drain
-from pomagent.errors import BindError, ConfigError, Problem
+from pomagent.control.server import ControlServer, Declined, Document, key_of
+from pomagent.drain import Drain
+from pomagent.errors import BindError, ConfigError
 from pomagent.handover import Handover
 from pomagent.inherited import Inherited
 from pomagent.last_good import LastGood
@@ -29,19 +31,22 @@ from pomagent.log import LogFormat, Logger, LogLevel, resolve_format
 from pomagent.log_boundary import install_crash_boundary
 from pomagent.recent import RecentEvents
 from pomagent.reload import Reloader
-from pomagent.settings import Credential, Settings
+from pomagent.settings import Credential, Settings, UnixAddress
 from pomagent.socket_store import SocketStore
 from pomagent.status import document as status
 from pomagent.status.server import StatusServer
 from pomagent.status.site import Site
 from pomagent.systemd import Notifier
+from pomagent.telling import Telling, rejected
 from pomagent.token_sources import TokenSources
+from pomagent.upgrade.predecessors import Predecessors
+from pomagent.upgrade.retirement import Retirement
+from pomagent.upgrade.successor import Successor
+from pomagent.upgrade.takeover import Takeover, TakeoverFailed
+from pomagent.upgrade.upgrade import Upgrade
 from pomagent.watch import Watch
 from pomagent.watchdog import Watchdog
 
-STATUS_EVERY_S = 5.0
-START_STEPS = 60
-"""How often a start asks systemd for more time: for five minutes in all."""
 NOTHING_BOUND = 77
 """Exit code: no route could be bound."""
 INVALID = 78
@@ -53,7 +58,7 @@ class Service:
 
     def __init__(
         self, path: Path, environ: Mapping[str, str], log: Logger, level: LogLevel, log_format: LogFormat,
-        inherited: Iterable[Inherited] = (),
+        takeover: Takeover | None = None,
     ) -> None:  # fmt: skip
         self._format = log_format
         self._path = path
@@ -62,7 +67,8 @@ class Service:
         self._log = log = self._recent.followed(log)
         self._notifier = Notifier(environ)
         self._sources = TokenSources(environ, log)
-        self._store = SocketStore(self._notifier, inherited, log)
+        self._takeover = takeover or Takeover()
+        self._store = SocketStore(self._notifier, self._takeover.inherited, log)
         self._agent = Agent(log, level, self._read_token, self._store)
         self._handover = Handover(self._agent, environ, log)
         self._reloader = Reloader(self._load, self._apply, self._follow, LastGood(path, environ, log), log)
@@ -70,18 +76,27 @@ class Service:
         self._group = Group()
         self._telling = Group()
         self._stop = Event()
-        self._drain = Drain(self._agent, self._notifier)
+        self._predecessors = Predecessors()
+        self._drain = Drain(self._agent, self._predecessors, self._notifier)
+        self._says = Telling(self._agent, self._reloader, self._predecessors, self._notifier)
         self._watchdog = Watchdog(self._notifier, self._agent.listeners.find_stuck, log)
         self._control: ControlServer | None = None
         self._signal = ""
+        self._limit_s: float | None = None
         self._began = time.monotonic()
         self._started_at = time.time()
         self._is_started = False
         self._site = Site(
             self._agent, self._reloader, self._recent, self._started_at, is_started=lambda: self._is_started,
-            is_draining=self._stop.is_set,
+            is_draining=self._stop.is_set, predecessors=lambda: [each.document for each in self._predecessors.all],
         )  # fmt: skip
-        self._status_server = StatusServer(self._site, self._agent.diag, self._agent.users, log)
+        gate = self._agent.listeners.gate
+        self._status_server = StatusServer(
+            self._site, self._agent.diag, self._agent.users, log, store=self._store, gate=gate
+        )
+        self._upgrade = Upgrade(
+            self._agent, self._reloader, self._notifier, self._predecessors, self._shared, environ, log
+        )
 
     def run(self) -> int:
         """Serve until a signal and return the exit code. Blocks."""
@@ -94,22 +109,31 @@ class Service:
     def _serve(self) -> int:
         _raise_descriptor_limit()
         self._obey_signals()
-        self._telling.spawn(self._ask_for_time).name = "start"
+        self._takeover.hold(self._agent, self._notifier)
+        self._telling.spawn(self._says.ask_for_time).name = "start"
         self._watch.watch(frozenset({self._path}))  # before reading: an edit in between is not lost
         gc.disable()
         try:
             self._reloader.start()
         except ConfigError as error:
             self._log.error(events.CONFIG_REJECTED, path=self._path, problems=[str(p) for p in error.problems])
-            self._notifier.status(_rejected(error.problems))
+            self._notifier.status(rejected(error.problems))
+            self._takeover.fail("the configuration is invalid", INVALID, list(map(str, error.problems)))
             return INVALID
-        self._store.settle()
         gc.enable()
         gc.freeze()  # what a start builds stays; looking through it each time would stall the hub (1,000 routes: 40 ms)
         if self._agent.quarantined and not self._agent.bound:
             self._log.error(events.AGENT_STOPPED, error="no route could be bound", signal="")
+            self._takeover.fail("no route could be bound", NOTHING_BOUND, list(self._agent.quarantined.values()))
             return NOTHING_BOUND
+        try:
+            self._takeover.complete(self._agent, self._notifier)
+        except TakeoverFailed as error:
+            self._log.error(events.AGENT_STOPPED, error=str(error), signal="")
+            return error.code
+        self._predecessors.follow(self._takeover.predecessors)
         self._start_control()
+        self._store.settle()
         self._log.info(
             events.AGENT_STARTED, version=__version__, routes=self._agent.bound,
             quarantined=len(self._agent.quarantined), pid=os.getpid(),
@@ -118,11 +142,13 @@ class Service:
         self._telling.kill()
         self._telling.spawn(self._notifier.run).name = "notify"
         self._telling.spawn(self._watchdog.run).name = "watchdog"
-        self._notifier.ready(self._line())
+        self._notifier.ready(self._says.line)
         self._group.spawn(self._reloader.run).name = "reload"
-        self._group.spawn(self._tell_status).name = "status"
+        self._group.spawn(self._says.run).name = "status"
         self._stop.wait()
-        return self._end()
+        self._upgrade.wait_for_commit()
+        self._group.kill()  # no reload any more, whatever is edited or signalled
+        return self._end() if self._upgrade.successor is None else self._retire(self._upgrade.successor)
 
     def _start_control(self) -> None:
         """Listen for commands; without them the agent serves all the same."""
@@ -139,11 +165,15 @@ class Service:
                 "/preview": lambda: status.reload_document(self._reloader.preview()),
             },
             changes={"/reload": self._reload, "/drain": self._drain_when_asked},
-            takes={"/token": self._handover.take, "/forget-token": self._handover.forget},
+            takes={
+                "/token": self._upgrade.guarding(self._handover.take),
+                "/forget-token": self._upgrade.guarding(self._handover.forget),
+                "/upgrade": self._upgrade.guarding(self._upgrade_when_asked),
+            },
             log=self._log,
         )
         try:
-            self._control.start()
+            self._control.start(self._store.claim(key_of(path), UnixAddress(path)))
         except BindError as error:
             cause = f"{error}; no command reaches this agent"
             self._log.error(events.LISTENER_BIND_FAILED, listen=f"unix:{path}", error=cause)
@@ -164,7 +194,7 @@ class Service:
         if not self._stop.is_set():
             outcome = self._group.spawn(self._reloader.reload).get()
             if not isinstance(outcome, gevent.GreenletExit):
-                self._notifier.status(self._line())
+                self._says.tell()
                 return status.reload_document(outcome)
         raise Declined("the agent is stopping and reloads nothing any more")
 
@@ -183,10 +213,11 @@ class Service:
             gevent.signal_handler(number, self._on_stop, signal.Signals(number).name)
         gevent.signal_handler(signal.SIGHUP, self._reloader.request)
         gevent.signal_handler(signal.SIGUSR1, self._agent.retry)
+        gevent.signal_handler(signal.SIGUSR2, self._upgrade_when_signalled)
 
     def _on_stop(self, name: str) -> None:
         if self._stop.is_set():
-            self._drain.hurry()
+            self._hurry()
         self._signal = name
         self._stop.set()
 
@@ -196,13 +227,68 @@ class Service:
             self._on_stop("drain")
         return {"sessions_left": self._agent.sessions}
 
+    def _hurry(self) -> None:
+        """A second signal ends everything; to an old process that may take its time, it is the first."""
+        settings = self._reloader.current
+        if self._upgrade.successor is not None and settings is not None and not self._drain.is_limited:
+            self._drain.limit(settings.drain.timeout_s)
+        else:
+            self._drain.hurry()
+
+    # --- upgrades -------------------------------------------------------------------------------------------------
+
+    def _shared(self) -> list[Inherited]:
+        control = self._control.shared if self._control is not None else []
+        return [*self._agent.listeners.shared(), *self._status_server.shared, *control]
+
+    def _upgrade_when_signalled(self) -> None:
+        with suppress(Declined):
+            self._upgrade.guarding(self._upgrade_when_asked)({})
+
+    def _upgrade_when_asked(self, asked: Document) -> Document:
+        """In a greenlet that a stop ends, like a reload."""
+        settings = self._reloader.current
+        assert settings is not None
+        if not self._stop.is_set():
+            limit_s = settings.drain.timeout_s if asked.get("drain") is True else None
+            outcome: Document | gevent.GreenletExit = self._group.spawn(self._replace, limit_s).get()
+            if not isinstance(outcome, gevent.GreenletExit):
+                return outcome
+        raise Declined("the agent is stopping and upgrades no more")
+
+    def _replace(self, limit_s: float | None) -> Document:
+        """Upgrade; after it, the sessions here may last ``limit_s``, or as long as they like."""
+        outcome = self._upgrade.run()
+        if self._upgrade.successor is not None:
+            self._limit_s = limit_s
+            self._signal = self._signal or "upgrade"
+            self._stop.set()
+        return outcome
+
+    def _retire(self, successor: Successor) -> int:
+        """Another process serves now: finish the sessions that began here, and touch nothing that is its."""
+        if self._signal != "upgrade":  # a stop that came meanwhile was meant for the main process
+            successor.signal(signal.SIGTERM)
+        successor.let_be()
+        self._status_server.leave()
+        if self._control is not None:
+            self._control.leave()
+        self._log.info(events.AGENT_DRAINING, signal="upgrade", sessions_left=self._agent.sessions)
+        with Retirement(successor.channel, self._agent, self._drain):
+            leave = partial(self._agent.stop_accepting, to_successor=True)
+            return self._close(self._drain.run(leave, 0, self._limit_s))
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
     def _end(self) -> int:
         settings = self._reloader.current
         assert settings is not None
-        self._group.kill()  # no reload any more, whatever is edited or signalled
         self._notifier.stopping("draining")
         self._log.info(events.AGENT_DRAINING, signal=self._signal, sessions_left=self._agent.sessions)
-        aborted = self._drain.run(settings.drain.accept_for_s, settings.drain.timeout_s)
+        drain = settings.drain
+        return self._close(self._drain.run(self._agent.stop_accepting, drain.accept_for_s, drain.timeout_s))
+
+    def _close(self, aborted: int) -> int:
         self._telling.kill()
         self._watch.close()
         if self._control is not None:
@@ -213,33 +299,6 @@ class Service:
             uptime_ms=round((time.monotonic() - self._began) * 1000),
         )  # fmt: skip
         return 0
-
-    def _ask_for_time(self) -> None:
-        """For a start with very many routes; one that hangs is ended by systemd all the same."""
-        for _ in range(START_STEPS):
-            self._notifier.extend(round(EXTEND_BY_S * 1_000_000))
-            gevent.sleep(EXTEND_EVERY_S)
-
-    def _line(self) -> str:
-        """For ``systemctl status``: what runs, and whether the files say something else that cannot run."""
-        last = self._reloader.last
-        if last is not None and last.result == "rejected":
-            return f"{self._agent.status()}; {_rejected(last.problems)}"
-        return self._agent.status()
-
-    def _tell_status(self) -> None:
-        told = ""
-        while True:
-            status = self._line()
-            if status != told:
-                self._notifier.status(status)
-                told = status
-            gevent.sleep(STATUS_EVERY_S)
-
-
-def _rejected(problems: Sequence[Problem]) -> str:
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"configuration rejected: {problems[0]}{more}"
 
 
 def _raise_descriptor_limit() -> None:

@@ -140,3 +140,11 @@ def _owner(answer: tuple[int, bytes], remote_port: int) -> Owner | None:
         return None
     _, _, _, uid, inode = _ANSWER_END.unpack_from(body, _ANSWER.size + _SOCKID.size + _SOCKID_END.size)
     return Owner(inode=inode, uid=uid, state=state)
+
+
+def open_if_possible() -> SockDiag | None:
+    """None where the kernel does not answer."""
+    try:
+        return SockDiag()
+    except OSError:
+        return None

@@ -36,6 +36,7 @@ class Notifier:
         self._socket = _datagram_socket() if self._address else None
         self._pending: deque[_Message] = deque()
         self._is_pending = Event()
+        self._is_held = False
         self.watchdog_interval_s = _watchdog_interval_s(environ)
         """Half of what systemd allows between two ``watchdog`` calls; None if it does not watch this process."""
 
@@ -43,6 +44,15 @@ class Notifier:
     def is_heard(self) -> bool:
         """Whether there is a service manager to tell."""
         return self._socket is not None
+
+    def hold(self) -> None:
+        """Say nothing until ``release``: it would be taken for the word of the process that runs already."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """From now on this process speaks; what must not be lost is sent, or waits for ``run``."""
+        self._is_held = False
+        self._flush_soon()
 
     def run(self) -> None:
         """Send what must not be lost as soon as there is room for it. Never returns."""
@@ -77,6 +87,10 @@ class Notifier:
     def status(self, text: str) -> bool:
         return self._send(*_status(text))
 
+    def name_main(self, pid: int) -> bool:
+        """Has another process followed as the main one, after whatever waits; nothing said later is heard."""
+        return self._socket is None or (self.flush() and self._send(f"MAINPID={pid}"))
+
     def stopping(self, status: str = "") -> bool:
         return self._send("STOPPING=1", *_status(status))
 
@@ -88,8 +102,11 @@ class Notifier:
         return self._send("WATCHDOG=1")
 
     def close(self) -> None:
+        """Say nothing any more."""
         if self._socket is not None:
             self._socket.close()
+            self._socket = None
+        self._pending.clear()
 
     def _deliver(self, assignments: list[str], sock: socket.socket | None = None) -> bool:
         self._pending.append((assignments, sock))
@@ -105,7 +122,7 @@ class Notifier:
         return is_sent
 
     def _send(self, *assignments: str, sock: socket.socket | None = None) -> bool:
-        if self._socket is None or not assignments:
+        if self._socket is None or self._is_held or not assignments:
             return False
         rights = [] if sock is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))]
         with suppress(OSError):  # its queue is full, or it is gone

@@ -1,7 +1,9 @@
 """A test in the place of systemd: it hears what a service says, keeps its sockets, and passes them to the next one."""
 
+import array
 import os
 import socket
+import struct
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,8 @@ os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.argv[2], sys.argv[2:])
 """
 """Becomes the service: only then its process id is known."""
+ANCILLARY_BYTES = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(12)
+"""Of a message: one descriptor, and who sent it."""
 
 
 class Manager:
@@ -28,6 +32,7 @@ class Manager:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._heard: list[dict[str, str]] = []
         self._store: list[tuple[str, socket.socket]] = []
 
@@ -35,6 +40,11 @@ class Manager:
         """The values of that name so far, in the order of the messages."""
         self._listen()
         return [message[name] for message in self._heard if name in message]
+
+    def senders(self, name: str) -> list[int]:
+        """The processes that sent these values, in the order of the messages."""
+        self._listen()
+        return [int(message["from"]) for message in self._heard if name in message]
 
     @property
     def kept(self) -> list[str]:
@@ -56,10 +66,13 @@ class Manager:
     def _listen(self) -> None:
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(self._socket, 4096, 1)
+                data, ancillary, _, _ = self._socket.recvmsg(4096, ANCILLARY_BYTES)
             except BlockingIOError:
                 return
-            message = dict(line.split("=", 1) for line in data.decode().splitlines())
+            rights = {kind: content for _, kind, content in ancillary}
+            fds = array.array("i", rights.get(socket.SCM_RIGHTS, b""))
+            pid, _, _ = struct.unpack("=iII", rights[socket.SCM_CREDENTIALS])
+            message = dict(line.split("=", 1) for line in data.decode().splitlines()) | {"from": str(pid)}
             self._heard.append(message)
             if "FDSTORE" in message:
                 self._store += [(message["FDNAME"], socket.socket(fileno=fd)) for fd in fds]

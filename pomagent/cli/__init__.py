@@ -18,7 +18,7 @@ from pomagent.cli.probe import probe
 from pomagent.cli.routes import routes
 from pomagent.cli.run import run
 from pomagent.cli.schema import schema
-from pomagent.cli.steer import drain, reload, status
+from pomagent.cli.steer import drain, reload, status, upgrade
 from pomagent.cli.tcp import tcp
 from pomagent.errors import ConfigError
 
@@ -31,7 +31,7 @@ def cli() -> None:
     """Fixed local ports for the TCP routes of a Pomerium gateway."""
 
 
-for command in (run, check, probe, status, reload, drain, login, logout, whoami, routes, tcp, import_, schema):
+for command in (run, check, probe, status, reload, drain, upgrade, login, logout, whoami, routes, tcp, import_, schema):
     cli.add_command(command)
 
 

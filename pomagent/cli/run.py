@@ -10,26 +10,36 @@ from pathlib import Path
 
 import click
 
+from pomagent import preload
 from pomagent.cli.options import config_option, existing_config
 from pomagent.inherited import from_systemd
 from pomagent.log import LogFormat, LogLevel, LogWriter, make_logger, resolve_format
+from pomagent.upgrade.launch import detach
 
 
 @click.command()
 @config_option
 def run(config: Path | None) -> None:
     """Run the agent in the foreground until SIGTERM or SIGINT."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the service obeys it: a reload that comes early is no death
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # until the service obeys it: a reload that comes early is no death
+    channel = detach(os.environ)  # forks: before any thread
     faulthandler.enable()  # the watchdog ends a stuck agent with SIGABRT: standard error says where it was stuck
     inherited = from_systemd(os.environ)
+    preload.load_all()
     from pomagent.service import Service  # noqa: PLC0415 - the other commands need no event loop
+    from pomagent.upgrade.takeover import Takeover, TakeoverFailed  # noqa: PLC0415
 
     path = existing_config(config).absolute()
     writer = LogWriter(sys.stderr.fileno())
     level, log_format = LogLevel(), LogFormat(resolve_format("auto", writer.fd))
     log = make_logger(writer, format=log_format, level=level)
     try:
-        code = Service(path, os.environ, log, level, log_format, inherited).run()
+        takeover = Takeover(channel, inherited)
+        takeover.receive()
+        code = Service(path, os.environ, log, level, log_format, takeover).run()
+    except TakeoverFailed as error:
+        code = error.code
     finally:
         writer.close()
     sys.exit(code)

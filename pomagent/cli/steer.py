@@ -1,10 +1,10 @@
-"""The commands that talk to the running agent: ``status``, ``reload`` and ``drain``."""
+"""The commands that talk to the running agent: ``status``, ``reload``, ``drain`` and ``upgrade``."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ socket_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
     help="The running agent's control socket. Default: what agent.toml says, else this user's own.",
 )  # fmt: skip
 
-_ABOUT_A_FILE = frozenset({"/reload", "/preview", "/drain"})
+_ABOUT_A_FILE = frozenset({"/reload", "/preview", "/drain", "/upgrade"})
 """What makes no sense to an agent that runs on another file than the one in question."""
 
 
@@ -61,9 +61,46 @@ def drain(config: Path | None, control_socket: Path | None) -> None:
     click.echo(f"draining: {left} session{'' if left == 1 else 's'} left")
 
 
-def ask(config: Path | None, control_socket: Path | None, method: str, url: str) -> dict[str, Any]:
+@click.command(short_help="Replace the agent by the installed version; sessions go on.")
+@config_option
+@socket_option
+@click.option(
+    "--drain", is_flag=True, help="Open sessions may last for drain.timeout_s; without, as long as they like."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a sentence.")
+def upgrade(config: Path | None, control_socket: Path | None, drain: bool, as_json: bool) -> None:
+    """Start a new process of the installed version; exit 0 when it serves.
+
+    If it does not come to that, the running agent goes on: exit 78 with every problem for an invalid configuration, 77
+    for an address, 69 for anything else.
+    """
+    outcome = ask(config, control_socket, "POST", "/upgrade", {"drain": drain})
+    if as_json:
+        click.echo(json.dumps(outcome))
+    else:
+        _print_upgrade(outcome)
+    if outcome["result"] == "failed":
+        raise SystemExit(outcome["code"])
+
+
+def _print_upgrade(outcome: dict[str, Any]) -> None:
+    if outcome["result"] == "failed":
+        for problem in outcome["problems"]:
+            click.echo(problem, err=True)
+        click.echo(f"pomagent: {outcome['error']}: the agent goes on as before", err=True)
+        return
+    left = outcome["sessions_left"]
+    click.echo(
+        f"upgraded: pomagent {outcome['version']}, pid {outcome['pid']};"
+        f" {left} session{'' if left == 1 else 's'} left in the old process"
+    )
+
+
+def ask(
+    config: Path | None, control_socket: Path | None, method: str, url: str, body: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Ask the running agent; says why and exits with 69 or 77 if that is impossible. Blocks."""
-    answer = ask_if_running(config, control_socket, method, url)
+    answer = ask_if_running(config, control_socket, method, url, body)
     if isinstance(answer, NotRunning):
         click.echo(f"pomagent: {answer}", err=True)
         raise SystemExit(CANNOT_SERVE) from answer
@@ -71,7 +108,7 @@ def ask(config: Path | None, control_socket: Path | None, method: str, url: str)
 
 
 def ask_if_running(
-    config: Path | None, control_socket: Path | None, method: str, url: str, body: dict[str, str] | None = None
+    config: Path | None, control_socket: Path | None, method: str, url: str, body: Mapping[str, Any] | None = None
 ) -> dict[str, Any] | NotRunning:
     """Ask the agent, or return why there is none to ask; exits like ``ask`` for every other failure. Blocks."""
     file = config_path(config)
@@ -122,6 +159,8 @@ def _print_status(document: dict[str, Any]) -> None:
         click.echo(f"last reload {last['at']}: {last['result']}")
         for problem in last["problems"]:
             click.echo(f"  {problem}")
+    for old in document.get("old_processes", []):
+        click.echo(f"old process {old['pid']}, pomagent {old['version']}: {old['sessions']} sessions left")
     rows = [("ROUTE", "LISTEN", "STATE", "KEEPS", "WARM", "SESSIONS", "DESTINATION")]
     rows += [
         (

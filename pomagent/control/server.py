@@ -25,7 +25,9 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from pomagent import events
 from pomagent.bind import bind, file_of
 from pomagent.errors import PomagentError
+from pomagent.inherited import Inherited, store_name
 from pomagent.log import Logger
+from pomagent.plan import ListenKey
 from pomagent.settings import UnixAddress
 from pomagent.threads import Threads
 
@@ -79,26 +81,38 @@ class ControlServer:
         self._server: WSGIServer | None = None
         self._file: tuple[int, int] | None = None
 
-    def start(self) -> None:
-        """Listen. Raises BindError."""
-        group = GROUP if _may_give_to(GROUP) else ""
-        address = UnixAddress(self._path, MODE, group=group)
-        with suppress(OSError):
-            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        sock = bind(address)
-        self._file = file_of(address)
+    @property
+    def shared(self) -> list[Inherited]:
+        """Its socket, if it has one, for a successor of this process."""
+        return [Inherited(self._server.socket, store_name(key_of(self._path)))] if self._server else []
+
+    def start(self, inherited: Inherited | None = None) -> None:
+        """Listen, on a socket that another process has opened if there is one. Raises BindError."""
+        sock = inherited.sock if inherited is not None else self._bind()
+        self._file = file_of(UnixAddress(self._path))
         self._server = WSGIServer(
             gevent_socket.socket(fileno=sock.detach()), self._answer, spawn=Pool(MAX_CONNECTIONS),
             handler_class=_Handler, log=None, error_log=None,
         )  # fmt: skip
         self._server.start()
 
+    def _bind(self) -> socket.socket:
+        with suppress(OSError):
+            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return bind(UnixAddress(self._path, MODE, group=GROUP if _may_give_to(GROUP) else ""))
+
+    def leave(self) -> None:
+        """Listen no more: a successor goes on with the socket. What was asked is still answered."""
+        if self._server is not None:
+            self._server.close()
+            self._file = None
+
     def close(self) -> None:
         """Stop answering. Blocks for a moment."""
         if self._server is None:
             return
         self._server.stop(timeout=1)
-        if file_of(UnixAddress(self._path)) == self._file:
+        if self._file is not None and file_of(UnixAddress(self._path)) == self._file:
             self._path.unlink()
         self._server = None
 
@@ -137,6 +151,11 @@ class ControlServer:
     def _may_steer(self, peer: Peer) -> bool:
         """Whether the peer is root, the agent's own user, or in the group; the socket's mode has asked that already."""
         return peer.uid in (0, os.geteuid()) or self._threads.call(_is_in_group, peer)
+
+
+def key_of(path: Path) -> ListenKey:
+    """Of its socket among all that one process hands to another: no route has such a name."""
+    return f"unix:{path}", "@control"
 
 
 class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types

@@ -34,8 +34,9 @@ ITEMS_IN_A_ROW = 50
 
 
 def document(
-    agent: Agent, reloader: Reloader, started_at: float, give_way: Callable[[], None] = lambda: None
-) -> Document:
+    agent: Agent, reloader: Reloader, started_at: float, predecessors: Sequence[Document] = (),
+    give_way: Callable[[], None] = lambda: None,
+) -> Document:  # fmt: skip
     """The agent's state now; times are ISO 8601 in UTC. Blocks only in ``give_way``, which lets others run."""
     settings = reloader.current
     routes = settings.routes if settings else ()
@@ -48,6 +49,7 @@ def document(
         "config": config_document(reloader),
         "last_reload": _reload(reloader.last),
         "sessions": agent.sessions,
+        "old_processes": list(predecessors),
         "routes": [_route(route, agent) for route in _in_portions(routes, give_way)],
         "gateways": [
             _gateway(dialer, agent.gateways)

@@ -11,17 +11,21 @@ from http import HTTPStatus
 
 import gevent
 from gevent import socket as gevent_socket
+from gevent.event import Event
 from gevent.pool import Group
 
 from pomagent import events
 from pomagent.deadline import Clock
 from pomagent.errors import BindError, ConfigError
 from pomagent.holder import holder_of
+from pomagent.inherited import Inherited
 from pomagent.listener import Listener
 from pomagent.local_user import user_of
 from pomagent.log import Logger
+from pomagent.plan import ListenKey
 from pomagent.settings import HostPort, Settings
 from pomagent.sockdiag import SockDiag
+from pomagent.socket_store import SocketStore
 from pomagent.status.conversation import METHODS, Page, Request, converse, is_own_name, text_page
 from pomagent.status.site import Resource, Site
 from pomagent.threads import Threads
@@ -44,8 +48,12 @@ class StatusServer:
     """One address at a time, or none; ``moving_to`` makes a change of it part of a reload."""
 
     def __init__(
-        self, site: Site, diag: SockDiag | None, users: Users, log: Logger, clock: Clock = time.monotonic
-    ) -> None:
+        self, site: Site, diag: SockDiag | None, users: Users, log: Logger, clock: Clock = time.monotonic,
+        store: SocketStore | None = None, gate: Event | None = None,
+    ) -> None:  # fmt: skip
+        """Sockets that another process has opened for it are in ``store``; it answers while ``gate`` is set."""
+        self._store = store
+        self._gate = gate
         self._site = site
         self._diag = diag
         self._users = users
@@ -92,6 +100,18 @@ class StatusServer:
         if wanted != self._asked:
             self._go_over(wanted, fresh, failure)
 
+    @property
+    def shared(self) -> list[Inherited]:
+        """Its socket, if it has one, for a successor of this process."""
+        return [self._listener.shared(_key(self._listener.asked))] if self._listener else []
+
+    def leave(self) -> None:
+        """Stop listening: a successor goes on with the socket. Blocks for a moment."""
+        self._binding.kill()
+        if self._listener is not None:
+            self._listener.leave(to_next=True, serve_waiting=False)
+            self._listener = None
+
     def close(self) -> None:
         """Stop listening and answering. Blocks for a moment."""
         self._binding.kill()
@@ -101,7 +121,8 @@ class StatusServer:
         gevent.killall(list(self._connections), timeout=1)
 
     def _bind(self, address: HostPort) -> Listener:
-        return Listener(address, self._log, [self._listener.sock] if self._listener else [])
+        inherited = self._store.claim(_key(address), address) if self._store else None
+        return Listener(address, self._log, [self._listener.sock] if self._listener else [], inherited, self._gate)
 
     def _go_over(self, wanted: HostPort | None, fresh: Listener | None, failure: BindError | None) -> None:
         self._binding.kill()
@@ -187,6 +208,11 @@ class StatusServer:
         if now - self._told.get(why, float("-inf")) >= TELL_EVERY_S:
             self._told[why] = now
             self._log.warning(events.STATUS_REFUSED, why=why, peer=peer)
+
+
+def _key(address: object) -> ListenKey:
+    """Of its socket among all that one process hands to another: no route has such a name."""
+    return str(address), "@status"
 
 
 def _own_names() -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -43,7 +43,10 @@ class Site:
     def __init__(
         self, agent: Agent, reloader: Reloader, recent: RecentEvents, started_at: float, *,
         is_started: Callable[[], bool], is_draining: Callable[[], bool],
+        predecessors: Callable[[], Sequence[Document]] = tuple,
     ) -> None:  # fmt: skip
+        """``predecessors``: what is known of the processes that an upgrade has left with their sessions."""
+        self._predecessors = predecessors
         self._agent = agent
         self._reloader = reloader
         self._recent = recent
@@ -72,7 +75,7 @@ class Site:
 
     def status(self) -> Document:
         """What ``pomagent status --json`` prints. Blocks its greenlet."""
-        shown = document(self._agent, self._reloader, self._started_at, _give_way)
+        shown = document(self._agent, self._reloader, self._started_at, self._predecessors(), _give_way)
         shown["is_draining"] = self._is_draining()
         shown["events"] = [event_document(note) for note in self._recent.latest(EVENTS_SHOWN)]
         return shown

@@ -10,7 +10,7 @@ import pytest
 from tests.booted.host import Host
 from tests.booted.machine import Machine
 from tests.booted.network import lonely_network
-from tests.booted.package import build, install
+from tests.booted.package import build, build_previous, install
 from tests.booted.trees import BUILD_TIMEOUT_S, SUITES, tree
 from tests.gateway.facade import Gateway
 
@@ -39,16 +39,17 @@ def suite(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="package")
-def layers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
-    """By release: a bare Debian, and our package for it. Made while there is a network."""
+def layers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path, Path]]:
+    """By release: a bare Debian, our package for it, and the one before. Made while there is a network."""
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if os.geteuid() != 0 or missing:
         pytest.skip(f"to boot a Debian takes root and {' '.join(missing or PROGRAMS)}")
-    return {suite: (tree(suite), build(suite, tmp_path_factory.mktemp(suite))) for suite in SUITES}
+    places = {suite: tmp_path_factory.mktemp(suite) for suite in SUITES}
+    return {suite: (tree(suite), build(suite, at), build_previous(suite, at)) for suite, at in places.items()}
 
 
 @pytest.fixture(scope="package")
-def network(layers: dict[str, tuple[Path, Path]]) -> Iterator[None]:
+def network(layers: dict[str, tuple[Path, Path, Path]]) -> Iterator[None]:
     """Nothing but one loopback device, for the gateway, the machines and the clients."""
     with lonely_network():
         yield
@@ -63,13 +64,19 @@ def booted_gateway(network: None) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="package")
 def installed(
-    suite: str, layers: dict[str, tuple[Path, Path]], network: None, tmp_path_factory: pytest.TempPathFactory
+    suite: str, layers: dict[str, tuple[Path, Path, Path]], network: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, ...]:
     """The layers of a machine on which the agent is installed, and not enabled yet."""
-    bare, package = layers[suite]
+    bare, package, _ = layers[suite]
     with Machine(tmp_path_factory.mktemp(f"installed-{suite}"), bare) as machine:
         install(machine, package)
     return machine.layer, bare
+
+
+@pytest.fixture
+def previous(suite: str, layers: dict[str, tuple[Path, Path, Path]]) -> Path:
+    """The package of the version before this one."""
+    return layers[suite][2]
 
 
 @pytest.fixture

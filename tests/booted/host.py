@@ -13,6 +13,10 @@ UNIT = "pomagent.service"
 AGENT_TOML = "/etc/pomagent/agent.toml"
 ECHO = 6379
 """Where the echo route listens: the network is the test's own, so that ports may be those of real life."""
+BUSY: dict[str, Any] = {
+    "echo": {"listen": on(ECHO), "protocol": "generic", "pool_min": 4, "pool_max": 16, "max_sessions": 2000}
+}
+"""For a load, on a machine that may be slow."""
 Event = dict[str, Any]
 
 

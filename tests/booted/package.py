@@ -9,16 +9,28 @@ from tests.gateway.waiting import scaled
 
 ROOT = Path(__file__).parents[2]
 BUILD_TIMEOUT_S = 300
+LOWER = "0.0.1-1"
+"""The version of a package that any other is newer than."""
 
 
-def build(suite: str, output: Path) -> Path:
+def build(suite: str, output: Path, *options: str, tree: Path = ROOT) -> Path:
     """Build it into a directory and return its path. Blocks: what pip has not cached comes from a package index."""
     with lock(cache() / "package.lock"):
         done = processes.run(
-            [str(ROOT / "scripts/build-deb"), "--suite", suite, "--output", str(output)],
+            [str(tree / "scripts/build-deb"), "--suite", suite, "--output", str(output), *options],
             check=True, capture_output=True, text=True, timeout=scaled(BUILD_TIMEOUT_S),
         )  # fmt: skip
     return Path(done.stdout.splitlines()[-1])
+
+
+def build_previous(suite: str, output: Path) -> Path:
+    """Of the commit before this one; of this tree under a lower version where there is none to be had. Blocks."""
+    tree = output / "previous"
+    tree.mkdir()
+    knows = f"test -d {tree}/pomagent/upgrade && grep -q -e --version {tree}/scripts/build_deb.py"
+    script = f"git -C {ROOT} archive HEAD~1 | tar -x -C {tree} && {knows}"
+    done = processes.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=scaled(60))
+    return build(suite, output, "--version", LOWER, tree=tree if done.returncode == 0 else ROOT)
 
 
 def install(machine: Machine, package: Path) -> None:

@@ -309,3 +309,19 @@ def test_a_listener_whose_loop_is_gone_is_stuck(listeners: Listeners) -> None:
     assert listener is not None
     listener._greenlet.kill()  # type: ignore[union-attr]
     assert listeners.find_stuck() == [listener]
+
+
+def test_a_listener_that_is_told_not_to_accept_is_not_stuck(listeners: Listeners) -> None:
+    address = HostPort(LOOPBACK, unused_port())
+    change(listeners, route(address))
+    gevent.sleep(0)
+    listeners.gate.clear()
+    with socket.create_connection((LOOPBACK, address.port)) as client:
+        client.setblocking(False)
+        gevent.sleep(0.01)
+        assert [stuck(listeners) for _ in range(3)] == [0, 0, 0]
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
+        listeners.gate.set()
+        gevent.sleep(0.01)
+        assert client.recv(1) == b""

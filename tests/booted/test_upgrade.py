@@ -1,0 +1,100 @@
+"""``pomagent upgrade`` in a booted systemd: another main process, and neither it nor any application notices."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.agent_process import connect, read_to_end
+from tests.bastion import on, say
+from tests.booted.host import AGENT_TOML, BUSY, ECHO, UNIT, Host
+from tests.booted.load import Load
+from tests.gateway.waiting import wait_until
+from tests.pump import Pump
+
+WATCHDOG = "[Service]\nWatchdogSec=3\n"
+Record = Callable[[str, object], None]
+
+
+def others(host: Host, *pids: int) -> set[int]:
+    """Processes of the unit besides these."""
+    listed = host.machine.run("sh", "-c", "pgrep --full 'pomagent run' || true").stdout.split()
+    return set(map(int, listed)) - set(pids)
+
+
+def test_an_upgrade_refuses_nobody_and_open_sessions_go_on(host: Host, record_property: Record) -> None:
+    host.drop_in(WATCHDOG)
+    host.start(BUSY)
+    before = host.main_pid
+    with Pump(ECHO, 1) as pump, Load(ECHO) as load:
+        load.go_on()
+        host.pomagent("upgrade")
+        load.go_on()
+        after = host.main_pid
+        assert after not in (0, before)
+        pump.go_on()
+        fed = host.shown("WatchdogTimestampMonotonic")
+        for _ in range(3):  # by the new process: longer than the watchdog waits for anybody
+            fed = wait_until(lambda old=fed: _later(host, old), 20, "the watchdog is fed")
+        pump.go_on()
+    assert (load.refused, load.lost) == ([], [])
+    assert (host.shown("ActiveState"), host.shown("NRestarts"), host.main_pid) == ("active", "0", after)
+    record_property("upgrade, connections", load.count)
+    record_property("upgrade, longest wait in ms", load.longest_wait_ms)
+
+
+@pytest.mark.one_suite
+def test_after_an_upgrade_a_restart_refuses_nobody_either(host: Host) -> None:
+    host.start(BUSY)
+    host.pomagent("upgrade")
+    upgraded = host.main_pid
+    with Load(ECHO) as load:
+        host.systemctl("restart", UNIT)
+        load.go_on()
+    assert host.main_pid not in (0, upgraded)
+    assert (load.refused, load.lost) == ([], [])
+
+
+def test_a_stop_lets_sessions_of_the_old_process_finish_within_the_drain(host: Host) -> None:
+    host.start({"echo": on(ECHO), "answer": on(5432)}, drain={"timeout_s": 5})
+    old = host.main_pid
+    with connect(ECHO) as stays, connect(5432) as finishes:
+        say(stays)
+        finishes.sendall(b"2000 done\n")
+        host.pomagent("upgrade")
+        assert host.main_pid != old
+        host.systemctl("stop", UNIT)
+        assert read_to_end(finishes) == b"done\n"
+    assert [event["reason"] for event in host.events("session.closed", route="echo")] == ["drained"]
+    assert (host.shown("Result"), host.shown("ExecMainStatus")) == ("success", "0")
+    assert others(host) == set()
+
+
+@pytest.mark.one_suite
+def test_an_upgraded_agent_that_is_killed_is_back(host: Host) -> None:
+    host.start()
+    host.pomagent("upgrade")
+    upgraded = host.main_pid
+    with Load(ECHO) as load:
+        host.kill("KILL", upgraded)
+        wait_until(lambda: host.main_pid not in (0, upgraded), 20, "another main process")
+        load.go_on()
+    assert load.refused == []
+    assert host.shown("ActiveState") == "active"
+
+
+@pytest.mark.one_suite
+def test_an_upgrade_on_an_invalid_file_changes_nothing(host: Host) -> None:
+    host.start()
+    before = host.main_pid
+    host.save_text(host.machine.path(AGENT_TOML).read_text() + "nonsense = 1\n")
+    done = host.pomagent("upgrade", check=False)
+    assert (done.returncode, "nonsense" in done.stderr) == (78, True)
+    assert (host.main_pid, host.shown("ActiveState")) == (before, "active")
+    wait_until(lambda: others(host, before) == set(), 20, "the new process is gone")
+    with connect(ECHO) as client:
+        assert say(client) == b"hello\n"
+
+
+def _later(host: Host, old: str) -> str:
+    new = host.shown("WatchdogTimestampMonotonic")
+    return new if new != old else ""
