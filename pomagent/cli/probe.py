@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 from pydantic import SecretStr
 
+from pomagent.cli.complete import route_names
 from pomagent.cli.exits import CANNOT_SERVE
 from pomagent.cli.options import config_option, load_config
 from pomagent.errors import TunnelError
@@ -42,7 +43,7 @@ class Finding:
 @click.command(short_help="Open and close one tunnel per route; say what refused it.")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
-@click.argument("routes", nargs=-1, metavar="[ROUTE]…")
+@click.argument("routes", nargs=-1, metavar="[ROUTE]…", shell_complete=route_names)
 def probe(config: Path | None, as_json: bool, routes: tuple[str, ...]) -> None:
     """Open and close one tunnel per route; say how long each step took, or what refused it and what to do.
 

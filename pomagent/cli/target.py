@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 from pydantic import SecretStr
 
+from pomagent.cli.complete import gateway_names
 from pomagent.cli.exits import CANNOT_SERVE
 from pomagent.cli.options import config_path
 from pomagent.config import load, read_token
@@ -22,7 +23,7 @@ from pomagent.settings import Credential, Gateway, Settings, Trust
 _PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 gateway_argument: Callable[[Callable[..., Any]], Callable[..., Any]] = click.argument(
-    "gateway", required=False, metavar="[GATEWAY]"
+    "gateway", required=False, metavar="[GATEWAY]", shell_complete=gateway_names
 )
 ca_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--alternate-ca-path", "ca_file", type=_PEM, metavar="FILE",
