@@ -126,6 +126,7 @@ class Connector:
             tunnel.close(Reason.ABORTED)
             raise
         tunnel.accepted(answer.request_id, answer.early, self._presented(token))
+        self._dialer.accepted(tunnel.stream)
         self._opened(tunnel)
         return tunnel
 

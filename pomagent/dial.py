@@ -21,6 +21,7 @@ from pomagent.protocol.forward_proxy import ProxyFailures, converse
 from pomagent.resolver import Resolver
 from pomagent.settings import ForwardProxy, Gateway, HostPort
 from pomagent.stream import SCRATCH_BYTES, SocketStream
+from pomagent.tls_sessions import TlsSessions
 from pomagent.tls_stream import TlsStream
 
 MISMATCH_PAUSE_S = 0.5
@@ -73,6 +74,7 @@ class Dialer:
         self._watch = watch
         self._book = AddressBook()
         self.gate = gate or Gate(gateway.max_dials)
+        self._sessions = TlsSessions()
 
     @property
     def avoided(self) -> list[str]:
@@ -116,13 +118,29 @@ class Dialer:
             try:
                 on_tls()
                 began = time.monotonic()
-                stream = gateway.secure(transport, self._context, self._scratch)
+                stream = self._secure(gateway, transport, self._context)
                 timings.tls_ms = _since(began)
             except BaseException:
                 transport.close()
                 raise
-            self._answered(stream.peer_certificate())
+            self._answered({} if stream.was_resumed else stream.peer_certificate())
             return Secured(stream, timings)
+
+    def accepted(self, stream: SocketStream | TlsStream) -> None:
+        """The gateway has accepted a CONNECT over this stream: the next handshake may be a short one."""
+        if isinstance(stream, TlsStream):
+            self._sessions.learn(stream, time.monotonic())
+
+    def _secure(self, gateway: Hop, transport: SocketStream | TlsStream, context: ssl.SSLContext) -> TlsStream:
+        now = time.monotonic()
+        session = self._sessions.to_resume(now)
+        stream = None
+        try:
+            stream = gateway.secure(transport, context, self._scratch, session)
+        finally:
+            if session is not None and not (stream and stream.was_resumed):
+                self._sessions.refused(now)
+        return stream
 
     def _answered(self, certificate: Mapping[str, object]) -> None:
         if self._watch is not None:

@@ -105,10 +105,13 @@ class Hop:
         """It failed, or was silent while another one answered."""
         self._book.failed(address[1], time.monotonic())
 
-    def secure(self, transport: SocketStream | TlsStream, context: ssl.SSLContext, scratch: memoryview) -> TlsStream:
+    def secure(
+        self, transport: SocketStream | TlsStream, context: ssl.SSLContext, scratch: memoryview,
+        session: ssl.SSLSession | None = None,
+    ) -> TlsStream:  # fmt: skip
         """TLS over a transport, which is its owner's to close if this fails. Blocks. Raises TunnelError."""
         try:
-            stream = self._handshake(transport, context, scratch)
+            stream = self._handshake(TlsStream(transport, context, self._party.server_name, scratch, session))
         except TunnelError:
             if self._dialled is not None:  # TCP stood, and what answers there is of no use
                 self._book.failed(self._dialled, time.monotonic())
@@ -117,10 +120,7 @@ class Hop:
             self._book.worked(self._dialled)
         return stream
 
-    def _handshake(
-        self, transport: SocketStream | TlsStream, context: ssl.SSLContext, scratch: memoryview
-    ) -> TlsStream:
-        stream = TlsStream(transport, context, self._party.server_name, scratch)
+    def _handshake(self, stream: TlsStream) -> TlsStream:
         noun = self._party.noun
         deadline = Deadline(self._gateway.tls_timeout_s)
         try:

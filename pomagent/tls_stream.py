@@ -27,14 +27,18 @@ class TlsStream:
     )
 
     def __init__(
-        self, transport: SocketStream | TlsStream, context: ssl.SSLContext, server_name: str, scratch: memoryview
-    ) -> None:
-        """``scratch`` may be shared by all streams of the hub but a ``transport`` of this one."""
+        self, transport: SocketStream | TlsStream, context: ssl.SSLContext, server_name: str, scratch: memoryview,
+        session: ssl.SSLSession | None = None,
+    ) -> None:  # fmt: skip
+        """``scratch`` may be shared by all streams of the hub but a ``transport`` of this one.
+
+        ``session`` is offered for a short handshake; it must be of the same context and name.
+        """
         self.transport = transport
         self._scratch = scratch
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name, session=session)
         self._unsent: memoryview | None = None
         self._loss: StreamLost | None = None
         """Of a read that still had something to return."""
@@ -50,6 +54,16 @@ class TlsStream:
     def peer_certificate(self) -> dict[str, object]:
         """The gateway's certificate in Python's words; empty where it was not verified."""
         return dict(self._ssl.getpeercert() or {})
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """With TLS 1.3 of use after the first read only."""
+        return self._ssl.session
+
+    @property
+    def was_resumed(self) -> bool:
+        """Whether the handshake was a short one, without a look at the certificate."""
+        return bool(self._ssl.session_reused)
 
     def handshake_step(self) -> bool:
         """Go on with the handshake as far as possible; True once it is done. Raises StreamLost, ssl.SSLError."""

@@ -154,14 +154,19 @@ def psql_logs_in(agent: AgentProcess, route: str) -> None:
     assert run(program("psql"), *target, *query) == b"42\n"
 
 
-def test_postgres_gives_up_on_none_of_its_warm_tunnels(bastion: Bastion, cluster: Postgres) -> None:
-    with bastion.gateway.route("postgres.example.test:5432", cluster.port) as address:
+@pytest.mark.parametrize(("port", "why"), [(5432, "port"), (ODD, "silence")])
+def test_postgres_gives_up_on_none_of_its_warm_tunnels(
+    bastion: Bastion, cluster: Postgres, port: int, why: str
+) -> None:
+    with bastion.gateway.route(f"postgres.example.test:{port}", cluster.port) as address:
         agent = bastion.start({address: deep()})
         wait_for_cycles(agent)
         wait_until(lambda: len(LEFT.findall(cluster.log)) >= CYCLES)
         assert not GAVE_UP.search(cluster.log)
         psql_logs_in(agent, name(address))
         assert agent.wait_for("session.closed")["warm"] is True
+        (route,) = agent.status()["routes"]
+        assert (route["pool"]["level"], route["pool"]["why"]) == ("tunnel", why)
 
 
 # Redis: waits as long as it is told to.

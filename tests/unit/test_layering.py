@@ -47,7 +47,7 @@ LAYERS = [
     {"gate", "gateway_watch"},
     {"admission", "token_command", "token_life", "hop", "forward_proxy", "edge_proxy"},
     {"happy_eyeballs", "address_book", "losses", "failures", "systemd", "plan"},
-    {"resolver", "tls", "tls_stream", "sockdiag"},
+    {"resolver", "tls", "tls_stream", "tls_sessions", "sockdiag"},
     {"stream"},
     {"threads", "deadline", "tcp"},
     {"config"},

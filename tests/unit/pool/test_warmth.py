@@ -207,6 +207,11 @@ class TestDemotion:
             assert known.keeping(NOW) == before
 
 
+def test_what_may_be_a_postgresql_is_replaced_before_that_gives_up():
+    its_default_s = 60.0  # authentication_timeout
+    assert max(SILENT_MAX_AGE_S, PRESETS["postgres"].max_age_s) < its_default_s
+
+
 def test_a_silent_server_gets_no_shorter_age_where_the_operator_forces_whole_tunnels():
     ages = []
     for warm in ("auto", "tunnel"):

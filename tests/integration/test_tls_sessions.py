@@ -1,0 +1,69 @@
+"""Short handshakes with a real gateway: resumed where it was verified, and nowhere else."""
+
+from collections.abc import Callable
+
+import pytest
+from pydantic import SecretStr
+
+from pomagent import tls_sessions
+from pomagent.connector import Connector
+from pomagent.credentials import Token
+from pomagent.dial import Dialer
+from pomagent.errors import GatewayUntrusted
+from pomagent.protocol.lifecycle import Reason
+from pomagent.resolver import Resolver
+from pomagent.settings import Credential, HostPort, Route, Trust
+from pomagent.settings import Gateway as Table
+from pomagent.tls import make_context
+from pomagent.tls_stream import TlsStream
+from tests.fakes.log import FakeLog
+from tests.gateway.certificates import Authority
+from tests.gateway.facade import Gateway, destination
+from tests.gateway.ports import LOOPBACK
+
+
+def opener(gateway: Gateway, trust: Trust, route: str = "echo") -> Callable[[], bool]:
+    """Opens and closes a tunnel with each call; tells whether its handshake was a short one."""
+    table = Table(
+        "demo", HostPort(gateway.host, gateway.port), connect_to=HostPort(LOOPBACK, gateway.port), trust=trust
+    )
+    host, _, port = destination(route).rpartition(":")
+    log, token_of_it = FakeLog().log, SecretStr(gateway.token)
+    token = Token(Credential("default", "env", token=token_of_it), lambda _: token_of_it, log)
+    way = Route(route, HostPort(LOOPBACK, 1), HostPort(host, int(port)), table)
+    connector = Connector(way, Dialer(table, make_context(trust), Resolver()), token, log)
+
+    def open_one() -> bool:
+        tunnel = connector.open(connector.secure())
+        assert isinstance(tunnel.stream, TlsStream)
+        was_resumed = tunnel.stream.was_resumed
+        assert tunnel.certificate_expires, "known of a short handshake too"
+        tunnel.close(Reason.ABORTED)
+        return was_resumed
+
+    return open_one
+
+
+def test_a_gateway_that_was_verified_is_resumed(gateway: Gateway) -> None:
+    open_one = opener(gateway, Trust(ca_file=gateway.ca_file))
+    assert [open_one() for _ in range(4)] == [False, True, True, True]
+
+
+def test_another_trust_begins_anew_and_verifies(gateway: Gateway, other_authority: Authority) -> None:
+    open_one = opener(gateway, Trust(ca_file=gateway.ca_file))
+    assert [open_one(), open_one()] == [False, True]
+    with pytest.raises(GatewayUntrusted):
+        opener(gateway, Trust(ca_file=other_authority.ca_file))()
+
+
+def test_a_gateway_with_another_certificate_is_verified_again(
+    own_gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_sessions, "LEARN_AGAIN_S", 0.0)
+    open_one = opener(own_gateway, Trust(ca_file=own_gateway.ca_file))
+    assert [open_one(), open_one()] == [False, True]
+    own_gateway.edge.replace_listener(certificate=own_gateway.authority.issue_server("renewed"))
+    assert [open_one(), open_one()] == [False, True]
+    own_gateway.edge.replace_listener(certificate=own_gateway.untrusted_certificate)
+    with pytest.raises(GatewayUntrusted):
+        open_one()
