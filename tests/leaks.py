@@ -43,4 +43,7 @@ def nothing_left_behind() -> Iterator[None]:
         gc.collect()
         return [now - then for now, then in zip((open_sockets(), running_greenlets(), threads()), before, strict=True)]
 
-    wait_until(lambda: not any(left()), 5, f"nothing left behind, but there is {left()}")
+    try:
+        wait_until(lambda: not any(left()), 20, "nothing left behind")
+    except AssertionError as error:
+        raise AssertionError(f"left behind: {left()}") from error

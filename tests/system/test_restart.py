@@ -267,7 +267,7 @@ def test_the_variables_of_sockets_are_not_inherited_by_credential_commands(basti
     said = bastion.directory / "variables"
     look = "[os.path.realpath('/proc/self/fd/' + fd) for fd in os.listdir('/proc/self/fd')]"
     show = f"import json, os; open({str(said)!r}, 'w').write(json.dumps([dict(os.environ), {look}]))"
-    command = [sys.executable, "-c", f"{show}; print({bastion.gateway.token!r})"]
+    command = [sys.executable, "-c", f"{show}; print(open({str(bastion.token_file)!r}).read())"]
     with listener() as mine:
         text = bastion.save({"echo": on(port_of(mine))}).read_text()
         bastion.save_text(text.replace('service_account_file = "token"', f"command = {json.dumps(command)}"))
