@@ -462,7 +462,7 @@ def test_busy_neighbours_cause_no_look_and_delay_no_edit(desk: Desk) -> None:
     with processes.Process(["sh", "-c", script, "sh", desk.etc], stderr=subprocess.DEVNULL) as neighbour:
         try:
             seen = desk.etc / "app.log.1"
-            wait_until(lambda: seen.exists() and int(seen.read_text() or "0") > 200)
+            wait_until(lambda: seen.exists() and int(seen.read_text() or "0") > 200, 60)
             agent.look_now()
             assert agent.looks == before + 1
             mv(desk.path, toml(7002))
