@@ -55,6 +55,7 @@ class Site:
         self._is_draining = is_draining
         self._threads = Threads(1)
         self._resources = {
+            "/": Resource(lambda _: self._page(), is_private=True),
             "/livez": Resource(lambda _: _page(health.OK)),
             "/startupz": Resource(lambda _: _page(health.OK if is_started() else health.STARTING)),
             "/readyz": Resource(lambda request: _page(self._readiness(request.query.get("require", "")))),
@@ -85,6 +86,10 @@ class Site:
         limit = query.get("limit", "")
         wanted = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 9 else MOST_SESSIONS
         return sessions_document(self._agent, min(wanted, MOST_SESSIONS), _give_way)
+
+    def _page(self) -> Page:
+        kind, body, headers = self._threads.call(_as_page, self.status())
+        return Page(HTTPStatus.OK, body, kind, headers)
 
     def _json(self, shown: Document) -> Page:
         return Page(HTTPStatus.OK, self._threads.call(_as_json, shown), "application/json")
@@ -119,6 +124,12 @@ def _give_way() -> None:
 
 def _as_json(shown: Document) -> bytes:
     return json.dumps(shown).encode()
+
+
+def _as_page(shown: Document) -> tuple[str, bytes, Mapping[str, str]]:
+    from pomagent.status import page  # noqa: PLC0415 - here, in a thread, and only if somebody looks
+
+    return "text/html; charset=utf-8", page.rendered(shown), page.headers()
 
 
 def _written(facts: Facts) -> tuple[str, bytes]:
