@@ -215,7 +215,9 @@ class Dialler:
 
     @property
     def _is_share_wanted(self) -> bool:
-        return self.breaker.is_open and self.waiters.has_since(self._shared_mark)
+        """Whether somebody waits whom no dial covers: those that did may have failed before the breaker opened."""
+        is_uncovered = self.dials.by_clients == 0 and len(self.waiters) > 0
+        return self.breaker.is_open and (is_uncovered or self.waiters.has_since(self._shared_mark))
 
     @property
     def _has_place(self) -> bool:

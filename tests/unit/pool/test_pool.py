@@ -972,6 +972,18 @@ class TestAnOpenBreaker:
         assert early.value is DENIED
         assert not late.ready()
 
+    def test_who_is_left_over_by_dials_that_failed_before_it_opened_gets_another(self, make):
+        scene = make(warm="off").start()
+        early = scene.client()
+        late = scene.client()
+        scene.fail(DOWN, index=1)  # tells the earlier client; the other dial began before the later one came
+        assert early.value is DOWN
+        scene.fail(DENIED)
+        assert not late.ready()
+        scene.pass_time(SHARE_S)
+        tunnel = scene.succeed()
+        assert late.value is tunnel
+
     def test_who_finds_no_place_waits_for_the_end_of_a_dial_and_not_for_time(self, scene):
         for _ in range(MAX_DIALS_PER_ROUTE + 1):
             scene.client()
