@@ -125,7 +125,7 @@ class Desk:
         agent = EditedAgent(self.path, *prefix, poll_interval_s=poll_interval_s)
         self._agents.append(agent)
         agent.__enter__()
-        agent.look_now()
+        wait_until(lambda: agent.looks, what="the look that follows the arming of the watch")
         return agent
 
     def close(self) -> None:

@@ -11,6 +11,8 @@ import gevent
 
 from tests.gateway.waiting import wait_until
 
+LISTENING = "0A"
+
 
 def open_sockets(pid: int | str = "self") -> set[str]:
     """The sockets of a process, each by its inode."""
@@ -19,6 +21,42 @@ def open_sockets(pid: int | str = "self") -> set[str]:
         with suppress(OSError):  # it is closed by now
             found.add(os.readlink(link))  # noqa: PTH115 - no path: "socket:[4711]"
     return {target for target in found if target.startswith("socket:")}
+
+
+def tcp_table() -> dict[str, tuple[str, str, str]]:
+    """Of every TCP socket, by its name in ``open_sockets``: its address, its peer's and its state, in hexadecimal."""
+    rows = [
+        line.split()
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        for line in Path(table).read_text().splitlines()[1:]
+    ]
+    return {f"socket:[{row[9]}]": (row[1], row[2], row[3]) for row in rows}
+
+
+class Sockets:
+    """Those that are open now; what servers that listen already will accept, is nobody's leak.
+
+    A test gateway of the whole session has servers in this process, and its Envoy connects to them when it likes.
+    """
+
+    def __init__(self) -> None:
+        table = tcp_table()
+        self._known = open_sockets()
+        self._served = {_port(table[each]) for each in self._known if each in table and table[each][2] == LISTENING}
+
+    def left(self) -> set[str]:
+        """What has come since, each with the row that the kernel has of it."""
+        found = open_sockets() - self._known
+        table = tcp_table() if found else {}
+        return {
+            f"{each} {table.get(each, '')}"
+            for each in found
+            if each not in table or _port(table[each]) not in self._served
+        }
+
+
+def _port(row: tuple[str, str, str]) -> str:
+    return row[0].rpartition(":")[2]
 
 
 def running_greenlets() -> set[str]:
@@ -36,12 +74,12 @@ def threads() -> set[str]:
 @contextmanager
 def nothing_left_behind() -> Iterator[None]:
     """Fails if there is more open or running afterwards than before; the end of a connection has a moment."""
-    before = open_sockets(), running_greenlets(), threads()
+    sockets, greenlets, names = Sockets(), running_greenlets(), threads()
     yield
 
     def left() -> list[set[str]]:
         gc.collect()
-        return [now - then for now, then in zip((open_sockets(), running_greenlets(), threads()), before, strict=True)]
+        return [sockets.left(), running_greenlets() - greenlets, threads() - names]
 
     try:
         wait_until(lambda: not any(left()), 20, "nothing left behind")

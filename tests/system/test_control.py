@@ -254,7 +254,7 @@ def test_a_port_that_is_taken_is_named_with_its_line_and_its_holder(bastion: Bas
 def _state(agent: AgentProcess) -> dict[str, object]:
     """What a refused reload leaves as it was; what a route keeps warm, and learns of its server, goes on."""
     status = agent.status()
-    goes_on = {"pool", "protocol", "keeps_warm"}
+    goes_on = {"pool", "protocol", "keeps_warm", "traffic"}
     routes = [{key: route[key] for key in route.keys() - goes_on} for route in status["routes"]]
     return {key: status[key] for key in ("generation", "config", "sessions", "credentials")} | {"routes": routes}
 
