@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import greenlet
+import gevent
 
 from pomagent import __version__
 from pomagent.agent import Agent
@@ -231,6 +231,7 @@ def _descriptors() -> int:
 def _greenlets() -> int:
     """How many greenlets live that came after the start: with the descriptors, what a leak would show in.
 
-    Those of the start are frozen out of sight of the collector (see ``service``).
+    Those of the start are frozen out of sight of the collector (see ``service``). Pools of threads have bare ones,
+    which come and stay with the threads.
     """
-    return sum(isinstance(thing, greenlet.greenlet) and not thing.dead for thing in gc.get_objects())
+    return sum(isinstance(thing, gevent.Greenlet) and not thing.dead for thing in gc.get_objects())
