@@ -11,7 +11,7 @@ from tests.gateway.destinations import sha256_of
 STALL_S = 65
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", SIZES)
 def test_a_reader_that_stalls_for_a_minute_loses_nothing(stalled_downloads: StalledDownloads, seed: int) -> None:
     stalled_downloads.stall_for(STALL_S)

@@ -199,7 +199,7 @@ class Model(RuleBasedStateMachine):
         return outcome
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_agent_does_what_the_model_says(machine: type[RuleBasedStateMachine]) -> None:
     run_state_machine_as_test(
         machine,

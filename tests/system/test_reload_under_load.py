@@ -154,7 +154,7 @@ def _process(agent: AgentProcess) -> dict[str, int]:
     return {**status["process"], "descriptors": status["process"]["descriptors"] - warm}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_hundred_reloads_under_load_cost_the_kept_routes_nothing(bastion: Bastion, gateway: Gateway) -> None:
     kept = {name: unused_port() for name in KEPT}
     edits = Edits(bastion, kept)
