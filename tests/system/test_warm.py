@@ -186,8 +186,7 @@ def test_a_server_that_bears_no_idle_tunnels_gets_no_more_of_them(bastion: Basti
     assert (demoted["level"], demoted["warm"]) == ("warning", "tls")
     seen = destinations.accepted("hangup")
     assert seen - before <= 10
-    filled = len(agent.events("pool.filled", route="hangup"))
-    wait_until(lambda: len(agent.events("pool.filled", route="hangup")) > filled, 20)
+    wait_until(lambda: agent.status()["routes"][0]["pool"]["warm"] == {"tunnel": 0, "tls": 2}, 20)
     assert destinations.accepted("hangup") == seen
     assert not agent.events("route.demoted", route="echo")
     assert "demoted" in agent.command("status").stdout
