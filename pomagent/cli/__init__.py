@@ -18,7 +18,8 @@ from pomagent.cli.probe import probe
 from pomagent.cli.routes import routes
 from pomagent.cli.run import run
 from pomagent.cli.schema import schema
-from pomagent.cli.steer import drain, reload, status, upgrade
+from pomagent.cli.status import status
+from pomagent.cli.steer import drain, reload, upgrade
 from pomagent.cli.tcp import tcp
 from pomagent.errors import ConfigError
 
