@@ -36,6 +36,7 @@ from pomagent.socket_store import SocketStore
 from pomagent.status import document as status
 from pomagent.status.server import StatusServer
 from pomagent.status.site import Site
+from pomagent.steering import Steering
 from pomagent.systemd import Notifier
 from pomagent.telling import Telling, rejected
 from pomagent.token_sources import TokenSources
@@ -44,6 +45,7 @@ from pomagent.upgrade.retirement import Retirement
 from pomagent.upgrade.successor import Successor
 from pomagent.upgrade.takeover import Takeover, TakeoverFailed
 from pomagent.upgrade.upgrade import Upgrade
+from pomagent.verbosity import Verbosity
 from pomagent.watch import Watch
 from pomagent.watchdog import Watchdog
 
@@ -69,7 +71,9 @@ class Service:
         self._sources = TokenSources(environ, log)
         self._takeover = takeover or Takeover()
         self._store = SocketStore(self._notifier, self._takeover.inherited, log)
-        self._agent = Agent(log, level, self._read_token, self._store)
+        self._verbosity = Verbosity(level)
+        self._agent = Agent(log, self._verbosity, self._read_token, self._store)
+        self._steering = Steering(self._agent, self._verbosity)
         self._handover = Handover(self._agent, environ, log)
         self._reloader = Reloader(self._load, self._apply, self._follow, LastGood(path, environ, log), log)
         self._watch = Watch(self._reloader.notice, log)
@@ -161,6 +165,8 @@ class Service:
             shows={
                 "/status": self._status,
                 "/sessions": self._site.sessions,
+                "/readiness": self._site.readiness,
+                "/log-level": self._steering.level,
                 "/config": lambda: status.config_document(self._reloader),
                 "/preview": lambda: status.reload_document(self._reloader.preview()),
             },
@@ -169,6 +175,7 @@ class Service:
                 "/token": self._upgrade.guarding(self._handover.take),
                 "/forget-token": self._upgrade.guarding(self._handover.forget),
                 "/upgrade": self._upgrade.guarding(self._upgrade_when_asked),
+                **{url: self._upgrade.guarding(take) for url, take in self._steering.takes.items()},
             },
             log=self._log,
         )

@@ -38,19 +38,31 @@ def ask_if_running(
     config: Path | None, control_socket: Path | None, method: str, url: str, body: Mapping[str, Any] | None = None
 ) -> dict[str, Any] | NotRunning:
     """Ask the agent, or return why there is none to ask; exits like ``ask`` for every other failure. Blocks."""
+    try:
+        return try_to_ask(config, control_socket, method, url, body)
+    except NotRunning as error:
+        return error
+    except ControlError as error:
+        click.echo(f"pomagent: {error}", err=True)
+        raise SystemExit(NOT_PERMITTED if isinstance(error, NotPermitted) else CANNOT_SERVE) from error
+
+
+def try_to_ask(
+    config: Path | None, control_socket: Path | None, method: str, url: str, body: Mapping[str, Any] | None = None,
+    timeout_s: float = client.TIMEOUT_S,
+) -> dict[str, Any]:  # fmt: skip
+    """Ask the agent. Blocks. Raises ControlError."""
     file = config_path(config)
     try:
         path = control_socket or client.find_socket(file, os.environ)
         if url in _ABOUT_A_FILE and (config or not control_socket):
             _check_file(path, file)
-        return client.ask(path, method, url, body)
+        return client.ask(path, method, url, body, timeout_s)
     except NotRunning as error:
         if control_socket or client.names_socket(file, os.environ):
-            return error
-        return NotRunning(f"{error} {file} cannot be read, and with it status.control_socket: see --control-socket")
-    except ControlError as error:
-        click.echo(f"pomagent: {error}", err=True)
-        raise SystemExit(NOT_PERMITTED if isinstance(error, NotPermitted) else CANNOT_SERVE) from error
+            raise
+        why = f"{error} {file} cannot be read, and with it status.control_socket: see --control-socket"
+        raise NotRunning(why) from error
 
 
 def _check_file(path: Path, file: Path) -> None:

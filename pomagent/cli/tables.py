@@ -20,7 +20,6 @@ STYLES: Final[Mapping[str, str]] = {
     "unauthenticated": "red", "quarantined": "red", "untried": "dim", "disabled": "dim",
 }  # fmt: skip
 """Of the words for a route's state; the word says it without a colour too."""
-TROUBLE: Final = frozenset({"yellow", "red"})
 
 
 def console() -> Console:
