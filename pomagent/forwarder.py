@@ -68,6 +68,11 @@ class Forwarder:
         return len(self._sessions)
 
     @property
+    def numbers(self) -> set[int]:
+        """Of its sessions, as the log has them."""
+        return {session.number for session in self._sessions.values()}
+
+    @property
     def moved(self) -> tuple[int, int]:
         """Bytes up and down of the sessions that run."""
         moved = [session.moved for session in self._sessions.values()]

@@ -8,12 +8,12 @@ from typing import Final
 import gevent
 
 from pomagent.agent import Agent
-from pomagent.control.server import Declined, Document, Taker
+from pomagent.control.server import Action, Declined, Document, Taker
 from pomagent.forwarder import ABORT_TIMEOUT_S, Forwarder
 from pomagent.relay import CLOSED
 from pomagent.verbosity import LEVELS, Verbosity
 
-LOOK_EVERY_S: Final = 0.005
+LOOK_EVERY_S: Final = 0.01
 """Whether the sessions that were closed are over."""
 MAX_FOR_S: Final = 7 * 86_400
 """For a level of the log: whoever wants it for longer writes it into the file."""
@@ -25,6 +25,11 @@ class Steering:
     def __init__(self, agent: Agent, verbosity: Verbosity) -> None:
         self._agent = agent
         self._verbosity = verbosity
+
+    @property
+    def shows(self) -> Mapping[str, Action]:
+        """As ``takes``, for what changes nothing."""
+        return {"/log-level": self.level}
 
     @property
     def takes(self) -> Mapping[str, Taker]:
@@ -41,8 +46,7 @@ class Steering:
             raise Declined("name sessions or routes")
         forwarders = self._agent.forwarders()
         _expect(names, {forwarder.route.name for forwarder in forwarders}, "no route that runs is named")
-        running = {facts.number for _, facts in self._agent.running_sessions()}
-        _expect(numbers, running, "no session has the number")
+        _expect(numbers, self._running(), "no session has the number")
         closed: list[int] = []
         for forwarder in forwarders:
             if numbers or forwarder.route.name in names:
@@ -96,9 +100,12 @@ class Steering:
         _expect(set(names), set(found), "no route that runs is named")
         return list(found.values())
 
+    def _running(self) -> set[int]:
+        return {number for forwarder in self._agent.forwarders() for number in forwarder.numbers}
+
     def _wait_for_the_end_of(self, numbers: set[int]) -> None:
         with gevent.Timeout(ABORT_TIMEOUT_S, False):
-            while numbers & {facts.number for _, facts in self._agent.running_sessions()}:
+            while numbers & self._running():
                 gevent.sleep(LOOK_EVERY_S)
 
 

@@ -11,6 +11,7 @@ import click
 
 from pomagent import __version__
 from pomagent.cli.check import check
+from pomagent.cli.diag import diag
 from pomagent.cli.exits import CANNOT_WRITE, INVALID
 from pomagent.cli.import_ import import_
 from pomagent.cli.intervene import log_level, pause, resume, retry
@@ -36,8 +37,8 @@ def cli() -> None:
 
 
 for command in (
-    run, check, probe, status, sessions, wait, reload, drain, upgrade, close, pause, resume, retry, log_level, login,
-    logout, whoami, routes, tcp, import_, schema,
+    run, check, probe, status, sessions, wait, reload, drain, upgrade, close, pause, resume, retry, log_level, diag,
+    login, logout, whoami, routes, tcp, import_, schema,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -82,7 +82,7 @@ def retry(config: Path | None, control_socket: Path | None, as_json: bool, route
 def log_level(config: Path | None, control_socket: Path | None, as_json: bool, for_s: float, level: str | None) -> None:
     """Say from which level on the agent logs, or change that; "file": what agent.toml says.
 
-    A reload does not end it, a restart does.
+    A reload does not end it, a restart and an upgrade do.
     """
     if level is None:
         outcome = ask(config, control_socket, "GET", "/log-level")

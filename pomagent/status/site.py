@@ -14,7 +14,15 @@ from pomagent.recent import RecentEvents
 from pomagent.reload import Reloader
 from pomagent.status import health
 from pomagent.status.conversation import Page, Request, text_page
-from pomagent.status.document import Document, document, event_document, readiness_document, sessions_document
+from pomagent.status.document import (
+    Document,
+    config_document,
+    document,
+    event_document,
+    readiness_document,
+    reload_document,
+    sessions_document,
+)
 from pomagent.status.facts import Facts, gather
 from pomagent.status.health import Health
 from pomagent.status.states import RouteState, route_state
@@ -73,6 +81,17 @@ class Site:
     @property
     def paths(self) -> list[str]:
         return list(self._resources)
+
+    @property
+    def shows(self) -> Mapping[str, Callable[[], Document]]:
+        """What commands are shown, by the path of the control socket's URL."""
+        return {
+            "/status": self.status,
+            "/sessions": self.sessions,
+            "/readiness": self.readiness,
+            "/config": lambda: config_document(self._reloader),
+            "/preview": lambda: reload_document(self._reloader.preview()),
+        }
 
     def status(self) -> Document:
         """What ``pomagent status --json`` prints. Blocks its greenlet."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -191,6 +192,20 @@ def test_a_paused_agent_stops_as_any_other(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY})
     agent.command("pause", "echo")
     assert agent.stop() == 0
+
+
+def test_every_key_that_a_command_prints_is_documented(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY})
+    text = (Path(__file__).parents[2] / "docs/commands-json.md").read_text()
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        for words in (
+            ["close", "--route", "echo"], ["pause", "echo"], ["resume", "echo"], ["retry"], ["log-level"],
+            ["log-level", "file"], ["reload"], ["check", "--diff"],
+        ):  # fmt: skip
+            done = agent.command(*words, "--json")
+            assert done.returncode == 0, done.stderr
+            assert [key for key in json.loads(done.stdout) if f"`{key}`" not in text] == [], words
 
 
 # --- retry ----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ LAYERS = [
     {"cli"},
     {"service"},
     {"telling", "preload"},
-    {"handover", "steering", "drain", "watchdog"},
+    {"handover", "steering", "drain", "watchdog", "diagnosis"},
     {"upgrade"},
     {"control", "status", "login"},
     {"agent", "reload", "last_good", "watch", "log_boundary", "recent"},

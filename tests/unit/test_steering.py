@@ -51,10 +51,9 @@ class Agent:
     def forwarder(self, name: str) -> Forwarder | None:
         return self._by_name.get(name)
 
-    def running_sessions(self) -> list[tuple[str, Any]]:
-        return [
-            (name, SimpleNamespace(number=number)) for name, each in self._by_name.items() for number in each.numbers
-        ]
+    @property
+    def running(self) -> list[int]:
+        return [number for each in self._by_name.values() for number in each.numbers]
 
     def retry(self, names: list[str] | None) -> None:
         self.retried.append(names)
@@ -81,7 +80,7 @@ def steering(agent: Any) -> Steering:
 )
 def test_close_ends_what_it_names(steering, agent, asked, closed, left):
     assert steering.close(asked) == {"closed": closed}
-    assert [facts.number for _, facts in agent.running_sessions()] == left
+    assert agent.running == left
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_close_ends_what_it_names(steering, agent, asked, closed, left):
 def test_close_of_anything_else_ends_nothing(steering, agent, asked, why):
     with pytest.raises(Declined, match=why):
         steering.close(asked)
-    assert len(agent.running_sessions()) == 3
+    assert len(agent.running) == 3
 
 
 def test_pause_and_resume_say_what_they_have_changed(steering, agent):
