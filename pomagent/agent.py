@@ -93,7 +93,7 @@ class Agent:
 
     def _bind(self, new: Settings) -> Prepared:
         """Bind the addresses that are new; what a quarantined route waits for is left to its retries."""
-        waiting = {route.name: route.listen for route in self._enabled_routes() if route.name in self.quarantined}
+        waiting = {route.name: route.listen for route in self._enabled_routes() if route.name in self._quarantine.why}
         routes = [route for route in new.enabled_routes if route.listen != waiting.get(route.name)]
         prepared = self.listeners.prepare(routes, all_routes=new.enabled_routes)
         if not prepared.failures:
