@@ -28,9 +28,9 @@ COLUMNS = ("ROUTE", "LISTEN", "STATE", "KEEPS", "WARM", "SESSIONS", "DESTINATION
 
 
 WORST_FIRST = ("red", "yellow", "", "green", "dim")
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S, LOOK_AT_LEAST_EVERY_S = 1.0, 10.0
 REST = 10
-"""Times as long as the agent has taken to answer, at least: watching must not be its main occupation."""
+"""Times as long as the agent has taken to answer: watching must not be its main occupation."""
 
 
 @click.command()
@@ -66,7 +66,8 @@ def _watch(config: Path | None, control_socket: Path | None, *, as_json: bool) -
             except ControlError as error:
                 document = {"error": str(error)}
             show(document, as_json)
-            select.select([], [], [], max(LOOK_EVERY_S, REST * (time.monotonic() - began)))
+            took_s = time.monotonic() - began
+            select.select([], [], [], min(max(LOOK_EVERY_S, REST * took_s), LOOK_AT_LEAST_EVERY_S))
 
 
 def _as_lines(document: dict[str, Any], as_json: bool) -> None:
