@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,7 @@ REST = 10
 def status(config: Path | None, control_socket: Path | None, watch: bool, as_json: bool) -> None:
     """Say what the running agent is doing."""
     if watch:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the terminal is to be given back
         with suppress(KeyboardInterrupt):
             _watch(config, control_socket, as_json=as_json)
         return

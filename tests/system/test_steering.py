@@ -330,7 +330,8 @@ def test_a_watched_status_in_a_pipe_is_a_document_a_line(bastion: Bastion) -> No
     assert (watching.returncode, said) == (0, "")
 
 
-def test_a_watched_status_fills_the_terminal_and_gives_it_back(bastion: Bastion) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_watched_status_fills_the_terminal_and_gives_it_back(bastion: Bastion, end: signal.Signals) -> None:
     agent = bastion.start({"echo": ANY, "down": ANY}, defaults={"warm": "tunnel"})
     agent.wait_for("breaker.opened", route="down")
     ours, theirs = pty.openpty()
@@ -339,7 +340,7 @@ def test_a_watched_status_fills_the_terminal_and_gives_it_back(bastion: Bastion)
         seen = b""
         while b"echo.example.test:7000" not in seen:
             seen += os.read(ours, 65536)
-        watching.send_signal(signal.SIGINT)
+        watching.send_signal(end)
         try:
             while more := os.read(ours, 65536):
                 seen += more
