@@ -51,7 +51,7 @@ def close(
 ) -> None:
     """End sessions now, by their numbers in "pomagent sessions", or all of a route.
 
-    Their clients see a reset, and the log the reason "closed". New clients are let in: see "pomagent pause".
+    Their clients see a reset, and the log the reason "closed". New ones still get in: "pomagent pause" keeps them out.
     """
     if bool(routes) == bool(numbers):
         raise click.UsageError("name sessions, or a route with --route")
