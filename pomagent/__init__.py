@@ -9,7 +9,8 @@ The map of the package, in the order in which a connection meets it:
 - ``connector`` → ``dial`` → ``gate`` → ``hop``, ``forward_proxy`` → ``stream`` → ``tunnel``, ``credentials``: one
   tunnel, from DNS to the gateway's answer. ``recheck``: whether that answer still holds.
 - ``service``: the process, from start to end. ``upgrade``: how another one takes its place.
-- ``status``: what it says of itself, and to whom; ``control``: who may steer it.
+- ``status``: what it says of itself, and to whom; ``control``: who may steer it, ``steering``: how. ``diagnosis``: what
+  is mailed to whoever helps.
 - ``protocol``, ``deadline``, and in ``pool`` all but ``pool.pool``: decisions without sockets and clocks.
 - ``errors``, ``events``, ``log``, ``settings``: leaves that everything may import.
 

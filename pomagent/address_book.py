@@ -23,6 +23,10 @@ class AddressBook:
     def worked(self, address: tuple[str, int]) -> None:
         self._failed_at.pop(address, None)
 
+    def forget(self) -> None:
+        """Something was mended, and nobody knows where."""
+        self._failed_at.clear()
+
     def order(self, addresses: list[tuple[A, tuple[str, int]]], now: float) -> list[tuple[A, tuple[str, int]]]:
         """In their order, but those that failed lately last, the longest ago first; none is ever left out."""
 

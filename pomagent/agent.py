@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import count
 
-import gevent
 from gevent.pool import Group
 from pydantic import SecretStr
 
-from pomagent import events
 from pomagent.client import Client
 from pomagent.credentials import ReadToken, Token
 from pomagent.errors import BindError, ConfigError
@@ -20,6 +19,7 @@ from pomagent.log import Logger, LogLevel
 from pomagent.places import Places
 from pomagent.plan import Plan, diff
 from pomagent.pool import Memory, Pool
+from pomagent.quarantine import Quarantine
 from pomagent.recheck import Recheck
 from pomagent.relay import DRAINED, REMOVED, End, new_scratch
 from pomagent.session_facts import SessionFacts
@@ -30,15 +30,15 @@ from pomagent.surroundings import Surroundings
 from pomagent.systemd import Notifier
 from pomagent.threads import Threads
 from pomagent.users import Users
-
-REBIND_FIRST_S, REBIND_MAX_S = 1.0, 30.0
-"""Between tries to bind the address of a quarantined route."""
+from pomagent.verbosity import Verbosity
 
 
 class Agent:
     """Everything that runs, for one set of settings at a time."""
 
-    def __init__(self, log: Logger, level: LogLevel, read_token: ReadToken, store: SocketStore | None = None) -> None:
+    def __init__(
+        self, log: Logger, level: LogLevel | Verbosity, read_token: ReadToken, store: SocketStore | None = None
+    ) -> None:
         self._log = log
         self._level = level
         self._gateways = Gateways(read_token, log, self._renew)
@@ -51,10 +51,10 @@ class Agent:
         self.listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
         self._threads = Threads(1)  # /proc, after an address was taken
         self._forwarders: dict[str, Forwarder] = {}
-        self._quarantined: dict[str, str] = {}
         self._leaving: set[Forwarder] = set()
         self._settings: Settings | None = None
-        self._recheck = Recheck(self._all_forwarders, self._gateways.token_of, log)
+        self._quarantine = Quarantine(self.listeners, self._enabled_routes, self._connect, log)
+        self._recheck = Recheck(self.forwarders, self._gateways.token_of, log)
         self.generation = 0
 
     # --- settings -------------------------------------------------------------------------------------------------
@@ -86,13 +86,14 @@ class Agent:
         self.listeners.close_unused(new.enabled_routes)
         for forwarder in stopped:
             self._retire(forwarder)
-        self._quarantine(new, prepared.failures)
+        without = {route.name for route in new.enabled_routes if route.name not in self._forwarders}
+        self._quarantine.keep(without, prepared.failures)
         self._recheck.follow(new)
         return plan
 
     def _bind(self, new: Settings) -> Prepared:
         """Bind the addresses that are new; what a quarantined route waits for is left to its retries."""
-        waiting = {route.name: route.listen for route in self._enabled_routes() if route.name in self._quarantined}
+        waiting = {route.name: route.listen for route in self._enabled_routes() if route.name in self._quarantine.why}
         routes = [route for route in new.enabled_routes if route.listen != waiting.get(route.name)]
         prepared = self.listeners.prepare(routes, all_routes=new.enabled_routes)
         if not prepared.failures:
@@ -194,38 +195,6 @@ class Agent:
         failure: str = session.get()
         return failure
 
-    # --- quarantine -----------------------------------------------------------------------------------------------
-
-    def _quarantine(self, new: Settings, failures: dict[str, BindError]) -> None:
-        """Remember which routes could not be bound at start, and keep trying; forget those that are gone."""
-        names = {route.name for route in new.enabled_routes if route.name not in self._forwarders}
-        self._quarantined = {name: why for name, why in self._quarantined.items() if name in names}
-        for name, error in failures.items():
-            self._quarantined[name] = str(error)
-            self._log.error(events.ROUTE_QUARANTINED, route=name, problems=[str(error)])
-            self._group.spawn(self._rebind, name).name = f"quarantined route {name}"
-
-    def _rebind(self, name: str) -> None:
-        """Try again and again until the address is free or the route is gone."""
-        pause_s = REBIND_FIRST_S
-        while name in self._quarantined:
-            gevent.sleep(pause_s)
-            pause_s = min(REBIND_MAX_S, pause_s * 2)
-            route = next((route for route in self._enabled_routes() if route.name == name), None)
-            if route is None or name not in self._quarantined:
-                return
-            prepared = self.listeners.prepare([route], all_routes=self._enabled_routes())
-            if name not in prepared.failures:
-                self.listeners.take(prepared)
-                self._connect(route)
-                del self._quarantined[name]
-                return
-            self._quarantined[name] = str(prepared.failures[name])
-            self._log.error(
-                events.LISTENER_BIND_FAILED, route=name, listen=str(route.listen), error=self._quarantined[name],
-                retry_in_ms=round(pause_s * 1000),
-            )  # fmt: skip
-
     # --- what it is doing -----------------------------------------------------------------------------------------
 
     def forwarder(self, name: str) -> Forwarder | None:
@@ -240,14 +209,14 @@ class Agent:
 
     @property
     def sessions(self) -> int:
-        return sum(forwarder.sessions for forwarder in self._all_forwarders())
+        return sum(forwarder.sessions for forwarder in self.forwarders())
 
     def running_sessions(self) -> list[tuple[str, SessionFacts]]:
         """Every session, with the name of its route."""
-        return [(forwarder.route.name, facts) for forwarder in self._all_forwarders() for facts in forwarder.running]
+        return [(forwarder.route.name, facts) for forwarder in self.forwarders() for facts in forwarder.running]
 
-    def _all_forwarders(self) -> list[Forwarder]:
-        """Those of removed routes too, while they have sessions."""
+    def forwarders(self) -> list[Forwarder]:
+        """Every one; those of removed routes too, while they have sessions."""
         return [*self._forwarders.values(), *self._leaving]
 
     @property
@@ -258,17 +227,22 @@ class Agent:
     @property
     def quarantined(self) -> dict[str, str]:
         """Routes that could not be bound, and why."""
-        return dict(self._quarantined)
+        return dict(self._quarantine.why)
 
     @property
     def is_warm(self) -> bool:
         """Whether every pool has what it keeps, as far as its gateway lets it."""
-        pools = [forwarder.pool for forwarder in self._forwarders.values()]
+        pools = [forwarder.pool for forwarder in self._forwarders.values() if not forwarder.is_paused]
         return all(pool.warm >= pool.target or pool.failures for pool in pools)
+
+    @property
+    def paused(self) -> list[str]:
+        """Names of the routes that let nobody in for now."""
+        return [name for name, forwarder in self._forwarders.items() if forwarder.is_paused]
 
     def status(self) -> str:
         """The agent in one line, for ``STATUS=``."""
-        states = [forwarder.state for forwarder in self._forwarders.values()] + ["quarantined"] * len(self._quarantined)
+        states = [forwarder.state for forwarder in self._forwarders.values()] + ["quarantined"] * len(self.quarantined)
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
         warm = sum(forwarder.pool.warm for forwarder in self._forwarders.values())
         return f"{len(states)} routes: {counts}; {self.sessions} sessions; {warm} warm; generation {self.generation}"
@@ -277,7 +251,7 @@ class Agent:
 
     def stop_accepting(self, *, to_successor: bool = False) -> None:
         """Leave all listeners and close what is warm; sessions go on, and clients that wait still get their tunnels."""
-        self._quarantined.clear()  # nobody tries to bind them any more
+        self._quarantine.close()
         self.listeners.leave(to_successor=to_successor)
         for forwarder in self._forwarders.values():
             forwarder.drain()
@@ -285,7 +259,7 @@ class Agent:
     def finish(self, timeout_s: float, end: End = DRAINED) -> int:
         """Let sessions finish, end the rest after ``timeout_s``, and return how many those were. Blocks."""
         finishing = Group()
-        jobs = [finishing.spawn(forwarder.finish, timeout_s, end) for forwarder in self._all_forwarders()]
+        jobs = [finishing.spawn(forwarder.finish, timeout_s, end) for forwarder in self.forwarders()]
         finishing.join()
         self._group.kill()
         self._recheck.close()
@@ -297,13 +271,17 @@ class Agent:
 
     def abort(self) -> None:
         """End all sessions now. Does not block."""
-        for forwarder in self._all_forwarders():
+        for forwarder in self.forwarders():
             forwarder.stop_sessions(DRAINED)
 
-    def retry(self) -> None:
-        """Forget all waits after failures: something outside has been mended. Does not block."""
-        for forwarder in self._forwarders.values():
-            forwarder.pool.retry_now()
+    def retry(self, names: Collection[str] | None = None) -> None:
+        """Forget the waits of these routes, or of all, after failures: something was mended. Does not block."""
+        routes = [route for route in self._enabled_routes() if names is None or route.name in names]
+        self._gateways.retry(routes)
+        for route in routes:
+            self._quarantine.retry(route.name)
+            if (forwarder := self._forwarders.get(route.name)) is not None:
+                forwarder.pool.retry_now()
 
     def _wished_sessions(self) -> str:
         return self._settings.agent.log_sessions if self._settings else "all"

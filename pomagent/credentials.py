@@ -102,6 +102,10 @@ class Token:
             if was_used:
                 self._on_change(self.credential)
 
+    def retry(self) -> None:
+        """Ask the source at once, when a dial next needs it, even if it has just failed. Does not block."""
+        self._failed_at = float("-inf")
+
     def _is_recent(self, at: float, within_s: float) -> bool:
         """Whether that was so short a while ago; not if it lies ahead, for then the clock has been set back."""
         return 0 <= self._clock() - at < within_s

@@ -76,6 +76,10 @@ class Dialer:
         self.gate = gate or Gate(gateway.max_dials)
         self._sessions = TlsSessions()
 
+    def retry(self) -> None:
+        """Treat all addresses alike again. Does not block."""
+        self._book.forget()
+
     @property
     def avoided(self) -> list[str]:
         """Addresses that failed lately and come last."""

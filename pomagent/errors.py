@@ -94,6 +94,8 @@ class PoolError(PomagentError):
     """No tunnel could be leased, for a reason of the agent's own."""
 
     recovery = Recovery.RETRY
+    reason = ""
+    """The word of ``session.refused`` for it; empty where what would help says enough."""
 
 
 class PoolExhausted(PoolError):
@@ -104,10 +106,21 @@ class PoolClosed(PoolError):
     """The route is draining, was removed or was replaced."""
 
 
+class RoutePaused(PoolError):
+    """An operator has paused the route."""
+
+    recovery = Recovery.OPERATOR
+    reason = "paused"
+
+    def __init__(self, route: str) -> None:
+        super().__init__(f"the route is paused; to let clients in again: pomagent resume {route}")
+
+
 class TunnelError(PomagentError):
     """A tunnel could not be opened."""
 
     recovery = Recovery.RETRY
+    reason = ""
     status: int | None = None
     request_id: str = ""
 

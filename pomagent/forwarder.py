@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 import gevent
 from gevent.pool import Group
@@ -12,7 +12,7 @@ from gevent.pool import Group
 from pomagent.client import Client, LocalClient
 from pomagent.counts import SessionCounts
 from pomagent.deadline import Deadline
-from pomagent.errors import CredentialRejected, PoolClosed, Recovery, RouteForbidden
+from pomagent.errors import CredentialRejected, PoolClosed, Recovery, RouteForbidden, RoutePaused
 from pomagent.log import Logger
 from pomagent.places import Places
 from pomagent.pool import Memory, Pool
@@ -50,6 +50,8 @@ class Forwarder:
         self._numbers = numbers
         self._generation = generation
         self._is_draining = False
+        self.is_paused = False
+        """Whether new clients are turned away."""
         self._places = Places(route.max_sessions)
         self._sessions: dict[gevent.Greenlet, Session] = {}
         self._group = Group()
@@ -66,6 +68,11 @@ class Forwarder:
         return len(self._sessions)
 
     @property
+    def numbers(self) -> set[int]:
+        """Of its sessions, as the log has them."""
+        return {session.number for session in self._sessions.values()}
+
+    @property
     def moved(self) -> tuple[int, int]:
         """Bytes up and down of the sessions that run."""
         moved = [session.moved for session in self._sessions.values()]
@@ -79,8 +86,8 @@ class Forwarder:
     @property
     def state(self) -> str:
         """The route's state in the words of the status: one of those that a running route may be in."""
-        if self._is_draining:
-            return "draining"
+        if self._is_draining or self.is_paused:
+            return "draining" if self._is_draining else "paused"
         error = self.pool.last_error
         if error is not None and error.recovery is Recovery.REAUTHENTICATE:
             return "unauthenticated"
@@ -119,6 +126,8 @@ class Forwarder:
 
     def lease(self, deadline: Deadline) -> Tunnel:
         """A tunnel of the pool that is in charge, even if that changes meanwhile. Blocks. See ``Pool.lease``."""
+        if self.is_paused:
+            raise RoutePaused(self.route.name)
         while True:
             pool = self.pool
             try:
@@ -148,8 +157,21 @@ class Forwarder:
         old, self.pool = self.pool, self._make_pool(self.route, self.memory, self._log)
         if self._is_draining:
             self.pool.drain(Reason.DRAINED)
+        elif self.is_paused:
+            self.pool.drain(Reason.UNWANTED)
         self.pool.start()
         old.close(Reason.STALE)
+
+    def pause(self) -> None:
+        """Turn new clients away and keep nothing warm; sessions, and clients that wait, go on. Does not block."""
+        self.is_paused = True
+        self.pool.drain(Reason.UNWANTED)
+
+    def resume(self) -> None:
+        """Let clients in again. Does not block."""
+        if self.is_paused:
+            self.is_paused = False
+            self.renew()
 
     @property
     def presented(self) -> list[Presented]:
@@ -189,10 +211,15 @@ class Forwarder:
         self._checker.kill()
         return left
 
-    def stop_sessions(self, end: End) -> None:
-        """End all sessions now, each with its own line in the log. Does not block."""
-        for session in list(self._sessions.values()):
+    def stop_sessions(self, end: End, numbers: Container[int] | None = None) -> list[int]:
+        """End all sessions now, or those of these numbers; return the numbers of those. Does not block.
+
+        Each gets its own line in the log.
+        """
+        chosen = [session for session in self._sessions.values() if numbers is None or session.number in numbers]
+        for session in chosen:
             session.stop(end)
+        return [session.number for session in chosen]
 
     def _forget(self, greenlet: gevent.Greenlet) -> None:
         self._sessions.pop(greenlet, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pydantic import SecretStr
@@ -88,6 +88,17 @@ class Gateways:
         if gateway not in self._reserves:
             self._reserves[gateway] = Reserve(lambda: self._reserve_pool(gateway))
         return self._reserves[gateway]
+
+    def retry(self, routes: Sequence[Route]) -> None:
+        """Forget what has failed on the way of these routes: addresses, sources of tokens, reserves. Does not block."""
+        for gateway in {route.gateway for route in routes}:
+            if gateway in self._dialers:
+                self._dialers[gateway].retry()
+            if gateway in self._reserves:
+                self._reserves[gateway].retry()
+        for credential in {route.credential for route in routes}:
+            if credential in self._tokens:
+                self._tokens[credential].retry()
 
     def _reserve_pool(self, gateway: Gateway) -> Pool:
         name, log = f"reserve of {gateway.name}", self._log.bind(gateway=gateway.name)

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from pomagent import events
 from pomagent.agent import Agent
 from pomagent.config.secrets import MAX_TOKEN_BYTES, check_token
-from pomagent.control.server import Declined, Document
+from pomagent.control.server import Declined, Document, Taker
 from pomagent.errors import CredentialError
 from pomagent.log import Logger
 from pomagent.login.stored import forget_tokens, store_token, stored_token
@@ -25,6 +25,11 @@ class Handover:
         self._environ = environ
         self._log = log
         self._threads = Threads(1)
+
+    @property
+    def takes(self) -> Mapping[str, Taker]:
+        """By the path of the control socket's URL."""
+        return {"/token": self.take, "/forget-token": self.forget}
 
     def read(self, credential: Credential) -> SecretStr:
         """The token that was brought last. Blocks its greenlet, not the hub. Raises CredentialError."""

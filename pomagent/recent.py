@@ -20,7 +20,7 @@ NOTABLE_EVENTS: Final = frozenset({
 })  # fmt: skip
 """Of life as it should be."""
 
-SAME: Final = ("event", "route", "gateway", "credential", "error", "why", "user")
+SAME: Final = ("event", "route", "gateway", "credential", "error", "why", "user", "command")
 """Fields in which two lines that say the same agree."""
 
 

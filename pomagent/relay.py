@@ -55,6 +55,8 @@ LIFETIME_OVER = End(Side.AGENT, "lifetime", is_clean=False)
 DRAINED = End(Side.AGENT, "drained", is_clean=False)
 REMOVED = End(Side.AGENT, "removed", is_clean=False)
 REVOKED = End(Side.AGENT, "revoked", is_clean=False)
+CLOSED = End(Side.AGENT, "closed", is_clean=False)
+"""By an operator."""
 CRASHED = End(Side.AGENT, "aborted", is_clean=False)
 CLIENT_LOST = End(Side.CLIENT, "lost", is_clean=False)
 

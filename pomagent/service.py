@@ -22,6 +22,7 @@ from pomagent import __version__, events
 from pomagent.agent import Agent
 from pomagent.config import load
 from pomagent.control.server import ControlServer, Declined, Document, key_of
+from pomagent.diagnosis.account import Account, Sources
 from pomagent.drain import Drain
 from pomagent.errors import BindError, ConfigError
 from pomagent.handover import Handover
@@ -36,6 +37,7 @@ from pomagent.socket_store import SocketStore
 from pomagent.status import document as status
 from pomagent.status.server import StatusServer
 from pomagent.status.site import Site
+from pomagent.steering import Steering
 from pomagent.systemd import Notifier
 from pomagent.telling import Telling, rejected
 from pomagent.token_sources import TokenSources
@@ -44,6 +46,7 @@ from pomagent.upgrade.retirement import Retirement
 from pomagent.upgrade.successor import Successor
 from pomagent.upgrade.takeover import Takeover, TakeoverFailed
 from pomagent.upgrade.upgrade import Upgrade
+from pomagent.verbosity import Verbosity
 from pomagent.watch import Watch
 from pomagent.watchdog import Watchdog
 
@@ -69,7 +72,9 @@ class Service:
         self._sources = TokenSources(environ, log)
         self._takeover = takeover or Takeover()
         self._store = SocketStore(self._notifier, self._takeover.inherited, log)
-        self._agent = Agent(log, level, self._read_token, self._store)
+        self._verbosity = Verbosity(level)
+        self._agent = Agent(log, self._verbosity, self._read_token, self._store)
+        self._steering = Steering(self._agent, self._verbosity)
         self._handover = Handover(self._agent, environ, log)
         self._reloader = Reloader(self._load, self._apply, self._follow, LastGood(path, environ, log), log)
         self._watch = Watch(self._reloader.notice, log)
@@ -90,6 +95,10 @@ class Service:
             self._agent, self._reloader, self._recent, self._started_at, is_started=lambda: self._is_started,
             is_draining=self._stop.is_set, predecessors=lambda: [each.document for each in self._predecessors.all],
         )  # fmt: skip
+        sources = Sources(
+            self._agent, lambda: self._reloader.current, self._site.status, self._recent, environ, owners=(self,)
+        )
+        self._account = Account(sources)
         gate = self._agent.listeners.gate
         self._status_server = StatusServer(
             self._site, self._agent.diag, self._agent.users, log, store=self._store, gate=gate
@@ -156,20 +165,12 @@ class Service:
         path = self._reloader.current.status.control_socket
         if path is None:
             return
+        takes = {**self._handover.takes, **self._steering.takes, "/upgrade": self._upgrade_when_asked}
         self._control = ControlServer(
             path,
-            shows={
-                "/status": self._status,
-                "/sessions": self._site.sessions,
-                "/config": lambda: status.config_document(self._reloader),
-                "/preview": lambda: status.reload_document(self._reloader.preview()),
-            },
+            shows={**self._site.shows, **self._steering.shows, "/diag": self._account.files},
             changes={"/reload": self._reload, "/drain": self._drain_when_asked},
-            takes={
-                "/token": self._upgrade.guarding(self._handover.take),
-                "/forget-token": self._upgrade.guarding(self._handover.forget),
-                "/upgrade": self._upgrade.guarding(self._upgrade_when_asked),
-            },
+            takes={url: self._upgrade.guarding(take) for url, take in takes.items()},
             log=self._log,
         )
         try:
@@ -197,9 +198,6 @@ class Service:
                 self._says.tell()
                 return status.reload_document(outcome)
         raise Declined("the agent is stopping and reloads nothing any more")
-
-    def _status(self) -> status.Document:
-        return self._site.status()
 
     def _read_token(self, credential: Credential) -> SecretStr:
         source = self._handover if credential.source == "login" else self._sources

@@ -183,7 +183,7 @@ class Session:
             with self._waiting:
                 tunnel = self._lease_tunnel(Deadline(self._route.wait_timeout_s, self._clock))
         except (TunnelError, PoolError) as error:
-            self._refused(str(error), error.recovery)
+            self._refused(str(error), error.recovery, error.reason)
             return None
         self._waited_ms = self._since(self._clock())
         if tunnel is None:
@@ -196,7 +196,7 @@ class Session:
         """Whether it was stopped while it waited; it is refused then."""
         if self._stopped is not None:
             self._refused(
-                "the client left, or the route ended, while it waited for a tunnel", reason=self._stopped.reason
+                "the client left, or it was ended here, while it waited for a tunnel", reason=self._stopped.reason
             )
         return self._stopped is not None
 

@@ -11,15 +11,20 @@ import click
 
 from pomagent import __version__
 from pomagent.cli.check import check
+from pomagent.cli.diag import diag
 from pomagent.cli.exits import CANNOT_WRITE, INVALID
 from pomagent.cli.import_ import import_
+from pomagent.cli.intervene import log_level, pause, resume, retry
 from pomagent.cli.login import login, logout, whoami
 from pomagent.cli.probe import probe
 from pomagent.cli.routes import routes
 from pomagent.cli.run import run
 from pomagent.cli.schema import schema
-from pomagent.cli.steer import drain, reload, status, upgrade
+from pomagent.cli.sessions import close, sessions
+from pomagent.cli.status import status
+from pomagent.cli.steer import drain, reload, upgrade
 from pomagent.cli.tcp import tcp
+from pomagent.cli.wait import wait
 from pomagent.errors import ConfigError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -31,7 +36,10 @@ def cli() -> None:
     """Fixed local ports for the TCP routes of a Pomerium gateway."""
 
 
-for command in (run, check, probe, status, reload, drain, upgrade, login, logout, whoami, routes, tcp, import_, schema):
+for command in (
+    run, check, probe, status, sessions, wait, reload, drain, upgrade, close, pause, resume, retry, log_level, diag,
+    login, logout, whoami, routes, tcp, import_, schema,
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
+from pomagent.cli.asking import ask_if_running, socket_option
 from pomagent.cli.exits import CANNOT_SERVE
 from pomagent.cli.options import config_option
-from pomagent.cli.steer import ask_if_running, socket_option
 from pomagent.cli.target import Target, ca_option, find_target, gateway_argument, give_up, token_of
 from pomagent.control.client import NotRunning
 from pomagent.errors import CredentialError, CredentialRejected, RouteUnknown, TunnelError

@@ -53,6 +53,11 @@ def markdown() -> str:
     return "\n".join(_table(header, keys) for header, keys in tables())
 
 
+def keys_of(model: type[BaseModel]) -> frozenset[str]:
+    """Of one table."""
+    return frozenset(name for name, _ in _fields(model))
+
+
 def _table(header: str, keys: list[Key]) -> str:
     rows = "".join(map(_row, keys))
     return f"**`{header}`**\n\n| key | default | applied | meaning |\n| --- | --- | --- | --- |\n{rows}"

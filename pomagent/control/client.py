@@ -43,10 +43,12 @@ def find_socket(config: Path, environ: Mapping[str, str]) -> Path:
     return path
 
 
-def ask(path: Path, method: str, url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def ask(
+    path: Path, method: str, url: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S
+) -> dict[str, Any]:
     """Send one request and return the document that answers it. Blocks. Raises ControlError."""
     content = None if body is None else json.dumps(body).encode()
-    connection = _UnixConnection(path)
+    connection = _UnixConnection(path, timeout_s)
     try:
         connection.request(method, url, content)
         response = connection.getresponse()
@@ -69,8 +71,8 @@ def ask(path: Path, method: str, url: str, body: Mapping[str, Any] | None = None
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:

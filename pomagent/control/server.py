@@ -24,6 +24,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from pomagent import events
 from pomagent.bind import bind, file_of
+from pomagent.control.audit import arguments
 from pomagent.errors import PomagentError
 from pomagent.inherited import Inherited, store_name
 from pomagent.log import Logger
@@ -130,16 +131,17 @@ class ControlServer:
         if not self._may_steer(peer):
             self._log.warning(events.CONTROL_REFUSED, uid=peer.uid, pid=peer.pid, command=url)
             return HTTPStatus.FORBIDDEN, {"error": f"only root, the agent's user and members of {GROUP} may steer it"}
-        action = self._actions.get((method, url))
+        action, asked = self._actions.get((method, url)), dict[str, Any]()
         if method == "POST" and url in self._takes:
             body = _body(environ)
             if isinstance(body, HTTPStatus):
                 return body, {"error": f"expected a JSON object of at most {MAX_BODY_BYTES} bytes"}
-            action = partial(self._takes[url], body)
+            action, asked = partial(self._takes[url], body), arguments(body)
         if action is None:
             return HTTPStatus.NOT_FOUND, {"error": f"this agent knows no {method} {url}; is the command newer than it?"}
         if method == "POST":
-            self._log.info(events.CONTROL_CHANGED, uid=peer.uid, pid=peer.pid, command=url.strip("/"))
+            said = {"arguments": asked} if asked else {}
+            self._log.info(events.CONTROL_CHANGED, uid=peer.uid, pid=peer.pid, command=url.strip("/"), **said)
         try:
             return HTTPStatus.OK, action()
         except Declined as error:

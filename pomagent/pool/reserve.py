@@ -28,6 +28,7 @@ class Stocked(Protocol):
     def keep(self, minimum: int) -> None: ...
     def take_secured(self) -> Tunnel | None: ...
     def empty(self) -> None: ...
+    def retry_now(self) -> None: ...
 
 
 class Reserve:
@@ -68,6 +69,11 @@ class Reserve:
         else:
             self._pool.empty()
             self._pool = None
+
+    def retry(self) -> None:
+        """Forget the waits after failures. Does not block."""
+        if self._pool is not None:
+            self._pool.retry_now()
 
     def take(self) -> Tunnel | None:
         """The oldest connection that is alive, for a route that wakes: one for each, so that none takes all."""

@@ -23,7 +23,7 @@ from pomagent.recent import Note
 from pomagent.reload import Outcome, Reloader
 from pomagent.session_facts import SessionFacts
 from pomagent.settings import Route
-from pomagent.status.states import route_state
+from pomagent.status.states import RouteState, route_state
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -60,11 +60,14 @@ def document(
     }
 
 
-def sessions_document(agent: Agent, limit: int, give_way: Callable[[], None] = lambda: None) -> Document:
+def sessions_document(
+    agent: Agent, limit: int, predecessors: Sequence[Document] = (), give_way: Callable[[], None] = lambda: None
+) -> Document:
     """The sessions that run, those that came last first, and how many there are. Blocks only in ``give_way``."""
     found = sorted(agent.running_sessions(), key=lambda pair: -pair[1].number)
     return {
         "total": len(found),
+        "old_processes": list(predecessors),
         "sessions": [_session(route, facts) for route, facts in _in_portions(found[:limit], give_way)],
     }
 
@@ -91,6 +94,11 @@ def _session(route: str, facts: SessionFacts) -> Document:
         "warm": facts.was_warm,
         "request_id": facts.request_id,
     }
+
+
+def readiness_document(state: RouteState) -> Document:
+    """Whether one route is ready, and why not."""
+    return {"name": state.name, "state": state.state, "reason": state.reason, "is_ready": state.is_ready}
 
 
 def event_document(note: Note) -> Document:
@@ -145,6 +153,7 @@ def _route(route: Route, agent: Agent) -> Document:
         "protocol": forwarder.memory.warmth.protocol if forwarder else route.protocol,
         "state": how.state,
         "reason": how.reason,
+        "is_ready": how.is_ready,
         "keeps_warm": forwarder.pool.keeping.level if forwarder else route.warm,
         "pool": _pool(forwarder) if forwarder else None,
         "warm": forwarder.pool.warm if forwarder else 0,

@@ -14,7 +14,15 @@ from pomagent.recent import RecentEvents
 from pomagent.reload import Reloader
 from pomagent.status import health
 from pomagent.status.conversation import Page, Request, text_page
-from pomagent.status.document import Document, document, event_document, sessions_document
+from pomagent.status.document import (
+    Document,
+    config_document,
+    document,
+    event_document,
+    readiness_document,
+    reload_document,
+    sessions_document,
+)
 from pomagent.status.facts import Facts, gather
 from pomagent.status.health import Health
 from pomagent.status.states import RouteState, route_state
@@ -74,6 +82,17 @@ class Site:
     def paths(self) -> list[str]:
         return list(self._resources)
 
+    @property
+    def shows(self) -> Mapping[str, Callable[[], Document]]:
+        """What commands are shown, by the path of the control socket's URL."""
+        return {
+            "/status": self.status,
+            "/sessions": self.sessions,
+            "/readiness": self.readiness,
+            "/config": lambda: config_document(self._reloader),
+            "/preview": lambda: reload_document(self._reloader.preview()),
+        }
+
     def status(self) -> Document:
         """What ``pomagent status --json`` prints. Blocks its greenlet."""
         shown = document(self._agent, self._reloader, self._started_at, self._predecessors(), _give_way)
@@ -85,7 +104,14 @@ class Site:
         """What ``pomagent sessions --json`` prints; ``limit`` of the query is how many at most. Blocks its greenlet."""
         limit = query.get("limit", "")
         wanted = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 9 else MOST_SESSIONS
-        return sessions_document(self._agent, min(wanted, MOST_SESSIONS), _give_way)
+        return sessions_document(self._agent, min(wanted, MOST_SESSIONS), self._predecessors(), _give_way)
+
+    def readiness(self) -> Document:
+        """What ``pomagent wait`` asks for: of each route, whether a client may expect to be served. Does not block."""
+        return {
+            "is_ready": self._obstacle() is None,
+            "routes": [readiness_document(state) for state in self._states().values()],
+        }
 
     def _page(self) -> Page:
         kind, body, headers = self._threads.call(_as_page, self.status())

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pomagent.agent import Agent
+from pomagent.errors import RoutePaused
 from pomagent.settings import Route
 
 STATES = (
-    "untried", "up", "degraded", "down", "unauthenticated", "denied", "quarantined", "draining", "disabled",
+    "untried", "up", "degraded", "down", "unauthenticated", "denied", "quarantined", "paused", "draining",
+    "disabled",
 )  # fmt: skip
 """Every word there is."""
 
@@ -34,5 +36,5 @@ def route_state(route: Route, agent: Agent) -> RouteState:
         return RouteState(route.name, "quarantined", agent.quarantined.get(route.name, ""), is_ready=False)
     state = forwarder.state
     expects = state == "untried" and (forwarder.pool.keeping.level == "off" or forwarder.pool.is_warm)
-    reason = str(forwarder.pool.last_error or "")
+    reason = str(RoutePaused(route.name) if state == "paused" else forwarder.pool.last_error or "")
     return RouteState(route.name, state, reason, is_ready=expects or state in ("up", "degraded"))

@@ -79,6 +79,7 @@ class Takeover:
         if self._channel is None:
             return
         self._compare(agent)
+        self._pause(agent)
         _warm_up(agent)
         self._say("ready")
         self._expect("serve")
@@ -97,6 +98,12 @@ class Takeover:
             error = "a route cannot be bound that the old process may serve"
             self.fail(error, NOTHING_BOUND, lost)
             raise TakeoverFailed(error, NOTHING_BOUND)
+
+    def _pause(self, agent: Agent) -> None:
+        """What an operator has paused stays so: nobody has resumed it."""
+        for name in self._account.get("paused", ()):
+            if (forwarder := agent.forwarder(name)) is not None:
+                forwarder.pause()
 
     def _say(self, what: str, **more: object) -> None:
         assert self._channel is not None

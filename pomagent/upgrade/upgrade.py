@@ -116,7 +116,7 @@ class Upgrade:
         """What the new process should know of this one."""
         return {
             "pid": os.getpid(), "version": __version__, "sessions": self._agent.sessions,
-            "quarantined": sorted(self._agent.quarantined),
+            "quarantined": sorted(self._agent.quarantined), "paused": self._agent.paused,
         }  # fmt: skip
 
     def _commit(self, successor: Successor) -> None:

@@ -76,6 +76,12 @@ def test_a_body_is_taken_and_not_logged(agent):
     assert "S3CR3T" not in agent.log.text
 
 
+def test_what_was_asked_for_is_logged_where_it_is_no_secret(agent):
+    agent.ask("POST", "/take", {"routes": ["echo"], "token": "eyJ.S3CR3T.x"})
+    (changed,) = agent.log.named("control.changed")
+    assert (changed["command"], changed["arguments"]) == ("take", {"routes": ["echo"]})
+
+
 def test_actions_without_a_body_are_as_before(agent):
     assert agent.ask("GET", "/status") == {"is": "well"}
     assert agent.ask("POST", "/reload") == {}

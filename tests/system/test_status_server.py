@@ -272,7 +272,7 @@ def test_the_page_and_the_command_show_the_same_document_with_every_key_document
     assert any(event["event"] == "tunnel.failed" for event in shown["events"])
     (session,) = sessions["sessions"]
     assert (session["route"], session["uid"], session["bytes_down"]) == ("echo", os.geteuid(), 6)
-    assert none == {"total": 1, "sessions": []}
+    assert none == {"total": 1, "old_processes": [], "sessions": []}
     text = DOCUMENTED.read_text()
     assert [key for key in sorted(keys_of(shown) | keys_of(sessions)) if f"`{key}`" not in text] == []
 

@@ -454,3 +454,24 @@ def test_a_running_agent_imports_nothing_more(bastion: Bastion, service: Service
         agent.signal(signal.SIGTERM)
         assert agent.process.wait(scaled(20)) == 0
     assert [line for line in agent.log.splitlines() if line.startswith("late import")] == []
+
+
+def test_what_is_paused_stays_so_until_somebody_resumes_it(service: Service) -> None:
+    agent = service.start({"echo": ANY, "page": ANY}, defaults={"warm": "tunnel"})
+    assert agent.command("pause", "echo").returncode == 0
+    service.upgrade()
+    states = {route["name"]: route["state"] for route in agent.status()["routes"]}
+    assert (states["echo"], states["page"] == "paused") == ("paused", False)
+    assert agent.command("resume", "echo").stdout == "resumed: echo\n"
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+
+
+def test_the_sessions_of_an_old_process_are_counted_and_not_listed(service: Service) -> None:
+    agent = service.start({"echo": ANY})
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        old = service.pids[-1]
+        service.upgrade()
+        shown = agent.command("sessions").stdout.splitlines()
+        assert shown == ["0 sessions", f"old process {old}: 1 session left, which it does not list"]

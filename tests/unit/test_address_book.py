@@ -52,3 +52,11 @@ def test_addresses_that_a_name_has_no_more_are_not_kept_for_ever(book):
     for number in range(1000):
         book.failed((f"10.1.{number // 256}.{number % 256}", 443), NOW + number)
     assert len(book._failed_at) <= AVOID_S
+
+
+def test_an_operator_who_has_mended_something_ends_it_for_all(book):
+    book.failed(A, NOW)
+    book.failed(B, NOW)
+    book.forget()
+    assert order(book) == [A, B, C]
+    assert book.avoided(NOW) == []

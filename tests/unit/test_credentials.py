@@ -212,6 +212,15 @@ def test_a_source_that_fails_is_not_asked_by_every_dial(clock, fake_log):
     assert token.problem == ""
 
 
+def test_a_source_that_has_been_mended_is_asked_at_once(clock, fake_log):
+    mint = Mint(CredentialError("no vault"), NEW)
+    token = Token(MINT, mint.read, fake_log.log, clock=clock)
+    with pytest.raises(CredentialError):
+        token.obtain()
+    token.retry()
+    assert token.obtain() == NEW
+
+
 def test_a_fresh_token_that_is_refused_does_not_run_the_command_again_and_again(clock, fake_log):
     mint = Mint(OLD, NEW)
     token = Token(MINT, mint.read, fake_log.log, clock=clock)

@@ -21,7 +21,7 @@ def test_what_is_generated_is_up_to_date() -> None:
 
 def test_every_command_is_in_the_table_of_commands() -> None:
     assert {f"pomagent {name}" for name in cli.commands} == set(
-        re.findall(r"^\| `(pomagent \w+)", README, re.MULTILINE)
+        re.findall(r"^\| `(pomagent [\w-]+)", README, re.MULTILINE)
     )
 
 

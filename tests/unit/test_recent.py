@@ -67,3 +67,9 @@ def test_the_line_itself_is_written_as_before(recent: RecentEvents) -> None:
     os.close(writing)
     assert b'"event": "breaker.opened"' in os.read(reading, 65536)
     os.close(reading)
+
+
+def test_what_an_operator_did_is_not_taken_for_the_same(recent: RecentEvents, log: Logger) -> None:
+    for command in ("pause", "resume"):
+        log.info(events.CONTROL_CHANGED, uid=0, command=command)
+    assert [note.fields["command"] for note in recent.latest(10)] == ["resume", "pause"]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pomagent.errors import DestinationDown
+from pomagent.deadline import Deadline
+from pomagent.errors import DestinationDown, RoutePaused
 from pomagent.forwarder import Forwarder
 from pomagent.pool.backoff import FAST_TRIES
 from pomagent.pool.keeper import LATE_S
@@ -58,6 +59,31 @@ def test_until_a_connect_is_accepted_nothing_is_known(scene: Watched) -> None:
 
 def test_with_its_minimum_it_is_up(filled: Watched) -> None:
     assert filled.state == "up"
+
+
+def test_whatever_its_pool_says_it_is_paused_and_a_drain_comes_first(filled: Watched) -> None:
+    filled.forwarder.pause()
+    assert filled.state == "paused"
+    assert filled.pool.warm == 0
+    filled.pass_time(10 * LATE_S)
+    assert (filled.state, filled.pending) == ("paused", 0)
+    filled.forwarder.drain()
+    assert filled.state == "draining"
+
+
+def test_a_paused_route_leases_nothing_and_names_the_way_back(filled: Watched) -> None:
+    filled.forwarder.pause()
+    with pytest.raises(RoutePaused, match=f"pomagent resume {filled.route.name}"):
+        filled.forwarder.lease(Deadline(1.0, filled.clock))
+
+
+def test_who_waits_for_a_tunnel_when_the_route_is_paused_still_gets_it(scene: Watched) -> None:
+    scene.fail_all(NOWHERE)
+    waiting = scene.client()
+    scene.forwarder.pause()
+    while scene.pending:
+        scene.succeed()
+    assert waiting.get(timeout=1) is not None
 
 
 def test_below_its_minimum_for_no_longer_than_a_dial_it_stays_up(filled: Watched) -> None:

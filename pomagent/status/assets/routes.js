@@ -4,7 +4,7 @@ const MOST_ROWS = 200;
 const LOOKS_KEPT = 150;  // five minutes
 const KINDS = {
   up: "good", untried: "still", degraded: "warn", down: "bad", unauthenticated: "bad", denied: "bad", quarantined: "bad",
-  draining: "warn", disabled: "still",
+  paused: "warn", draining: "warn", disabled: "still",
 };
 const WORST_FIRST = ["bad", "warn", "good", "still"];
 

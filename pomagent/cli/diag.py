@@ -1,0 +1,120 @@
+"""``pomagent diag``."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import sys
+import tarfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from pomagent.cli.asking import ask_if_running, socket_option
+from pomagent.cli.exits import CANNOT_WRITE, INVALID
+from pomagent.cli.options import config_option, config_path
+from pomagent.cli.tables import many
+from pomagent.config import load
+from pomagent.control.client import NotRunning
+from pomagent.errors import ConfigError
+
+STANDARD_OUTPUT = Path("-")
+READ_ME = """\
+What pomagent is and does on this host, for whoever helps with it. Made by "pomagent diag" of {version} at {at}.
+
+There is no token and no password in it, and nothing that went through a tunnel. There are names of hosts, routes and
+local users, and addresses: look through it before you send it to somebody who may not know those.
+
+versions.json     the agent and its libraries, Python, the system
+status.json       what "pomagent status --json" prints
+events.jsonl      the latest notable events, the newest first
+greenlets.txt     where each greenlet and thread waits
+configuration/    the files that are at work, without comments, unknown keys, and what may be secret
+check.txt         what "pomagent check" says of the files as they are now, and who asked
+{missing}"""
+
+
+@click.command(short_help="Write one archive for whoever helps: what runs and how, and no secret.")
+@config_option
+@socket_option
+@click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE",
+              help='Where to; "-": standard output. Default: pomagent-diag-HOST-TIME.tar.gz, here.')  # fmt: skip
+def diag(config: Path | None, control_socket: Path | None, output: Path | None) -> None:
+    """Write an archive that is safe to mail, and print its name.
+
+    It has the redacted configuration, status, notable events, where each greenlet waits, and versions; less if no agent
+    runs. No token or password is in it.
+    """
+    now = datetime.now(UTC)
+    answer = ask_if_running(config, control_socket, "GET", "/diag")
+    files = _without_agent(config_path(config)) if isinstance(answer, NotRunning) else dict(answer["files"])
+    files["check.txt"] = _check(config_path(config))
+    missing = f"\nNo agent was asked: {answer}\n" if isinstance(answer, NotRunning) else ""
+    files["README.txt"] = _read_me(now, missing)
+    name = f"pomagent-diag-{socket.gethostname().partition('.')[0]}-{now:%Y%m%dT%H%M%SZ}"
+    archive = _archive(name, files, now)
+    if missing:
+        click.echo(f"pomagent: {answer} The archive has less in it.", err=True)
+    if output == STANDARD_OUTPUT:
+        click.echo(archive, nl=False)
+        return
+    path = output or Path(f"{name}.tar.gz")
+    _write(path, archive)
+    click.echo(path)
+
+
+def _without_agent(path: Path) -> dict[str, str]:
+    from pomagent.diagnosis.account import configuration  # noqa: PLC0415 - few need it
+    from pomagent.diagnosis.versions import versions  # noqa: PLC0415
+
+    files = {"versions.json": json.dumps(versions(os.environ), indent=2) + "\n"}
+    try:
+        return files | configuration(load(path, os.environ).files)
+    except (ConfigError, OSError):
+        pass  # check.txt says why
+    try:
+        return files | configuration([(path, path.read_bytes())])
+    except OSError:
+        return files
+
+
+def _check(path: Path) -> str:
+    from pomagent.diagnosis.redaction import scrubbed  # noqa: PLC0415
+
+    try:
+        settings = load(path, os.environ)
+        said = [*settings.warnings, f"{path}: valid: {many(len(settings.routes), 'route')}"]
+    except ConfigError as error:
+        said = [*map(str, error.problems), f"exit code {INVALID}"]
+    return scrubbed("".join(f"{line}\n" for line in [*said, f"asked by uid {os.geteuid()}"]))
+
+
+def _read_me(now: datetime, missing: str) -> str:
+    from pomagent import __version__  # noqa: PLC0415
+
+    return READ_ME.format(version=__version__, at=now.isoformat(timespec="seconds"), missing=missing)
+
+
+def _archive(name: str, files: Mapping[str, str], now: datetime) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for path, text in sorted(files.items()):
+            data = text.encode(errors="backslashreplace")
+            entry = tarfile.TarInfo(f"{name}/{path}")
+            entry.size, entry.mtime, entry.mode = len(data), int(now.timestamp()), 0o600
+            archive.addfile(entry, io.BytesIO(data))
+    return content.getvalue()
+
+
+def _write(path: Path, archive: bytes) -> None:
+    """For this user's eyes first; nothing is ever overwritten."""
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 - no path
+            file.write(archive)
+    except OSError as error:
+        click.echo(f"pomagent: cannot write {path}: {error.strerror}; name another file with --output", err=True)
+        sys.exit(CANNOT_WRITE)

@@ -1,0 +1,38 @@
+"""What is installed where the agent, or a command, runs."""
+
+from __future__ import annotations
+
+import platform
+import ssl
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import metadata
+from typing import Final
+
+from pomagent import __version__
+
+_TELLING: Final = (
+    "POMAGENT_", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_",
+    "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY", "JOURNAL_STREAM", "GEVENT", "PYTHON",
+)  # fmt: skip
+"""Beginnings of names."""
+
+
+def versions(environ: Mapping[str, str]) -> dict[str, object]:
+    """With the names, no more, of the variables that matter. Blocks: reads what pip has written down."""
+    return {
+        "pomagent": __version__,
+        "python": sys.version,
+        "openssl": ssl.OPENSSL_VERSION,
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": _system(),
+        "variables": sorted(name for name in environ if name.upper().startswith(_TELLING)),
+        "libraries": dict(sorted({(each.name, each.version) for each in metadata.distributions() if each.name})),
+    }
+
+
+def _system() -> str:
+    with suppress(OSError):
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    return ""
