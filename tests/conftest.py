@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import secret_scan
+from tests import event_document, secret_scan
 from tests.gateway import ports
 from tests.gateway.waiting import wait_until
 
@@ -51,6 +51,14 @@ def bastion(gateway: "Gateway", tmp_path: Path) -> "Iterator[Bastion]":
 
     with Bastion(gateway, tmp_path) as here:
         yield here
+
+
+@pytest.fixture(autouse=True)
+def documented_events() -> Iterator[None]:
+    """Whatever is logged during the test is as docs/events.md says."""
+    event_document.take_noted()
+    yield
+    assert event_document.take_noted() == []
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from pomagent.log import Logger, LogLevel, make_logger
+from tests import event_document
 from tests.gateway import minted
 
 
@@ -23,6 +24,7 @@ class FakeLog:
         minted.search(line, "the log of an agent in this process")
         self.text += line + "\n"
         self.lines.append(json.loads(line))
+        event_document.note(self.lines[-1])
 
     @property
     def events(self) -> list[str]:

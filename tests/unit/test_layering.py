@@ -28,6 +28,7 @@ LAYERS = [
     {"forwarder", "gateways", "listeners"},
     {"socket_store"},
     {"session", "pool", "connector", "listener", "token_sources", "edge"},
+    {"session_log"},
     {"caller", "surroundings"},
     {"relay", "tunnel", "client", "stdio", "credentials", "places", "counts", "session_facts"},
     {
