@@ -55,8 +55,8 @@ LAYERS = [
     {"presets"},
     {"protocol"},
     {"log"},
-    {"settings", "log_writer"},
-    {"errors", "events"},
+    {"settings", "log_writer", "log_lines"},
+    {"errors", "events", "journal"},
 ]
 LEAVES = {
     "errors",
@@ -64,7 +64,7 @@ LEAVES = {
     "deadline",
     "tcp",
     "threads",
-    "log_writer",
+    "journal",
     "sockdiag",
     "systemd",
     "watch_facts",
