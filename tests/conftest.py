@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests import event_document, secret_scan
@@ -68,6 +69,10 @@ def unused_port() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # No test judges by the time that something takes.
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("unhurried", deadline=None, suppress_health_check=slow)
+    hypothesis.settings.load_profile("unhurried")
     config.pluginmanager.register(secret_scan, "secret-scan")
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         config.pluginmanager.register(NoSkips(), "no-skips")
