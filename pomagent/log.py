@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import structlog
@@ -17,6 +17,7 @@ from pomagent import events
 from pomagent.journal import leads_to_journal
 from pomagent.log_lines import PRIORITIES, Fields, as_entry, as_json, as_text
 from pomagent.log_writer import Line, LogWriter
+from pomagent.repeats import Repeats
 
 __all__ = ["Format", "LevelName", "LogFormat", "LogLevel", "LogWriter", "Logger", "make_logger", "resolve_format"]
 
@@ -93,6 +94,18 @@ class Logger(structlog.BoundLoggerBase):
         return self._logger.level.number <= _NUMBERS[name]
 
 
+class _Repeated:
+    """What ``repeats`` has held, as lines."""
+
+    def __init__(self, repeats: Repeats, render: Callable[[str, Fields], Line]) -> None:
+        self.due_in_s = repeats.due_in_s
+        self._repeats = repeats
+        self._render = render
+
+    def lines(self, *, at_the_end: bool) -> list[Line]:
+        return [self._render(level, fields) for level, fields in self._repeats.due(at_the_end=at_the_end)]
+
+
 def make_logger(writer: LogWriter, *, format: Format | LogFormat, level: LogLevel) -> Logger:  # noqa: A002 - the setting
     """Returns the agent's first logger; ``route``, ``session`` and ``tunnel`` are bound to it explicitly."""
     is_coloured = os.isatty(writer.fd) and not os.environ.get("NO_COLOR")  # https://no-color.org
@@ -113,10 +126,15 @@ def make_logger(writer: LogWriter, *, format: Format | LogFormat, level: LogLeve
         except Exception as error:  # noqa: BLE001 - a value that cannot be rendered must not end a session
             return render_known(level_name, {"event": fields["event"], "unrenderable": repr(error)})
 
+    repeats = Repeats()
+
     def process(_: object, level_name: str, fields: Any) -> tuple[Line, dict[str, Any]]:
+        if level.number > DEBUG and repeats.holds(level_name, fields):
+            raise structlog.DropEvent
         return render(level_name, fields), {}
 
     writer.describe_loss = lambda count: render("warning", {"event": events.LOG_DROPPED, "count": count})
+    writer.later = _Repeated(repeats, render)
     return Logger(_Sink(writer, level), [process], {})
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from pomagent.journal import JournalSocket, encode
 
@@ -37,6 +37,16 @@ class Line(NamedTuple):
         return encode({"MESSAGE": self.text.partition(">")[2]}) + self.fields
 
 
+class Later(Protocol):
+    """Lines that come in time, rather than when somebody writes them."""
+
+    def lines(self, *, at_the_end: bool) -> list[Line]:
+        """Those whose time has come; all of them at the end."""
+
+    def due_in_s(self) -> float | None:
+        """When to ask next; None: not before another line was written."""
+
+
 class LogWriter:
     """A bounded queue of lines and the thread that writes them; any thread may ``write``, which never blocks.
 
@@ -50,6 +60,7 @@ class LogWriter:
         self.fd = fd
         self.journal = journal
         self.describe_loss: Callable[[int], Line] = lambda count: Line(f"{count} log lines were dropped")
+        self.later: Later | None = None
         self._refused = 0  # found the queue full
         self._failed = 0  # were handed to a descriptor that is gone
         self._reported = 0
@@ -99,6 +110,10 @@ class LogWriter:
                 self._write_batch()
             else:
                 self._sleep()
+            if self.later is not None:
+                self._failed += self._put(self.later.lines(at_the_end=False))
+        if self.later is not None:
+            self._failed += self._put(self.later.lines(at_the_end=True))
         if self.journal is not None:
             self._wait_for_reading(self.journal)
 
@@ -106,8 +121,15 @@ class LogWriter:
         self._is_asleep = True
         # Looked at once more after the flag is up: whoever queues from now on rings.
         if not self._queue and self._deadline is None:
-            os.eventfd_read(self._bell)
+            due_in_s = self.later.due_in_s() if self.later is not None else None
+            if due_in_s is None or self._is_rung_within(due_in_s):
+                os.eventfd_read(self._bell)
         self._is_asleep = False
+
+    def _is_rung_within(self, seconds: float) -> bool:
+        bell = select.poll()
+        bell.register(self._bell, select.POLLIN)
+        return bool(bell.poll(seconds * 1000 + 1))
 
     def _write_batch(self) -> None:
         lines = [self._queue.popleft() for _ in repeat(None, min(len(self._queue), BATCH_LINES))]
@@ -120,7 +142,7 @@ class LogWriter:
         """Write these lines and return how many were lost."""
         if self.journal is not None:
             lines = lines[self._hand_over(lines, self.journal) :]
-        return 0 if self._write_all(lines) else len(lines)
+        return 0 if not lines or self._write_all(lines) else len(lines)
 
     def _hand_over(self, lines: list[Line], journal: JournalSocket) -> int:
         """Give lines to the journal and return how many of them it has taken."""

@@ -11,7 +11,7 @@ from typing import Any
 
 DOCUMENT = Path(__file__).parents[1] / "docs/events.md"
 ALWAYS = frozenset({"event", "timestamp", "level"})
-IN_ANY = frozenset({"unrenderable"})
+IN_ANY = frozenset({"unrenderable", "repeated"})
 _noted: list[str] = []
 
 

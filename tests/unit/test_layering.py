@@ -56,7 +56,7 @@ LAYERS = [
     {"protocol"},
     {"log"},
     {"settings", "log_writer", "log_lines"},
-    {"errors", "events", "journal"},
+    {"errors", "events", "journal", "repeats"},
 ]
 LEAVES = {
     "errors",
@@ -65,6 +65,7 @@ LEAVES = {
     "tcp",
     "threads",
     "journal",
+    "repeats",
     "sockdiag",
     "systemd",
     "watch_facts",
