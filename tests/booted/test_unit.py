@@ -111,6 +111,8 @@ def test_a_file_that_is_not_valid_at_boot_is_told_once_and_not_tried_again(host:
     assert host.shown("ActiveState") == "failed"
     assert host.shown("ExecMainStatus") == "78"
     assert host.shown("NRestarts") == "0"
+    (told,) = host.journal("--boot", "POMAGENT_EVENT=config.rejected")  # the unit's, though its process ended at once
+    assert "routes" in told["POMAGENT_PROBLEMS"]
     assert "configuration rejected: /etc/pomagent/agent.toml:" in host.shown("StatusText")
     assert host.shown("StatusText") in host.status
     host.save({"echo": on(ECHO)})
