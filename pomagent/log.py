@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import structlog
@@ -94,48 +94,50 @@ class Logger(structlog.BoundLoggerBase):
         return self._logger.level.number <= _NUMBERS[name]
 
 
-class _Repeated:
-    """What ``repeats`` has held, as lines."""
+class _Renderer:
+    """Makes lines of events; of those that repeat, one for many, when its time has come."""
 
-    def __init__(self, repeats: Repeats, render: Callable[[str, Fields], Line]) -> None:
-        self.due_in_s = repeats.due_in_s
-        self._repeats = repeats
-        self._render = render
+    def __init__(self, writer: LogWriter, form: LogFormat, level: LogLevel) -> None:
+        self._form = form
+        self._level = level
+        self._repeats = Repeats()
+        self._is_coloured = os.isatty(writer.fd) and not os.environ.get("NO_COLOR")  # https://no-color.org
+        # The journal takes the level out of ``<3>``, sd-daemon(3), where it is not given the fields.
+        self._has_prefix = leads_to_journal(writer.fd, os.environ)
+        self._has_fields = writer.journal is not None
+        self.due_in_s = self._repeats.due_in_s
+
+    def process(self, _: object, level: str, fields: Any) -> tuple[Line, dict[str, Any]]:
+        """The last of structlog's processors: what comes out are the arguments of ``LogWriter.write``."""
+        if self._level.number > DEBUG and self._repeats.holds(level, fields):
+            raise structlog.DropEvent
+        return self.line(level, fields), {}
 
     def lines(self, *, at_the_end: bool) -> list[Line]:
-        return [self._render(level, fields) for level, fields in self._repeats.due(at_the_end=at_the_end)]
+        """Those that stand for what was held."""
+        return [self.line(level, fields) for level, fields in self._repeats.due(at_the_end=at_the_end)]
+
+    def line(self, level: str, fields: Fields) -> Line:
+        try:
+            return self._line(level, fields)
+        except Exception as error:  # noqa: BLE001 - a value that cannot be rendered must not end a session
+            return self._line(level, {"event": fields["event"], "unrenderable": repr(error)})
+
+    def loss(self, count: int) -> Line:
+        return self.line("warning", {"event": events.LOG_DROPPED, "count": count})
+
+    def _line(self, level: str, fields: Fields) -> Line:
+        is_json = self._form.name == "json"
+        text = as_json(level, fields) if is_json else as_text(level, fields, is_coloured=self._is_coloured)
+        prefix = f"<{PRIORITIES[level]}>" if self._has_prefix else ""
+        return Line(prefix + text, as_entry(level, fields) if self._has_fields else b"")
 
 
 def make_logger(writer: LogWriter, *, format: Format | LogFormat, level: LogLevel) -> Logger:  # noqa: A002 - the setting
     """Returns the agent's first logger; ``route``, ``session`` and ``tunnel`` are bound to it explicitly."""
-    is_coloured = os.isatty(writer.fd) and not os.environ.get("NO_COLOR")  # https://no-color.org
-    is_journal = leads_to_journal(writer.fd, os.environ)
-    form = format if isinstance(format, LogFormat) else LogFormat(format)
-
-    def render_known(level_name: str, fields: Fields) -> Line:
-        text = (
-            as_json(level_name, fields) if form.name == "json" else as_text(level_name, fields, is_coloured=is_coloured)
-        )
-        # The journal takes the level out of ``<3>``, sd-daemon(3), unless it is given the fields.
-        line = f"<{PRIORITIES[level_name]}>{text}" if is_journal else text
-        return Line(line, as_entry(level_name, fields) if writer.journal is not None else b"")
-
-    def render(level_name: str, fields: Fields) -> Line:
-        try:
-            return render_known(level_name, fields)
-        except Exception as error:  # noqa: BLE001 - a value that cannot be rendered must not end a session
-            return render_known(level_name, {"event": fields["event"], "unrenderable": repr(error)})
-
-    repeats = Repeats()
-
-    def process(_: object, level_name: str, fields: Any) -> tuple[Line, dict[str, Any]]:
-        if level.number > DEBUG and repeats.holds(level_name, fields):
-            raise structlog.DropEvent
-        return render(level_name, fields), {}
-
-    writer.describe_loss = lambda count: render("warning", {"event": events.LOG_DROPPED, "count": count})
-    writer.later = _Repeated(repeats, render)
-    return Logger(_Sink(writer, level), [process], {})
+    renderer = _Renderer(writer, format if isinstance(format, LogFormat) else LogFormat(format), level)
+    writer.describe_loss, writer.later = renderer.loss, renderer
+    return Logger(_Sink(writer, level), [renderer.process], {})
 
 
 def resolve_format(setting: Literal["auto", "json", "console"], fd: int) -> Format:
