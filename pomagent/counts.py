@@ -18,6 +18,8 @@ class SessionCounts:
         self.bytes_up = 0
         self.bytes_down = 0
         """Of sessions that are over; those that run know their own."""
+        self.unlogged = 0
+        """Sessions that are over and got no line, since the route's last line."""
 
     def lease(self, waited_ms: int) -> None:
         """A client got a tunnel, so long after it had connected."""

@@ -46,6 +46,8 @@ STATUS_REFUSED: Final = "status.refused"
 """Somebody may not see what the status server shows (``why``); once a minute for each reason."""
 
 SESSION_OPENED: Final = "session.opened"
+SESSION_PROGRESS: Final = "session.progress"
+"""A session that lasts for hours goes on."""
 SESSION_CLOSED: Final = "session.closed"
 SESSION_REFUSED: Final = "session.refused"
 

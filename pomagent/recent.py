@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pomagent import events
 from pomagent.log import Logger
+from pomagent.repeats import KIND
 
 KEPT_OF_EACH = 20
 """Events of one name: what repeats must not push out what happened once."""
@@ -19,9 +20,6 @@ NOTABLE_EVENTS: Final = frozenset({
     events.BREAKER_CLOSED, events.CREDENTIAL_REFRESHED, events.CONTROL_CHANGED, events.PERIOD_DETECTED,
 })  # fmt: skip
 """Of life as it should be."""
-
-SAME: Final = ("event", "route", "gateway", "credential", "error", "why", "user", "command")
-"""Fields in which two lines that say the same agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class RecentEvents:
         kept = [note for notes in list(self._kept.values()) for note in list(notes)]
         together: dict[tuple[str, ...], Note] = {}
         for note in sorted(kept, key=lambda note: note.at):
-            key = tuple(str(note.fields.get(name)) for name in SAME)
+            key = tuple(str(note.fields.get(name)) for name in KIND)
             seen = together.pop(key, None)
             together[key] = Note(note.at, note.level, note.fields, seen.count + 1 if seen else 1)
         return list(together.values())[: -count - 1 : -1]

@@ -28,6 +28,7 @@ from pomagent.relay import (
     Side,
 )
 from pomagent.session_facts import SessionFacts
+from pomagent.session_log import SessionLog
 from pomagent.settings import Route
 from pomagent.surroundings import Lease, Observer, Surroundings
 from pomagent.tunnel import Presented, Tunnel
@@ -55,10 +56,12 @@ class Session:
         self.number = number
         self._peer = peer
         self._log = log.bind(peer=peer)
-        self._generation = generation
         self._began = surroundings.clock()
         self._lifetime_s = route.max_lifetime_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, does not protect
         self._caller = Caller(surroundings.users)
+        self._told = SessionLog(
+            self._log, self._caller, counts, surroundings.log_sessions, generation, surroundings.clock
+        )
         self._waited_ms = 0
         self._waiting = Interrupt()
         """Around each wait of ours: for a place, for a tunnel, for both sides to take the last bytes."""
@@ -66,8 +69,6 @@ class Session:
         self._tunnel: Tunnel | None = None
         self._relay: Relay | None = None
         """While it runs."""
-        self._is_told = False
-        """Whether the log has this session's line."""
         self._failure = ""
 
     def run(self) -> str:
@@ -75,10 +76,10 @@ class Session:
         try:
             self._caller.identify(self._client)
             if self._is_welcome() and self._enter():
-                self._log.debug(events.SESSION_OPENED)
+                self._told.opened()
                 self._serve()
         except BaseException:
-            if not self._is_told:
+            if not self._told.is_over:
                 self._refused("it was ended while it waited", reason=CRASHED.reason)
             raise
         finally:
@@ -104,7 +105,7 @@ class Session:
     @property
     def moved(self) -> tuple[int, int]:
         """Bytes up and down so far; nothing once they are counted as those of a session that is over."""
-        return (0, 0) if self._relay is None or self._is_told else (self._relay.bytes_up, self._relay.bytes_down)
+        return (0, 0) if self._relay is None or self._told.is_over else (self._relay.bytes_up, self._relay.bytes_down)
 
     @property
     def facts(self) -> SessionFacts:
@@ -119,9 +120,9 @@ class Session:
         )  # fmt: skip
 
     def check(self, now: float) -> None:
-        """End the session if a limit of the route is reached or a side is gone. Does not block."""
+        """End the session if a limit is reached or a side is gone; tell of one that goes on. Does not block."""
         relay, tunnel = self._relay, self._tunnel
-        if self._is_told:
+        if self._told.is_over:
             return
         if relay is None or tunnel is None:
             if self._client.is_at_end() and self._client.has_closed():
@@ -134,6 +135,8 @@ class Session:
             self.stop(LIFETIME_OVER)
         elif self._route.idle_timeout_s and now - relay.last_byte_at >= self._route.idle_timeout_s:
             self.stop(IDLE)
+        else:
+            self._told.progress(tunnel, relay, now)
 
     # --- its stations ---------------------------------------------------------------------------------------------
 
@@ -185,7 +188,7 @@ class Session:
         except (TunnelError, PoolError) as error:
             self._refused(str(error), error.recovery, error.reason)
             return None
-        self._waited_ms = self._since(self._clock())
+        self._waited_ms = self._told.since(self._clock())
         if tunnel is None:
             self._has_left()
         else:
@@ -239,38 +242,14 @@ class Session:
     # --- its lines in the log -------------------------------------------------------------------------------------
 
     def _closed(self, tunnel: Tunnel, relay: Relay, end: End) -> None:
-        self._is_told = True
         self._counts.close(end.side.value, end.reason, relay.bytes_up, relay.bytes_down)
         if end.side is Side.GATEWAY:
             self._observer.was_ended(self._clock() - relay.last_byte_at, tunnel.accepted_s)
         if not end.is_clean:
             self._failure = f"ended by the {end.side.value}: {end.reason}"
-        wish = self._shared.log_sessions()
-        if wish == "none" or (wish == "errors" and end.is_clean):
-            return
-        first = relay.first_byte_at
-        times = tunnel.timings
-        self._log.info(
-            events.SESSION_CLOSED, side=end.side.value, reason=end.reason, bytes_up=relay.bytes_up,
-            bytes_down=relay.bytes_down, waited_ms=self._waited_ms, first_byte_ms=first and self._since(first),
-            tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),
-            duration_ms=self._since(self._clock()), warm=tunnel.was_warm, request_id=tunnel.request_id,
-            generation=self._generation, **self._caller.fields,
-        )  # fmt: skip
+        self._told.closed(tunnel, relay, end, self._waited_ms)
 
     def _refused(self, error: str, recovery: Recovery = Recovery.RETRY, reason: str = "") -> None:
-        self._failure, self._is_told = error, True
+        self._failure = error
         self._counts.refuse(reason or recovery.value)
-        if self._shared.log_sessions() == "none":
-            return
-        self._log.warning(
-            events.SESSION_REFUSED, error=error, recovery=recovery.value, waited_ms=self._since(self._clock()),
-            **({"reason": reason} if reason else {}), **self._caller.fields,
-        )  # fmt: skip
-
-    def _since(self, at: float) -> int:
-        return round((at - self._began) * 1000)
-
-
-def _rounded(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else round(milliseconds, 1)
+        self._told.refused(error, recovery, reason)

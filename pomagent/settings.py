@@ -168,7 +168,8 @@ class Route:
 class AgentSettings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
-    log_sessions: Literal["all", "errors", "none"] = "all"
+    log_sessions: str = "all"
+    """``all``, ``errors``, ``none``, or a share of those that end well, such as ``1/100``."""
     max_sessions: int = 2000
     workers: int = 1
     boot_from_last_good: bool = False

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests import processes
+from tests.event_document import shortcomings
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
@@ -82,6 +83,7 @@ class AgentProcess:
             assert code == 0, self.log
             assert not self.events("greenlet.crashed"), self.log
             assert not re.search(r"^Traceback|^Exception ignored", self.log, re.MULTILINE), self.log
+            assert [each for event in self._all() for each in shortcomings(event)] == []
 
     @property
     def pid(self) -> int:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
-from tests import secret_scan
+from tests import event_document, secret_scan
 from tests.gateway import ports
 from tests.gateway.waiting import wait_until
 
@@ -53,6 +54,14 @@ def bastion(gateway: "Gateway", tmp_path: Path) -> "Iterator[Bastion]":
         yield here
 
 
+@pytest.fixture(autouse=True)
+def documented_events() -> Iterator[None]:
+    """Whatever is logged during the test is as docs/events.md says."""
+    event_document.take_noted()
+    yield
+    assert event_document.take_noted() == []
+
+
 @pytest.fixture
 def unused_port() -> int:
     """A loopback port on which nothing listens; ``tests.gateway.ports.unused_port()`` gives more of them."""
@@ -60,6 +69,10 @@ def unused_port() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # No test judges by the time that something takes.
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("unhurried", deadline=None, suppress_health_check=slow)
+    hypothesis.settings.load_profile("unhurried")
     config.pluginmanager.register(secret_scan, "secret-scan")
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         config.pluginmanager.register(NoSkips(), "no-skips")

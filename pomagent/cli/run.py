@@ -13,6 +13,7 @@ import click
 from pomagent import preload
 from pomagent.cli.options import config_option, existing_config
 from pomagent.inherited import from_systemd
+from pomagent.journal import journal_behind
 from pomagent.log import LogFormat, LogLevel, LogWriter, make_logger, resolve_format
 from pomagent.upgrade.launch import detach
 
@@ -31,8 +32,9 @@ def run(config: Path | None) -> None:
     from pomagent.upgrade.takeover import Takeover, TakeoverFailed  # noqa: PLC0415
 
     path = existing_config(config).absolute()
-    writer = LogWriter(sys.stderr.fileno())
-    level, log_format = LogLevel(), LogFormat(resolve_format("auto", writer.fd))
+    fd = sys.stderr.fileno()
+    writer = LogWriter(fd, journal_behind(fd, os.environ))
+    level, log_format = LogLevel(), LogFormat(resolve_format("auto", fd))
     log = make_logger(writer, format=log_format, level=level)
     try:
         takeover = Takeover(channel, inherited)

@@ -24,6 +24,7 @@ MAX_SESSIONS = 1_000_000  # more than a host has local ports, descriptors or mem
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Text = Annotated[str, StringConstraints(min_length=1)]
+LogSessions = Annotated[str, StringConstraints(pattern=r"^(all|errors|none|1/[1-9][0-9]{0,5})$")]
 Protocol = Literal["auto", "generic", "http", "redis", "postgres", "mysql", "ssh", "rdp", "mssql"]
 
 
@@ -46,7 +47,12 @@ class AgentTable(Table):
     log_format: Literal["auto", "json", "console"] = key(
         "auto", LIVE, "auto: console on a terminal, JSON otherwise; or one of the two."
     )
-    log_sessions: Literal["all", "errors", "none"] = key("all", LIVE, "Which sessions get a line when they end.")
+    log_sessions: LogSessions = key(
+        "all",
+        LIVE,
+        'Which sessions get a line when they end. errors: those that did not end well; "1/100": these, and one in 100 '
+        "of the others. The next line of a route says how many got none.",
+    )
     max_sessions: int = key(2000, LIVE, "Sessions of all routes together.", ge=1, le=MAX_SESSIONS)
     workers: int = key(1, RESTART, "Processes that share the listeners; only 1 for now.", ge=1, le=1024)
     boot_from_last_good: bool = off(

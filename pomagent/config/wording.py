@@ -17,6 +17,7 @@ _SECRET_ENDINGS = ("_token", "_jwt", "_password", "_secret")
 _OF_ONE_ROUTE = frozenset({"name", "from", "listen"})
 _PATTERNS = {
     "name": "expected a-z 0-9 - _ . only, with a letter or a digit first",
+    "log_sessions": 'expected "all", "errors", "none", or a share such as "1/100"',
     "socket_mode": 'expected an octal mode such as "0660"',
 }
 

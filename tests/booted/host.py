@@ -80,7 +80,7 @@ class Host:
     def journal(self, *arguments: str) -> list[dict[str, Any]]:
         """What the unit has logged, as ``journalctl -o json`` shows it, oldest first."""
         self.machine.run("journalctl", "--sync")
-        shown = self.machine.run("journalctl", f"--unit={UNIT}", "--output=json", "--no-pager", *arguments)
+        shown = self.machine.run("journalctl", f"--unit={UNIT}", "--output=json", "--all", "--no-pager", *arguments)
         return [json.loads(line) for line in shown.stdout.splitlines()]
 
     def wait_for(self, name: str, **fields: object) -> Event:

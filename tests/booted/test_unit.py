@@ -60,8 +60,12 @@ def test_the_journal_has_the_fields_of_events(host: Host) -> None:
     host.start()
     with connect(ECHO) as client:
         say(client)
-    closed = host.wait_for("session.closed", route="echo")
-    assert (closed["reason"], closed["bytes_up"], closed["bytes_down"]) == ("finished", 6, 6)
+    host.wait_for("session.closed", route="echo")
+    (entry,) = host.journal("POMAGENT_EVENT=session.closed", "POMAGENT_ROUTE=echo")
+    shown = {name: entry[name] for name in ("POMAGENT_REASON", "POMAGENT_BYTES_UP", "PRIORITY", "_TRANSPORT")}
+    assert shown == {"POMAGENT_REASON": "finished", "POMAGENT_BYTES_UP": "6", "PRIORITY": "6", "_TRANSPORT": "journal"}
+    line = json.loads(entry["MESSAGE"])
+    assert (line["reason"], line["bytes_up"], line["bytes_down"]) == ("finished", 6, 6)
 
 
 def test_the_journal_knows_the_level_of_an_event(host: Host) -> None:
@@ -72,6 +76,34 @@ def test_the_journal_knows_the_level_of_an_event(host: Host) -> None:
     assert {event["event"] for event in errors} == {"config.rejected"}
 
 
+def test_an_event_of_any_size_is_one_entry_of_the_journal(host: Host) -> None:
+    """This one is too large for a datagram, and 48 KB would be the most of a line on standard error."""
+    host.start()
+    host.save_text("[[routes]]\nlisten = 5\n" * 3000)
+    host.systemctl("reload", UNIT, check=False)
+    entries = host.journal("POMAGENT_EVENT=config.rejected")
+    assert entries
+    for entry in entries:  # two, if the watch has seen the edit first
+        assert len(json.loads(entry["POMAGENT_PROBLEMS"])) >= 3000
+        assert entry["POMAGENT_PROBLEMS"] == json.dumps(json.loads(entry["MESSAGE"])["problems"])
+        assert entry["_TRANSPORT"] == "journal"
+
+
+def test_without_the_journals_socket_the_lines_go_by_standard_error(host: Host) -> None:
+    host.drop_in("[Service]\nInaccessiblePaths=/run/systemd/journal/socket\n")
+    host.start()
+    (entry,) = [line for line in host.journal("_COMM=pomagent") if "agent.started" in line["MESSAGE"]]
+    assert (entry["_TRANSPORT"], entry["PRIORITY"]) == ("stdout", "6")
+
+
+def test_a_journal_that_is_restarted_misses_nothing(host: Host) -> None:
+    host.start()
+    host.systemctl("restart", "systemd-journald.service")
+    host.systemctl("stop", UNIT)
+    assert host.wait_for("agent.stopped")["signal"] == "SIGTERM"
+    assert not host.events("log.dropped")
+
+
 def test_a_file_that_is_not_valid_at_boot_is_told_once_and_not_tried_again(host: Host) -> None:
     host.start()
     host.save_text("[[routes]]\nlisten = 5\n")
@@ -79,6 +111,8 @@ def test_a_file_that_is_not_valid_at_boot_is_told_once_and_not_tried_again(host:
     assert host.shown("ActiveState") == "failed"
     assert host.shown("ExecMainStatus") == "78"
     assert host.shown("NRestarts") == "0"
+    (told,) = host.journal("--boot", "POMAGENT_EVENT=config.rejected")  # the unit's, though its process ended at once
+    assert "routes" in told["POMAGENT_PROBLEMS"]
     assert "configuration rejected: /etc/pomagent/agent.toml:" in host.shown("StatusText")
     assert host.shown("StatusText") in host.status
     host.save({"echo": on(ECHO)})

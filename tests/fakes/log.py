@@ -1,4 +1,4 @@
-"""A log that a test can read."""
+"""Logs that a test can read."""
 
 from __future__ import annotations
 
@@ -6,23 +6,43 @@ import json
 from typing import Any
 
 from pomagent.log import Logger, LogLevel, make_logger
+from tests import event_document
 from tests.gateway import minted
+
+
+class Lines(list[str]):
+    """Stands in for a LogWriter: the lines as they would have been written."""
+
+    fd = -1
+    journal: object = None
+    describe_loss: Any = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fields: list[bytes] = []
+        """Of each line, what the journal would have been given beside it."""
+
+    def write(self, text: str, fields: bytes = b"") -> None:
+        self.append(text)
+        self.fields.append(fields)
 
 
 class FakeLog:
     """Everything that was logged, at every level, as it would have been written."""
 
     fd = -1
+    journal = None
 
     def __init__(self) -> None:
         self.text = ""
         self.lines: list[dict[str, Any]] = []
         self.log: Logger = make_logger(self, format="json", level=LogLevel("debug"))  # type: ignore[arg-type]
 
-    def write(self, line: str) -> None:
+    def write(self, line: str, fields: bytes = b"") -> None:
         minted.search(line, "the log of an agent in this process")
         self.text += line + "\n"
         self.lines.append(json.loads(line))
+        event_document.note(self.lines[-1])
 
     @property
     def events(self) -> list[str]:

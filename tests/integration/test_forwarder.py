@@ -16,6 +16,7 @@ from gevent.event import Event
 
 from pomagent import forwarder as forwarder_module
 from pomagent import session as session_module
+from pomagent import session_log
 from pomagent.connector import Connector
 from pomagent.credentials import Token
 from pomagent.dial import Dialer
@@ -514,6 +515,23 @@ class TestLimits:
         assert reset_soon(application)
         talking.kill()
         assert ending(here.line()) == ("session.closed", "agent", "lifetime")
+
+    def test_a_session_that_lasts_for_long_tells_what_it_has_carried(
+        self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.02)
+        monkeypatch.setattr(session_log, "PROGRESS_EVERY_S", 0.1)
+        here = bench()
+        application = here.connect()
+        tunnel = fake.tunnel()
+        application.sendall(b"hello")
+        assert tunnel.receive(5) == b"hello"
+        told = wait_until(lambda: [line for line in here.log.named("session.progress") if line["bytes_up"]])[-1]
+        application.close()
+        closed = here.line()
+        same = ("route", "session", "peer", "request_id", "uid", "generation", "bytes_up")
+        assert [told[name] for name in same] == [closed[name] for name in same]
+        assert 0 <= told["idle_ms"] <= told["duration_ms"] <= closed["duration_ms"]
 
     def test_a_check_of_a_session_that_says_good_bye_harms_nobody(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch

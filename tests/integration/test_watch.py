@@ -16,18 +16,11 @@ from pomagent.watch import Watch, _Trap
 from pomagent.watch_facts import survey
 from tests import processes
 from tests.fakes.greenlets import caught_crashes
+from tests.fakes.log import Lines
 from tests.gateway.waiting import wait_until
 
 NEVER_S = 3600
 PATIENCE_S = 30
-
-
-class Lines(list):
-    fd = -1
-    describe_loss = None
-
-    def write(self, line):
-        self.append(line)
 
 
 class Reader:

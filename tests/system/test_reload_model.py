@@ -204,7 +204,7 @@ def test_the_agent_does_what_the_model_says(machine: type[RuleBasedStateMachine]
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=8, stateful_step_count=40, deadline=None, database=None, print_blob=False,
+            max_examples=8, stateful_step_count=40, database=None, print_blob=False,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip

@@ -151,4 +151,4 @@ class AdmissionMachine(RuleBasedStateMachine):
 
 
 TestAnyHistory = AdmissionMachine.TestCase
-TestAnyHistory.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestAnyHistory.settings = settings(max_examples=25, stateful_step_count=40)

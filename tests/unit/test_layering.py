@@ -28,6 +28,7 @@ LAYERS = [
     {"forwarder", "gateways", "listeners"},
     {"socket_store"},
     {"session", "pool", "connector", "listener", "token_sources", "edge"},
+    {"session_log"},
     {"caller", "surroundings", "verbosity"},
     {"relay", "tunnel", "client", "stdio", "credentials", "places", "counts", "session_facts"},
     {
@@ -54,8 +55,8 @@ LAYERS = [
     {"presets"},
     {"protocol"},
     {"log"},
-    {"settings", "log_writer"},
-    {"errors", "events"},
+    {"settings", "log_writer", "log_lines"},
+    {"errors", "events", "journal", "repeats"},
 ]
 LEAVES = {
     "errors",
@@ -63,7 +64,8 @@ LEAVES = {
     "deadline",
     "tcp",
     "threads",
-    "log_writer",
+    "journal",
+    "repeats",
     "sockdiag",
     "systemd",
     "watch_facts",

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from pomagent import events
 from pomagent.log import Logger, LogLevel, make_logger, resolve_format
 from pomagent.settings import HostPort
+from tests.fakes.log import Lines
 
 
 class Recovery(Enum):
@@ -22,16 +23,6 @@ class Recovery(Enum):
 class Hopeless:
     def __str__(self):
         raise ValueError("no text")
-
-
-class Lines(list):
-    """Stands in for a LogWriter."""
-
-    fd = -1
-    describe_loss = None
-
-    def write(self, line):
-        self.append(line)
 
 
 @pytest.fixture
@@ -200,7 +191,7 @@ def test_two_loggers_share_nothing(lines):
 @pytest.mark.parametrize("style", ["json", "console"])
 def test_a_loss_is_described_as_an_event(lines, style):
     make_logger(lines, format=style, level=LogLevel("error"))
-    text = lines.describe_loss(7)
+    text = lines.describe_loss(7).text
     assert "log.dropped" in text
     assert "7" in text
 

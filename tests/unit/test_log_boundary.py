@@ -10,14 +10,7 @@ from gevent.pool import Group
 
 from pomagent.log import LogLevel, make_logger
 from pomagent.log_boundary import install_crash_boundary
-
-
-class Lines(list):
-    fd = -1
-    describe_loss = None
-
-    def write(self, line):
-        self.append(line)
+from tests.fakes.log import Lines
 
 
 @pytest.fixture

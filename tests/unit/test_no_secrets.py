@@ -72,7 +72,7 @@ def test_the_log_of_credential_events_shows_no_secret():
 
 def test_a_logged_credential_shows_no_secret():
     fake_log = FakeLog()
-    fake_log.log.info("agent.started", credential=CREDENTIAL, token=CREDENTIAL.token, route=ROUTE, settings=SETTINGS)
+    fake_log.log.info("agent.started", version=CREDENTIAL, pid=CREDENTIAL.token, routes=ROUTE, quarantined=SETTINGS)
     assert "S3CR3T" not in fake_log.text
 
 

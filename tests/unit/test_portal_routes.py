@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pomagent.cli.routes import to_toml
@@ -84,7 +84,6 @@ def test_one_that_was_named_by_its_address_comes_with_its_login():
 
 
 @example([("x", 9765, "")])  # status.listen has that port
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=20), st.integers(1, 65535), st.text(max_size=20)), min_size=1, max_size=5))
 def test_whatever_the_portal_says_the_result_is_accepted(tmp_path_factory, entries):
     listed = [tcp(name, f"tcp+https://x.example.com:{port}", words) for name, port, words in entries]

@@ -40,19 +40,6 @@ def test_every_module_is_on_the_map() -> None:
     assert unnamed == {"deadline.py", "places.py", "log_writer.py", "log_boundary.py", "watch_facts.py"}
 
 
-def test_every_event_is_in_the_table_of_events() -> None:
-    text = (ROOT / "pomagent/events.py").read_text()
-    names = set(re.findall(r'Final = "([a-z]+\.[a-z_]+)"', text))
-    used = {name for name in names if _is_logged(name, text)}
-    assert used - set(re.findall(r"`([a-z]+\.[a-z_]+)`", README)) == set()
-
-
-def _is_logged(name: str, text: str) -> bool:
-    constant = re.search(rf'(\w+): Final = "{re.escape(name)}"', text)
-    assert constant
-    return any(f"events.{constant[1]}" in path.read_text() for path in (ROOT / "pomagent").rglob("*.py"))
-
-
 def test_what_is_kept_warm_for_which_protocol_is_what_the_presets_say() -> None:
     kept = {"tunnel": "the whole tunnel", "tls": "the TLS connection to the gateway"}
     for name, preset in PRESETS.items():

@@ -70,7 +70,7 @@ def test_shown_by_a_fixture_at_its_end(prints_at_its_end: None) -> None:
 
 
 def test_shown_by_the_log(token: str) -> None:
-    FakeLog().log.info("agent.started", token=token)
+    FakeLog().log.info("agent.started", version=token)
 
 
 def test_shown_by_arguments(token: str) -> None:

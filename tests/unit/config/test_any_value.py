@@ -60,7 +60,7 @@ def _load_any(document: dict[str, Any], environ: dict[str, str]) -> None:
     assert all(problem.message and str(problem).isprintable() for problem in problems)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents)
 def test_any_document_is_accepted_or_refused(directory: Path, document: dict[str, Any]) -> None:
     _load_any(document, {})
@@ -71,7 +71,7 @@ variables = st.lists(st.sampled_from([*json_schema()["properties"], "x", "", *so
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(variables, texts | st.sampled_from(["[1]", '["x"]', "{}", "1", "true"]), max_size=4))
 def test_any_environment_is_accepted_or_refused(write: Callable[..., Path], environ: dict[str, str]) -> None:
     write("agent.toml", "")

@@ -299,7 +299,7 @@ records = st.fixed_dictionaries({}, optional=RECORD) | st.builds(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(records, max_size=6))
 def test_any_export_of_the_right_shape_becomes_a_file_that_is_accepted(exported: list[dict[str, Any]]) -> None:
     found = to_toml(read_export(json.dumps({"records": exported}).encode(), Path("export.json")))
@@ -314,7 +314,7 @@ def test_any_export_of_the_right_shape_becomes_a_file_that_is_accepted(exported:
         assert all(line.isprintable() for line in written.split("\n"))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),

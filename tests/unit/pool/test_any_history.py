@@ -213,6 +213,6 @@ class PoolMachine(RuleBasedStateMachine):
 
 TestAnyHistory = PoolMachine.TestCase
 TestAnyHistory.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None,
+    max_examples=40, stateful_step_count=25,
     suppress_health_check=[HealthCheck.too_slow],  # each step lets greenlets run, on a busy machine slowly
 )  # fmt: skip
