@@ -75,7 +75,7 @@ LEAVES = {
 FOUNDATIONS = {"", "errors", "settings"}
 """What pure modules may know beyond one another; the empty name is the package itself, for its version."""
 PURE = {
-    "protocol": {"h11", "idna"},
+    "protocol": {"h11", "hpack", "idna"},
     "plan": set(),
     "deadline": set(),
     "pool": set(),
