@@ -205,7 +205,7 @@ class Session:
             self._client, tunnel.stream, half_close=self._route.half_close,
             half_close_timeout_s=self._route.half_close_timeout_s, has_closed=self._client.has_closed,
             on_greeting=lambda first: self._observer.heard(first, tunnel.accepted_s), scratch=self._shared.scratch,
-            clock=self._clock,
+            clock=self._clock, carries_half_close=tunnel.stream.carries_half_close,
         )  # fmt: skip
         if self._stopped is not None:
             relay.stop(self._stopped)
@@ -255,7 +255,7 @@ class Session:
             bytes_down=relay.bytes_down, waited_ms=self._waited_ms, first_byte_ms=first and self._since(first),
             tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),
             duration_ms=self._since(self._clock()), warm=tunnel.was_warm, request_id=tunnel.request_id,
-            generation=self._generation, **self._caller.fields,
+            generation=self._generation, **({"cause": end.cause} if end.cause else {}), **self._caller.fields,
         )  # fmt: skip
 
     def _refused(self, error: str, recovery: Recovery = Recovery.RETRY, reason: str = "") -> None:

@@ -176,6 +176,16 @@ def _print_status(document: dict[str, Any]) -> None:
     for route in document["routes"]:
         if route["reason"]:
             click.echo(f"\n{route['name']}: {route['reason']}")
+    for gateway in document["gateways"]:
+        if gateway["transport_wanted"] == "http2":
+            click.echo(f"\n{gateway['name']}: {_spoken(gateway['transport'])}")
+
+
+def _spoken(transport: str | None) -> str:
+    """How tunnels of a gateway that should speak HTTP/2 come to it."""
+    if transport == "http1":
+        return "http1, since the gateway does not offer h2: half-closes are not carried"
+    return transport or "not dialled yet"
 
 
 def _kept(route: dict[str, Any]) -> str:
