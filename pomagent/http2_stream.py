@@ -19,6 +19,8 @@ from pomagent.tls_stream import MOST_SENT_BYTES, TlsStream
 
 PING_EVERY_S = 15.0
 """While it waits in a pool: a frozen gateway's kernel still acknowledges, which is all that keepalive asks for."""
+CREDIT_BYTES = 256 * 1024
+"""Read between two looks at the window, which is a thousand times as large."""
 FRAMES_BYTES = MOST_SENT_BYTES
 """Sent at a time: whole frames."""
 
@@ -41,7 +43,7 @@ class Http2Stream:
         self.connection = Connection()
         self._scratch = scratch
         self._handed = 0
-        """What the last read returned, and its reader has dealt with when it reads again."""
+        """What reads have returned since the gateway was told; their reader has dealt with it when it reads again."""
         self._may_send = Event()
         """Set when the gateway takes more, or never will."""
         self._is_awaited = False
@@ -59,37 +61,34 @@ class Http2Stream:
 
     def recv_into(self, buffer: memoryview) -> int | None:
         connection = self.connection
-        if self._handed:
+        if self._handed >= CREDIT_BYTES:
             connection.taken(self._handed)
             self._handed = 0
         if not connection.is_open:
             buffer = self._scratch  # a tunnel's bytes cannot come yet, and the caller's buffer may be tiny
-        while not connection.is_over:
+        kept: int | None = 0
+        while not kept and kept is not None and not connection.is_over:
             kept = self._receive(buffer)
-            if kept is None:
-                break
-            if kept:
-                self._handed = kept
-                if connection.outgoing or self._is_awaited:
-                    self._settle()
-                return kept
-        self._settle()
-        return self._end()
+        if connection.outgoing or self._is_awaited:
+            self._settle()
+        if not kept:
+            return self._end()
+        self._handed += kept
+        return kept
 
     def _receive(self, buffer: memoryview) -> int | None:
         """Read once: how much of the tunnel that brought, None if there is nothing now."""
-        connection = self.connection
         try:
             count = self.transport.recv_into(buffer)
         except StreamLost as loss:
-            connection.lost(loss)
+            self.connection.lost(loss)
             return 0
         if count:
-            return connection.receive(buffer, count)
+            return self.connection.receive(buffer, count)
         if count is None:
-            connection.caught_up()
+            self.connection.caught_up()
             return None
-        connection.lost(None)
+        self.connection.lost(None)
         return 0
 
     def _end(self) -> int | None:
@@ -179,6 +178,7 @@ class Http2Stream:
 
     def watch(self, callback: Callable[[], None]) -> None:
         """As ``SocketStream.watch``; meanwhile the gateway is pinged, and lost when it does not answer."""
+        self.unwatch()
         self._callback = callback
         self.transport.watch(callback)
         self._pinger = get_hub().loop.timer(PING_EVERY_S, PING_EVERY_S, ref=False)

@@ -51,7 +51,19 @@ def gateway(no_leaks: None, authority: Authority) -> Iterator[Http2Gateway]:
 
 
 class TestTheConnect:
-    def test_it_is_accepted_with_one_flight_and_carries_the_token(self, gateway: Http2Gateway) -> None:
+    def test_bytes_that_come_with_the_answer_are_the_tunnels_first(self, gateway: Http2Gateway) -> None:
+        def greet(edge: Http2Edge) -> None:
+            edge.read_until(lambda: edge.request)
+            edge.h2.send_headers(1, [(":status", "200")])
+            edge.send(b"SSH-2.0-test\r\n")
+
+        gateway.plays(gateway.does(greet))
+        tunnel = Opened(gateway.fake).open()
+        tunnel.keep_warm(lambda _: None)
+        wait_until(lambda: tunnel.early == b"SSH-2.0-test\r\n")
+        tunnel.close(Reason.FINISHED)
+
+    def test_it_is_accepted_and_carries_the_token(self, gateway: Http2Gateway) -> None:
         tunnel = Opened(gateway.fake).open()
         edge = gateway.edge()
         assert (tunnel.request_id, tunnel.transport) == ("fake-h2", "http2")

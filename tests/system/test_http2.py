@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from tests import processes
 from tests.agent_process import AgentProcess, connect, read_to_end
 from tests.bastion import ANY, Bastion
+from tests.gateway.configuration import STAT_PREFIX
 from tests.gateway.destinations import pseudo_random, sha256_of
 from tests.gateway.facade import Gateway
+from tests.gateway.waiting import wait_until
 
 MIB = 1024 * 1024
 HTTP2 = {"gateways.demo": {"transport": "http2"}}
@@ -122,7 +125,30 @@ def test_a_refusal_says_the_same_as_over_http1(start: Start) -> None:
     assert "start that server" in refused["error"]
 
 
-def test_an_edge_without_h2_is_spoken_to_over_http1_and_told_of_once(own_gateway: Gateway, tmp_path: Any) -> None:
+def test_probe_and_status_show_what_is_spoken(start: Start, bastion: Bastion) -> None:
+    agent, _ = start("echo", defaults={"warm": "tunnel"})
+    agent.wait_for("pool.filled")
+    assert "  http2  certificate until" in agent.command("probe").stdout
+    status = agent.command("status").stdout
+    assert "\ndemo: http2\n" in status
+
+
+def test_connections_without_a_tunnel_that_the_edge_ends_are_replaced_unnoticed(
+    own_gateway: Gateway, tmp_path: Path
+) -> None:
+    own_gateway.edge.replace_listener(idle_connection_timeout_s=0.5)
+    with Bastion(own_gateway, tmp_path) as bastion:
+        agent = bastion.start({"echo": ANY}, **HTTP2, defaults={"warm": "tls"})
+        agent.wait_for("pool.filled")
+        ended = f"http.{STAT_PREFIX}.downstream_cx_idle_timeout"
+        wait_until(lambda: own_gateway.edge.stat(ended) >= 2, 20)
+        with connect(agent.port("echo")) as client:
+            client.sendall(b"hello\n")
+            assert client.recv(100) == b"hello\n"
+        assert not agent.events("session.refused")
+
+
+def test_an_edge_without_h2_is_spoken_to_over_http1_and_told_of_once(own_gateway: Gateway, tmp_path: Path) -> None:
     own_gateway.edge.replace_listener(alpn=("http/1.1",))
     with Bastion(own_gateway, tmp_path) as bastion:
         agent = bastion.start({"echo": ANY, "banner": ANY}, **HTTP2, defaults={"warm": "tunnel", "pool_min": 2})
@@ -133,6 +159,7 @@ def test_an_edge_without_h2_is_spoken_to_over_http1_and_told_of_once(own_gateway
         agent.wait_for("session.closed", count=3)
         (event,) = agent.events("transport.downgraded")
         assert (event["wanted"], event["used"], event["table"]) == ("http2", "http1", "demo")
+        assert "\ndemo: http1, since the gateway does not offer h2" in agent.command("status").stdout
 
 
 def test_a_reload_to_http2_serves_new_sessions_over_it_and_leaves_the_old_one(

@@ -125,10 +125,6 @@ class Connection:
 
     # --- frame by frame, for the splitter -------------------------------------------------------------------------
 
-    @property
-    def is_broken(self) -> bool:
-        return self.loss is not None
-
     def begin(self, kind: int, flags: int, stream: int, length: int) -> None:
         try:
             if kind == 0:  # DATA; to ask an enumeration costs more than all the rest

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from pomagent.errors import StreamLost
 from pomagent.protocol.http2.frames import HEAD, HEAD_BYTES, LOW_31_BITS
 
 
 class Judge(Protocol):
     """Whoever knows what frames mean: ``connection.Connection``."""
 
-    @property
-    def is_broken(self) -> bool:
-        """Whether nothing that follows means anything any more."""
+    loss: StreamLost | None
+    """Why nothing that follows means anything any more."""
 
     def begin(self, kind: int, flags: int, stream: int, length: int) -> None:
         """A frame's head has come: calls ``pass_on``, ``skip`` or ``gather``, or none of them for an empty frame."""
@@ -54,7 +54,7 @@ class Splitter:
     def split(self, judge: Judge, buffer: memoryview, count: int) -> int:
         """Take the first ``count`` bytes of the buffer; return how much of the tunnel has been moved to its front."""
         at = kept = 0
-        while at < count and not judge.is_broken:
+        while at < count and judge.loss is None:
             if self._left:
                 size = min(self._left, count - at)
                 if at != kept:
