@@ -22,6 +22,8 @@ MAX_OUTGOING_BYTES: Final = 128 * 1024
 """Answers that the gateway asks for, and does not read, behind one piece of the tunnel's bytes."""
 MAX_FRUITLESS: Final = 1000
 """Frames in a row that bring nothing: a flood must not hold the hub (about a millisecond's work)."""
+MAX_PROVISIONAL: Final = 16
+"""Answers such as 103 before the real one; each costs an unpacking."""
 
 _PONG: Final = b"pomagent"
 _OPENING: Final = (
@@ -45,7 +47,7 @@ class Connection:
         self._receiving = Receiving()
         self._splitter = Splitter()
         self._heads = HeadReader()
-        self._fruitless = 0
+        self._fruitless = self._provisional = 0
         self._knows_settings = False
         self.is_open = False
         """Whether the CONNECT was sent."""
@@ -160,6 +162,11 @@ class Connection:
         else:
             self._finish(kind, flags, stream, 0, b"")
 
+    def _count_provisional(self) -> None:
+        self._provisional += 1
+        if self._provisional > MAX_PROVISIONAL:
+            raise Violation(Code.ENHANCE_YOUR_CALM, f"more than {MAX_PROVISIONAL} provisional answers")
+
     def _count_fruitless(self) -> None:
         self._fruitless += 1
         if self._fruitless > MAX_FRUITLESS:
@@ -235,6 +242,8 @@ class Connection:
             raise Violation(Code.PROTOCOL_ERROR, "a provisional answer at the end, or trailers before it")
         if head.status >= 200:
             self.head = head
+        elif head.status:
+            self._count_provisional()
         self.has_ended = is_last
 
     # --- the connection itself ------------------------------------------------------------------------------------

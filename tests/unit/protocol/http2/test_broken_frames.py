@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from pomagent.errors import StreamBroken, StreamReset
 from pomagent.protocol.http2 import frames
-from pomagent.protocol.http2.connection import MAX_FRUITLESS, MAX_OUTGOING_BYTES, Connection
+from pomagent.protocol.http2.connection import (
+    MAX_FRUITLESS,
+    MAX_OUTGOING_BYTES,
+    MAX_PROVISIONAL,
+    Connection,
+)
 from pomagent.protocol.http2.flow import MAX_WINDOW
 from pomagent.protocol.http2.frames import FRAME_BYTES, HEAD, Code, Flag, Kind, Setting, frame
 from pomagent.protocol.http2.heads import MAX_BLOCK_BYTES, MAX_CONTINUATIONS
@@ -213,6 +218,12 @@ class TestLimits:
         feed(connection := opened(), GREETING + frame(Kind.HEADERS, 0, 1, b"\x88") + b"".join(empty))
         assert connection.is_tunnel is ends
         assert ends or told(connection) == "ENHANCE_YOUR_CALM"
+
+    def test_provisional_answers(self) -> None:
+        feed(connection := opened(), GREETING + head((":status", "103")) * MAX_PROVISIONAL + ACCEPTED)
+        assert connection.is_tunnel
+        feed(connection := opened(), GREETING + head((":status", "103")) * (MAX_PROVISIONAL + 1))
+        assert told(connection) == "ENHANCE_YOUR_CALM"
 
     @pytest.mark.parametrize(
         "empty",
