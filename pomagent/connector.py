@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
 from pydantic import SecretStr
 
 from pomagent import credentials, events
+from pomagent.connect import ask
 from pomagent.credentials import Token
-from pomagent.deadline import Deadline
 from pomagent.dial import Dialer
 from pomagent.errors import (
     CredentialError,
     CredentialRejected,
-    GatewayMisbehaved,
     GatewayTimedOut,
     GatewayUnreachable,
     GatewayUntrusted,
     RouteForbidden,
-    StreamLost,
     TokenMissing,
     TunnelError,
 )
 from pomagent.failures import Failures
-from pomagent.hop import ALERTS_FOR_A_CERTIFICATE, certificate_wanted
 from pomagent.log import Logger
 from pomagent.protocol.answers import refusal
-from pomagent.protocol.connect import Answer, Exchange, MalformedAnswer
+from pomagent.protocol.connect import Answer
 from pomagent.protocol.lifecycle import Reason
 from pomagent.settings import Route
-from pomagent.stream import give_way
 from pomagent.tunnel import Presented, Tunnel
-
-READ_BYTES = 16 * 1024
 
 
 class Connector:
@@ -151,71 +144,13 @@ class Connector:
         )  # fmt: skip
 
     def _exchange(self, tunnel: Tunnel, token: SecretStr | None) -> Answer:
-        exchange = Exchange(str(self._route.destination), self._headers(token))
-        deadline = Deadline(self._route.gateway.response_timeout_s)
-        try:
-            with suppress(StreamLost):  # its last words may be waiting, such as an alert or an early refusal (§3.2)
-                self._send(tunnel, exchange.request, deadline)
-            return self._receive(tunnel, exchange, deadline)
-        except StreamLost as error:
-            if any(alert in error.alert for alert in ALERTS_FOR_A_CERTIFICATE):
-                raise certificate_wanted(str(error), phase="connect", **self._named) from error
-            raise self._unreachable(f"connection lost before the answer ({error})") from error
-        except MalformedAnswer as error:
-            raise GatewayMisbehaved(
-                f"not an HTTP answer ({error}); does the gateway's URL lead to Pomerium?",
-                phase="connect",
-                **self._named,
-            ) from error
-
-    def _send(self, tunnel: Tunnel, request: bytes, deadline: Deadline) -> None:
-        view = memoryview(request)
-        while view := view[tunnel.stream.send(view) :]:
-            if not tunnel.stream.wait_writable(deadline.remaining_s):
-                raise self._timed_out(deadline)
-        if not tunnel.stream.flush(deadline.remaining_s):
-            raise self._timed_out(deadline)
-
-    def _receive(self, tunnel: Tunnel, exchange: Exchange, deadline: Deadline) -> Answer:
-        buffer = memoryview(bytearray(READ_BYTES))
-        while True:
-            try:
-                count = tunnel.stream.recv_into(buffer)
-            except StreamLost:
-                if exchange.answer_so_far is None:
-                    raise
-                count = 0
-            answer = exchange.receive(bytes(buffer[:count])) if count else None
-            if answer is not None:
-                return answer
-            if count == 0:
-                return self._what_came(exchange, self._unreachable("closed by the gateway before it answered"))
-            if deadline.is_over or (count is None and not tunnel.stream.wait_readable(deadline.remaining_s)):
-                return self._what_came(exchange, self._timed_out(deadline))
-            if count:
-                give_way()  # a gateway that never comes to an end must not hold the hub
-
-    @staticmethod
-    def _what_came(exchange: Exchange, error: TunnelError) -> Answer:
-        """The answer whose body is not complete; ``error`` if not even its head is."""
-        answer = exchange.answer_so_far
-        if answer is None:
-            raise error
-        return answer
+        gateway, destination = self._route.gateway, str(self._route.destination)
+        return ask(tunnel.stream, destination, self._headers(token), str(gateway.address), gateway.response_timeout_s)
 
     def _headers(self, token: SecretStr | None) -> dict[str, str]:
         if self._token is None or token is None:
             return {}
         return credentials.header(self._route.gateway.credential_header, self._token.credential.scheme, token)
-
-    def _unreachable(self, what: str) -> GatewayUnreachable:
-        return GatewayUnreachable(f"{what}; is the gateway restarting?", phase="connect", **self._named)
-
-    def _timed_out(self, deadline: Deadline) -> GatewayTimedOut:
-        return GatewayTimedOut(
-            f"no answer to the CONNECT within {deadline.budget_s:g} s; look at the gateway's load and connection limit",
-            phase="connect", **self._named,
-        )  # fmt: skip
 
     def _opened(self, tunnel: Tunnel) -> None:
         times = tunnel.timings

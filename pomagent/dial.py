@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import gevent
 
@@ -17,10 +18,12 @@ from pomagent.gate import Gate
 from pomagent.gateway_watch import GatewayWatch
 from pomagent.happy_eyeballs import interleave
 from pomagent.hop import Hop, gateway_party, is_mismatch, proxy_party
+from pomagent.http2_stream import Http2Stream, TunnelStream, new_frames_scratch
 from pomagent.protocol.forward_proxy import ProxyFailures, converse
 from pomagent.resolver import Resolver
 from pomagent.settings import ForwardProxy, Gateway, HostPort
 from pomagent.stream import SCRATCH_BYTES, SocketStream
+from pomagent.tls import H2
 from pomagent.tls_sessions import TlsSessions
 from pomagent.tls_stream import TlsStream
 
@@ -47,7 +50,7 @@ class Timings:
 class Secured:
     """A stream to the gateway that is ready for a CONNECT."""
 
-    stream: SocketStream | TlsStream
+    stream: TunnelStream
     timings: Timings = field(default_factory=Timings)
 
 
@@ -75,6 +78,11 @@ class Dialer:
         self._book = AddressBook()
         self.gate = gate or Gate(gateway.max_dials)
         self._sessions = TlsSessions()
+        self._frames = new_frames_scratch() if gateway.transport == "http2" else memoryview(b"")
+        self.transport: Literal["http1", "http2"] | None = None
+        """What the last dial came to; None before the first."""
+        self._is_told = False
+        """Whether the log has it that the gateway does not speak what its table asks for."""
 
     def retry(self) -> None:
         """Treat all addresses alike again. Does not block."""
@@ -118,6 +126,7 @@ class Dialer:
                 transport = self._reach_through(proxy, gateway, destination, timings)
             if self._context is None:
                 self._answered({})
+                self.transport = "http1"
                 return Secured(transport, timings)
             try:
                 on_tls()
@@ -128,12 +137,25 @@ class Dialer:
                 transport.close()
                 raise
             self._answered({} if stream.was_resumed else stream.peer_certificate())
-            return Secured(stream, timings)
+            return Secured(self._speak(stream), timings)
 
-    def accepted(self, stream: SocketStream | TlsStream) -> None:
+    def _speak(self, stream: TlsStream) -> TunnelStream:
+        """What the tunnel runs over: what the gateway's table asks for, if the gateway agreed to that."""
+        wanted = self.gateway.transport
+        if wanted == "http2" and stream.application_protocol == H2:
+            self.transport = "http2"
+            return Http2Stream(stream, self._frames)
+        if wanted == "http2" and not self._is_told and self._watch is not None:
+            self._is_told = True
+            self._watch.downgraded(self.gateway.name)
+        self.transport = "http1"
+        return stream
+
+    def accepted(self, stream: TunnelStream) -> None:
         """The gateway has accepted a CONNECT over this stream: the next handshake may be a short one."""
-        if isinstance(stream, TlsStream):
-            self._sessions.learn(stream, time.monotonic())
+        tls = stream.transport if isinstance(stream, Http2Stream) else stream
+        if isinstance(tls, TlsStream):
+            self._sessions.learn(tls, time.monotonic())
 
     def _secure(self, gateway: Hop, transport: SocketStream | TlsStream, context: ssl.SSLContext) -> TlsStream:
         now = time.monotonic()

@@ -86,6 +86,22 @@ class StreamLost(PomagentError):
         super().__init__(cause)
 
 
+class StreamReset(StreamLost):
+    """The gateway ended the tunnel, or the whole connection, with one of HTTP/2's codes (RFC 9113 §7)."""
+
+    def __init__(self, cause: str, code: int) -> None:
+        self.code = code
+        super().__init__(cause)
+
+
+class StreamBroken(StreamLost):
+    """The gateway breaks the rules of HTTP/2, or exceeds a limit of ours; it was told so with the code ``told``."""
+
+    def __init__(self, cause: str, told: str) -> None:
+        self.told = told
+        super().__init__(f"the gateway breaks HTTP/2: {cause}")
+
+
 class CredentialError(PomagentError):
     """A token cannot be read or refreshed."""
 

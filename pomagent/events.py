@@ -57,6 +57,9 @@ TUNNEL_FAILED: Final = "tunnel.failed"
 TUNNELS_LOST: Final = "tunnels.lost"
 """Many warm tunnels of a gateway ended at the same moment."""
 
+TRANSPORT_DOWNGRADED: Final = "transport.downgraded"
+"""A gateway does not speak HTTP/2, for which its table asks; once for the table (``why``)."""
+
 POOL_FILLED: Final = "pool.filled"
 POOL_STARVED: Final = "pool.starved"
 

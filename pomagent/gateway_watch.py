@@ -77,6 +77,13 @@ class GatewayWatch:
             tell(events.CERTIFICATE_EXPIRING, gateway=self._gateway, expires_in_ms=left_ms)
         self._step = step
 
+    def downgraded(self, name: str) -> None:
+        """The gateway does not speak what its table ``name`` asks for."""
+        self._log.warning(
+            events.TRANSPORT_DOWNGRADED, gateway=self._gateway, table=name, wanted="http2", used="http1",
+            why="it does not offer h2 by ALPN, so that half-closes are not carried",
+        )  # fmt: skip
+
     def close(self) -> None:
         self._group.kill(block=False)
 

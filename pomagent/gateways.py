@@ -116,7 +116,7 @@ class Gateways:
     def _new_dialer(self, gateway: Gateway) -> Dialer:
         proxy = gateway.proxy
         proxy_context = self._contexts.get(proxy.trust) if proxy and proxy.scheme == "https" else None
-        context = self._contexts.get(gateway.trust) if gateway.tls else None
+        context = self._contexts.get(gateway.tunnel_trust) if gateway.tls else None
         return Dialer(
             gateway, context, self._resolver, self._scratch, proxy_context, self.watch(gateway), self._gate(gateway)
         )
@@ -165,7 +165,7 @@ class Gateways:
 def _trusts(gateway: Gateway) -> list[Trust]:
     """What its TLS connections are made of: with the gateway itself, and with an ``https`` proxy before it."""
     proxy = [gateway.proxy.trust] if gateway.proxy and gateway.proxy.scheme == "https" else []
-    return [*([gateway.trust] if gateway.tls else []), *proxy]
+    return [*([gateway.tunnel_trust] if gateway.tls else []), *proxy]
 
 
 def _make_contexts(missing: dict[Trust, str], settings: Settings) -> Contexts:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain, repeat
 
@@ -12,8 +13,9 @@ import gevent
 from gevent.pool import Group
 
 from pomagent.deadline import Clock
-from pomagent.errors import StreamLost
+from pomagent.errors import StreamLost, StreamReset
 from pomagent.interrupt import Interrupt
+from pomagent.protocol.http2.frames import Code
 from pomagent.read_ahead import ReadAhead
 from pomagent.settings import HalfClose
 from pomagent.stream import SCRATCH_BYTES, Stream, give_way
@@ -44,6 +46,8 @@ class End:
     reason: str
     is_clean: bool = True
     """Whether the client may take the end for the destination's own; otherwise it sees a reset."""
+    cause: str = field(default="", compare=False)
+    """What the network said, in words."""
 
 
 CLIENT_FINISHED = End(Side.CLIENT, "finished")
@@ -72,15 +76,17 @@ class Relay:
         self, client: Stream, tunnel: Stream, *, half_close: HalfClose, half_close_timeout_s: float,
         has_closed: Callable[[], bool | None], scratch: memoryview,
         on_greeting: Callable[[bytes], None] = lambda _: None, clock: Clock = time.monotonic,
+        carries_half_close: bool = False,
     ) -> None:  # fmt: skip
         """``has_closed`` tells of a client that sent its end: closed, only shut down, or None if nobody can know.
 
         ``scratch`` may be shared by all relays of the hub. ``on_greeting`` gets the destination's first bytes if they
-        come before any of the client.
+        come before any of the client. ``carries_half_close``: the tunnel can end one direction alone.
         """
         self._client = client
         self._tunnel = tunnel
         self._half_close = half_close
+        self._carries_half_close = carries_half_close and half_close == "auto"
         self._half_close_timeout_s = half_close_timeout_s
         self._has_closed = has_closed
         self._scratch = scratch
@@ -140,8 +146,8 @@ class Relay:
                 self._deliver(memoryview(early))
             self._copy_down_to_end()
             end = GATEWAY_FINISHED
-        except StreamLost:
-            end = GATEWAY_LOST
+        except StreamLost as loss:
+            end = _ended_by(loss)
         if not self._ahead.wait_until_empty():
             return CLIENT_LOST
         return CLIENT_ABORTED if self._is_client_lost else end
@@ -242,6 +248,8 @@ class Relay:
         """Wait until nothing more can reach the client that sent its end."""
         if self._half_close == "close":
             return CLIENT_FINISHED
+        if self._carries_half_close:
+            self._carry_half_close()
         seen, quiet_since = self.bytes_down, self._clock()
         for pause_s in chain(LOOK_AGAIN_S, repeat(LOOK_AGAIN_S[-1])):
             closed = self._has_closed()
@@ -249,12 +257,25 @@ class Relay:
                 break
             if self.bytes_down != seen or not self._ahead.is_empty:
                 seen, quiet_since = self.bytes_down, self._clock()
-            linger_s = REMOTE_LINGER_S if closed is None else self._half_close_timeout_s
+            linger_s = (
+                REMOTE_LINGER_S if closed is None and not self._carries_half_close else self._half_close_timeout_s
+            )
             left_s = linger_s - (self._clock() - quiet_since)
             if left_s <= 0:
                 break
             gevent.sleep(min(pause_s, left_s))
         return CLIENT_FINISHED
+
+    def _carry_half_close(self) -> None:
+        with suppress(StreamLost):  # that the tunnel is lost shows below
+            self._tunnel.send_eof()
+            self._tunnel.flush(self._half_close_timeout_s)
+
+
+def _ended_by(loss: StreamLost) -> End:
+    """Over HTTP/2 the gateway tells of a destination that has reset its connection."""
+    is_reset = isinstance(loss, StreamReset) and loss.code == Code.CONNECT_ERROR
+    return End(Side.GATEWAY, "aborted" if is_reset else "lost", is_clean=False, cause=str(loss))
 
 
 def new_scratch() -> memoryview:

@@ -68,7 +68,8 @@ class SessionLog:
             bytes_down=relay.bytes_down, waited_ms=waited_ms, first_byte_ms=first and self.since(first),
             tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),
             duration_ms=self.since(self._clock()), warm=tunnel.was_warm, request_id=tunnel.request_id,
-            generation=self._generation, **self._caller.fields, **self._left_out(),
+            generation=self._generation, **({"cause": end.cause} if end.cause else {}), **self._caller.fields,
+            **self._left_out(),
         )  # fmt: skip
 
     def refused(self, error: str, recovery: Recovery, reason: str) -> None:

@@ -8,7 +8,7 @@ server does. Two settings that are equal ask for the same thing: ``plan`` compar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -66,6 +66,8 @@ class Trust:
     """CA certificates given inline (a command's flag), instead of a file."""
     digest: str = ""
     """Of the files' contents when they were read, so that a replaced certificate counts as a change."""
+    with_http2: bool = False
+    """Offer HTTP/2 beside HTTP/1.1: for tunnels only, nothing else of ours speaks it."""
     with_system: bool = False
     """Trust the system's authorities beside ``ca_file``: a forward proxy need not be of the gateway's."""
 
@@ -108,6 +110,11 @@ class Gateway:
     tls_timeout_s: float = 5.0
     response_timeout_s: float = 35.0
     max_dials: int = 8
+
+    @property
+    def tunnel_trust(self) -> Trust:
+        """Of the connections that carry tunnels; ``trust`` is for everything else that is asked of the gateway."""
+        return replace(self.trust, with_http2=True) if self.transport == "http2" else self.trust
 
     @property
     def dial_address(self) -> HostPort:

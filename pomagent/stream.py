@@ -67,6 +67,9 @@ class SocketStream:
 
     __slots__ = ("_is_closed", "_loss", "_reader", "_writer", "sock")
 
+    carries_half_close = False
+    """As a tunnel: over HTTP/1.1 the gateway ends all of it with our end (wire contract §6.3)."""
+
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock

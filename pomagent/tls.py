@@ -1,4 +1,4 @@
-"""TLS contexts for gateways: TLS 1.2 or newer, verified, ALPN ``http/1.1``."""
+"""TLS contexts for gateways: TLS 1.2 or newer, verified, with ALPN."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import ssl
 
 from pomagent.settings import Trust
 
-ALPN = ["http/1.1"]
-"""One tunnel per connection: tunnels multiplexed over HTTP/2 lose data at real gateways (wire contract §7.2)."""
+H2 = "h2"
+HTTP1 = "http/1.1"
+"""The gateway's choice where it does not offer ``h2``, and for everything but tunnels."""
 
 
 def make_context(trust: Trust) -> ssl.SSLContext:
@@ -17,7 +18,7 @@ def make_context(trust: Trust) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(ALPN)
+    context.set_alpn_protocols([H2, HTTP1] if trust.with_http2 else [HTTP1])
     context.options |= ssl.OP_NO_RENEGOTIATION  # TLS 1.2: a tunnel in use would have to wait for a handshake
     if trust.verify:
         _load_authorities(context, trust)

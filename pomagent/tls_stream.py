@@ -10,6 +10,9 @@ from pomagent.deadline import Deadline
 from pomagent.errors import StreamLost
 from pomagent.stream import SCRATCH_BYTES, Buffer, SocketStream
 
+MOST_SENT_BYTES = SCRATCH_BYTES + 4096
+"""Taken at a time: one piece of a client's bytes, with the heads of the frames that may carry it."""
+
 
 class TlsStream:
     """TLS over a ``SocketStream``, through memory: never a half-close of the socket that would garble what follows."""
@@ -25,6 +28,9 @@ class TlsStream:
         "_unsent",
         "transport",
     )
+
+    carries_half_close = False
+    """Over HTTP/1.1 the gateway ends the whole tunnel with our end (wire contract §6.3)."""
 
     def __init__(
         self, transport: SocketStream | TlsStream, context: ssl.SSLContext, server_name: str, scratch: memoryview,
@@ -54,6 +60,11 @@ class TlsStream:
     def peer_certificate(self) -> dict[str, object]:
         """The gateway's certificate in Python's words; empty where it was not verified."""
         return dict(self._ssl.getpeercert() or {})
+
+    @property
+    def application_protocol(self) -> str | None:
+        """What both sides agreed on by ALPN, such as ``h2``; None without an agreement."""
+        return self._ssl.selected_alpn_protocol()
 
     @property
     def session(self) -> ssl.SSLSession | None:
@@ -107,7 +118,7 @@ class TlsStream:
     def send(self, data: Buffer) -> int:
         if not self._push():
             return 0
-        taken, view = 0, memoryview(data)[:SCRATCH_BYTES]
+        taken, view = 0, memoryview(data)[:MOST_SENT_BYTES]
         try:
             while taken < len(view):
                 taken += self._ssl.write(view[taken:])

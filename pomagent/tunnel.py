@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from pydantic import SecretStr
 
@@ -15,16 +16,18 @@ from pomagent.deadline import Clock
 from pomagent.dial import Timings
 from pomagent.errors import StreamLost
 from pomagent.goodbye import see_off
+from pomagent.http2_stream import Http2Stream, TunnelStream
 from pomagent.protocol.lifecycle import Reason, State, advance
 from pomagent.settings import Credential, Gateway
 from pomagent.stream import SocketStream
-from pomagent.tls_stream import TlsStream
 
 MAX_EARLY_BYTES = 16 * 1024
 """Kept of what the destination says while nobody listens: greetings are short; the rest stays with the kernel."""
 GOODBYE_TIMEOUT_S = 2.0
 """For the gateway to end its side after it has got everything of ours, or to take more of it: our close must not
 destroy what it has not yet forwarded."""
+HTTP2_GOODBYE_TIMEOUT_S = 10.0
+"""The same over HTTP/2, where the gateway's end is the destination's own, which first takes what the gateway holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Tunnel:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._stream: SocketStream | TlsStream | None = None
+        self._stream: TunnelStream | None = None
         self._on_end: Callable[[Tunnel], None] | None = None
         self._on_early: Callable[[Tunnel], None] = _ignore
         self._since = self._accepted_at = clock()
@@ -67,7 +70,7 @@ class Tunnel:
         return f"<Tunnel {self.state.value}{' warm' if self.was_warm else ''} {self.request_id}>"
 
     @property
-    def stream(self) -> SocketStream | TlsStream:
+    def stream(self) -> TunnelStream:
         assert self._stream is not None, "a tunnel has a stream once it is secured"
         return self._stream
 
@@ -82,10 +85,15 @@ class Tunnel:
     @property
     def certificate_expires(self) -> str | None:
         """Of the gateway's certificate, as an ISO 8601 time; None where it was not verified."""
-        until = self.stream.peer_certificate().get("notAfter") if isinstance(self.stream, TlsStream) else None
+        until = None if isinstance(self.stream, SocketStream) else self.stream.peer_certificate().get("notAfter")
         if not isinstance(until, str):
             return None
         return datetime.fromtimestamp(ssl.cert_time_to_seconds(until), UTC).isoformat().replace("+00:00", "Z")
+
+    @property
+    def transport(self) -> Literal["http1", "http2"]:
+        """Of a secured tunnel: what it came to, which may be less than what the gateway's table asks for."""
+        return "http2" if isinstance(self.stream, Http2Stream) else "http1"
 
     @property
     def age_ms(self) -> int:
@@ -99,7 +107,7 @@ class Tunnel:
     def securing(self) -> None:
         self.state = advance(self.state, State.SECURING)
 
-    def secured(self, stream: SocketStream | TlsStream, timings: Timings) -> None:
+    def secured(self, stream: TunnelStream, timings: Timings) -> None:
         self.state = advance(self.state, State.SECURED)
         self._stream, self.timings = stream, timings
 
@@ -149,11 +157,12 @@ class Tunnel:
     def finish(self) -> None:
         """End the tunnel in order: what was sent still reaches the destination.
 
-        Blocks, at most GOODBYE_TIMEOUT_S after the gateway has taken the last bytes.
+        Blocks, at most GOODBYE_TIMEOUT_S after the gateway has taken the last bytes, or HTTP2_GOODBYE_TIMEOUT_S.
         """
+        patience_s = HTTP2_GOODBYE_TIMEOUT_S if self.stream.carries_half_close else GOODBYE_TIMEOUT_S
         try:
             self.stream.send_eof()
-            see_off(self.stream, GOODBYE_TIMEOUT_S, to_its_end=True)
+            see_off(self.stream, patience_s, to_its_end=True)
         except StreamLost:
             pass  # the gateway has ended it already
         finally:
@@ -161,25 +170,29 @@ class Tunnel:
 
     def look(self) -> None:
         """Take notice of what has arrived while nobody has leased the tunnel. Does not block."""
-        if self._on_end is None:
-            return
+        while self._on_end is not None and self._look_once():
+            pass
+
+    def _look_once(self) -> bool:
+        """Whether there may be more: what is read over HTTP/2 is not all the tunnel's."""
         room = MAX_EARLY_BYTES - len(self.early) if self.state is State.READY else 1
         if room <= 0:
-            return
+            return False
         buffer = bytearray(room)
         try:
             count = self.stream.recv_into(memoryview(buffer))
         except StreamLost:
             count = 0
         if count is None:
-            return
+            return False
         if count == 0 or self.state is State.SECURED:  # before the CONNECT a gateway has nothing to say but good-bye
             self._ended()
-            return
+            return False
         self.early += buffer[:count]
         if len(self.early) >= MAX_EARLY_BYTES:
             self.stream.unwatch()
         self._on_early(self)
+        return True
 
     def _ended(self) -> None:
         on_end = self._on_end

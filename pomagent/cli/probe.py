@@ -33,6 +33,7 @@ class Finding:
     tls_ms: float | None = None
     connect_ms: float | None = None
     certificate_expires: str | None = None
+    transport: str | None = None
     phase: str | None = None
     status: int | None = None
     recovery: str | None = None
@@ -105,7 +106,7 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
             try:
                 return replace(
                     named, ok=True, **asdict(tunnel.timings), request_id=tunnel.request_id,
-                    certificate_expires=tunnel.certificate_expires,
+                    certificate_expires=tunnel.certificate_expires, transport=tunnel.transport,
                 )  # fmt: skip
             finally:
                 tunnel.finish()
@@ -133,4 +134,4 @@ def _print(findings: list[Finding]) -> None:
         )
         steps = "  ".join(f"{phase} {'-' if ms is None else format(ms, '.1f')} ms" for phase, ms in times)
         expires = f"  certificate until {finding.certificate_expires}" if finding.certificate_expires else ""
-        click.echo(f"{name}  ok      {steps}{expires}")
+        click.echo(f"{name}  ok      {steps}  {finding.transport}{expires}")

@@ -93,9 +93,9 @@ def _parts(document: dict[str, Any]) -> Iterator[RenderableType]:
     yield from map(plain, _first_lines(document))
     yield ""
     yield _table(document["routes"])
-    for reason in _reasons(document["routes"]):
+    for line in (*_reasons(document["routes"]), *_transports(document["gateways"])):
         yield ""
-        yield plain(reason)
+        yield plain(line)
 
 
 def _watched(document: dict[str, Any]) -> Iterator[RenderableType]:
@@ -114,6 +114,15 @@ def _watched(document: dict[str, Any]) -> Iterator[RenderableType]:
 
 def _reasons(routes: Sequence[dict[str, Any]]) -> list[str]:
     return [f"{route['name']}: {route['reason']}" for route in routes if route["reason"]]
+
+
+def _transports(gateways: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Of gateways that should speak HTTP/2, how tunnels come to them."""
+    for gateway in gateways:
+        if gateway["transport_wanted"] == "http2":
+            spoken = gateway["transport"]
+            missed = "http1, since the gateway does not offer h2: half-closes are not carried"
+            yield f"{gateway['name']}: {missed if spoken == 'http1' else spoken or 'not dialled yet'}"
 
 
 def _table(routes: Sequence[dict[str, Any]]) -> Table:

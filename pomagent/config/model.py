@@ -115,7 +115,10 @@ class GatewayTable(Table):
         "", NEW_SESSIONS, 'File with "user:password" for the forward proxy, not readable by others; watched.'
     )
     transport: Literal["http1", "http2"] = key(
-        "http1", NEW_SESSIONS, "http2: one tunnel per HTTP/2 connection; carries half-close."
+        "http1",
+        NEW_SESSIONS,
+        "http2: one tunnel per HTTP/2 connection, which carries half-close and tells why it ends; "
+        "where the edge does not offer it, http1 is used.",
     )
     connect_timeout_s: float = timeout(
         5, "For the TCP connection; through a forward proxy for the one to it, and again for its own to the edge."

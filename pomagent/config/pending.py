@@ -12,9 +12,7 @@ from pomagent.config.tables import Entry, Tables
 PENDING: dict[str, dict[str, tuple[object, str]]] = {
     "agent": {},
     "status": {},
-    "gateways": {
-        "transport": ("http1", "has no effect yet: http1 is used"),
-    },
+    "gateways": {},
     "credentials": {},
     "routes": {
         "pool_decay_s": (0, "has no effect yet: an unused route keeps its warm tunnels"),

@@ -117,6 +117,11 @@ class Exchange:
             raise MalformedAnswer(str(error)[:MAX_DETAIL_CHARACTERS]) from error
 
     @property
+    def complete(self) -> Answer | None:
+        """An answer that is complete without another byte: there is none over HTTP/1.1."""
+        return None
+
+    @property
     def answer_so_far(self) -> Answer | None:
         """The answer if its head is known, even when the body is not complete."""
         if self._head is None:

@@ -209,6 +209,8 @@ def _gateway(dialer: Dialer, gateways: Gateways) -> Document:
         "handshakes": dialer.gate.under_way,
         "handshakes_waiting": dialer.gate.waiting,
         "max_dials": dialer.gateway.max_dials,
+        "transport": dialer.transport,
+        "transport_wanted": dialer.gateway.transport,
         "reserve": gateways.reserve(dialer.gateway).warm,
         "tunnels_lost": watch.losses.total,
         "addresses_avoided": dialer.avoided,

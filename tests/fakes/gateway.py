@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import gevent
 from gevent import Timeout
@@ -51,7 +51,10 @@ class Connection:
     def read_request(self) -> bytes:
         """Read the head of a CONNECT."""
         while HEAD_END not in self.request:
-            self.request += self.receive_some()
+            more = self.receive_some()
+            if not more:
+                raise ConnectionAbortedError("the agent left before its CONNECT")
+            self.request += more
         return self.request
 
     def send(self, data: bytes) -> None:
@@ -217,12 +220,16 @@ def babbles(connection: Connection) -> None:
 class FakeGateway:
     """Listens on a loopback port of its own until its ``with`` ends."""
 
-    def __init__(self, authority: Authority, certificate: Certificate | None = None, host: str = LOOPBACK) -> None:
+    def __init__(
+        self, authority: Authority, certificate: Certificate | None = None, host: str = LOOPBACK,
+        transport: Literal["http1", "http2"] = "http1",
+    ) -> None:  # fmt: skip
         self.authority = authority
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         served = certificate or authority.issue_server("fake")
         self.context.load_cert_chain(served.cert_file, served.key_file)
-        self.context.set_alpn_protocols(["http/1.1"])
+        self.transport = transport
+        self.context.set_alpn_protocols(["http/1.1"] if transport == "http1" else ["h2"])
         self.connections: list[Connection] = []
         """Every connection so far, oldest first."""
         self.errors: list[Exception] = []
@@ -265,6 +272,7 @@ class FakeGateway:
         return Gateway(
             "fake", HostPort(HOST, self.address.port), connect_to=self.address,
             trust=Trust(ca_file=self.authority.ca_file), connect_timeout_s=2, tls_timeout_s=2, response_timeout_s=2,
+            transport=self.transport,
         )  # fmt: skip
 
     def route(self, gateway: Gateway | None = None, **changes: Any) -> Route:

@@ -9,6 +9,7 @@ page       answers an HTTP request with a small page and closes
 upload     8 bytes (big-endian length N), then N bytes → their SHA-256 in hex and ``\\n``; again and again
 download   ``SEED N\\n`` → ``pseudo_random(SEED, N)`` and closes; ``SEED N keep\\n`` stays for another line
 answer     ``MILLISECONDS TEXT\\n`` → waits, answers ``TEXT\\n`` and closes, even after the client's end of file
+count      reads to the client's end of file → the decimal number of bytes and ``\\n``, and closes
 deaf       never reads and never writes
 hangup     closes at once
 reset      resets at the first byte (at once, and the gateway may never have seen it connected)
@@ -189,6 +190,15 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     await writer.drain()
 
 
+async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer only after the client's end, which a transport has to carry for that."""
+    total = 0
+    while data := await reader.read(BLOCK):
+        total += len(data)
+    writer.write(b"%d\n" % total)
+    await writer.drain()
+
+
 async def deaf(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Hold the connection and do nothing with it, until the servers stop."""
     writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -208,7 +218,7 @@ async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 HANDLERS: dict[str, Handler] = {
-    handler.__name__: handler for handler in (echo, banner, page, upload, download, answer, deaf, hangup, reset)
+    handler.__name__: handler for handler in (echo, banner, page, upload, download, answer, count, deaf, hangup, reset)
 }
 
 

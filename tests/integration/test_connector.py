@@ -9,7 +9,8 @@ import gevent
 import pytest
 from pydantic import SecretStr
 
-from pomagent.connector import READ_BYTES, Connector
+from pomagent.connect import READ_BYTES
+from pomagent.connector import Connector
 from pomagent.credentials import Token
 from pomagent.dial import Dialer
 from pomagent.errors import (
@@ -65,7 +66,7 @@ class Opened:
         self.log = FakeLog()
         self.route = route or fake.route()
         gateway = self.route.gateway
-        dialer = Dialer(gateway, make_context(gateway.trust) if gateway.tls else None, Resolver())
+        dialer = Dialer(gateway, make_context(gateway.tunnel_trust) if gateway.tls else None, Resolver())
         credential = Credential("default", "service_account_file", token=OLD)
         self.source = source or Source(OLD)
         self.connector = Connector(self.route, dialer, Token(credential, self.source, self.log.log), self.log.log)

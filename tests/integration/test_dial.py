@@ -52,7 +52,7 @@ class FakeResolver:
 
 
 def dialer(gateway: Gateway, resolver: Any = None) -> Dialer:
-    context = make_context(gateway.trust) if gateway.tls else None
+    context = make_context(gateway.tunnel_trust) if gateway.tls else None
     return Dialer(gateway, context, resolver or Resolver())
 
 

@@ -67,7 +67,7 @@ class Bench:
 
     def make_pool(self, route: Route, memory: Memory, log: Logger) -> Pool:
         gateway = route.gateway
-        dialer = Dialer(gateway, make_context(gateway.trust), Resolver())
+        dialer = Dialer(gateway, make_context(gateway.tunnel_trust), Resolver())
         credential = Credential("default", "service_account_file")
         return Pool(
             route,

@@ -1,6 +1,7 @@
 """Short handshakes with a real gateway: resumed where it was verified, and nowhere else."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 from pydantic import SecretStr
@@ -10,6 +11,7 @@ from pomagent.connector import Connector
 from pomagent.credentials import Token
 from pomagent.dial import Dialer
 from pomagent.errors import GatewayUntrusted
+from pomagent.http2_stream import Http2Stream
 from pomagent.protocol.lifecycle import Reason
 from pomagent.resolver import Resolver
 from pomagent.settings import Credential, HostPort, Route, Trust
@@ -22,21 +24,26 @@ from tests.gateway.facade import Gateway, destination
 from tests.gateway.ports import LOOPBACK
 
 
-def opener(gateway: Gateway, trust: Trust, route: str = "echo") -> Callable[[], bool]:
+def opener(
+    gateway: Gateway, trust: Trust, route: str = "echo", transport: Literal["http1", "http2"] = "http1"
+) -> Callable[[], bool]:  # fmt: skip
     """Opens and closes a tunnel with each call; tells whether its handshake was a short one."""
     table = Table(
-        "demo", HostPort(gateway.host, gateway.port), connect_to=HostPort(LOOPBACK, gateway.port), trust=trust
-    )
+        "demo", HostPort(gateway.host, gateway.port), connect_to=HostPort(LOOPBACK, gateway.port), trust=trust,
+        transport=transport,
+    )  # fmt: skip
     host, _, port = destination(route).rpartition(":")
     log, token_of_it = FakeLog().log, SecretStr(gateway.token)
     token = Token(Credential("default", "env", token=token_of_it), lambda _: token_of_it, log)
     way = Route(route, HostPort(LOOPBACK, 1), HostPort(host, int(port)), table)
-    connector = Connector(way, Dialer(table, make_context(trust), Resolver()), token, log)
+    connector = Connector(way, Dialer(table, make_context(table.tunnel_trust), Resolver()), token, log)
 
     def open_one() -> bool:
         tunnel = connector.open(connector.secure())
-        assert isinstance(tunnel.stream, TlsStream)
-        was_resumed = tunnel.stream.was_resumed
+        assert tunnel.transport == transport
+        stream = tunnel.stream.transport if isinstance(tunnel.stream, Http2Stream) else tunnel.stream
+        assert isinstance(stream, TlsStream)
+        was_resumed = stream.was_resumed
         assert tunnel.certificate_expires, "known of a short handshake too"
         tunnel.close(Reason.ABORTED)
         return was_resumed
@@ -44,8 +51,9 @@ def opener(gateway: Gateway, trust: Trust, route: str = "echo") -> Callable[[], 
     return open_one
 
 
-def test_a_gateway_that_was_verified_is_resumed(gateway: Gateway) -> None:
-    open_one = opener(gateway, Trust(ca_file=gateway.ca_file))
+@pytest.mark.parametrize("transport", ["http1", "http2"])
+def test_a_gateway_that_was_verified_is_resumed(gateway: Gateway, transport: Literal["http1", "http2"]) -> None:
+    open_one = opener(gateway, Trust(ca_file=gateway.ca_file), transport=transport)
     assert [open_one() for _ in range(4)] == [False, True, True, True]
 
 

@@ -93,12 +93,13 @@ class TestSquid:
         assert closed["warm"] is True
         wait_until(lambda: any(f"CONNECT {bastion.gateway.host}:" in line for line in open_squid.requests))
 
-    @pytest.mark.parametrize("scheme", ["http", "https"])
-    def test_no_byte_changes_on_the_way(self, bastion: Bastion, open_squid: Squid, scheme: str) -> None:
+    @pytest.mark.parametrize(("scheme", "transport"), [("http", "http1"), ("https", "http1"), ("https", "http2")])
+    def test_no_byte_changes_on_the_way(
+        self, bastion: Bastion, open_squid: Squid, scheme: str, transport: str
+    ) -> None:  # fmt: skip
         url = open_squid.url if scheme == "http" else open_squid.tls_url
-        agent = bastion.start(
-            {"upload": ANY, "download": ANY}, **{"gateways.demo": {"connect_to": "", "forward_proxy": url}}
-        )
+        edge = {"connect_to": "", "forward_proxy": url, "transport": transport}
+        agent = bastion.start({"upload": ANY, "download": ANY}, **{"gateways.demo": edge})
         check_bytes(agent, agent.port("upload"))
         with connect(agent.port("download")) as client:
             client.sendall(b"11 3000000\n")

@@ -22,6 +22,7 @@ SPREAD = {
     "self._caller.fields": {"uid", "user"},
     "{'reason': reason} if reason else {}": {"reason"},
     "self._left_out()": {"unlogged"},
+    "{'cause': end.cause} if end.cause else {}": {"cause"},
     "said": {"arguments"},
     "ages": {"ended_after_ms", "retry_in_ms"},
 }

@@ -42,12 +42,14 @@ LAYERS = [
         "bind",
         "inherited",
         "edge_http",
+        "connect",
         "local_user",
         "users",
     },
     {"gate", "gateway_watch"},
     {"admission", "token_command", "token_life", "hop", "forward_proxy", "edge_proxy"},
     {"happy_eyeballs", "address_book", "losses", "failures", "systemd", "plan"},
+    {"http2_stream"},
     {"resolver", "tls", "tls_stream", "tls_sessions", "sockdiag"},
     {"stream"},
     {"threads", "deadline", "tcp"},
@@ -77,7 +79,7 @@ LEAVES = {
 FOUNDATIONS = {"", "errors", "settings"}
 """What pure modules may know beyond one another; the empty name is the package itself, for its version."""
 PURE = {
-    "protocol": {"h11", "idna"},
+    "protocol": {"h11", "hpack", "idna"},
     "plan": set(),
     "deadline": set(),
     "pool": set(),

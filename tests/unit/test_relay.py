@@ -8,7 +8,8 @@ import gevent
 import pytest
 
 from pomagent import read_ahead, relay
-from pomagent.errors import StreamLost
+from pomagent.errors import StreamLost, StreamReset
+from pomagent.protocol.http2.frames import Code
 from pomagent.relay import (
     CLIENT_ABORTED,
     CLIENT_FINISHED,
@@ -331,6 +332,69 @@ class TestTheClientsEnd:
         assert not session.has_ended
         clock.advance(relay.REMOTE_LINGER_S + 0.1)
         assert session.end() == CLIENT_FINISHED
+
+    def test_a_tunnel_that_carries_it_has_the_clients_end_and_still_brings_the_answer(self) -> None:
+        session = Session(carries_half_close=True).start()
+        session.application.write(b"question")
+        session.application.send_eof()
+        assert session.gateway.read_to_end() == b"question"
+        session.gateway.write(b"answer")
+        session.gateway.send_eof()
+        assert session.application.read(6) == b"answer"
+        assert session.end() == GATEWAY_FINISHED
+
+    @pytest.mark.parametrize("half_close", ["linger", "close"])
+    def test_it_is_not_carried_where_the_route_says_so(self, half_close: str) -> None:
+        clock = FakeClock()
+        session = Session(carries_half_close=True, half_close=half_close, clock=clock, half_close_timeout_s=60).start()
+        session.application.send_eof()
+        settle()
+        assert not session.gateway.has_ended
+        clock.advance(61)
+        assert session.end() == CLIENT_FINISHED
+
+    def test_where_nobody_can_know_a_carried_one_has_its_whole_time(self) -> None:
+        clock = FakeClock()
+        session = Session(clock=clock, half_close_timeout_s=60, carries_half_close=True)
+        session.closed = None
+        session.start()
+        session.application.send_eof()
+        settle()
+        clock.advance(59.9)
+        gevent.sleep(0.2)
+        assert not session.has_ended
+        clock.advance(0.2)
+        assert session.end() == CLIENT_FINISHED
+
+    def test_a_tunnel_that_is_lost_while_it_is_carried_is_the_gateways_end(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session = Session(carries_half_close=True)
+
+        def lose() -> None:
+            session.tunnel.lose("broken pipe")
+            raise StreamLost("broken pipe")
+
+        monkeypatch.setattr(session.tunnel, "send_eof", lose)
+        session.start()
+        session.application.send_eof()
+        end = session.end()
+        assert (end, end.cause) == (GATEWAY_LOST, "broken pipe")
+
+    @pytest.mark.parametrize(
+        ("loss", "reason"),
+        [
+            (StreamReset("reset by the gateway: CONNECT_ERROR", Code.CONNECT_ERROR), "aborted"),
+            (StreamReset("reset by the gateway: CANCEL", Code.CANCEL), "lost"),
+            (StreamLost("connection reset by peer"), "lost"),
+        ],
+    )
+    def test_a_destination_that_reset_is_told_from_a_tunnel_that_was_lost(self, loss: StreamLost, reason: str) -> None:
+        session = Session().start()
+        session.tunnel.loss = loss
+        session.tunnel.note()
+        end = session.end()
+        assert (end.side, end.reason, end.is_clean, end.cause) == (GATEWAY_LOST.side, reason, False, str(loss))
 
     def test_with_half_close_close_nothing_is_asked(self) -> None:
         def never() -> bool:

@@ -22,7 +22,7 @@ def route(name: str, state: str, reason: str = "", **more: Any) -> dict[str, Any
 def document(*routes: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
         "version": "1.2.3", "pid": 7, "uptime_s": 61.0, "config": {"path": "/etc/agent.toml", "sha": "abc"},
-        "generation": 3, "last_reload": None, "routes": list(routes), **more,
+        "generation": 3, "last_reload": None, "routes": list(routes), "gateways": [], **more,
     }  # fmt: skip
 
 
@@ -36,6 +36,16 @@ def test_the_table_has_the_order_of_the_file_and_reasons_come_below(capsys: pyte
     assert shown[:2] == ["pomagent 1.2.3, pid 7, up 1 min 1 s", "/etc/agent.toml (abc), generation 3"]
     assert [line.split()[0] for line in shown[4:6]] == ["b", "a"]
     assert shown[-1] == "a: 503"
+
+
+def test_a_gateway_that_should_speak_http2_and_does_not_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    spoken = [("old", "http1", "http2"), ("new", "http2", "http2"), ("far", None, "http2"), ("plain", "http1", "http1")]
+    gateways = [{"name": name, "transport": used, "transport_wanted": wanted} for name, used, wanted in spoken]
+    shown = lines(capsys, *_parts(document(gateways=gateways)))
+    assert [line for line in shown if line.startswith(("old", "new", "far", "plain"))] == [
+        "old: http1, since the gateway does not offer h2: half-closes are not carried", "new: http2",
+        "far: not dialled yet",
+    ]  # fmt: skip
 
 
 def test_whoever_watches_sees_what_is_wrong_first(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,6 @@ HEADERS = {
     "routes": ROUTE,
 }
 VALUES = {
-    ("gateways", "transport"): '"http2"',
     ("routes", "pool_decay_s"): "1800",
 }
 
@@ -64,8 +63,9 @@ def test_what_is_unsafe_is_warned_of(text: str, warning: str, load_text: Load) -
 
 
 def test_what_the_environment_sets_is_warned_of_as_such(load_text: Load) -> None:
-    assert load_text(HEADERS["gateways"] + ROUTE, {"POMAGENT_GATEWAYS__CORP__TRANSPORT": "http2"}).warnings == (
-        "environment: POMAGENT_GATEWAYS__CORP__TRANSPORT: has no effect yet: http1 is used",
+    assert load_text(HEADERS["gateways"] + ROUTE, {"POMAGENT_GATEWAYS__CORP__VERIFY_TLS": "false"}).warnings == (
+        "environment: POMAGENT_GATEWAYS__CORP__VERIFY_TLS: "
+        "is false: whoever is between here and the gateway can take the token",
     )
 
 

@@ -1,0 +1,45 @@
+"""The CONNECT exchange over HTTP/2 (RFC 9113 §8.5), in the words of the one over HTTP/1.1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pomagent import __version__
+from pomagent.protocol.connect import MAX_BODY_BYTES, Answer
+from pomagent.protocol.http2.connection import Connection
+
+
+class Http2Exchange:
+    """One CONNECT and its answer over a connection that has carried none."""
+
+    request = b""
+    """Nothing to send as the tunnel's bytes: the request stands in the connection's ``outgoing``."""
+
+    def __init__(self, connection: Connection, destination: str, headers: Mapping[str, str]) -> None:
+        """See ``connect.Exchange``."""
+        self._connection = connection
+        self._body = bytearray()
+        own = {"user-agent": f"pomagent/{__version__}", "accept": "application/json"}
+        connection.open(destination, {**own, **headers})
+
+    def receive(self, data: bytes) -> Answer | None:
+        """Take what the stream has brought; return the answer once it is complete."""
+        self._body += data if self._connection.is_tunnel else data[: MAX_BODY_BYTES - len(self._body)]
+        return self.complete
+
+    @property
+    def complete(self) -> Answer | None:
+        """The answer once it is complete; its head comes without bytes of the stream's."""
+        connection = self._connection
+        is_complete = connection.is_tunnel or connection.is_over or len(self._body) >= MAX_BODY_BYTES
+        return self.answer_so_far if is_complete else None
+
+    @property
+    def answer_so_far(self) -> Answer | None:
+        """The answer if its head is known, even when the body is not complete."""
+        head = self._connection.head
+        if head is None:
+            return None
+        is_tunnel = self._connection.is_tunnel
+        body, early = (b"", bytes(self._body)) if is_tunnel else (bytes(self._body), b"")
+        return Answer(head.status, head.headers, body, early)
