@@ -13,13 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts import bench_first_byte, bench_routes, bench_warm
+from scripts import bench_churn, bench_first_byte, bench_memory, bench_routes, bench_throughput, bench_warm
 from scripts.bench_agent import Row, Tables
 
 BENCHES: dict[str, Callable[[argparse.Namespace], Tables]] = {
     "routes": bench_routes.run,
     "first-byte": bench_first_byte.run,
     "warm": bench_warm.run,
+    "throughput": bench_throughput.run,
+    "churn": bench_churn.run,
+    "memory": bench_memory.run,
 }
 
 
@@ -46,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         ("routes", bench_routes, "start, validation and reload by number of routes"),
         ("first-byte", bench_first_byte, "an application's first byte against a bare tunnel and Envoy, at a distance"),
         ("warm", bench_warm, "1,000 routes with a warm tunnel each: start, processor and memory"),
+        ("throughput", bench_throughput, "processor time of a gigabyte against Envoy; an echo beside busy sessions"),
+        ("churn", bench_churn, "processor time of a short session against Envoy"),
+        ("memory", bench_memory, "what an idle session holds against Envoy, and what sessions leave behind"),
     ):
         module.add_arguments(benches.add_parser(name, parents=[common], help=purpose))
     return parser

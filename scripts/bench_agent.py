@@ -2,16 +2,16 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+from scripts import bench_process
 from tests.agent_process import clean_environment
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled
@@ -29,7 +29,9 @@ Tables: TypeAlias = dict[str, list[Row]]
 class BenchedAgent:
     """``pomagent run`` in a process of its own, whose log is read once, however long it gets."""
 
-    def __init__(self, path: Path, log: Path) -> None:
+    def __init__(self, path: Path, log: Path, program: Sequence[str] = ()) -> None:
+        """``program``: instead of ``python -m pomagent``."""
+        self._program = program or (sys.executable, "-m", "pomagent")
         self._path = path
         self._log = log
         self._events: list[Event] = []
@@ -47,7 +49,7 @@ class BenchedAgent:
             )  # fmt: skip
             self.began = time.time()
             self._process = subprocess.Popen(
-                tethered(sys.executable, "-m", "pomagent", "run", "--config", str(self._path)),
+                tethered(*self._program, "run", "--config", str(self._path)),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
             )  # fmt: skip
             output.close()
@@ -69,11 +71,13 @@ class BenchedAgent:
         return [event for event in self._events if event["event"] == name]
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def cpu_s(self) -> float:
         """Processor time so far, of all its threads, to 10 ms."""
-        _, _, fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")
-        user, system = fields.split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return bench_process.cpu_s(self.pid)
 
     def port(self, route: str) -> int:
         """The local port of a route."""
@@ -82,8 +86,7 @@ class BenchedAgent:
 
     @property
     def memory_mb(self) -> float:
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
+        return round(bench_process.memory_kb(self.pid) / 1024, 1)
 
     def wait_for(self, name: str, count: int = 1) -> Event:
         self.wait_until(lambda: len(self.events(name)) >= count, f"no {name} from the agent")

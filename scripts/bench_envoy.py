@@ -17,6 +17,9 @@ from tests.gateway.waiting import wait_until
 
 START_TIMEOUT_S = 20
 GATEWAY = "gateway"
+LIMITS = ("max_connections", "max_pending_requests", "max_requests")
+NO_LIMIT = 100_000
+"""Envoy's own are 1,024 each."""
 
 
 class EnvoyClient:
@@ -49,6 +52,7 @@ class EnvoyClient:
                 ),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
+            self.pid = process.pid
             undo.callback(process.wait)
             undo.callback(process.kill)
             wait_until(lambda: process.poll() is not None or admin.is_live, START_TIMEOUT_S, "Envoy as the client")
@@ -81,6 +85,7 @@ def _cluster(gateway: Gateway, port: int) -> Json:
     return {
         "name": GATEWAY,
         "type": "STATIC",
+        "circuit_breakers": {"thresholds": [dict.fromkeys(LIMITS, NO_LIMIT)]},
         "load_assignment": {"cluster_name": GATEWAY, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "transport_socket": extension("tls", f"{EXTENSIONS}.transport_sockets.tls.v3.UpstreamTlsContext", tls),
     }

@@ -44,6 +44,36 @@ def test_idle_warm_routes_are_measured_before_and_after_their_decay(tmp_path: Pa
     assert dials[0]["CPU ms"] > 0
 
 
+def test_a_gigabyte_is_paid_by_the_agent_and_by_envoy_in_turns(tmp_path: Path) -> None:
+    costs, echoes = figures_of("throughput", tmp_path).values()
+    both = ["pomagent", "Envoy"]
+    ways = [(1, "down"), (1, "up"), (16, "down"), (16, "up")]
+    assert [(row["streams"], row["way"], row["client"]) for row in costs] == [
+        (*way, one) for way in ways for one in both
+    ]
+    assert all(row["GB/s"] > 0 for row in costs)
+    assert [(row["busy way"], row["client"]) for row in echoes] == [
+        (way, one) for way in ("down", "up") for one in both
+    ]
+    for row in echoes:
+        assert (row["longest turn ms"] is None) == (row["client"] == "Envoy")
+        assert row["longest turn ms"] is None or row["longest turn ms"] >= row["longest turn CPU ms"] > 0
+
+
+def test_short_sessions_are_paid_warm_and_cold(tmp_path: Path) -> None:
+    (rows,) = figures_of("churn", tmp_path).values()
+    assert [row["client"] for row in rows] == ["Envoy", *["pomagent"] * 4]
+    cold, warm, dial, beyond = (row["CPU ms"] for row in rows[1:])
+    assert min(cold, warm, dial) > 0
+    assert beyond == pytest.approx(warm - dial, abs=0.02)
+
+
+def test_idle_sessions_are_weighed_before_and_after_they_were_busy(tmp_path: Path) -> None:
+    (rows,) = figures_of("memory", tmp_path).values()
+    assert [row["client"] for row in rows] == ["pomagent", "Envoy"]
+    assert all(row["KB each once hot"] >= row["KB each idle"] > 0 for row in rows)
+
+
 def figures_of(benchmark: str, directory: Path) -> dict[str, list[dict[str, Any]]]:
     figures = directory / "figures.json"
     assert bench.main([benchmark, "--quick", "--json", str(figures)]) == 0

@@ -1,0 +1,89 @@
+"""What idle sessions hold in memory, before they were ever busy and after; and what sessions leave behind.
+
+Beside Envoy as the client. Resident memory over all sessions that are open, from what the process had without one.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from scripts.bench_agent import Row, Tables
+from scripts.bench_churn import come_and_go
+from scripts.bench_pair import Contender, pair
+from scripts.bench_traffic import Application, at_once
+
+SESSIONS, QUICK_SESSIONS = 1000, 20
+GONE, QUICK_GONE = 10_000, 100
+"""Short sessions that have come and gone."""
+HOT_BYTES = 2 * 10**6
+"""That each session moves once, each way, to be hot."""
+SETTLE_S, QUICK_SETTLE_S = 5.0, 0.2
+TOGETHER = 20
+"""Sessions that open, or get hot, at a time."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sessions", type=int, help=f"that are open; default: {SESSIONS}")
+    parser.add_argument("--gone", type=int, help=f"that come and go; default: {GONE}")
+
+
+def run(options: argparse.Namespace) -> Tables:
+    """One row for each client."""
+    sessions = options.sessions or (QUICK_SESSIONS if options.quick else SESSIONS)
+    gone = options.gone or (QUICK_GONE if options.quick else GONE)
+    settle_s = QUICK_SETTLE_S if options.quick else SETTLE_S
+    with pair({"idle": {"warm": "off", "pool_max": 1}}) as both:
+        return {"idle sessions": [_measure(one, sessions, gone, settle_s) for one in both.contenders("idle")]}
+
+
+def _measure(contender: Contender, sessions: int, gone: int, settle_s: float) -> Row:
+    print(f"{contender.name} …", file=sys.stderr)
+    with Application(contender.port) as first:
+        first.echo()  # what is made once
+    memory = _Memory(contender, settle_s)
+    empty = memory.kb()
+    with ExitStack() as stack:
+        open_now = _open(stack, contender.port, sessions)
+        idle = memory.kb()
+        for some in _groups(open_now):
+            at_once([lambda one=one: one.down(HOT_BYTES) for one in some])  # type: ignore[misc]
+            at_once([lambda one=one: one.up(HOT_BYTES) for one in some])  # type: ignore[misc]
+        hot = memory.kb()
+    closed = memory.kb()
+    come_and_go(contender.port, gone)
+    return {
+        "client": contender.name, "sessions": sessions, "empty MB": round(empty / 1024, 1),
+        "KB each idle": round((idle - empty) / sessions, 1),
+        "KB each once hot": round((hot - empty) / sessions, 1),
+        "all closed MB": round(closed / 1024, 1),
+        f"after {gone:,} more MB": round(memory.kb() / 1024, 1),
+    }  # fmt: skip
+
+
+class _Memory:
+    """Of a process that has come to rest."""
+
+    def __init__(self, contender: Contender, settle_s: float) -> None:
+        self._contender = contender
+        self._settle_s = settle_s
+
+    def kb(self) -> int:
+        time.sleep(self._settle_s)
+        return self._contender.memory_kb
+
+
+def _open(stack: ExitStack, port: int, count: int) -> list[Application]:
+    """So many sessions, each with a tunnel that stands."""
+    applications: list[Application] = []
+    while len(applications) < count:
+        some = [stack.enter_context(Application(port)) for _ in range(min(TOGETHER, count - len(applications)))]
+        at_once([one.echo for one in some])
+        applications += some
+    return applications
+
+
+def _groups(applications: list[Application]) -> Iterator[list[Application]]:
+    for start in range(0, len(applications), TOGETHER):
+        yield applications[start : start + TOGETHER]

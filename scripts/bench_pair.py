@@ -1,0 +1,84 @@
+"""The agent and Envoy as the client, side by side: one gateway, one server behind it, and turns that alternate."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts import bench_process
+from scripts.bench_agent import BenchedAgent
+from scripts.bench_envoy import EnvoyClient
+from scripts.bench_traffic import Traffic
+from tests.bastion import ANY
+from tests.gateway.agent_toml import write_agent_toml
+from tests.gateway.facade import Gateway
+
+AGENT, ENVOY = "pomagent", "Envoy"
+DESTINATION = "traffic.example.test:7000"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One way to the same server: a local port, and the process behind it."""
+
+    name: str
+    port: int
+    pid: int
+
+    @property
+    def cpu_s(self) -> float:
+        return bench_process.cpu_s(self.pid)
+
+    @property
+    def memory_kb(self) -> int:
+        return bench_process.memory_kb(self.pid)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Who is measured."""
+
+    agent: BenchedAgent
+    envoy: EnvoyClient
+    path: Path
+    """Of agent.toml."""
+    gateway: Gateway
+
+    def contenders(self, route: str) -> list[Contender]:
+        """The agent by one of its routes, and Envoy."""
+        return [
+            Contender(AGENT, self.agent.port(route), self.agent.pid),
+            Contender(ENVOY, self.envoy.port, self.envoy.pid),
+        ]
+
+
+@contextmanager
+def pair(routes: Mapping[str, Mapping[str, Any]], program: Sequence[str] = ()) -> Iterator[Pair]:
+    """An agent with these routes to the server, and Envoy; ``program``: instead of ``python -m pomagent``."""
+    with ExitStack() as stack:
+        traffic = stack.enter_context(Traffic())
+        gateway = stack.enter_context(Gateway())
+        gateway.add_route(DESTINATION, traffic.port)
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pomagent-bench-")))
+        path = write_routes(directory, gateway, routes)
+        agent = stack.enter_context(BenchedAgent(path, directory / "agent.log", program))
+        agent.wait_for("agent.started")
+        envoy = stack.enter_context(EnvoyClient(directory, gateway, gateway.port, DESTINATION))
+        yield Pair(agent, envoy, path, gateway)
+
+
+def write_routes(directory: Path, gateway: Gateway, routes: Mapping[str, Mapping[str, Any]]) -> Path:
+    """The file of an agent with these routes to the server."""
+    return write_agent_toml(
+        directory, gateway,
+        {name: {"from": f"tcp+https://{DESTINATION}", "listen": ANY, **keys} for name, keys in routes.items()},
+        **{"status": {"listen": ""}, "defaults": {"max_sessions": 5000}, "agent": {"max_sessions": 5000}},
+    )  # fmt: skip
+
+
+def in_turns(contenders: Sequence[Contender], rounds: int) -> Iterator[Contender]:
+    """Each once a round, in another order every time: what disturbs the machine disturbs both alike."""
+    for index in range(rounds):
+        yield from contenders if index % 2 == 0 else reversed(contenders)

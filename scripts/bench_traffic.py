@@ -1,0 +1,123 @@
+"""Bytes for the benchmarks: a server in a process of its own behind the gateway, and applications that talk to it.
+
+An application asks for a number of bytes down, or announces a number of bytes up and gets one back when all are there;
+again and again on one connection. The bytes are zeros: nobody on the way looks at them.
+"""
+
+import resource
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Self
+
+from tests.gateway.ports import LOOPBACK
+from tests.gateway.tether import tethered
+
+BLOCK = 256 * 1024
+BACKLOG = 4096
+STACK_BYTES = 128 * 1024
+"""Of a thread: a thousand idle sessions have one each."""
+DOWN, UP = b"D", b"U"
+DONE = b"."
+_REQUEST = struct.Struct("!cQ")
+_ZEROS = memoryview(bytes(BLOCK))
+
+
+class Traffic:
+    """The server's process, for as long as the ``with`` lasts."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            tethered(sys.executable, "-m", "scripts.bench_traffic"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class Application:
+    """One connection to a local port."""
+
+    def __init__(self, port: int) -> None:
+        self._sock = socket.create_connection((LOOPBACK, port))
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock.settimeout(60)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    def down(self, length: int) -> None:
+        self._sock.sendall(_REQUEST.pack(DOWN, length))
+        _take(self._sock, length)
+
+    def up(self, length: int) -> None:
+        self._sock.sendall(_REQUEST.pack(UP, length))
+        _give(self._sock, length)
+        _take(self._sock, len(DONE))
+
+    def echo(self) -> None:
+        """One byte there and back."""
+        self.up(1)
+
+
+def at_once(works: list[Callable[[], None]]) -> None:
+    """Each in a thread; the first failure is raised when all have ended."""
+    with ThreadPoolExecutor(len(works)) as threads:
+        for done in [threads.submit(work) for work in works]:
+            done.result()
+
+
+def serve() -> None:
+    """Print the port, then serve until killed."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    threading.stack_size(STACK_BYTES)
+    with socket.create_server((LOOPBACK, 0), backlog=BACKLOG) as server:
+        print(server.getsockname()[1], flush=True)
+        while True:
+            connection, _ = server.accept()
+            threading.Thread(target=_converse, args=(connection,), daemon=True).start()
+
+
+def _converse(connection: socket.socket) -> None:
+    with connection, suppress(OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while request := connection.recv(_REQUEST.size, socket.MSG_WAITALL):
+            way, length = _REQUEST.unpack(request)
+            if way == DOWN:
+                _give(connection, length)
+            else:
+                _take(connection, length)
+                connection.sendall(DONE)
+
+
+def _give(sock: socket.socket, length: int) -> None:
+    while length:
+        count = min(length, BLOCK)
+        sock.sendall(_ZEROS[:count])
+        length -= count
+
+
+def _take(sock: socket.socket, length: int) -> None:
+    buffer = memoryview(bytearray(min(length, BLOCK)))
+    while length:
+        count = sock.recv_into(buffer[:length])
+        if not count:
+            raise ConnectionError(f"ended with {length} bytes to come")
+        length -= count
+
+
+if __name__ == "__main__":
+    serve()
