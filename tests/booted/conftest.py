@@ -9,7 +9,7 @@ import pytest
 
 from tests.booted.host import Host
 from tests.booted.machine import Machine
-from tests.booted.network import lonely_network
+from tests.booted.network import WayOut, lonely_network
 from tests.booted.package import build, build_previous, install
 from tests.booted.trees import BUILD_TIMEOUT_S, SUITES, tree
 from tests.gateway.facade import Gateway
@@ -49,14 +49,14 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pa
 
 
 @pytest.fixture(scope="package")
-def network(layers: dict[str, tuple[Path, Path, Path]]) -> Iterator[None]:
+def network(layers: dict[str, tuple[Path, Path, Path]]) -> Iterator[WayOut]:
     """Nothing but one loopback device, for the gateway, the machines and the clients."""
-    with lonely_network():
-        yield
+    with lonely_network() as way_out:
+        yield way_out
 
 
 @pytest.fixture(scope="package")
-def booted_gateway(network: None) -> Iterator[Gateway]:
+def booted_gateway(network: WayOut) -> Iterator[Gateway]:
     """The gateway in the same network as the machines."""
     with Gateway() as running:
         yield running
@@ -64,7 +64,7 @@ def booted_gateway(network: None) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="package")
 def installed(
-    suite: str, layers: dict[str, tuple[Path, Path, Path]], network: None, tmp_path_factory: pytest.TempPathFactory
+    suite: str, layers: dict[str, tuple[Path, Path, Path]], network: WayOut, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, ...]:
     """The layers of a machine on which the agent is installed, and not enabled yet."""
     bare, package, _ = layers[suite]

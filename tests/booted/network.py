@@ -2,26 +2,39 @@
 
 import ctypes
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from tests import processes
 
 CLONE_NEWNET = 0x40000000
+WayOut = Callable[[], AbstractContextManager[None]]
+"""Outside again for a while: what has to be downloaded."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
-def lonely_network() -> Iterator[None]:
+def lonely_network() -> Iterator[WayOut]:
     """In here every port is free and nothing outside can be reached; children stay in it. As root."""
     outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     _check(_LIBC.unshare(CLONE_NEWNET))
     try:
         processes.run(["ip", "link", "set", "lo", "up"], check=True, timeout=10)
-        yield
+        yield lambda: _inside(outside)
     finally:
         _check(_LIBC.setns(outside, CLONE_NEWNET))
         os.close(outside)
+
+
+@contextmanager
+def _inside(network: int) -> Iterator[None]:
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    _check(_LIBC.setns(network, CLONE_NEWNET))
+    try:
+        yield
+    finally:
+        _check(_LIBC.setns(before, CLONE_NEWNET))
+        os.close(before)
 
 
 def _check(result: int) -> None:
