@@ -55,26 +55,33 @@ class Pair:
 
 
 @contextmanager
-def pair(routes: Mapping[str, Mapping[str, Any]], program: Sequence[str] = ()) -> Iterator[Pair]:
+def pair(
+    routes: Mapping[str, Mapping[str, Any]], program: Sequence[str] = (), transport: str = "http1"
+) -> Iterator[Pair]:  # fmt: skip
     """An agent with these routes to the server, and Envoy; ``program``: instead of ``python -m pomagent``."""
     with ExitStack() as stack:
         traffic = stack.enter_context(Traffic())
         gateway = stack.enter_context(Gateway())
         gateway.add_route(DESTINATION, traffic.port)
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pomagent-bench-")))
-        path = write_routes(directory, gateway, routes)
+        path = write_routes(directory, gateway, routes, transport)
         agent = stack.enter_context(BenchedAgent(path, directory / "agent.log", program))
         agent.wait_for("agent.started")
         envoy = stack.enter_context(EnvoyClient(directory, gateway, gateway.port, DESTINATION))
         yield Pair(agent, envoy, path, gateway)
 
 
-def write_routes(directory: Path, gateway: Gateway, routes: Mapping[str, Mapping[str, Any]]) -> Path:
+def write_routes(
+    directory: Path, gateway: Gateway, routes: Mapping[str, Mapping[str, Any]], transport: str = "http1"
+) -> Path:  # fmt: skip
     """The file of an agent with these routes to the server."""
     return write_agent_toml(
         directory, gateway,
         {name: {"from": f"tcp+https://{DESTINATION}", "listen": ANY, **keys} for name, keys in routes.items()},
-        **{"status": {"listen": ""}, "defaults": {"max_sessions": 5000}, "agent": {"max_sessions": 5000}},
+        **{
+            "gateways.demo": {"transport": transport}, "status": {"listen": ""},
+            "defaults": {"max_sessions": 5000}, "agent": {"max_sessions": 5000},
+        },
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ ECHO_PAUSE_S = 0.005
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--megabytes", type=int, help=f"of one turn; default: {MEGABYTES}")
     parser.add_argument("--rounds", type=int, help=f"of which the median is taken; default: {ROUNDS}")
+    parser.add_argument("--transport", choices=("http1", "http2"), default="http1", help="of the agent; default: http1")
 
 
 def run(options: argparse.Namespace) -> Tables:
@@ -42,14 +43,17 @@ def run(options: argparse.Namespace) -> Tables:
     length = (options.megabytes or (QUICK_MEGABYTES if options.quick else MEGABYTES)) * 10**6
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     echoes = QUICK_ECHOES if options.quick else ECHOES
-    with pair(ROUTE) as both:
+    with pair(ROUTE, transport=options.transport) as both:
         costs = [
             row
             for streams in STREAMS
             for way in WAYS
             for row in _costs(both.contenders(BULK), streams, way, length, rounds)
         ]
-    with NamedTemporaryFile(prefix="pomagent-bench-") as file, pair(ROUTE, bench_stalls.program(file.name)) as both:
+    with (
+        NamedTemporaryFile(prefix="pomagent-bench-") as file,
+        pair(ROUTE, bench_stalls.program(file.name), options.transport) as both,
+    ):
         stalls = bench_stalls.Stalls(file.name)
         fairness = [row for way in WAYS for row in _fairness(both.contenders(BULK), way, echoes, stalls)]
     return {"throughput": costs, f"an echo beside {BULK_STREAMS} busy sessions": fairness}

@@ -44,8 +44,9 @@ def test_idle_warm_routes_are_measured_before_and_after_their_decay(tmp_path: Pa
     assert dials[0]["CPU ms"] > 0
 
 
-def test_a_gigabyte_is_paid_by_the_agent_and_by_envoy_in_turns(tmp_path: Path) -> None:
-    costs, echoes = figures_of("throughput", tmp_path).values()
+@pytest.mark.parametrize("transport", ["http1", "http2"])
+def test_a_gigabyte_is_paid_by_the_agent_and_by_envoy_in_turns(tmp_path: Path, transport: str) -> None:
+    costs, echoes = figures_of("throughput", tmp_path, "--transport", transport).values()
     both = ["pomagent", "Envoy"]
     ways = [(1, "down"), (1, "up"), (16, "down"), (16, "up")]
     assert [(row["streams"], row["way"], row["client"]) for row in costs] == [
@@ -74,8 +75,8 @@ def test_idle_sessions_are_weighed_before_and_after_they_were_busy(tmp_path: Pat
     assert all(row["KB each once hot"] >= row["KB each idle"] > 0 for row in rows)
 
 
-def figures_of(benchmark: str, directory: Path) -> dict[str, list[dict[str, Any]]]:
+def figures_of(benchmark: str, directory: Path, *arguments: str) -> dict[str, list[dict[str, Any]]]:
     figures = directory / "figures.json"
-    assert bench.main([benchmark, "--quick", "--json", str(figures)]) == 0
+    assert bench.main([benchmark, "--quick", "--json", str(figures), *arguments]) == 0
     tables: dict[str, list[dict[str, Any]]] = json.loads(figures.read_text())["tables"]
     return tables
