@@ -40,6 +40,20 @@ def test_while_tunnels_are_warm_is_not_noticed_and_the_session_goes_on_with_it(b
         assert client.recv(6) == b"hello\n"
 
 
+@pytest.mark.timeout(200)
+def test_while_tunnels_over_http2_are_warm_ends_them_by_a_ping_that_is_not_answered(bastion: Bastion) -> None:
+    http2 = GATEWAY | {"transport": "http2"}
+    agent = bastion.start(
+        {"echo": ANY}, agent={"log_level": "debug"}, defaults={"warm": "tunnel"}, **{"gateways.demo": http2}
+    )
+    agent.wait_for("pool.filled", warm=1)
+    bastion.gateway.edge.pause()
+    assert agent.wait_for("tunnel.closed", reason="peer_closed", timeout_s=90)["age_ms"] >= 15_000
+    bastion.gateway.edge.resume()
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+
+
 def test_in_the_middle_of_a_session_stalls_it_and_loses_nothing(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel"}, **{"gateways.demo": GATEWAY})
     with connect(agent.port("echo")) as client:
