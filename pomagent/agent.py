@@ -45,7 +45,7 @@ class Agent:
         self._diag = open_if_possible()
         self._group = Group()
         self._numbers = count(1)
-        self._places = Places(0)
+        self._places = Places(0, "agent.max_sessions")
         self.users = Users()
         self._surroundings = Surroundings(self._places, new_scratch(), self._wished_sessions, self.users)
         self.listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
@@ -97,15 +97,18 @@ class Agent:
         prepared = self.listeners.prepare(routes, all_routes=new.enabled_routes)
         if not prepared.failures:
             return prepared
-        holders = self._threads.call(_holders_of, prepared.failures)
-        for name, holder in holders.items():
-            prepared.failures[name].held_by(holder)
+        self._name_holders(prepared.failures)
         if self._settings is not None:
             self.listeners.undo(prepared)
             raise ConfigError(
                 [new.problem(f"routes.{name}.listen", str(error)) for name, error in prepared.failures.items()]
             )
         return prepared
+
+    def _name_holders(self, failures: dict[str, BindError]) -> None:
+        """Say of each address who has it. Blocks."""
+        for name, holder in self._threads.call(_holders_of, failures).items():
+            failures[name].held_by(holder)
 
     def _enabled_routes(self) -> tuple[Route, ...]:
         return self._settings.enabled_routes if self._settings else ()
@@ -219,6 +222,9 @@ class Agent:
                 self.listeners.take(prepared)
                 self._connect(route)
                 del self._quarantined[name]
+                return
+            self._name_holders(prepared.failures)
+            if name not in self._quarantined:
                 return
             self._quarantined[name] = str(prepared.failures[name])
             self._log.error(

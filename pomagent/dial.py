@@ -131,6 +131,16 @@ class Dialer:
         if isinstance(stream, TlsStream):
             self._sessions.learn(stream, time.monotonic())
 
+    def told_time(self, date: str) -> None:
+        """The gateway has answered a CONNECT with this Date."""
+        if self._watch is not None:
+            self._watch.told_time(date)
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """What the gateway's clock is ahead of ours; None before its first answer."""
+        return self._watch.clock_offset_s if self._watch is not None else None
+
     def _secure(self, gateway: Hop, transport: SocketStream | TlsStream, context: ssl.SSLContext) -> TlsStream:
         now = time.monotonic()
         session = self._sessions.to_resume(now)

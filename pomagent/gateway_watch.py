@@ -1,4 +1,4 @@
-"""What one gateway does to everybody who depends on it: its losses and its certificate, each told once."""
+"""What one gateway does to everybody who depends on it: losses, its certificate, its clock, each told once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import gevent
 from gevent.pool import Group
 
-from pomagent import events
+from pomagent import clock_offset, events
 from pomagent.deadline import Clock
 from pomagent.log import Logger
 from pomagent.losses import REFILLS_PER_S, Losses
@@ -39,6 +39,8 @@ class GatewayWatch:
         self._not_after = ""
         self.certificate_expires_at: float | None = None
         """In seconds since the epoch, as seen by the last dial; None before, and where it is not verified."""
+        self.clock_offset_s: float | None = None
+        """What its clock is ahead of ours, by its last answer to a CONNECT; None before."""
 
     def lost(self, route: str, age_s: float) -> None:
         """A warm tunnel, or TLS connection, ended by itself. Does not block."""
@@ -76,6 +78,19 @@ class GatewayWatch:
             tell = self._log.error if step == len(LADDER_S) else self._log.warning
             tell(events.CERTIFICATE_EXPIRING, gateway=self._gateway, expires_in_ms=left_ms)
         self._step = step
+
+    def told_time(self, date: str) -> None:
+        """It answered with this Date: warn once if a clock is off, and again only after they have agreed."""
+        offset = clock_offset.offset_s(date, self._wall_clock())
+        if offset is None:
+            return
+        is_off, was_off = clock_offset.is_off(offset), clock_offset.is_off(self.clock_offset_s)
+        self.clock_offset_s = offset
+        if is_off and not was_off:
+            self._log.warning(
+                events.CLOCK_DRIFTED, gateway=self._gateway, offset_ms=round(offset * 1000),
+                error=clock_offset.said(offset),
+            )  # fmt: skip
 
     def close(self) -> None:
         self._group.kill(block=False)

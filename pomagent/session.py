@@ -151,7 +151,7 @@ class Session:
         with self._waiting:
             for places in self._places:
                 if not places.take(PLACE_TIMEOUT_S):
-                    self._refused("max_sessions is reached; raise it, or find who holds so many", reason="limit")
+                    self._refused(places.why_full, reason="limit")
                     return False
                 self._taken.append(places)
         return not self._has_left()

@@ -204,6 +204,7 @@ def _gateway(dialer: Dialer, gateways: Gateways) -> Document:
         "tunnels_lost": watch.losses.total,
         "addresses_avoided": dialer.avoided,
         "certificate_expires": None if expires_at is None else _iso(expires_at),
+        "clock_offset_s": None if watch.clock_offset_s is None else round(watch.clock_offset_s, 1),
     }
 
 

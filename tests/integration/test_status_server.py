@@ -273,7 +273,7 @@ def test_a_reload_to_an_address_that_is_taken_is_rejected_and_changes_nothing(
         running.move(taken)
     (problem,) = rejected.value.problems
     assert problem.key == "status.listen"
-    assert problem.message.startswith(f"cannot listen on {taken}: address already in use; ")
+    assert problem.message.startswith(f"cannot listen on {taken}: address already in use by ")
     assert running.port == port
     assert running.ask(get("/livez")).startswith("HTTP/1.1 200 ")
 

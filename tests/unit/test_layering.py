@@ -51,7 +51,7 @@ LAYERS = [
     {"stream"},
     {"threads", "deadline", "tcp"},
     {"config"},
-    {"presets"},
+    {"presets", "clock_offset"},
     {"protocol"},
     {"log"},
     {"settings", "log_writer"},
