@@ -130,7 +130,7 @@ class Connector:
             tunnel.close(Reason.ABORTED)
             raise
         tunnel.accepted(answer.request_id, answer.early, self._presented(token))
-        self._dialer.accepted(tunnel.stream)
+        self._dialer.accepted(tunnel.stream, tunnel.timings.connect_ms)
         self._opened(tunnel)
         return tunnel
 
@@ -138,7 +138,7 @@ class Connector:
         return Presented(self._route.gateway, self._token.credential, token) if self._token and token else None
 
     def _check(self, answer: Answer, token: SecretStr | None, *, is_fresh: bool) -> None:
-        self._dialer.told_time(answer.headers.get("date", ""))
+        self._dialer.answered(answer.status, answer.headers.get("date", ""))
         if not answer.is_tunnel:
             credential = self._token.credential.name if self._token and token else None
             is_login = self._token is not None and self._token.credential.source == "login"

@@ -113,7 +113,7 @@ class Dialer:
             else:
                 transport = self._reach_through(proxy, gateway, destination, timings)
             if self._context is None:
-                self._answered({})
+                self._answered({}, timings)
                 return Secured(transport, timings)
             try:
                 on_tls()
@@ -123,17 +123,20 @@ class Dialer:
             except BaseException:
                 transport.close()
                 raise
-            self._answered({} if stream.was_resumed else stream.peer_certificate())
+            self._answered({} if stream.was_resumed else stream.peer_certificate(), timings)
             return Secured(stream, timings)
 
-    def accepted(self, stream: SocketStream | TlsStream) -> None:
-        """The gateway has accepted a CONNECT over this stream: the next handshake may be a short one."""
+    def accepted(self, stream: SocketStream | TlsStream, connect_ms: float | None = None) -> None:
+        """The gateway has accepted a CONNECT over this stream, after so long: the next handshake may be a short one."""
+        if self._watch is not None:
+            self._watch.counts.took(connect=connect_ms)
         if isinstance(stream, TlsStream):
             self._sessions.learn(stream, time.monotonic())
 
-    def told_time(self, date: str) -> None:
-        """The gateway has answered a CONNECT with this Date."""
+    def answered(self, status: int, date: str) -> None:
+        """The gateway has answered a CONNECT with this status and this Date."""
         if self._watch is not None:
+            self._watch.counts.answered(status)
             self._watch.told_time(date)
 
     @property
@@ -152,8 +155,9 @@ class Dialer:
                 self._sessions.refused(now)
         return stream
 
-    def _answered(self, certificate: Mapping[str, object]) -> None:
+    def _answered(self, certificate: Mapping[str, object], timings: Timings) -> None:
         if self._watch is not None:
+            self._watch.counts.took(dns=timings.dns_ms, tcp=timings.tcp_ms, tls=timings.tls_ms)
             self._watch.saw(certificate)
             self._watch.answered()
 

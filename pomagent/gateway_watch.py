@@ -11,6 +11,7 @@ from gevent.pool import Group
 
 from pomagent import clock_offset, events
 from pomagent.deadline import Clock
+from pomagent.gateway_counts import GatewayCounts
 from pomagent.log import Logger
 from pomagent.losses import REFILLS_PER_S, Losses
 from pomagent.token_life import LADDER_S, Life, step_of
@@ -28,6 +29,9 @@ class GatewayWatch:
         pause: Callable[[float], object] = gevent.sleep,
     ) -> None:
         self.losses = Losses()
+        self.counts = GatewayCounts()
+        self.is_reachable: bool | None = None
+        """Whether the last handshake came to its end; None before the first."""
         self._gateway = gateway
         self._log = log
         self._clock = clock
@@ -54,10 +58,12 @@ class GatewayWatch:
         With the seconds over which to spread what follows.
         """
         self.losses.refused(self._clock())
+        self.is_reachable = False
         self._waiting[call] = None
 
     def answered(self) -> None:
         """A handshake has succeeded: whoever waits because of the gateway need not wait on. Does not block."""
+        self.is_reachable = True
         waiting, self._waiting = self._waiting, {}
         for call in waiting:
             call(len(waiting) / REFILLS_PER_S)

@@ -189,7 +189,7 @@ class Session:
         if tunnel is None:
             self._has_left()
         else:
-            self._counts.lease(self._waited_ms)
+            self._counts.lease(self._clock() - self._began)
         return tunnel
 
     def _has_left(self) -> bool:

@@ -17,6 +17,7 @@ from pomagent.status.conversation import Page, Request, text_page
 from pomagent.status.document import Document, document, event_document, sessions_document
 from pomagent.status.facts import Facts, gather
 from pomagent.status.health import Health
+from pomagent.status.hub_lag import HubLag
 from pomagent.status.states import RouteState, route_state
 from pomagent.threads import Threads
 
@@ -54,6 +55,7 @@ class Site:
         self._is_started = is_started
         self._is_draining = is_draining
         self._threads = Threads(1)
+        self.hub_lag = HubLag()
         self._resources = {
             "/": Resource(lambda _: self._page(), is_private=True),
             "/livez": Resource(lambda _: _page(health.OK)),
@@ -112,7 +114,7 @@ class Site:
     def _metrics(self) -> Page:
         facts = gather(
             self._agent, self._reloader, started_at=self._started_at, is_draining=self._is_draining(),
-            give_way=_give_way,
+            hub_lag=self.hub_lag.seconds.now, give_way=_give_way,
         )  # fmt: skip
         kind, body = self._threads.call(_written, facts)
         return Page(HTTPStatus.OK, body, kind)
