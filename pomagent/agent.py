@@ -45,7 +45,7 @@ class Agent:
         self._diag = open_if_possible()
         self._group = Group()
         self._numbers = count(1)
-        self._places = Places(0)
+        self._places = Places(0, "agent.max_sessions")
         self.users = Users()
         self._surroundings = Surroundings(self._places, new_scratch(), self._wished_sessions, self.users)
         self.listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
@@ -53,7 +53,7 @@ class Agent:
         self._forwarders: dict[str, Forwarder] = {}
         self._leaving: set[Forwarder] = set()
         self._settings: Settings | None = None
-        self._quarantine = Quarantine(self.listeners, self._enabled_routes, self._connect, log)
+        self._quarantine = Quarantine(self.listeners, self._enabled_routes, self._connect, self._name_holders, log)
         self._recheck = Recheck(self.forwarders, self._gateways.token_of, log)
         self.generation = 0
 
@@ -98,15 +98,18 @@ class Agent:
         prepared = self.listeners.prepare(routes, all_routes=new.enabled_routes)
         if not prepared.failures:
             return prepared
-        holders = self._threads.call(_holders_of, prepared.failures)
-        for name, holder in holders.items():
-            prepared.failures[name].held_by(holder)
+        self._name_holders(prepared.failures)
         if self._settings is not None:
             self.listeners.undo(prepared)
             raise ConfigError(
                 [new.problem(f"routes.{name}.listen", str(error)) for name, error in prepared.failures.items()]
             )
         return prepared
+
+    def _name_holders(self, failures: dict[str, BindError]) -> None:
+        """Say of each address who has it. Blocks."""
+        for name, holder in self._threads.call(_holders_of, failures).items():
+            failures[name].held_by(holder)
 
     def _enabled_routes(self) -> tuple[Route, ...]:
         return self._settings.enabled_routes if self._settings else ()

@@ -23,11 +23,11 @@ def bind(address: ListenAddress, instead_of: Sequence[socket.socket] = ()) -> so
         return _bind(address)
     except OSError as error:
         if error.errno != errno.EADDRINUSE or isinstance(address, UnixAddress) or not instead_of:
-            raise BindError(address, explain(error)) from error
+            raise _failure(address, error) from error
     try:
         return _bind_beside(address, instead_of)
     except OSError as error:
-        raise BindError(address, explain(error)) from error
+        raise _failure(address, error) from error
 
 
 def _bind_beside(address: HostPort, others: Sequence[socket.socket]) -> socket.socket:
@@ -97,7 +97,7 @@ def set_permissions(address: UnixAddress) -> None:
             os.chown(address.path, uid, gid)
         address.path.chmod(address.mode)
     except OSError as error:
-        raise BindError(address, explain(error)) from error
+        raise _failure(address, error) from error
 
 
 def file_of(address: ListenAddress) -> tuple[int, int] | None:
@@ -134,6 +134,11 @@ def bound_address(sock: socket.socket, asked: ListenAddress) -> ListenAddress:
     if isinstance(asked, UnixAddress):
         return asked
     return HostPort(asked.host, sock.getsockname()[1])
+
+
+def _failure(address: ListenAddress, error: OSError) -> BindError:
+    is_taken = error.errno == errno.EADDRINUSE
+    return BindError(address, explain(error), "stop what listens there, or choose another address" if is_taken else "")
 
 
 def explain(error: OSError) -> str:

@@ -6,9 +6,10 @@ import time
 
 from pydantic import SecretStr
 
-from pomagent import credentials, events
+from pomagent import clock_offset, credentials, events
 from pomagent.connect import ask
 from pomagent.credentials import Token
+from pomagent.deadline import Clock
 from pomagent.dial import Dialer
 from pomagent.errors import (
     CredentialError,
@@ -26,17 +27,21 @@ from pomagent.protocol.answers import refusal
 from pomagent.protocol.connect import Answer
 from pomagent.protocol.lifecycle import Reason
 from pomagent.settings import Route
+from pomagent.token_life import life_of
 from pomagent.tunnel import Presented, Tunnel
 
 
 class Connector:
     """How the tunnels of one route come to be."""
 
-    def __init__(self, route: Route, dialer: Dialer, token: Token | None, log: Logger) -> None:
+    def __init__(
+        self, route: Route, dialer: Dialer, token: Token | None, log: Logger, wall_clock: Clock = time.time
+    ) -> None:
         self._route = route
         self._dialer = dialer
         self._token = token
         self._log = log
+        self._wall_clock = wall_clock
         self._failures = Failures()
         self._named = {"gateway": str(route.gateway.address), "destination": str(route.destination)}
 
@@ -119,7 +124,7 @@ class Connector:
             tunnel.close(Reason.ABORTED)
             raise
         tunnel.accepted(answer.request_id, answer.early, self._presented(token))
-        self._dialer.accepted(tunnel.stream)
+        self._dialer.accepted(tunnel.stream, tunnel.timings.connect_ms)
         self._opened(tunnel)
         return tunnel
 
@@ -127,6 +132,7 @@ class Connector:
         return Presented(self._route.gateway, self._token.credential, token) if self._token and token else None
 
     def _check(self, answer: Answer, token: SecretStr | None, *, is_fresh: bool) -> None:
+        self._dialer.answered(answer.status, answer.headers.get("date", ""))
         if not answer.is_tunnel:
             credential = self._token.credential.name if self._token and token else None
             is_login = self._token is not None and self._token.credential.source == "login"
@@ -134,7 +140,13 @@ class Connector:
             raise refusal(
                 answer, credential=credential, login=login, is_fresh=is_fresh,
                 gateway=self._named["gateway"], destination=self._named["destination"],
+                ended=self._ended(token) if token else "", clock=clock_offset.said(self._dialer.clock_offset_s),
             )  # fmt: skip
+
+    def _ended(self, token: SecretStr) -> str:
+        """How long ago a token ended, by its own claim and the gateway's clock; empty if it did not."""
+        left_s = life_of(token.get_secret_value()).left_s(self._wall_clock() + (self._dialer.clock_offset_s or 0.0))
+        return clock_offset.duration(-left_s) if left_s is not None and left_s <= 0 else ""
 
     def _unhealed(self, error: CredentialRejected, problem: str) -> CredentialRejected:
         """A refusal that a login was to heal, with what became of that."""

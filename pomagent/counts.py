@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from pomagent.histogram import Histogram
+
 
 class SessionCounts:
     """Whoever ends or refuses a session says so here, in the words of its line in the log."""
@@ -15,16 +17,19 @@ class SessionCounts:
         self.leases = 0
         self.waited_ms = 0
         """For tunnels, by all ``leases`` together."""
+        self.waits = Histogram()
+        """The same in seconds, by length."""
         self.bytes_up = 0
         self.bytes_down = 0
         """Of sessions that are over; those that run know their own."""
         self.unlogged = 0
         """Sessions that are over and got no line, since the route's last line."""
 
-    def lease(self, waited_ms: int) -> None:
+    def lease(self, waited_s: float) -> None:
         """A client got a tunnel, so long after it had connected."""
         self.leases += 1
-        self.waited_ms += waited_ms
+        self.waited_ms += round(waited_s * 1000)
+        self.waits.observe(waited_s)
 
     def close(self, side: str, reason: str, bytes_up: int, bytes_down: int) -> None:
         """A session that had a tunnel is over."""

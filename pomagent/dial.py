@@ -125,7 +125,7 @@ class Dialer:
             else:
                 transport = self._reach_through(proxy, gateway, destination, timings)
             if self._context is None:
-                self._answered({})
+                self._answered({}, timings)
                 self.transport = "http1"
                 return Secured(transport, timings)
             try:
@@ -136,7 +136,7 @@ class Dialer:
             except BaseException:
                 transport.close()
                 raise
-            self._answered({} if stream.was_resumed else stream.peer_certificate())
+            self._answered({} if stream.was_resumed else stream.peer_certificate(), timings)
             return Secured(self._speak(stream), timings)
 
     def _speak(self, stream: TlsStream) -> TunnelStream:
@@ -151,11 +151,24 @@ class Dialer:
         self.transport = "http1"
         return stream
 
-    def accepted(self, stream: TunnelStream) -> None:
-        """The gateway has accepted a CONNECT over this stream: the next handshake may be a short one."""
+    def accepted(self, stream: TunnelStream, connect_ms: float | None = None) -> None:
+        """The gateway has accepted a CONNECT over this stream, after so long: the next handshake may be a short one."""
+        if self._watch is not None:
+            self._watch.counts.took(connect=connect_ms)
         tls = stream.transport if isinstance(stream, Http2Stream) else stream
         if isinstance(tls, TlsStream):
             self._sessions.learn(tls, time.monotonic())
+
+    def answered(self, status: int, date: str) -> None:
+        """The gateway has answered a CONNECT with this status and this Date."""
+        if self._watch is not None:
+            self._watch.counts.answered(status)
+            self._watch.told_time(date)
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """What the gateway's clock is ahead of ours; None before its first answer."""
+        return self._watch.clock_offset_s if self._watch is not None else None
 
     def _secure(self, gateway: Hop, transport: SocketStream | TlsStream, context: ssl.SSLContext) -> TlsStream:
         now = time.monotonic()
@@ -168,8 +181,9 @@ class Dialer:
                 self._sessions.refused(now)
         return stream
 
-    def _answered(self, certificate: Mapping[str, object]) -> None:
+    def _answered(self, certificate: Mapping[str, object], timings: Timings) -> None:
         if self._watch is not None:
+            self._watch.counts.took(dns=timings.dns_ms, tcp=timings.tcp_ms, tls=timings.tls_ms)
             self._watch.saw(certificate)
             self._watch.answered()
 

@@ -36,6 +36,7 @@ from pomagent.errors import (
     TunnelError,
 )
 from pomagent.settings import Gateway
+from pomagent.tls import why_untrusted
 
 ANSWER_TIMEOUT_S = 10.0
 """For the whole answer to one request: none of them waits for a person."""
@@ -232,7 +233,7 @@ class _Request:
 
     def _untrusted(self, error: ssl.SSLError | None) -> TunnelError:
         if isinstance(error, ssl.SSLCertVerificationError):
-            what = f"its certificate is not accepted: {error.verify_message.rstrip('.')}; set the CA, or the right URL"
+            what = f"its certificate is not accepted: {why_untrusted(error, 'the URL', time.time())}"
             return GatewayUntrusted(what, phase="tls", **self._named)
         reason = (error and error.reason) or "TLS failed"
         if any(alert in reason for alert in _WANTS_A_CERTIFICATE):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from pomagent.deadline import Deadline
 from pomagent.errors import GatewayTimedOut, GatewayUnreachable, TunnelError
 from pomagent.protocol.forward_proxy import ProxyFailures, converse
 from pomagent.settings import ForwardProxy, Gateway, HostPort
-from pomagent.tls import make_context
+from pomagent.tls import make_context, why_untrusted
 
 READ_BYTES = 4 * 1024
 MAX_TARGETS = 4
@@ -88,10 +89,8 @@ class ProxyWay:
         try:
             return context.wrap_socket(sock, server_hostname=self._proxy.address.host)
         except ssl.SSLCertVerificationError as error:
-            why = error.verify_message.rstrip(".")
-            raise self._failures.untrusted(
-                f"has a certificate that is not accepted: {why}; set ca_file for a private CA"
-            ) from error
+            why = why_untrusted(error, "forward_proxy", time.time())
+            raise self._failures.untrusted(f"has a certificate that is not accepted: {why}") from error
         except ssl.SSLError as error:
             words = (error.reason or str(error)).lower().replace("_", " ")
             raise self._failures.misbehaved(f"does not speak TLS ({words}); check forward_proxy") from error

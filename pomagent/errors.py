@@ -64,17 +64,19 @@ class ConfigError(PomagentError):
 class BindError(PomagentError):
     """A listen address is not available."""
 
-    def __init__(self, address: object, cause: str) -> None:
+    def __init__(self, address: object, cause: str, remedy: str = "") -> None:
         self.address = address
         self._cause = cause
-        super().__init__(address, cause)
+        self._remedy = remedy
+        super().__init__(address, cause, remedy)
 
     def __str__(self) -> str:
-        return f"cannot listen on {self.address}: {self._cause}"
+        remedy = f"; {self._remedy}" if self._remedy else ""
+        return f"cannot listen on {self.address}: {self._cause}{remedy}"
 
     def held_by(self, holder: str) -> None:
         """Say who has the address, as far as that is known."""
-        self._cause += f"; {holder} listens there"
+        self._cause += f" by {holder}"
 
 
 class StreamLost(PomagentError):

@@ -72,6 +72,9 @@ BREAKER_CLOSED: Final = "breaker.closed"
 CERTIFICATE_EXPIRING: Final = "certificate.expiring"
 """A dial was shown a gateway's certificate that ends soon, or has ended (``gateway``, ``expires_in_ms``)."""
 
+CLOCK_DRIFTED: Final = "clock.drifted"
+"""A gateway's clock and this host's are more than a minute apart (``gateway``, ``offset_ms``: what to add to ours)."""
+
 CALLBACK_REFUSED: Final = "callback.refused"
 """Somebody brought a login's token without that login's nonce (``why``)."""
 

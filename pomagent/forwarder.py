@@ -96,9 +96,21 @@ class Forwarder:
         if error is not None:
             is_down = self.pool.breaker is not BreakerState.CLOSED or not self.pool.still_serves
             return "down" if is_down else "degraded"
+        return self._state_without_errors
+
+    @property
+    def _state_without_errors(self) -> str:
+        if self.overrun:
+            return "degraded"
         if not self.pool.has_succeeded:
             return "untried"
         return "degraded" if self.pool.is_short else "up"
+
+    @property
+    def overrun(self) -> str:
+        """Which limit of sessions keeps clients out now, in a sentence; empty if none does."""
+        both = (self._places, self._surroundings.places)
+        return next((places.why_full for places in both if places.is_overrun), "")
 
     def start(self) -> None:
         """Begin to keep tunnels warm."""

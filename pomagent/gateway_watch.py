@@ -1,4 +1,4 @@
-"""What one gateway does to everybody who depends on it: its losses and its certificate, each told once."""
+"""What one gateway does to everybody who depends on it: losses, its certificate, its clock, each told once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 import gevent
 from gevent.pool import Group
 
-from pomagent import events
+from pomagent import clock_offset, events
 from pomagent.deadline import Clock
+from pomagent.gateway_counts import GatewayCounts
 from pomagent.log import Logger
 from pomagent.losses import REFILLS_PER_S, Losses
 from pomagent.token_life import LADDER_S, Life, step_of
@@ -28,6 +29,9 @@ class GatewayWatch:
         pause: Callable[[float], object] = gevent.sleep,
     ) -> None:
         self.losses = Losses()
+        self.counts = GatewayCounts()
+        self.is_reachable: bool | None = None
+        """Whether the last handshake came to its end; None before the first."""
         self._gateway = gateway
         self._log = log
         self._clock = clock
@@ -39,6 +43,8 @@ class GatewayWatch:
         self._not_after = ""
         self.certificate_expires_at: float | None = None
         """In seconds since the epoch, as seen by the last dial; None before, and where it is not verified."""
+        self.clock_offset_s: float | None = None
+        """What its clock is ahead of ours, by its last answer to a CONNECT; None before."""
 
     def lost(self, route: str, age_s: float) -> None:
         """A warm tunnel, or TLS connection, ended by itself. Does not block."""
@@ -52,10 +58,12 @@ class GatewayWatch:
         With the seconds over which to spread what follows.
         """
         self.losses.refused(self._clock())
+        self.is_reachable = False
         self._waiting[call] = None
 
     def answered(self) -> None:
         """A handshake has succeeded: whoever waits because of the gateway need not wait on. Does not block."""
+        self.is_reachable = True
         waiting, self._waiting = self._waiting, {}
         for call in waiting:
             call(len(waiting) / REFILLS_PER_S)
@@ -83,6 +91,19 @@ class GatewayWatch:
             events.TRANSPORT_DOWNGRADED, gateway=self._gateway, table=name, wanted="http2", used="http1",
             why="it does not offer h2 by ALPN, so that half-closes are not carried",
         )  # fmt: skip
+
+    def told_time(self, date: str) -> None:
+        """It answered with this Date: warn once if a clock is off, and again only after they have agreed."""
+        offset = clock_offset.offset_s(date, self._wall_clock())
+        if offset is None:
+            return
+        is_off, was_off = clock_offset.is_off(offset), clock_offset.is_off(self.clock_offset_s)
+        self.clock_offset_s = offset
+        if is_off and not was_off:
+            self._log.warning(
+                events.CLOCK_DRIFTED, gateway=self._gateway, offset_ms=round(offset * 1000),
+                error=clock_offset.said(offset),
+            )  # fmt: skip
 
     def close(self) -> None:
         self._group.kill(block=False)

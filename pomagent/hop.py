@@ -21,6 +21,7 @@ from pomagent.happy_eyeballs import connect_first, interleave
 from pomagent.resolver import Address, LookupFailed, Resolver
 from pomagent.settings import ForwardProxy, Gateway, HostPort
 from pomagent.stream import SocketStream
+from pomagent.tls import why_untrusted
 from pomagent.tls_stream import TlsStream
 
 ALERTS_FOR_A_CERTIFICATE = ("CERTIFICATE_REQUIRED", "UNKNOWN_CA", "BAD_CERTIFICATE", "HANDSHAKE_FAILURE")
@@ -82,7 +83,7 @@ class Hop:
 
     def connect(self, addresses: list[Address]) -> SocketStream:
         """Blocks. Raises GatewayTimedOut, GatewayUnreachable."""
-        where, noun = self._party.where, self._party.noun
+        where = self._party.where
         deadline = Deadline(self._gateway.connect_timeout_s)
         try:
             in_order = self._book.order(interleave(addresses), time.monotonic())
@@ -93,13 +94,18 @@ class Hop:
                 phase=self._phase("tcp"), **self._named,
             ) from error  # fmt: skip
         except OSError as error:
-            remedy = _REMEDIES.get(error.errno or 0, f"is the {noun} up?")
+            remedy = self._remedy(error.errno)
             raise GatewayUnreachable(
                 f"no TCP connection to {where}: {(error.strerror or str(error)).lower()}; {remedy}",
                 phase=self._phase("tcp"), **self._named,
             ) from error  # fmt: skip
         self._dialled = address[1]
         return stream
+
+    def _remedy(self, number: int | None) -> str:
+        if number == errno.ECONNREFUSED:
+            return f"start the {self._party.noun}, or mend {self._party.setting}"
+        return _REMEDIES.get(number or 0, f"is the {self._party.noun} up?")
 
     def _passed_over(self, address: Address) -> None:
         """It failed, or was silent while another one answered."""
@@ -128,11 +134,8 @@ class Hop:
                 if not stream.wait_readable(deadline.remaining_s):
                     raise self._timed_out_in_tls(deadline)
         except ssl.SSLCertVerificationError as error:
-            raise GatewayUntrusted(
-                f"{self._its} certificate is not accepted: {error.verify_message.rstrip('.')}; set ca_file for a "
-                f"private CA, or {self._party.setting} to a name that the certificate covers",
-                phase=self._phase("tls"), **self._named,
-            ) from error  # fmt: skip
+            what = f"{self._its} certificate is not accepted: {why_untrusted(error, self._party.setting, time.time())}"
+            raise GatewayUntrusted(what, phase=self._phase("tls"), **self._named) from error
         except ssl.SSLError as error:
             raise self._tls_failure(error.reason or str(error)) from error
         except StreamLost as error:

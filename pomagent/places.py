@@ -14,13 +14,27 @@ MAX_WAITING = 1024
 class Places:
     """At most ``limit`` holders at a time. The limit may change: nobody loses a place by that."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, setting: str = "max_sessions") -> None:
+        """``setting`` is the limit's name in agent.toml."""
         self._limit = limit
+        self._setting = setting
         self._waiting: deque[Event] = deque()
         self.taken = 0
+        self.is_overrun = False
+        """Whether somebody got no place, and none has been free since."""
+
+    @property
+    def why_full(self) -> str:
+        """What to do when there is no place, in a sentence."""
+        return f"{self._setting} = {self._limit} is reached; raise it, or see who holds so many: pomagent sessions"
 
     def take(self, timeout_s: float) -> bool:
         """Get a place, waiting for it if need be; False if there is none in time. Blocks."""
+        has_place = self._take(timeout_s)
+        self.is_overrun = self.is_overrun or not has_place
+        return has_place
+
+    def _take(self, timeout_s: float) -> bool:
         if self.taken < self._limit and not self._waiting:
             self.taken += 1
             return True
@@ -56,3 +70,5 @@ class Places:
         while self._waiting and self.taken < self._limit:
             self.taken += 1
             self._waiting.popleft().set()
+        if self.taken < self._limit:
+            self.is_overrun = False

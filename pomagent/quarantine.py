@@ -21,12 +21,17 @@ class Quarantine:
     """Who is in it, and why; the rest of the agent serves meanwhile."""
 
     def __init__(
-        self, listeners: Listeners, routes: Callable[[], Iterable[Route]], release: Callable[[Route], None], log: Logger
-    ) -> None:
-        """``routes`` are all that should listen; ``release`` gets one whose listener is there now."""
+        self, listeners: Listeners, routes: Callable[[], Iterable[Route]], release: Callable[[Route], None],
+        name_holders: Callable[[dict[str, BindError]], None], log: Logger,
+    ) -> None:  # fmt: skip
+        """``routes`` are all that should listen; ``release`` gets one whose listener is there now.
+
+        ``name_holders`` says in each error who has the address, and blocks.
+        """
         self._listeners = listeners
         self._routes = routes
         self._release = release
+        self._name_holders = name_holders
         self._log = log
         self._why: dict[str, str] = {}
         self._again: dict[str, Event] = {}
@@ -73,6 +78,9 @@ class Quarantine:
                 self._listeners.take(prepared)
                 del self._why[name]
                 self._release(route)
+                break
+            self._name_holders(prepared.failures)
+            if name not in self._why:
                 break
             self._why[name] = str(prepared.failures[name])
             self._log.error(

@@ -151,6 +151,7 @@ class Service:
         self._telling.kill()
         self._telling.spawn(self._notifier.run).name = "notify"
         self._telling.spawn(self._watchdog.run).name = "watchdog"
+        self._telling.spawn(self._site.hub_lag.run).name = "hub lag"
         self._notifier.ready(self._says.line)
         self._group.spawn(self._reloader.run).name = "reload"
         self._group.spawn(self._says.run).name = "status"

@@ -154,7 +154,7 @@ class Session:
         with self._waiting:
             for places in self._places:
                 if not places.take(PLACE_TIMEOUT_S):
-                    self._refused("max_sessions is reached; raise it, or find who holds so many", reason="limit")
+                    self._refused(places.why_full, reason="limit")
                     return False
                 self._taken.append(places)
         return not self._has_left()
@@ -192,7 +192,7 @@ class Session:
         if tunnel is None:
             self._has_left()
         else:
-            self._counts.lease(self._waited_ms)
+            self._counts.lease(self._clock() - self._began)
         return tunnel
 
     def _has_left(self) -> bool:

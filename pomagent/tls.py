@@ -1,14 +1,19 @@
-"""TLS contexts for gateways: TLS 1.2 or newer, verified, with ALPN."""
+"""TLS contexts for gateways: TLS 1.2 or newer, verified, with ALPN; what to do if a certificate fails."""
 
 from __future__ import annotations
 
 import ssl
+from datetime import UTC, datetime
 
 from pomagent.settings import Trust
 
 H2 = "h2"
 HTTP1 = "http/1.1"
 """The gateway's choice where it does not offer ``h2``, and for everything but tunnels."""
+
+
+_ABOUT_TIME = {9: "have its owner issue one that is valid now", 10: "have its owner renew it"}
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED: the certificate's fault, or our clock's."""
 
 
 def make_context(trust: Trust) -> ssl.SSLContext:
@@ -37,3 +42,12 @@ def _load_authorities(context: ssl.SSLContext, trust: Trust) -> None:
         context.load_verify_locations(cafile=trust.ca_file)
     if trust.ca_pem:
         context.load_verify_locations(cadata=trust.ca_pem)
+
+
+def why_untrusted(error: ssl.SSLCertVerificationError, setting: str, now: float) -> str:
+    """What is wrong with a certificate and what to do; ``setting`` leads to its owner, ``now`` is this host's time."""
+    said = error.verify_message.rstrip(".")
+    if error.verify_code not in _ABOUT_TIME:
+        return f"{said}; set ca_file for a private CA, or {setting} to a name that the certificate covers"
+    today = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{said}; set this host's clock if it is not {today} now, else {_ABOUT_TIME[error.verify_code]}"

@@ -24,7 +24,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 class WebPage:
     """One tab; a context manager that ends the browser."""
 
-    def __init__(self, directory: Path, url: str, *, scripts: bool = True) -> None:
+    def __init__(self, directory: Path, url: str, *flags: str, scripts: bool = True) -> None:
         """``directory`` is for the browser's profile. Blocks until the page has loaded."""
         self.complaints: list[str] = []
         """Of the console: errors, warnings, violations of the policy, exceptions."""
@@ -34,7 +34,8 @@ class WebPage:
         self._in, their_out = os.pipe()
         self._left = b""
         command = tethered(
-            PROGRAM, *FLAGS, f"--user-data-dir={directory / 'web-page'}", "--remote-debugging-pipe", "about:blank"
+            *(PROGRAM, *FLAGS, *flags),
+            *(f"--user-data-dir={directory / 'web-page'}", "--remote-debugging-pipe", "about:blank"),
         )
         # Chromium wants them as 3 and 4, which may be ours for something else: the shell moves them.
         moved = f'exec "$@" 3<&{their_in} 4>&{their_out}'

@@ -97,11 +97,13 @@ ROWS = (
 
 
 def refusal(
-    answer: Answer, *, gateway: str, destination: str, credential: str | None, login: str = "", is_fresh: bool = False
+    answer: Answer, *, gateway: str, destination: str, credential: str | None, login: str = "", is_fresh: bool = False,
+    ended: str = "", clock: str = "",
 ) -> TunnelError:  # fmt: skip
     """The error for an answer that is no tunnel; ``credential`` is the name of the one that was sent, if one was.
 
-    ``login`` is where somebody may log in for it; ``is_fresh`` that this has just been done.
+    ``login`` is where somebody may log in for it; ``is_fresh`` that this has just been done. ``ended`` is how long ago
+    its token ended by its own claim, ``clock`` what is wrong with this host's clock; both empty if nothing is known.
     """
     if answer.looks_terminated:
         error: TunnelError = GatewayMisbehaved(
@@ -112,7 +114,9 @@ def refusal(
         error.status, error.request_id = answer.status, answer.request_id
         return error
     row = _match(answer)
-    remedy = row.remedy or (_browser_remedy(login, is_fresh=is_fresh) if login else _login_remedy(credential))
+    remedy = row.remedy or (_browser_remedy(login, is_fresh=is_fresh) if login else _login_remedy(credential, ended))
+    if clock and not row.remedy:
+        remedy = f"{clock}; if that does not help, {remedy}"
     detail = f" ({answer.detail})" if answer.detail else ""
     return row.error(
         f"refused with {answer.status}{detail}: {row.meaning}; {remedy}",
@@ -136,10 +140,12 @@ def _browser_remedy(login: str, *, is_fresh: bool) -> str:
     return f"log in: pomagent login {login}"
 
 
-def _login_remedy(credential: str | None) -> str:
+def _login_remedy(credential: str | None, ended: str) -> str:
     if credential is None:
         return (
             "no credential was sent: set one for the route or its gateway, such as [credentials.default] "
             "(`pomagent tcp`: --service-account-file)"
         )
+    if ended:
+        return f'the token of the credential "{credential}" ended {ended} ago by its own claim: replace it'
     return f'the credential "{credential}" is expired, revoked or of another cluster: replace its token'

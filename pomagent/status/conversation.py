@@ -14,13 +14,15 @@ from urllib.parse import parse_qsl, unquote
 import h11
 
 MAX_HEAD_BYTES = 16 * 1024
-"""Of a request; browsers send 1 KiB."""
+"""Of a request, its line included; browsers send 1 KiB. There is no limit for its body, since it may have none."""
 READ_BYTES = 4096
 MAX_FIELDS = 16
 MAX_LEFT_BYTES = 64 * 1024
 """Read and dropped after our answer: closing over unread bytes would be a reset, and cost the client the answer."""
 TEXT = "text/plain; charset=utf-8"
 METHODS = ("GET", "HEAD")
+OURS = frozenset({"same-origin", "none"})
+"""What browsers say of a request's site if our own page asks, or a person who typed the address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,17 @@ class Request:
     method: str
     path: str
     query: Mapping[str, str]
-    host: str
-    """As the client named us, with or without a port; empty if it did not (HTTP/1.0)."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Names in lower case; the values of repeated headers with commas between them."""
+
+    @property
+    def host(self) -> str:
+        """As the client named us, with or without a port; empty if it did not (HTTP/1.0)."""
+        return self.headers.get("host", "")
+
+    @property
+    def has_body(self) -> bool:
+        return self.headers.get("content-length", "0") != "0" or "transfer-encoding" in self.headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,18 @@ def is_own_name(host: str, own_names: frozenset[str]) -> bool:
     return False
 
 
+def is_from_elsewhere(request: Request) -> bool:
+    """Whether another website asks, through somebody's browser (W3C Fetch Metadata; RFC 6454 §7).
+
+    That is everything but our own page and a person who follows a link to us. What is no browser sends none of this.
+    """
+    said = request.headers
+    if "origin" in said and said["origin"].partition("://")[2].lower() != request.host.lower():
+        return True
+    is_followed_link = (said.get("sec-fetch-mode"), said.get("sec-fetch-dest")) == ("navigate", "document")
+    return said.get("sec-fetch-site", "none") not in OURS and not is_followed_link
+
+
 def _without_port(host: str) -> str:
     if host.startswith("["):
         address, _, rest = host[1:].partition("]")
@@ -90,10 +113,18 @@ def _without_port(host: str) -> str:
 
 def _read(sock: Any, connection: h11.Connection) -> Request | None:
     """The request, None if the client left. Raises h11.RemoteProtocolError."""
+    has_line = False
     while True:
-        event = connection.next_event()
+        try:
+            event = connection.next_event()
+        except h11.RemoteProtocolError as error:
+            if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE and not has_line:
+                raise h11.RemoteProtocolError(str(error), HTTPStatus.REQUEST_URI_TOO_LONG) from error
+            raise
         if event is h11.NEED_DATA:
-            connection.receive_data(sock.recv(READ_BYTES))
+            data = sock.recv(READ_BYTES)
+            has_line = has_line or b"\n" in data
+            connection.receive_data(data)
         elif isinstance(event, h11.Request):
             return _request(event)
         else:
@@ -102,8 +133,11 @@ def _read(sock: Any, connection: h11.Connection) -> Request | None:
 
 def _request(event: h11.Request) -> Request:
     path, _, query = event.target.decode("ascii", "replace").partition("?")
-    host = next((value for name, value in event.headers if name == b"host"), b"")
-    return Request(event.method.decode("ascii"), unquote(path), _fields(query), host.decode("latin-1"))
+    headers: dict[str, str] = {}
+    for name, value in event.headers:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return Request(event.method.decode("ascii"), unquote(path), _fields(query), headers)
 
 
 def _fields(query: str) -> dict[str, str]:
@@ -117,7 +151,7 @@ def _fields(query: str) -> dict[str, str]:
 def _written(connection: h11.Connection, page: Page, *, has_body: bool) -> bytes:
     own = {
         "Content-Type": page.kind, "Content-Length": str(len(page.body)), "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff", "Connection": "close",
+        "X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin", "Connection": "close",
     }  # fmt: skip
     headers = list((own | dict(page.headers)).items())
     head = connection.send(h11.Response(status_code=page.status, reason=page.status.phrase, headers=headers))

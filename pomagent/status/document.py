@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import time
@@ -10,8 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
-
-import gevent
 
 from pomagent import __version__
 from pomagent.agent import Agent
@@ -23,6 +20,7 @@ from pomagent.recent import Note
 from pomagent.reload import Outcome, Reloader
 from pomagent.session_facts import SessionFacts
 from pomagent.settings import Route
+from pomagent.status.greenlets import greenlets
 from pomagent.status.states import RouteState, route_state
 
 T = TypeVar("T")
@@ -56,7 +54,7 @@ def document(
             for dialer in sorted(agent.gateways.dialers, key=lambda dialer: dialer.gateway.name)
         ],
         "credentials": [_credential(token) for token in sorted(agent.tokens, key=lambda token: token.credential.name)],
-        "process": {"descriptors": _descriptors(), "greenlets_since_start": _greenlets()},
+        "process": {"descriptors": _descriptors(), "greenlets_since_start": greenlets(give_way)},
     }
 
 
@@ -215,6 +213,7 @@ def _gateway(dialer: Dialer, gateways: Gateways) -> Document:
         "tunnels_lost": watch.losses.total,
         "addresses_avoided": dialer.avoided,
         "certificate_expires": None if expires_at is None else _iso(expires_at),
+        "clock_offset_s": None if watch.clock_offset_s is None else round(watch.clock_offset_s, 1),
     }
 
 
@@ -237,12 +236,3 @@ def _iso(seconds: float) -> str:
 
 def _descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-def _greenlets() -> int:
-    """How many greenlets live that came after the start: with the descriptors, what a leak would show in.
-
-    Those of the start are frozen out of sight of the collector (see ``service``). Pools of threads have bare ones,
-    which come and stay with the threads.
-    """
-    return sum(isinstance(thing, gevent.Greenlet) and not thing.dead for thing in gc.get_objects())

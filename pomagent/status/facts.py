@@ -9,9 +9,13 @@ from pomagent import __version__
 from pomagent.agent import Agent
 from pomagent.credentials import Token
 from pomagent.forwarder import Forwarder
+from pomagent.gateway_watch import GatewayWatch
+from pomagent.gateways import Gateways
+from pomagent.histogram import Distribution
 from pomagent.pool.breaker import BreakerState
 from pomagent.reload import Reloader
 from pomagent.settings import Route
+from pomagent.status.greenlets import greenlets
 from pomagent.status.states import RouteState, route_state
 
 ROUTES_IN_A_ROW = 100
@@ -35,6 +39,23 @@ class RouteFacts:
     discards: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
     is_breaker_open: bool = False
+    stock: Mapping[str, int] = field(default_factory=dict)
+    """What is warm and what is being dialled, by state."""
+    waits: Distribution | None = None
+    """Seconds until a client had its tunnel; None as long as nobody has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayFacts:
+    """One gateway in use, by its address."""
+
+    address: str
+    is_reachable: bool | None
+    certificate_expires_at: float | None
+    clock_offset_s: float | None
+    tunnels_lost: int
+    answers: Mapping[str, int]
+    phases: Mapping[str, Distribution]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +85,16 @@ class Facts:
     applied_at: float
     """When settings were last put to work, in seconds since the epoch."""
     routes: tuple[RouteFacts, ...]
+    gateways: tuple[GatewayFacts, ...]
     credentials: tuple[CredentialFacts, ...]
+    hub_lag: Distribution
+    greenlets: int
 
 
 def gather(
-    agent: Agent, reloader: Reloader, *, started_at: float, is_draining: bool, give_way: Callable[[], None]
-) -> Facts:
+    agent: Agent, reloader: Reloader, *, started_at: float, is_draining: bool, hub_lag: Distribution,
+    give_way: Callable[[], None],
+) -> Facts:  # fmt: skip
     """What is so now. Blocks only in ``give_way``, which lets others run between routes."""
     settings = reloader.current
     return Facts(
@@ -81,7 +106,10 @@ def gather(
         is_up_to_date=reloader.last is None or reloader.last.result != "rejected",
         applied_at=reloader.applied_at,
         routes=tuple(_routes(settings.enabled_routes if settings else (), agent, give_way)),
+        gateways=tuple(_gateways(agent.gateways)),
         credentials=tuple(_credentials(agent.tokens)),
+        hub_lag=hub_lag,
+        greenlets=greenlets(give_way),
     )
 
 
@@ -97,10 +125,27 @@ def _routes(routes: tuple[Route, ...], agent: Agent, give_way: Callable[[], None
 def _route(state: RouteState, forwarder: Forwarder) -> RouteFacts:
     pool, counts, memory = forwarder.pool, forwarder.counts, forwarder.memory
     moved_up, moved_down = forwarder.moved
+    stock = pool.stock | {"dialling": sum(pool.dialling.values())}
     return RouteFacts(
         state, forwarder.sessions, dict(counts.closed), dict(counts.refused), counts.bytes_up + moved_up,
         counts.bytes_down + moved_down, pool.warm, pool.target, pool.waiting,
         dict(memory.takes), dict(memory.discards), dict(memory.failures), pool.breaker is not BreakerState.CLOSED,
+        stock, counts.waits.now if counts.leases else None,
+    )  # fmt: skip
+
+
+def _gateways(gateways: Gateways) -> Iterator[GatewayFacts]:
+    """One for each address: several tables may lead to one."""
+    watches = {str(dialer.gateway.address): gateways.watch(dialer.gateway) for dialer in gateways.dialers}
+    for address, watch in sorted(watches.items()):
+        yield _gateway(address, watch)
+
+
+def _gateway(address: str, watch: GatewayWatch) -> GatewayFacts:
+    phases = {phase: histogram.now for phase, histogram in watch.counts.phases.items()}
+    return GatewayFacts(
+        address, watch.is_reachable, watch.certificate_expires_at, watch.clock_offset_s, watch.losses.total,
+        dict(watch.counts.answers), phases,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from pomagent.plan import ListenKey
 from pomagent.settings import HostPort, Settings
 from pomagent.sockdiag import SockDiag
 from pomagent.socket_store import SocketStore
-from pomagent.status.conversation import METHODS, Page, Request, converse, is_own_name, text_page
+from pomagent.status.conversation import METHODS, Page, Request, converse, is_from_elsewhere, is_own_name, text_page
 from pomagent.status.site import Resource, Site
 from pomagent.threads import Threads
 from pomagent.users import Users
@@ -41,6 +41,8 @@ TELL_EVERY_S = 60.0
 """A refusal is logged so often at most, for each reason: whoever asks must not fill the log."""
 
 FOREIGN_NAME = "the request names another host; ask for this machine by its own name, its address or localhost\n"
+FROM_ELSEWHERE = "another website asks through your browser; open this address yourself\n"
+NO_BODY = "a request has no body here\n"
 NOT_FOR_YOU = "status.allow_users does not name you; health answers everyone: /livez, /startupz, /readyz\n"
 
 
@@ -182,10 +184,13 @@ class StatusServer:
         if request.host and not is_own_name(request.host, self._names):
             self._tell("the request names another host", peer)
             return text_page(HTTPStatus.MISDIRECTED_REQUEST, FOREIGN_NAME)
+        if is_from_elsewhere(request):
+            self._tell("another website asks through a browser", peer)
+            return text_page(HTTPStatus.FORBIDDEN, FROM_ELSEWHERE)
         if request.method not in METHODS:
             allowed = {"Allow": ", ".join(METHODS)}
             return Page(HTTPStatus.METHOD_NOT_ALLOWED, b"read-only: GET or HEAD\n", headers=allowed)
-        return None
+        return text_page(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, NO_BODY) if request.has_body else None
 
     def _show(self, request: Request, sock: gevent_socket.socket, peer: str) -> Page:
         resource = self._site.find(request.path)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-import gevent
-
 from pomagent.agent import Agent
 from pomagent.recent import RecentEvents
 from pomagent.reload import Reloader
@@ -25,7 +23,9 @@ from pomagent.status.document import (
 )
 from pomagent.status.facts import Facts, gather
 from pomagent.status.health import Health
+from pomagent.status.hub_lag import HubLag
 from pomagent.status.states import RouteState, route_state
+from pomagent.stream import give_way
 from pomagent.threads import Threads
 
 READY_PREFIX = "/readyz/"
@@ -62,6 +62,7 @@ class Site:
         self._is_started = is_started
         self._is_draining = is_draining
         self._threads = Threads(1)
+        self.hub_lag = HubLag()
         self._resources = {
             "/": Resource(lambda _: self._page(), is_private=True),
             "/livez": Resource(lambda _: _page(health.OK)),
@@ -95,7 +96,7 @@ class Site:
 
     def status(self) -> Document:
         """What ``pomagent status --json`` prints. Blocks its greenlet."""
-        shown = document(self._agent, self._reloader, self._started_at, self._predecessors(), _give_way)
+        shown = document(self._agent, self._reloader, self._started_at, self._predecessors(), give_way)
         shown["is_draining"] = self._is_draining()
         shown["events"] = [event_document(note) for note in self._recent.latest(EVENTS_SHOWN)]
         return shown
@@ -104,7 +105,7 @@ class Site:
         """What ``pomagent sessions --json`` prints; ``limit`` of the query is how many at most. Blocks its greenlet."""
         limit = query.get("limit", "")
         wanted = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 9 else MOST_SESSIONS
-        return sessions_document(self._agent, min(wanted, MOST_SESSIONS), self._predecessors(), _give_way)
+        return sessions_document(self._agent, min(wanted, MOST_SESSIONS), self._predecessors(), give_way)
 
     def readiness(self) -> Document:
         """What ``pomagent wait`` asks for: of each route, whether a client may expect to be served. Does not block."""
@@ -138,14 +139,10 @@ class Site:
     def _metrics(self) -> Page:
         facts = gather(
             self._agent, self._reloader, started_at=self._started_at, is_draining=self._is_draining(),
-            give_way=_give_way,
+            hub_lag=self.hub_lag.seconds.now, give_way=give_way,
         )  # fmt: skip
         kind, body = self._threads.call(_written, facts)
         return Page(HTTPStatus.OK, body, kind)
-
-
-def _give_way() -> None:
-    gevent.sleep(0)
 
 
 def _as_json(shown: Document) -> bytes:

@@ -70,7 +70,7 @@ def test_a_package_does_not_come_on_top_of_it(
     done = bare_host.run("dpkg", "--install", "/root/pomagent.deb", check=False)
     assert done.returncode != 0
     assert "scripts/install --uninstall" in done.stderr
-    bare_host.run("pomagent", "--version")
+    bare_host.run("/usr/local/bin/pomagent", "--version")
     bare_host.run("systemctl", "cat", UNIT)
 
 

@@ -43,7 +43,7 @@ def test_while_it_is_away_clients_are_reset_with_the_reason(bastion: Bastion) ->
     with pytest.raises(ConnectionResetError), connect(agent.port("echo")) as client:
         client.recv(1)
     refused = agent.wait_for("session.refused")
-    assert "connection refused; is the gateway up?" in refused["error"]
+    assert "connection refused; start the gateway, or mend the URL" in refused["error"]
     assert refused["recovery"] == "retry"
 
 

@@ -156,7 +156,7 @@ class TestTcp:
     def test_a_refused_connection(self, fake: FakeGateway, nobody: HostPort) -> None:
         error = failure(replace(fake.settings, connect_to=nobody))
         assert said(error) == (GatewayUnreachable, "tcp", Recovery.RETRY)
-        assert f"no TCP connection to {nobody}: connection refused; is the gateway up?" in str(error)
+        assert f"no TCP connection to {nobody}: connection refused; start the gateway, or mend the URL" in str(error)
 
     def test_a_silent_address(self, fake: FakeGateway, silent_address: HostPort) -> None:
         error = failure(replace(fake.settings, connect_to=silent_address, connect_timeout_s=0.2))

@@ -132,6 +132,17 @@ def test_a_request_by_another_name_is_refused_and_logged_once(running: Running) 
     assert (line["why"], line["level"]) == ("the request names another host", "warning")
 
 
+@pytest.mark.parametrize("headers", ["Origin: https://evil.example.com", "Sec-Fetch-Site: cross-site"])
+def test_another_website_is_refused_and_logged_once_whatever_it_asks_for(running: Running, headers: str) -> None:
+    for path in ("/livez", "/metrics", "/nothing"):
+        answer = running.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n")
+        assert answer.startswith("HTTP/1.1 403 ")
+        assert "Cross-Origin-Resource-Policy: same-origin" in answer
+        assert "Access-Control-" not in answer
+    (line,) = running.log.named("status.refused")
+    assert line["why"] == "another website asks through a browser"
+
+
 def test_what_is_not_there_is_said(running: Running) -> None:
     assert running.ask(get("/nothing<script>")).startswith("HTTP/1.1 404 ")
     assert "<script>" not in running.ask(get("/nothing<script>"))
@@ -190,6 +201,31 @@ def test_a_head_has_a_limit(running: Running, size: int, status: int) -> None:
         if status == 200:
             client.sendall(b"\r\n\r\n")
         assert read_to_end(client).startswith(f"HTTP/1.1 {status} ")
+
+
+@pytest.mark.parametrize(("size", "status"), [(MAX_HEAD_BYTES - 100, 200), (MAX_HEAD_BYTES + 1, 414)])
+def test_a_line_has_a_limit(running: Running, size: int, status: int) -> None:
+    line = b"GET /livez?x="
+    with running.connect() as client:
+        client.sendall(line + b"x" * (size - len(line)))
+        if status == 200:
+            client.sendall(b" HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert read_to_end(client).startswith(f"HTTP/1.1 {status} ")
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [("Content-Length: 0", 200), ("Content-Length: 1", 413), (f"Content-Length: {10**12}", 413),
+     ("Transfer-Encoding: chunked", 413)],
+)  # fmt: skip
+def test_a_request_has_no_body(running: Running, header: str, status: int) -> None:
+    answer = running.ask(f"GET /livez HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n")
+    assert answer.startswith(f"HTTP/1.1 {status} ")
+
+
+def test_whoever_sends_a_body_all_the_same_still_gets_the_answer(running: Running) -> None:
+    sent = b"GET /livez HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n" + bytes(32 * 1024)
+    assert running.ask(sent).startswith("HTTP/1.1 413 ")
 
 
 def test_a_client_that_says_nothing_is_let_go(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +309,7 @@ def test_a_reload_to_an_address_that_is_taken_is_rejected_and_changes_nothing(
         running.move(taken)
     (problem,) = rejected.value.problems
     assert problem.key == "status.listen"
-    assert problem.message.startswith(f"cannot listen on {taken}: address already in use; ")
+    assert problem.message.startswith(f"cannot listen on {taken}: address already in use by ")
     assert running.port == port
     assert running.ask(get("/livez")).startswith("HTTP/1.1 200 ")
 

@@ -143,7 +143,7 @@ FAILURES: list[tuple[Arrange, str, int | None, str, tuple[str, ...]]] = [
     (not_a_tcp_route, "connect", 403, "operator", ("403", "does not take CONNECT", "tcp+https://")),
     (destination_down, "connect", 503, "retry", ("503", "the route's server", "start that server")),
     (authorize_down, "connect", 503, "retry", ("503", "authorize service", "look at the gateway's authorize")),
-    (gateway_down, "tcp", None, "retry", ("connection refused", "is the gateway up?")),
+    (gateway_down, "tcp", None, "retry", ("connection refused", "start the gateway")),
     (gateway_frozen, "tls", None, "retry", ("no TLS handshake", "within 1 s", "overloaded")),
     (no_answer, "connect", None, "retry", ("no answer to the CONNECT within 1 s", "look at the gateway's load")),
     (untrusted_authority, "tls", None, "operator", ("certificate is not accepted", "set ca_file")),

@@ -308,7 +308,7 @@ def test_a_gateway_that_is_down_cannot_serve(gateway: Gateway, flags: list[str])
     gateway.edge.stop()
     done = pomagent("tcp", ECHO, "--listen", "-", *flags)
     assert done.returncode == CANNOT_SERVE
-    assert "is the gateway up?" in done.stderr
+    assert "start the gateway, or mend the URL" in done.stderr
 
 
 def test_a_reader_that_leaves_ends_it(flags: list[str], gateway: Gateway) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 
 import pytest
 from gevent.event import Event
@@ -107,3 +108,22 @@ def test_those_who_wait_for_it_are_called_once_spread_by_their_number(watched):
     watched.watch.answered()
     watched.watch.answered()
     assert calls == [3 / REFILLS_PER_S] * 3
+
+
+def tell_time(watched, offset_s):
+    watched.watch.told_time(formatdate(watched.wall.now + offset_s, usegmt=True))
+
+
+def test_a_clock_that_is_off_is_told_once_until_it_agrees_again(watched):
+    for offset in (0, 60, 61, 7200, 0, -7200):
+        tell_time(watched, offset)
+    said = watched.log.named(events.CLOCK_DRIFTED)
+    assert [(line["level"], line["offset_ms"]) for line in said] == [("warning", 61_000), ("warning", -7_200_000)]
+    assert said[1]["error"] == "this host's clock is 2 hours ahead of the gateway's: set it, or the gateway's"
+    assert watched.watch.clock_offset_s == -7200
+
+
+def test_what_is_no_date_changes_nothing(watched):
+    tell_time(watched, 5)
+    watched.watch.told_time("yesterday")
+    assert watched.watch.clock_offset_s == 5

@@ -131,3 +131,19 @@ def test_beyond_so_many_waiting_the_answer_is_no_at_once(waiting, may_wait, plac
     guests.come("a", "b", *(f"w{index}" for index in range(waiting)))
     guests.come("one more")
     assert bool(guests.greenlets["one more"]) is may_wait  # still waiting
+
+
+def test_it_is_overrun_from_the_first_no_until_a_place_is_free(places, guests):
+    guests.come("a", "b")
+    assert not places.is_overrun
+    places.take(0)
+    assert places.is_overrun
+    guests.come("c")
+    places.give_back()
+    assert places.is_overrun, "who waited has the place"
+    places.give_back()
+    assert not places.is_overrun
+
+
+def test_why_it_is_full_names_the_setting_and_its_value():
+    assert Places(7, "agent.max_sessions").why_full.startswith("agent.max_sessions = 7 is reached; raise it, or see ")

@@ -42,7 +42,9 @@ class Scene:
         self.log = FakeLog()
         self.routes = [ROUTE]
         self.released: list[Route] = []
-        self.quarantine = Quarantine(self.listeners, lambda: self.routes, self.released.append, self.log.log)
+        self.quarantine = Quarantine(
+            self.listeners, lambda: self.routes, self.released.append, lambda _: None, self.log.log
+        )
         self.quarantine.keep({NAME}, {NAME: TAKEN})
         settle()
 

@@ -11,6 +11,7 @@ import pytest
 from pomagent.deadline import Deadline
 from pomagent.errors import DestinationDown, RoutePaused
 from pomagent.forwarder import Forwarder
+from pomagent.places import Places
 from pomagent.pool.backoff import FAST_TRIES
 from pomagent.pool.keeper import LATE_S
 from tests.fakes.pool import DENIED, DOWN, NAMED, ROUTE, Scene
@@ -23,7 +24,8 @@ class Watched(Scene):
 
     def __init__(self, **changes: Any) -> None:
         super().__init__(replace(ROUTE, **changes), frozenset({"secure", "open"}))
-        surroundings: Any = SimpleNamespace(clock=self.clock)
+        surroundings: Any = SimpleNamespace(clock=self.clock, places=Places(2000, "agent.max_sessions"))
+        self.shared = surroundings.places
         self.forwarder = Forwarder(
             self.route, lambda *_: self.pool, surroundings, None, self.fake_log.log, count(1), generation=1
         )
@@ -132,3 +134,11 @@ def test_connections_are_no_help_where_the_destination_is_down() -> None:
 def test_a_verdict_of_the_gateway_is_named(scene: Watched) -> None:
     scene.fail_all(DENIED)
     assert scene.state == "denied"
+
+
+def test_a_limit_that_keeps_clients_out_degrades_it_and_is_named(filled: Watched) -> None:
+    filled.shared.resize(0)
+    filled.shared.take(0)
+    assert (filled.state, filled.forwarder.overrun) == ("degraded", filled.shared.why_full)
+    filled.shared.resize(1)
+    assert (filled.state, filled.forwarder.overrun) == ("up", "")

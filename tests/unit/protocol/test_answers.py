@@ -253,6 +253,15 @@ class TestSentences:
     def test_a_login_remedy_names_the_credential_that_was_sent(self):
         assert 'the credential "ops" is expired, revoked or of another cluster' in str(error_for(answer(401), "ops"))
 
+    def test_a_token_that_has_ended_is_said_to_have(self):
+        error = refusal(answer(401), gateway="edge:443", destination="db:1", credential="ops", ended="2 hours")
+        assert str(error).endswith('the token of the credential "ops" ended 2 hours ago by its own claim: replace it')
+
+    @pytest.mark.parametrize(("status", "is_about_time"), [(401, True), (403, False), (404, False)])
+    def test_a_clock_that_is_off_comes_first_where_tokens_are_refused(self, status, is_about_time):
+        error = refusal(answer(status), gateway="edge:443", destination="db:1", credential="ops", clock="the clock")
+        assert ("; the clock; if that does not help, the credential" in str(error)) is is_about_time
+
     def test_without_a_credential_it_says_where_to_set_one(self):
         assert (
             "not logged in; no credential was sent: set one for the route or its gateway, such as [credentials.default]"
