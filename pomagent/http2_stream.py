@@ -162,7 +162,10 @@ class Http2Stream:
     # --- waiting --------------------------------------------------------------------------------------------------
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
-        return self.transport.wait_readable(timeout_s)
+        """At once where it keeps something itself: an end, or a loss, that came with the bytes before it."""
+        connection = self.connection
+        is_refused = connection.is_going_away and not connection.is_open
+        return connection.is_over or is_refused or self.transport.wait_readable(timeout_s)
 
     def wait_writable(self, timeout_s: float | None = None) -> bool:
         """Blocks until ``send`` may take something: for the window, that needs somebody who reads."""

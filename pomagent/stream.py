@@ -32,7 +32,10 @@ class Stream(Protocol):
     """What the relay needs of either side of a session."""
 
     def recv_into(self, buffer: memoryview) -> int | None:
-        """Read what is there: its length, 0 at an orderly end, None if there is nothing now. Raises StreamLost."""
+        """Read what is there: its length, 0 at an orderly end, None if there is nothing now. Raises StreamLost.
+
+        Less than the buffer takes: waiting before the next read is cheaper than asking again.
+        """
 
     def send(self, data: Buffer) -> int:
         """Take what can be taken now and return how much that was. Raises StreamLost."""
@@ -41,7 +44,7 @@ class Stream(Protocol):
         """Whether everything taken is with the kernel; waits for it. Blocks. Raises StreamLost."""
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
-        """Blocks until ``recv_into`` may have something; False if the time is over first."""
+        """Blocks until ``recv_into`` may have something, new or kept here; False if the time is over first."""
 
     def wait_writable(self, timeout_s: float | None = None) -> bool:
         """Blocks until ``send`` may take something; False if the time is over first."""

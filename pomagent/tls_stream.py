@@ -13,13 +13,18 @@ from pomagent.stream import SCRATCH_BYTES, Buffer, SocketStream
 MOST_SENT_BYTES = SCRATCH_BYTES + 4096
 """Taken at a time: one piece of a client's bytes, with the heads of the frames that may carry it."""
 
+PART_BYTES = 32 * 1024
+"""Of ciphertext that is taken from OpenSSL at a time: a ``MemoryBIO`` never shrinks, and idle sessions keep it."""
+
 
 class TlsStream:
     """TLS over a ``SocketStream``, through memory: never a half-close of the socket that would garble what follows."""
 
     __slots__ = (
         "_has_ended",
+        "_has_more",
         "_incoming",
+        "_is_at_end",
         "_is_ending",
         "_loss",
         "_outgoing",
@@ -48,6 +53,10 @@ class TlsStream:
         self._unsent: memoryview | None = None
         self._loss: StreamLost | None = None
         """Of a read that still had something to return."""
+        self._has_more = False
+        """Whether the next read may have something although nothing new has arrived."""
+        self._is_at_end = False
+        """Whether the other side has said that nothing more comes."""
         self._has_ended = False
         """Whether we have said that nothing more comes; what still arrives interests nobody then."""
         self._is_ending = False
@@ -98,32 +107,32 @@ class TlsStream:
             return self.transport.recv_into(buffer)  # to OpenSSL, data after our close_notify is an error
         if self._loss is not None:
             raise self._loss
-        total, room = 0, len(buffer)
-        try:
-            while total < room:
-                count = self._read_record(buffer[total:])
-                if count is None:
-                    break
-                if not count:
-                    return total  # once more, as the end, with the next read
-                total += count
-        except StreamLost as loss:
-            if not total:
-                raise
-            self._loss = loss  # for the next read: what came before it counts
+        if self._is_at_end:
+            return 0
+        total = self._decrypt(buffer)
+        self._has_more = total == len(buffer) or self._is_at_end or self._loss is not None
+        if self._outgoing.pending:
+            self._push_or_read_on()  # answers of the TLS layer itself, such as a key update
+        if total:
             return total
-        self._push_or_read_on()  # answers of the TLS layer itself, such as a key update
-        return total or None
+        if self._loss is not None:
+            raise self._loss
+        return 0 if self._is_at_end else None
 
     def send(self, data: Buffer) -> int:
         if not self._push():
             return 0
-        taken, view = 0, memoryview(data)[:MOST_SENT_BYTES]
+        view = memoryview(data)
+        parts, taken, length = [], 0, min(len(view), MOST_SENT_BYTES)
+        write, outgoing = self._ssl.write, self._outgoing
         try:
-            while taken < len(view):
-                taken += self._ssl.write(view[taken:])
+            while taken < length:
+                taken += write(view[taken:length])
+                if outgoing.pending >= PART_BYTES or taken == length:
+                    parts.append(outgoing.read())
         except ssl.SSLError as error:
             raise lost_tls(error) from error
+        self._unsent = memoryview(parts[0] if len(parts) == 1 else b"".join(parts)) if parts else None
         self._push()
         return taken
 
@@ -136,7 +145,7 @@ class TlsStream:
         return self.transport.flush(deadline.remaining_s if deadline is not None else None)
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
-        return self.transport.wait_readable(timeout_s)
+        return self._has_more or self.transport.wait_readable(timeout_s)
 
     def wait_writable(self, timeout_s: float | None = None) -> bool:
         return self.transport.wait_writable(timeout_s)
@@ -156,6 +165,7 @@ class TlsStream:
         with suppress(ssl.SSLError):  # it waits for the other side's close_notify, which nobody needs
             self._ssl.unwrap()
         self._has_ended = self._is_ending = True
+        self._has_more = False
         self._push()
 
     def unsent_bytes(self) -> int:
@@ -174,18 +184,32 @@ class TlsStream:
     def abort(self) -> None:
         self.transport.abort()
 
-    def _read_record(self, room: memoryview) -> int | None:
-        """Decrypt one record, or as much of it as fits: its length, 0 at the end, None if there is nothing now."""
-        while True:
-            try:
-                return self._ssl.read(len(room), room)  # type: ignore[return-value]  # typeshed: bytes, or a length
-            except ssl.SSLWantReadError:
-                if self._feed() is None:
-                    return None
-            except ssl.SSLZeroReturnError:
-                return 0
-            except ssl.SSLError as error:
-                raise lost_tls(error) from error
+    def _decrypt(self, buffer: memoryview) -> int:
+        """Decrypt what there is, or as much as fits: its length. An end, or a loss, behind it is kept in mind."""
+        total, room, is_drained = 0, len(buffer), False
+        tls, incoming, full = self._ssl, self._incoming, len(self._scratch)
+        may_read = self._has_more  # the rest of a record, which OpenSSL keeps
+        try:
+            while total < room:
+                if may_read or incoming.pending:
+                    count = _read(tls, buffer[total:] if total else buffer)
+                    if count:
+                        total += count
+                        continue
+                    if count == 0:
+                        self._is_at_end = True
+                        break
+                    may_read = False
+                if is_drained:
+                    break
+                fed = self._feed()
+                if fed is None:
+                    break
+                may_read = fed == 0
+                is_drained = 0 < fed < full  # the socket had no more: not asked again, for that would be in vain
+        except StreamLost as loss:
+            self._loss = loss
+        return total
 
     def _feed(self) -> int | None:
         """Move what the socket has to the TLS layer: its length, 0 at its end, None if there is nothing now."""
@@ -216,6 +240,18 @@ class TlsStream:
         """Hand ciphertext to the socket; that nobody takes it says nothing of what is still there to be read."""
         with suppress(StreamLost):
             self._push()
+
+
+def _read(tls: ssl.SSLObject, room: memoryview) -> int | None:
+    """One record, or as much of it as fits: its length, 0 at the end, None if it is not all there."""
+    try:
+        return tls.read(len(room), room)  # type: ignore[return-value]  # typeshed: bytes, or a length
+    except ssl.SSLWantReadError:
+        return None
+    except ssl.SSLZeroReturnError:
+        return 0
+    except ssl.SSLError as error:
+        raise lost_tls(error) from error
 
 
 def lost_tls(error: ssl.SSLError) -> StreamLost:
