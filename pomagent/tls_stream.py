@@ -117,9 +117,8 @@ class TlsStream:
         write, outgoing = self._ssl.write, self._outgoing
         try:
             while taken < length:
-                taken += write(view[taken:length])
-                if outgoing.pending >= PART_BYTES or taken == length:
-                    parts.append(outgoing.read())
+                taken += write(view[taken : min(taken + PART_BYTES, length)])
+                parts.append(outgoing.read())
         except ssl.SSLError as error:
             raise lost_tls(error) from error
         self._unsent = memoryview(parts[0] if len(parts) == 1 else b"".join(parts)) if parts else None
