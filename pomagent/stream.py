@@ -20,8 +20,8 @@ from gevent.socket import wait
 from pomagent import tcp
 from pomagent.errors import StreamLost
 
-SCRATCH_BYTES = 64 * 1024
-"""Of one read. A ``MemoryBIO`` never shrinks: larger reads would stay with every session that was busy once."""
+SCRATCH_BYTES = 128 * 1024
+"""Of one read: larger ones leave the processor's cache, smaller ones ask the kernel too often (both measured)."""
 
 _READ, _WRITE = 1, 2
 

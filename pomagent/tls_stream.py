@@ -14,7 +14,8 @@ MOST_SENT_BYTES = SCRATCH_BYTES + 4096
 """Taken at a time: one piece of a client's bytes, with the heads of the frames that may carry it."""
 
 PART_BYTES = 32 * 1024
-"""Of ciphertext that is taken from OpenSSL at a time: a ``MemoryBIO`` never shrinks, and idle sessions keep it."""
+"""Of ciphertext that OpenSSL gets, or is relieved of, at a time: a ``MemoryBIO`` never shrinks, however idle. Half as
+much costs a quarter more processor time (measured)."""
 
 
 class TlsStream:
@@ -127,9 +128,8 @@ class TlsStream:
         write, outgoing = self._ssl.write, self._outgoing
         try:
             while taken < length:
-                taken += write(view[taken:length])
-                if outgoing.pending >= PART_BYTES or taken == length:
-                    parts.append(outgoing.read())
+                taken += write(view[taken : min(taken + PART_BYTES, length)])
+                parts.append(outgoing.read())
         except ssl.SSLError as error:
             raise lost_tls(error) from error
         self._unsent = memoryview(parts[0] if len(parts) == 1 else b"".join(parts)) if parts else None
@@ -187,7 +187,7 @@ class TlsStream:
     def _decrypt(self, buffer: memoryview) -> int:
         """Decrypt what there is, or as much as fits: its length. An end, or a loss, behind it is kept in mind."""
         total, room, is_drained = 0, len(buffer), False
-        tls, incoming, full = self._ssl, self._incoming, len(self._scratch)
+        tls, incoming, rest = self._ssl, self._incoming, self._scratch[:0]
         may_read = self._has_more  # the rest of a record, which OpenSSL keeps
         try:
             while total < room:
@@ -200,15 +200,23 @@ class TlsStream:
                         self._is_at_end = True
                         break
                     may_read = False
+                if rest:
+                    incoming.write(rest[:PART_BYTES])
+                    rest = rest[PART_BYTES:]
+                    continue
                 if is_drained:
                     break
-                fed = self._feed()
-                if fed is None:
-                    break
-                may_read = fed == 0
-                is_drained = 0 < fed < full  # the socket had no more: not asked again, for that would be in vain
+                rest = self._scratch[: max(PART_BYTES, room - total)]
+                asked, fed = len(rest), self.transport.recv_into(rest)
+                if fed == 0:
+                    incoming.write_eof()
+                    may_read = True
+                rest = rest[: fed or 0]
+                is_drained = fed is None or 0 < fed < asked  # no more there: asked again, it would say so at a price
         except StreamLost as loss:
             self._loss = loss
+        if rest:
+            incoming.write(rest)  # the scratch is others' from now on
         return total
 
     def _feed(self) -> int | None:
