@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pomagent import __version__
 from pomagent.agent import Agent
@@ -21,14 +21,10 @@ from pomagent.reload import Outcome, Reloader
 from pomagent.session_facts import SessionFacts
 from pomagent.settings import Route
 from pomagent.status.greenlets import greenlets
+from pomagent.status.portions import in_portions
 from pomagent.status.states import RouteState, route_state
 
-T = TypeVar("T")
 Document = dict[str, Any]
-
-
-ITEMS_IN_A_ROW = 50
-"""Before other greenlets get their turn."""
 
 
 def document(
@@ -48,7 +44,7 @@ def document(
         "last_reload": _reload(reloader.last),
         "sessions": agent.sessions,
         "old_processes": list(predecessors),
-        "routes": [_route(route, agent) for route in _in_portions(routes, give_way)],
+        "routes": [_route(route, agent) for route in in_portions(routes, give_way)],
         "gateways": [
             _gateway(dialer, agent.gateways)
             for dialer in sorted(agent.gateways.dialers, key=lambda dialer: dialer.gateway.name)
@@ -66,15 +62,8 @@ def sessions_document(
     return {
         "total": len(found),
         "old_processes": list(predecessors),
-        "sessions": [_session(route, facts) for route, facts in _in_portions(found[:limit], give_way)],
+        "sessions": [_session(route, facts) for route, facts in in_portions(found[:limit], give_way)],
     }
-
-
-def _in_portions(items: Sequence[T], give_way: Callable[[], None]) -> Iterator[T]:
-    for number, item in enumerate(items, 1):
-        yield item
-        if number % ITEMS_IN_A_ROW == 0:
-            give_way()
 
 
 def _session(route: str, facts: SessionFacts) -> Document:

@@ -16,10 +16,8 @@ from pomagent.pool.breaker import BreakerState
 from pomagent.reload import Reloader
 from pomagent.settings import Route
 from pomagent.status.greenlets import greenlets
+from pomagent.status.portions import in_portions
 from pomagent.status.states import RouteState, route_state
-
-ROUTES_IN_A_ROW = 100
-"""Before other greenlets get their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +112,10 @@ def gather(
 
 
 def _routes(routes: tuple[Route, ...], agent: Agent, give_way: Callable[[], None]) -> Iterator[RouteFacts]:
-    for number, route in enumerate(routes, 1):
+    for route in in_portions(routes, give_way):
         forwarder = agent.forwarder(route.name)
         state = route_state(route, agent)
         yield RouteFacts(state) if forwarder is None else _route(state, forwarder)
-        if number % ROUTES_IN_A_ROW == 0:
-            give_way()
 
 
 def _route(state: RouteState, forwarder: Forwarder) -> RouteFacts:

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from pomagent.agent import Agent
 from pomagent.recent import RecentEvents
 from pomagent.reload import Reloader
+from pomagent.settings import Route
 from pomagent.status import health
 from pomagent.status.conversation import Page, Request, text_page
 from pomagent.status.document import (
@@ -24,6 +25,7 @@ from pomagent.status.document import (
 from pomagent.status.facts import Facts, gather
 from pomagent.status.health import Health
 from pomagent.status.hub_lag import HubLag
+from pomagent.status.portions import in_portions
 from pomagent.status.states import RouteState, route_state
 from pomagent.stream import give_way
 from pomagent.threads import Threads
@@ -108,10 +110,10 @@ class Site:
         return sessions_document(self._agent, min(wanted, MOST_SESSIONS), self._predecessors(), give_way)
 
     def readiness(self) -> Document:
-        """What ``pomagent wait`` asks for: of each route, whether a client may expect to be served. Does not block."""
+        """What ``pomagent wait`` asks for: of each route, whether a client may expect to be served. Blocks."""
         return {
             "is_ready": self._obstacle() is None,
-            "routes": [readiness_document(state) for state in self._states().values()],
+            "routes": [readiness_document(state) for state in self._states()],
         }
 
     def _page(self) -> Page:
@@ -122,19 +124,25 @@ class Site:
         return Page(HTTPStatus.OK, self._threads.call(_as_json, shown), "application/json")
 
     def _readiness(self, require: str) -> Health:
-        return self._obstacle() or health.readiness(list(self._states().values()), require)
+        return self._obstacle() or health.readiness(self._states() if require else (), require)
 
     def _readiness_of(self, name: str) -> Health:
-        return self._obstacle() or health.readiness_of(self._states(), name)
+        found = [route_state(route, self._agent) for route in self._routes if route.name == name]
+        return self._obstacle() or health.readiness_of({state.name: state for state in found}, name)
 
     def _obstacle(self) -> Health | None:
         if self._is_draining():
             return health.DRAINING
         return None if self._is_started() else health.STARTING
 
-    def _states(self) -> Mapping[str, RouteState]:
+    @property
+    def _routes(self) -> Sequence[Route]:
         settings = self._reloader.current
-        return {route.name: route_state(route, self._agent) for route in (settings.routes if settings else ())}
+        return settings.routes if settings else ()
+
+    def _states(self) -> list[RouteState]:
+        """Of all routes. Blocks its greenlet."""
+        return [route_state(route, self._agent) for route in in_portions(self._routes, give_way)]
 
     def _metrics(self) -> Page:
         facts = gather(

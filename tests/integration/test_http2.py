@@ -225,7 +225,7 @@ class TestWhileWarm:
         assert warm.ends == [warm.tunnel]
 
     def test_pings_that_are_answered_keep_it(self, gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(http2_stream, "PING_EVERY_S", 0.02)
+        monkeypatch.setattr(http2_stream, "PING_EVERY_S", 0.3)
         warm = Warm(gateway)
         with reading(warm.edge):
             wait_until(lambda: warm.edge.pings >= 5)
@@ -233,7 +233,7 @@ class TestWhileWarm:
         warm.tunnel.close(Reason.EXPIRED)
 
     def test_a_ping_that_is_not_answered_ends_it(self, gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(http2_stream, "PING_EVERY_S", 0.02)
+        monkeypatch.setattr(http2_stream, "PING_EVERY_S", 0.3)
         warm = Warm(gateway)
         wait_until(lambda: warm.ends)
         with pytest.raises(StreamLost, match="did not answer a PING"):
@@ -241,7 +241,7 @@ class TestWhileWarm:
         warm.tunnel.close(Reason.PEER_CLOSED)
 
     def test_nobody_is_pinged_in_a_session(self, gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(http2_stream, "PING_EVERY_S", 0.02)
+        monkeypatch.setattr(http2_stream, "PING_EVERY_S", 0.3)
         warm = Warm(gateway)
         warm.tunnel.lease()
         gevent.sleep(0.1)
@@ -255,7 +255,7 @@ class TestWithTlsOnly:
 
     @pytest.fixture
     def secured(self, gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Warm, Opened]]:
-        monkeypatch.setattr(http2_stream, "PING_EVERY_S", 0.02)
+        monkeypatch.setattr(http2_stream, "PING_EVERY_S", 0.3)
         gateway.plays(gateway.does())
         opened = Opened(gateway.fake)
         warm = Warm.__new__(Warm)
