@@ -160,7 +160,7 @@ class TestSquid:
         failed = agent.wait_for("tunnel.failed")
         assert (failed["phase"], failed["recovery"]) == ("proxy", "retry")
         assert (
-            f"no TCP connection to the forward proxy {LOOPBACK}:1: connection refused; is the forward proxy up?"
+            f"no TCP connection to the forward proxy {LOOPBACK}:1: connection refused; start the forward proxy, or mend forward_proxy"
             in (failed["error"])
         )
 

@@ -71,7 +71,8 @@ def _check_tree(image: Path) -> None:
     assert str((image / COMMAND).readlink()) == "/opt/pomagent/bin/pomagent"
     for path in [*_files(image), *(path for path in image.rglob("*") if path.is_dir())]:
         mode = stat.S_IMODE(path.lstat().st_mode)
-        wanted = 0o555 if path.is_dir() or path.name.startswith("python") else 0o444
+        is_python = path.parent.name == "bin" and path.name.startswith("python")
+        wanted = 0o555 if path.is_dir() or is_python else 0o444
         assert path.is_symlink() or mode & 0o777 & wanted == wanted, f"{path}: {mode:o}"
         assert path.is_symlink() or not mode & 0o022, f"{path}: {mode:o}"
     environment = (image / LINK).resolve()
