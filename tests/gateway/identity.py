@@ -127,10 +127,13 @@ class Identity:
     def answer(self, method: str, target: str, host: str, headers: dict[str, str]) -> Reply:
         """``host`` is the request's Host header, ``headers`` have lower-case names."""
         parts = urlsplit(target)
-        with self._lock:
+        reply = self._refusal or self._answer(method, target, host, headers)
+        with self._lock:  # not before: whoever has seen the request may change what the next one is answered
             self._requests.append(f"{method} {parts.path}")
-            if self._refusal:
-                return self._refusal
+        return reply
+
+    def _answer(self, method: str, target: str, host: str, headers: dict[str, str]) -> Reply:
+        parts = urlsplit(target)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         match parts.path.removeprefix("/.pomerium/"):
             case "api/v1/login":
