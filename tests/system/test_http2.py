@@ -4,7 +4,6 @@ import hashlib
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from tests import processes
 from tests.agent_process import AgentProcess, connect, read_to_end
 from tests.bastion import ANY, Bastion
 from tests.gateway.configuration import STAT_PREFIX
-from tests.gateway.destinations import pseudo_random, sha256_of
+from tests.gateway.destinations import sha256_of
 from tests.gateway.facade import Gateway
 from tests.gateway.waiting import wait_until
 
@@ -56,24 +55,6 @@ def test_5_mb_of_a_server_that_closes_at_once_arrive_whole_though_the_reader_sta
         client.sendall(b"7 5000000\n")
         time.sleep(3)  # longer than the second after which an edge gives up what is not read over HTTP/1.1
         assert hashlib.sha256(read_to_end(client)).hexdigest() == sha256_of(7, 5_000_000)
-
-
-@pytest.mark.parametrize("warm", ["tunnel", "tls", "off"])
-def test_64_mib_each_way_on_8_connections_at_a_time_arrive_unchanged(start: Start, gateway: Gateway, warm: str) -> None:
-    _, ports = start("upload", "download", defaults={"warm": warm})
-
-    def exchange(seed: int) -> None:
-        with connect(ports["upload"]) as up:
-            up.sendall((8 * MIB).to_bytes(8, "big"))
-            for block in pseudo_random(seed, 8 * MIB):
-                up.sendall(block)
-            assert up.makefile("rb").readline().decode().strip() == sha256_of(seed, 8 * MIB)
-        with connect(ports["download"]) as down:
-            down.sendall(f"{seed} {8 * MIB}\n".encode())
-            assert hashlib.sha256(read_to_end(down)).hexdigest() == sha256_of(seed, 8 * MIB)
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(exchange, range(8)))
 
 
 def test_what_a_client_sends_before_it_closes_reaches_the_destination(start: Start) -> None:

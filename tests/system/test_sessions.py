@@ -49,9 +49,13 @@ def test_every_session_is_one_line_that_joins_with_the_gateways_log(start: Start
     assert len(agent.events("session.closed")) == 1
 
 
+@pytest.mark.parametrize("transport", ["http1", "http2"])
 @pytest.mark.parametrize("warm", ["tunnel", "tls", "off"])
-def test_64_mib_up_and_down_on_8_connections_at_a_time_arrive_unchanged(start: Start, warm: str) -> None:
-    _, ports = start("upload", "download", defaults={"warm": warm})
+def test_64_mib_up_and_down_on_8_connections_at_a_time_arrive_unchanged(
+    start: Start, warm: str, transport: str
+) -> None:
+    tables = {"defaults": {"warm": warm}, "gateways.demo": {"transport": transport}}
+    _, ports = start("upload", "download", **tables)
 
     def exchange(seed: int) -> None:
         with connect(ports["upload"]) as up:
