@@ -10,12 +10,11 @@ from typing import TypeAlias
 from gevent import get_hub
 from gevent.event import Event
 
-from pomagent.deadline import Deadline
 from pomagent.errors import StreamLost
 from pomagent.protocol.http2.connection import Connection
 from pomagent.protocol.http2.frames import HEAD, HEAD_BYTES, STREAM
 from pomagent.stream import SCRATCH_BYTES, Buffer, SocketStream
-from pomagent.tls_stream import MOST_SENT_BYTES, TlsStream
+from pomagent.tls_stream import MOST_SENT_BYTES, TlsStream, flush_through
 
 PING_EVERY_S = 15.0
 """While it waits in a pool: a frozen gateway's kernel still acknowledges, which is all that keepalive asks for."""
@@ -132,12 +131,7 @@ class Http2Stream:
         return taken
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        deadline = None if timeout_s is None else Deadline(timeout_s)
-        while not self._push():
-            if deadline is not None and deadline.is_over:
-                return False
-            self.transport.wait_writable(deadline.remaining_s if deadline is not None else None)
-        return self.transport.flush(deadline.remaining_s if deadline is not None else None)
+        return flush_through(self._push, self.transport, timeout_s)
 
     def send_eof(self) -> None:
         """End our side with END_STREAM: the destination sees the end, and its answer still comes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 
 from pomagent.deadline import Deadline
@@ -137,12 +138,7 @@ class TlsStream:
         return taken
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        deadline = None if timeout_s is None else Deadline(timeout_s)
-        while not self._push():
-            if deadline is not None and deadline.is_over:
-                return False
-            self.transport.wait_writable(deadline.remaining_s if deadline is not None else None)
-        return self.transport.flush(deadline.remaining_s if deadline is not None else None)
+        return flush_through(self._push, self.transport, timeout_s)
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
         return self._has_more or self.transport.wait_readable(timeout_s)
@@ -248,6 +244,16 @@ class TlsStream:
         """Hand ciphertext to the socket; that nobody takes it says nothing of what is still there to be read."""
         with suppress(StreamLost):
             self._push()
+
+
+def flush_through(push: Callable[[], bool], transport: SocketStream | TlsStream, timeout_s: float | None) -> bool:
+    """Push what a stream keeps until the transport below has all of it, and flush that; False after the timeout."""
+    deadline = None if timeout_s is None else Deadline(timeout_s)
+    while not push():
+        if deadline is not None and deadline.is_over:
+            return False
+        transport.wait_writable(deadline.remaining_s if deadline is not None else None)
+    return transport.flush(deadline.remaining_s if deadline is not None else None)
 
 
 def _read(tls: ssl.SSLObject, room: memoryview) -> int | None:
