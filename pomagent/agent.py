@@ -21,7 +21,7 @@ from pomagent.plan import Plan, diff
 from pomagent.pool import Memory, Pool
 from pomagent.quarantine import Quarantine
 from pomagent.recheck import Recheck
-from pomagent.relay import DRAINED, REMOVED, End, new_scratch
+from pomagent.relay import DRAINED, REMOVED, End
 from pomagent.session_facts import SessionFacts
 from pomagent.settings import Credential, ListenAddress, Route, Settings
 from pomagent.sockdiag import SockDiag, open_if_possible
@@ -29,6 +29,7 @@ from pomagent.socket_store import SocketStore
 from pomagent.surroundings import Surroundings
 from pomagent.systemd import Notifier
 from pomagent.threads import Threads
+from pomagent.turns import Turns
 from pomagent.users import Users
 from pomagent.verbosity import Verbosity
 
@@ -47,7 +48,7 @@ class Agent:
         self._numbers = count(1)
         self._places = Places(0, "agent.max_sessions")
         self.users = Users()
-        self._surroundings = Surroundings(self._places, new_scratch(), self._wished_sessions, self.users)
+        self._surroundings = Surroundings(self._places, Turns(), self._wished_sessions, self.users)
         self.listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
         self._threads = Threads(1)  # /proc, after an address was taken
         self._forwarders: dict[str, Forwarder] = {}

@@ -18,11 +18,13 @@ from pomagent.interrupt import Interrupt
 from pomagent.protocol.http2.frames import Code
 from pomagent.read_ahead import ReadAhead
 from pomagent.settings import HalfClose
-from pomagent.stream import SCRATCH_BYTES, Stream, give_way
+from pomagent.stream import Stream
+from pomagent.turns import Turns
 
-SLICE_BYTES = 256 * 1024
-"""Copied in one go before other greenlets get their turn: some 0.3 ms, so that sixty busy sessions hold the hub for
-less than 20 ms."""
+TURN_BYTES = 256 * 1024
+"""Copied in one turn: some 0.5 ms."""
+BUSY_BYTES = 64 * 1024
+"""Whoever has copied so much since its last turn waits for the next one; others need none."""
 KILL_TIMEOUT_S = 1.0
 """For the copying greenlets to go; each only has to leave its wait."""
 REMOTE_LINGER_S = 5.0
@@ -75,14 +77,14 @@ class Relay:
 
     def __init__(
         self, client: Stream, tunnel: Stream, *, half_close: HalfClose, half_close_timeout_s: float,
-        has_closed: Callable[[], bool | None], scratch: memoryview,
+        has_closed: Callable[[], bool | None], turns: Turns,
         on_greeting: Callable[[bytes], None] = lambda _: None, clock: Clock = time.monotonic,
         carries_half_close: bool = False,
     ) -> None:  # fmt: skip
         """``has_closed`` tells of a client that sent its end: closed, only shut down, or None if nobody can know.
 
-        ``scratch`` may be shared by all relays of the hub. ``on_greeting`` gets the destination's first bytes if they
-        come before any of the client. ``carries_half_close``: the tunnel can end one direction alone.
+        ``turns`` are shared by all relays of the hub. ``on_greeting`` gets the destination's first bytes if they come
+        before any of the client. ``carries_half_close``: the tunnel can end one direction alone.
         """
         self._client = client
         self._tunnel = tunnel
@@ -90,7 +92,7 @@ class Relay:
         self._carries_half_close = carries_half_close and half_close == "auto"
         self._half_close_timeout_s = half_close_timeout_s
         self._has_closed = has_closed
-        self._scratch = scratch
+        self._turns = turns
         self._on_greeting = on_greeting
         self._clock = clock
         self._group = Group()
@@ -154,25 +156,25 @@ class Relay:
         return CLIENT_ABORTED if self._is_client_lost else end
 
     def _copy_down_to_end(self) -> None:
-        tunnel, scratch, in_slice = self._tunnel, self._scratch, 0
+        tunnel, turns, scratch, in_turn = self._tunnel, self._turns, self._turns.scratch, 0
         while True:
             count = tunnel.recv_into(scratch)
             if count == 0:
                 return
             if count:
                 self._deliver(scratch[:count])
-                in_slice += count
+                in_turn += count
             if self._end is not None:
                 return
             if self._ahead.is_full:
                 self._ahead.wait_for_room()
-                in_slice = 0
             elif count is None or count < len(scratch):  # it had no more: asked again, it would say so at a price
                 tunnel.wait_readable()
-                in_slice = 0
-            elif in_slice >= SLICE_BYTES:
-                give_way()
-                in_slice = 0
+            elif in_turn < TURN_BYTES:
+                continue
+            if in_turn >= BUSY_BYTES:
+                turns.take()
+            in_turn = 0
 
     def _deliver(self, view: memoryview) -> None:
         if self._is_client_lost:
@@ -211,7 +213,7 @@ class Relay:
         self.stop(self._after_client_end())
 
     def _copy_up_to_end(self) -> None:
-        client, scratch, in_slice = self._client, self._scratch, 0
+        client, turns, scratch, in_turn = self._client, self._turns, self._turns.scratch, 0
         while True:
             count = client.recv_into(scratch)
             if count == 0:
@@ -220,14 +222,15 @@ class Relay:
                 self.bytes_up += count
                 self.last_byte_at = self._clock()
                 self._forward(scratch[:count])
-                in_slice += count
+                in_turn += count
             if count is None or (count < len(scratch) and not self._is_client_lost):
                 with self._reading_client:
                     client.wait_readable()
-                in_slice = 0
-            elif in_slice >= SLICE_BYTES:
-                give_way()
-                in_slice = 0
+            elif in_turn < TURN_BYTES:
+                continue
+            if in_turn >= BUSY_BYTES:
+                turns.take()
+            in_turn = 0
 
     def _forward(self, view: memoryview) -> None:
         self.is_forwarding = True
@@ -279,8 +282,3 @@ def _ended_by(loss: StreamLost) -> End:
     """Over HTTP/2 the gateway tells of a destination that has reset its connection."""
     is_reset = isinstance(loss, StreamReset) and loss.code == Code.CONNECT_ERROR
     return End(Side.GATEWAY, "aborted" if is_reset else "lost", is_clean=False, cause=str(loss))
-
-
-def new_scratch() -> memoryview:
-    """A buffer for all relays of one hub."""
-    return memoryview(bytearray(SCRATCH_BYTES))

@@ -10,6 +10,7 @@ from typing import Protocol
 from pomagent.deadline import Clock, Deadline
 from pomagent.places import Places
 from pomagent.tunnel import Tunnel
+from pomagent.turns import Turns
 from pomagent.users import Users
 
 Lease = Callable[[Deadline], Tunnel]
@@ -32,7 +33,7 @@ class Surroundings:
 
     places: Places
     """Of the whole agent."""
-    scratch: memoryview
+    turns: Turns
     log_sessions: Callable[[], str]
     users: Users
     clock: Clock = time.monotonic

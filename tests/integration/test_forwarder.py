@@ -25,12 +25,13 @@ from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
 from pomagent.places import Places
 from pomagent.pool import Memory, Pool
-from pomagent.relay import DRAINED, REMOVED, new_scratch
+from pomagent.relay import DRAINED, REMOVED
 from pomagent.resolver import Resolver
 from pomagent.settings import Credential, Route
 from pomagent.sockdiag import SockDiag
 from pomagent.surroundings import Surroundings
 from pomagent.tls import make_context
+from pomagent.turns import Turns
 from pomagent.users import Users
 from tests.fakes import gateway as play
 from tests.fakes.gateway import Connection, FakeGateway, accepts, refuses, then
@@ -55,7 +56,7 @@ class Bench:
         self.wished = "all"
         self.places = Places(changes.pop("agent_sessions", 100))
         self.users = Users()
-        self.surroundings = Surroundings(self.places, new_scratch(), lambda: self.wished, self.users)
+        self.surroundings = Surroundings(self.places, Turns(), lambda: self.wished, self.users)
         self.diag = SockDiag()
         self.listener = socket.create_server((LOOPBACK, 0))
         self.route = fake.route(**{"warm": "off", "pool_min": 1, "pool_max": 1, **changes})

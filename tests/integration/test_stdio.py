@@ -13,8 +13,9 @@ import gevent
 import pytest
 
 from pomagent.errors import StreamLost
-from pomagent.relay import CLIENT_ABORTED, CLIENT_FINISHED, GATEWAY_FINISHED, End, Relay, new_scratch
+from pomagent.relay import CLIENT_ABORTED, CLIENT_FINISHED, GATEWAY_FINISHED, End, Relay
 from pomagent.stdio import ATOMIC_BYTES, StdioClient
+from pomagent.turns import Turns
 from tests.fakes.greenlets import settle
 from tests.fakes.streams import FakeStream, stream_pair
 from tests.gateway.destinations import pseudo_random
@@ -101,7 +102,7 @@ def relayed(client: StdioClient, linger_s: float = 2.0) -> tuple[gevent.Greenlet
     tunnel, gateway = stream_pair(MIB)
     relay = Relay(
         client, tunnel, half_close="auto", half_close_timeout_s=linger_s, has_closed=client.has_closed,
-        scratch=new_scratch(),
+        turns=Turns(),
     )  # fmt: skip
     greenlet = gevent.Greenlet(relay.run, b"")
     greenlet.start()

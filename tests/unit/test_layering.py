@@ -35,6 +35,7 @@ LAYERS = [
         "dial",
         "goodbye",
         "read_ahead",
+        "turns",
         "interrupt",
         "half_close",
         "holder",

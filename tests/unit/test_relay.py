@@ -19,12 +19,12 @@ from pomagent.relay import (
     GATEWAY_FINISHED,
     GATEWAY_LOST,
     IDLE,
-    SLICE_BYTES,
+    TURN_BYTES,
     End,
     Relay,
-    new_scratch,
 )
 from pomagent.stream import SCRATCH_BYTES
+from pomagent.turns import Turns
 from tests.fakes.clock import FakeClock
 from tests.fakes.greenlets import caught_crashes, settle
 from tests.fakes.streams import FakeStream, stream_pair
@@ -45,7 +45,7 @@ class Session:
         self.relay = Relay(
             self.client, self.tunnel,
             **{"half_close": "auto", "half_close_timeout_s": 60.0, "has_closed": lambda: self.closed,
-               "scratch": new_scratch(), **changes},
+               "turns": Turns(), **changes},
         )  # fmt: skip
         self.after: list[str] = []
         self._greenlet: gevent.Greenlet | None = None
@@ -118,8 +118,8 @@ class TestBothWays:
         assert (session.relay.bytes_up, session.relay.bytes_down) == (len(up), len(down))
 
     def test_two_sessions_share_a_scratch_buffer_and_nothing_else(self) -> None:
-        scratch = new_scratch()
-        sessions = [Session(client_capacity=999, tunnel_capacity=777, scratch=scratch).start() for _ in range(2)]
+        turns = Turns()
+        sessions = [Session(client_capacity=999, tunnel_capacity=777, turns=turns).start() for _ in range(2)]
         bodies = [b"".join(pseudo_random(seed, MIB)) for seed in range(4)]
         work = []
         for number, running in enumerate(sessions):
@@ -258,7 +258,7 @@ class TestFairness:
         session.gateway.send_eof()
         session.start()
         most = self._most_between_ticks(session, lambda: session.relay.bytes_down)
-        assert most <= 4 * SLICE_BYTES
+        assert most <= 4 * TURN_BYTES
 
     def test_a_stream_up_that_never_pauses_gives_way_after_each_slice(self) -> None:
         session = Session(client_capacity=ENDLESS, tunnel_capacity=ENDLESS, half_close="close")
@@ -266,7 +266,7 @@ class TestFairness:
         session.application.send_eof()
         session.start()
         most = self._most_between_ticks(session, lambda: session.relay.bytes_up)
-        assert most <= 4 * SLICE_BYTES
+        assert most <= 4 * TURN_BYTES
 
 
 class TestTheClientsEnd:
