@@ -21,10 +21,6 @@ from pomagent.settings import HalfClose
 from pomagent.stream import Stream
 from pomagent.turns import Turns
 
-TURN_BYTES = 256 * 1024
-"""Copied in one turn: some 0.5 ms."""
-BUSY_BYTES = 64 * 1024
-"""Whoever has copied so much since its last turn waits for the next one; others need none."""
 KILL_TIMEOUT_S = 1.0
 """For the copying greenlets to go; each only has to leave its wait."""
 REMOTE_LINGER_S = 5.0
@@ -170,11 +166,7 @@ class Relay:
                 self._ahead.wait_for_room()
             elif count is None or count < len(scratch):  # it had no more: asked again, it would say so at a price
                 tunnel.wait_readable()
-            elif in_turn < TURN_BYTES:
-                continue
-            if in_turn >= BUSY_BYTES:
-                turns.take()
-            in_turn = 0
+            in_turn = turns.go_on(in_turn)
 
     def _deliver(self, view: memoryview) -> None:
         if self._is_client_lost:
@@ -226,11 +218,7 @@ class Relay:
             if count is None or (count < len(scratch) and not self._is_client_lost):
                 with self._reading_client:
                     client.wait_readable()
-            elif in_turn < TURN_BYTES:
-                continue
-            if in_turn >= BUSY_BYTES:
-                turns.take()
-            in_turn = 0
+            in_turn = turns.go_on(in_turn)
 
     def _forward(self, view: memoryview) -> None:
         self.is_forwarding = True

@@ -19,12 +19,11 @@ from pomagent.relay import (
     GATEWAY_FINISHED,
     GATEWAY_LOST,
     IDLE,
-    TURN_BYTES,
     End,
     Relay,
 )
 from pomagent.stream import SCRATCH_BYTES
-from pomagent.turns import Turns
+from pomagent.turns import TURN_BYTES, Turns
 from tests.fakes.clock import FakeClock
 from tests.fakes.greenlets import caught_crashes, settle
 from tests.fakes.streams import FakeStream, stream_pair

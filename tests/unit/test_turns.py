@@ -6,7 +6,7 @@ import gevent
 import pytest
 from gevent import get_hub
 
-from pomagent.turns import Turns
+from pomagent.turns import BUSY_BYTES, TURN_BYTES, Turns
 
 TURNS = 5
 
@@ -14,6 +14,10 @@ TURNS = 5
 @pytest.fixture
 def turns() -> Turns:
     return Turns()
+
+
+def loop_turn() -> int:
+    return int(get_hub().loop.iteration)
 
 
 class Worker:
@@ -28,22 +32,22 @@ class Worker:
 
     def _work(self) -> None:
         for _ in range(self._count):
-            self._turns.take()
-            self._log.append((self._name, get_hub().loop.iteration))
+            self._turns.go_on(TURN_BYTES)
+            self._log.append((self._name, loop_turn()))
 
 
 def test_the_first_one_in_a_turn_of_the_loop_does_not_wait(turns: Turns) -> None:
     gevent.sleep(0.001)
-    before = get_hub().loop.iteration
-    turns.take()
-    assert get_hub().loop.iteration == before
+    before = loop_turn()
+    turns.go_on(TURN_BYTES)
+    assert loop_turn() == before
 
 
 def test_the_second_one_in_the_same_turn_of_the_loop_waits_for_another(turns: Turns) -> None:
-    turns.take()
-    before = get_hub().loop.iteration
-    turns.take()
-    assert get_hub().loop.iteration > before
+    turns.go_on(TURN_BYTES)
+    before = loop_turn()
+    turns.go_on(TURN_BYTES)
+    assert loop_turn() > before
 
 
 def test_no_two_get_one_in_the_same_turn_of_the_loop(turns: Turns) -> None:
@@ -55,14 +59,14 @@ def test_no_two_get_one_in_the_same_turn_of_the_loop(turns: Turns) -> None:
 
 def test_they_get_it_in_the_order_of_their_coming(turns: Turns) -> None:
     log: list[tuple[str, int]] = []
-    turns.take()
+    turns.go_on(TURN_BYTES)
     gevent.joinall([Worker(turns, name, log).greenlet for name in "abc"])
     assert "".join(name for name, _ in log) == "abc" * TURNS
 
 
 def test_whoever_is_ended_while_it_waits_holds_up_nobody(turns: Turns) -> None:
     log: list[tuple[str, int]] = []
-    turns.take()
+    turns.go_on(TURN_BYTES)
     workers = [Worker(turns, name, log, 1) for name in "abc"]
     gevent.sleep(0)  # all have queued, and no turn of the loop has passed
     workers[0].greenlet.kill(block=False)
@@ -72,9 +76,26 @@ def test_whoever_is_ended_while_it_waits_holds_up_nobody(turns: Turns) -> None:
 
 def test_all_that_wait_may_be_ended_and_the_next_one_gets_its_turn(turns: Turns) -> None:
     log: list[tuple[str, int]] = []
-    turns.take()
+    turns.go_on(TURN_BYTES)
     gone = [Worker(turns, name, log, 1).greenlet for name in "ab"]
     gevent.sleep(0)
     gevent.killall(gone)
     gevent.joinall([Worker(turns, "c", log, 2).greenlet], timeout=10, raise_error=True)
     assert [name for name, _ in log] == ["c", "c"]
+
+
+def test_whoever_has_copied_little_needs_none(turns: Turns) -> None:
+    turns.go_on(TURN_BYTES)
+    before = loop_turn()
+    gevent.joinall([gevent.Greenlet.spawn(turns.go_on, BUSY_BYTES - 1)])
+    assert loop_turn() - before <= 1
+
+
+def test_it_is_over_when_so_much_is_copied_and_not_before(turns: Turns) -> None:
+    gevent.sleep(0.001)
+    assert turns.go_on(BUSY_BYTES) == 0
+    before = loop_turn()
+    assert turns.go_on(TURN_BYTES - 1) == TURN_BYTES - 1
+    assert loop_turn() == before
+    assert turns.go_on(TURN_BYTES) == 0
+    assert loop_turn() > before
