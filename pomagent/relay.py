@@ -95,7 +95,8 @@ class Relay:
         self._ahead = ReadAhead(client, self._spawn, self._client_lost)
         self._copying = Interrupt()
         self._reading_client = Interrupt()
-        self._up: gevent.Greenlet | None = None
+        self._is_up_over = False
+        """Whether nothing of the client goes up any more."""
         self._is_client_lost = False
         self._end: End | None = None
         self.is_forwarding = False
@@ -117,13 +118,20 @@ class Relay:
         try:
             with self._copying:
                 if self._end is None:
-                    self._up = self._spawn(self._copy_up)
-                    self.stop(self._copy_down(early))
+                    self._copy(early)
         finally:
             self._group.kill(timeout=KILL_TIMEOUT_S)
             self._ahead.drop()
         assert self._end is not None, "whoever ends the copying says why"
         return self._end
+
+    def _copy(self, early: bytes | bytearray) -> None:
+        if early:
+            self._deliver(memoryview(early))
+        down = self._spawn(self._copy_down)
+        self._copy_up()  # in this greenlet: what the client has said already goes at once
+        if self._end is None:
+            down.join()
 
     def stop(self, end: End) -> None:
         """End the session from any greenlet; the first one's reason counts. Does not block."""
@@ -138,18 +146,16 @@ class Relay:
 
     # --- down: gateway to client ----------------------------------------------------------------------------------
 
-    def _copy_down(self, early: bytes | bytearray) -> End:
+    def _copy_down(self) -> None:
         """Copy to the end, and wait until the client's kernel has everything: also what came before a loss."""
         try:
-            if early:
-                self._deliver(memoryview(early))
             self._copy_down_to_end()
             end = GATEWAY_FINISHED
         except StreamLost as loss:
             end = _ended_by(loss)
         if not self._ahead.wait_until_empty():
-            return CLIENT_LOST
-        return CLIENT_ABORTED if self._is_client_lost else end
+            end = CLIENT_LOST
+        self.stop(CLIENT_ABORTED if self._is_client_lost else end)
 
     def _copy_down_to_end(self) -> None:
         tunnel, turns, scratch, in_turn = self._tunnel, self._turns, self._turns.scratch, 0
@@ -187,7 +193,7 @@ class Relay:
         self._is_client_lost = True
         self._ahead.drop()
         self._reading_client.send()
-        if self._up is None or self._up.ready():
+        if self._is_up_over:
             self.stop(CLIENT_ABORTED)
 
     # --- up: client to gateway ------------------------------------------------------------------------------------
@@ -195,14 +201,13 @@ class Relay:
     def _copy_up(self) -> None:
         try:
             self._copy_up_to_end()
+            self.stop(self._after_client_end())
         except _TunnelClogged:
+            self._is_up_over = True
             if self._is_client_lost:
                 self.stop(CLIENT_ABORTED)
-            return
         except StreamLost:
             self.stop(CLIENT_ABORTED)
-            return
-        self.stop(self._after_client_end())
 
     def _copy_up_to_end(self) -> None:
         client, turns, scratch, in_turn = self._client, self._turns, self._turns.scratch, 0

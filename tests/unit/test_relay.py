@@ -465,6 +465,7 @@ class TestALostClient:
     def test_after_the_way_up_broke_ends_the_session(self, session: Session) -> None:
         session.tunnel.refuses = True
         session.start()
+        settle()
         session.application.write(b"x")
         settle()
         session.tunnel.loss = None  # the way down is still good
@@ -589,23 +590,23 @@ class TestStop:
 
 
 class TestABug:
-    def test_on_the_way_up_ends_the_session(self, session: Session) -> None:
+    def test_on_the_way_down_ends_the_session(self, session: Session) -> None:
         def broken(buffer: memoryview) -> int:
             raise ZeroDivisionError
 
-        session.client.recv_into = broken  # type: ignore[method-assign]
+        session.tunnel.recv_into = broken  # type: ignore[method-assign]
         with caught_crashes() as crashes:
             session.start()
             assert session.end() == CRASHED
         assert [type(crash) for crash in crashes] == [ZeroDivisionError]
 
-    def test_on_the_way_down_reaches_the_caller_and_ends_the_way_up(self) -> None:
+    def test_on_the_way_up_reaches_the_caller_and_ends_the_way_down(self) -> None:
         session = Session()
 
         def broken(buffer: memoryview) -> int:
             raise ZeroDivisionError
 
-        session.tunnel.recv_into = broken  # type: ignore[method-assign]
+        session.client.recv_into = broken  # type: ignore[method-assign]
         with pytest.raises(ZeroDivisionError):
             session.relay.run(b"")
         assert not session.relay._group
