@@ -171,8 +171,10 @@ class Connector:
         return credentials.header(self._route.gateway.credential_header, self._token.credential.scheme, token)
 
     def _opened(self, tunnel: Tunnel) -> None:
-        times = tunnel.timings
         self._failures.accepted()
+        if not self._log.is_enabled_for("debug"):
+            return
+        times = tunnel.timings
         self._log.debug(
             events.TUNNEL_OPENED, **self._named, request_id=tunnel.request_id,
             tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),
