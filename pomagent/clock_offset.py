@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 TOLERANCE_S = 60.0
 """What checkers of tokens commonly forgive; a Date is rounded to seconds and a little old besides."""
@@ -11,11 +12,16 @@ _UNITS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seco
 
 def offset_s(date: str, now: float) -> float | None:
     """Seconds to add to our clock, which says ``now``, to have the one that wrote ``date``; None if that is no date."""
+    told = _seconds(date)
+    return None if told is None else told - now
+
+
+@lru_cache(maxsize=16)  # all answers of a second carry the same
+def _seconds(date: str) -> float | None:
     try:
-        told = parsedate_to_datetime(date).timestamp()
+        return parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
         return None
-    return told - now
 
 
 def is_off(offset: float | None) -> bool:

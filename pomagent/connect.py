@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 
 from pomagent.deadline import Deadline
@@ -17,7 +16,7 @@ from pomagent.errors import (
 )
 from pomagent.hop import ALERTS_FOR_A_CERTIFICATE, certificate_wanted
 from pomagent.http2_stream import Http2Stream, TunnelStream
-from pomagent.protocol.connect import Answer, Exchange, MalformedAnswer
+from pomagent.protocol.connect import Answer, Exchange, MalformedAnswer, Request
 from pomagent.protocol.http2.exchange import Http2Exchange
 from pomagent.protocol.http2.frames import Code
 from pomagent.stream import give_way
@@ -25,15 +24,13 @@ from pomagent.stream import give_way
 READ_BYTES = 16 * 1024
 
 
-def ask(
-    stream: TunnelStream, destination: str, headers: Mapping[str, str], gateway: str, timeout_s: float
-) -> Answer:  # fmt: skip
+def ask(stream: TunnelStream, request: Request, gateway: str, timeout_s: float) -> Answer:
     """Send the CONNECT and return what the gateway answers. Blocks. Raises TunnelError."""
-    asking = _Asking(stream, destination, gateway, Deadline(timeout_s))
+    asking = _Asking(stream, request.destination, gateway, Deadline(timeout_s))
     try:
         if isinstance(stream, Http2Stream):
-            return asking.run(Http2Exchange(stream.connection, destination, headers))
-        return asking.run(Exchange(destination, headers))
+            return asking.run(Http2Exchange(stream.connection, request.destination, request.headers))
+        return asking.run(Exchange(request))
     except StreamLost as error:
         raise asking.failure(error) from error
     except MalformedAnswer as error:

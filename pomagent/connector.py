@@ -24,7 +24,7 @@ from pomagent.errors import (
 from pomagent.failures import Failures
 from pomagent.log import Logger
 from pomagent.protocol.answers import refusal
-from pomagent.protocol.connect import Answer
+from pomagent.protocol.connect import Answer, Request
 from pomagent.protocol.lifecycle import Reason
 from pomagent.settings import Route
 from pomagent.token_life import life_of
@@ -44,6 +44,9 @@ class Connector:
         self._wall_clock = wall_clock
         self._failures = Failures()
         self._named = {"gateway": str(route.gateway.address), "destination": str(route.destination)}
+        self._request: Request | None = None
+        """Made for the first tunnel that is opened with a token."""
+        self._requested_with: SecretStr | None = None
 
     def secure(self, *, urgent: bool = True) -> Tunnel:
         """A connection to the gateway, ready for its CONNECT. Blocks. Raises TunnelError.
@@ -52,7 +55,7 @@ class Connector:
         """
         tunnel = Tunnel()
         try:
-            secured = self._dialer.dial(str(self._route.destination), tunnel.securing, urgent=urgent)
+            secured = self._dialer.dial(self._named["destination"], tunnel.securing, urgent=urgent)
         except TunnelError as error:
             self._failed(tunnel, error)
             raise
@@ -156,8 +159,11 @@ class Connector:
         )  # fmt: skip
 
     def _exchange(self, tunnel: Tunnel, token: SecretStr | None) -> Answer:
-        gateway, destination = self._route.gateway, str(self._route.destination)
-        return ask(tunnel.stream, destination, self._headers(token), str(gateway.address), gateway.response_timeout_s)
+        request = self._request
+        if request is None or token is not self._requested_with:
+            request = Request(self._named["destination"], self._headers(token))
+            self._request, self._requested_with = request, token
+        return ask(tunnel.stream, request, self._named["gateway"], self._route.gateway.response_timeout_s)
 
     def _headers(self, token: SecretStr | None) -> dict[str, str]:
         if self._token is None or token is None:
@@ -165,8 +171,10 @@ class Connector:
         return credentials.header(self._route.gateway.credential_header, self._token.credential.scheme, token)
 
     def _opened(self, tunnel: Tunnel) -> None:
-        times = tunnel.timings
         self._failures.accepted()
+        if not self._log.is_enabled_for("debug"):
+            return
+        times = tunnel.timings
         self._log.debug(
             events.TUNNEL_OPENED, **self._named, request_id=tunnel.request_id,
             tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),

@@ -125,7 +125,7 @@ class Forwarder:
         number = next(self._numbers)
         session = Session(
             client, peer, self.route, self.lease, self, self._places, self._surroundings, self.counts,
-            self._log.bind(session=number), self._generation, number,
+            self._log, self._generation, number,
         )  # fmt: skip
         greenlet = gevent.Greenlet(session.run)
         greenlet.name = f"session {number}"

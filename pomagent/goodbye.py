@@ -11,8 +11,8 @@ from pomagent.stream import Stream
 
 LOOK_S = (0.005, 0.02, 0.1, 0.5)
 """How often to look at what the other side has; the last one repeats."""
-SCRAP_BYTES = 64 * 1024
-"""Of unread input that is dropped with each look: a side that never stops sending must not hold the hub."""
+SCRAP_BYTES, SCRAPS = 16 * 1024, 4
+"""So many pieces of unread input are dropped with each look: a side that never stops sending must not hold the hub."""
 
 
 def see_off(stream: Stream, patience_s: float, *, to_its_end: bool = False) -> None:
@@ -23,15 +23,17 @@ def see_off(stream: Stream, patience_s: float, *, to_its_end: bool = False) -> N
     """
     scrap = memoryview(bytearray(SCRAP_BYTES))
     pauses = chain(LOOK_S, repeat(LOOK_S[-1]))
-    last, since = stream.unsent_bytes(), time.monotonic()
+    last, since = -1, 0.0
     while True:
-        count = stream.recv_into(scrap)
-        left = stream.unsent_bytes()
-        if left != last:
-            last, since = left, time.monotonic()
-        if (count == 0) if to_its_end else not left:
+        count = _drop(stream, scrap)
+        if to_its_end and count == 0:
             return
-        if time.monotonic() - since > patience_s:
+        left, now = stream.unsent_bytes(), time.monotonic()
+        if not (to_its_end or left):
+            return
+        if left != last:
+            last, since = left, now
+        elif now - since > patience_s:
             return
         if count:
             gevent.sleep(LOOK_S[0])
@@ -39,3 +41,12 @@ def see_off(stream: Stream, patience_s: float, *, to_its_end: bool = False) -> N
             stream.wait_readable(next(pauses))
         else:
             gevent.sleep(next(pauses))
+
+
+def _drop(stream: Stream, scrap: memoryview) -> int | None:
+    """Read some of what is there: 0 if its end came right behind it, None if nothing did, else there may be more."""
+    for _ in range(SCRAPS):
+        count = stream.recv_into(scrap)
+        if not count:
+            break
+    return count

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
@@ -53,6 +54,7 @@ def _is_let_go(diag: SockDiag, peer: Address, own: Address) -> bool | None:
     return owner.inode == 0
 
 
+@lru_cache(maxsize=256)  # of the addresses of all sessions: to read one takes longer than to ask the kernel
 def _is_local(peer: str, own: str) -> bool:
     address = ip_address(peer.partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped:

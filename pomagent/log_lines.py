@@ -33,7 +33,7 @@ _EVENT_WIDTH: Final = 22  # of nearly every name, so that the fields begin in on
 def as_json(level: str, fields: Fields) -> str:
     first = {"event": fields["event"], "timestamp": _now(), "level": level}
     # Escaped to ASCII: control characters that JSON allows (U+009B opens a terminal sequence) do no harm in `cat`.
-    return json.dumps(first | dict(fields) | first, default=_plain)
+    return _encode(first | dict(fields) | first)
 
 
 def as_text(level: str, fields: Fields, *, is_coloured: bool) -> str:
@@ -78,6 +78,9 @@ def _plain(value: object) -> object:
             return str(value)
 
 
+_encode: Final = json.JSONEncoder(default=_plain).encode
+
+
 def _is_known_to_json(value: object) -> bool:
     return isinstance(value, _KNOWN_TO_JSON) and not isinstance(value, Enum)
 
@@ -85,13 +88,13 @@ def _is_known_to_json(value: object) -> bool:
 def _bare(value: object) -> str:
     """A value as it is; what is neither text nor number, as JSON."""
     known = value if isinstance(value, str) or _is_known_to_json(value) else _plain(value)
-    return known if type(known) is str else json.dumps(known, default=_plain)
+    return known if type(known) is str else _encode(known)
 
 
 def _quoted(value: object) -> str:
     """A value for the console: bare where that is unmistakable, else quoted; always on one line."""
     if _is_known_to_json(value):
-        return json.dumps(value, default=_plain)
+        return _encode(value)
     text = str(value if isinstance(value, str) and not isinstance(value, Enum) else _plain(value))
     is_bare = text.isprintable() and text and not any(mark in text for mark in ' "=')
     return text if is_bare else json.dumps(text, ensure_ascii=not text.isprintable())

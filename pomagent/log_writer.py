@@ -18,6 +18,9 @@ QUEUE_LINES: Final = 10_000
 """About 5 MB of lines: ten seconds of a busy agent. Beyond that the reader is stuck, not slow."""
 BATCH_LINES: Final = 200
 """Lines that share one write: some 100 KB, little enough to be lost with a descriptor that fails."""
+REST_S: Final = 0.01
+"""After it has caught up, while lines gather: each one would wake the thread, which takes the interpreter from the hub.
+As much of its log a process may lose that is killed."""
 CLOSE_CHECK_MS: Final = 100
 """How often a wait for a full pipe looks whether the time to flush is over."""
 READ_CHECK_MS: Final = 5
@@ -68,6 +71,7 @@ class LogWriter:
         self._queue: deque[Line] = deque()
         self._is_asleep = False
         self._deadline: float | None = None
+        self._closing = threading.Event()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
@@ -90,6 +94,7 @@ class LogWriter:
         """Writes what is queued and says whether all of it went out. Blocks the calling thread, hub or not."""
         if self._deadline is None:
             self._deadline = time.monotonic() + timeout_s
+            self._closing.set()
             self._ring()
         self._thread.join(timeout_s)
         if self._thread.is_alive():  # inside a blocking write: nothing but the reader can free it
@@ -108,6 +113,8 @@ class LogWriter:
         while self._deadline is None or (self._queue and time.monotonic() < self._deadline):
             if self._queue:
                 self._write_batch()
+                if not self._queue:
+                    self._closing.wait(REST_S)
             else:
                 self._sleep()
             if self.later is not None:

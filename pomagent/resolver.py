@@ -6,6 +6,7 @@ import ipaddress
 import socket
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from gevent import Timeout
 from gevent.event import AsyncResult
@@ -90,6 +91,7 @@ def _getaddrinfo(target: HostPort) -> list[Address]:
     return [(family, sockaddr[:2]) for family, _, _, _, sockaddr in found]  # type: ignore[misc]
 
 
+@lru_cache(maxsize=256)  # each dial asks; gateways are few
 def _literal(target: HostPort) -> Address | None:
     try:
         ip = ipaddress.ip_address(target.host)

@@ -55,7 +55,7 @@ class Session:
         self._clock = surroundings.clock
         self.number = number
         self._peer = peer
-        self._log = log.bind(peer=peer)
+        self._log = log.bind(session=number, peer=peer)
         self._began = surroundings.clock()
         self._lifetime_s = route.max_lifetime_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, does not protect
         self._caller = Caller(surroundings.users)

@@ -27,12 +27,11 @@ NO_COOKIE: Final = 0xFFFFFFFF
 ATTEMPTS: Final = 3  # an overrun or a leftover of an interrupted exchange is drained by asking again
 
 _HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence number, port
-_ADDRESSES: Final = "!HH16s16s"  # inet_diag_sockid: own port, other port, own address, other address
-_REQUEST: Final = struct.Struct("=BBBxI")  # inet_diag_req_v2: family, protocol, extensions, states
-_SOCKID: Final = struct.Struct(_ADDRESSES)
-_SOCKID_END: Final = struct.Struct("=III")  # interface, cookie
-_ANSWER: Final = struct.Struct("=BBBB")  # inet_diag_msg: family, state, timer, retransmissions
-_ANSWER_END: Final = struct.Struct("=IIIII")  # expires, receive queue, send queue, uid, inode
+# inet_diag_req_v2: family, protocol, extensions, states, and the socket (inet_diag_sockid): own port, other port, own
+# address, other address, interface, cookie. Ports and addresses stand in the order of the network.
+_REQUEST: Final = struct.Struct("=BBBxI2s2s16s16sIII")
+# inet_diag_msg, but for what nobody needs: state, other port, uid, inode.
+_ANSWER: Final = struct.Struct("=xBxx2x2s32x12x12xII")
 _ERROR: Final = struct.Struct("=i")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _LARGEST_ANSWER: Final = 4096
@@ -112,11 +111,14 @@ def _question(local: Address, remote: Address) -> bytes:
     own, other = _packed(local[0]), _packed(remote[0])
     family = socket.AF_INET if len(own) == 4 else socket.AF_INET6
     interface = local[3] if len(local) == 4 and family == socket.AF_INET6 else 0
-    return (
-        _REQUEST.pack(family, socket.IPPROTO_TCP, 0, ANY_STATE)
-        + _SOCKID.pack(local[1], remote[1], own, other)
-        + _SOCKID_END.pack(interface, NO_COOKIE, NO_COOKIE)
-    )
+    return _REQUEST.pack(
+        family, socket.IPPROTO_TCP, 0, ANY_STATE, _port(local[1]), _port(remote[1]), own, other, interface,
+        NO_COOKIE, NO_COOKIE,
+    )  # fmt: skip
+
+
+def _port(number: int) -> bytes:
+    return number.to_bytes(2, "big")
 
 
 def _packed(host: str) -> bytes:
@@ -134,11 +136,9 @@ def _owner(answer: tuple[int, bytes], remote_port: int) -> Owner | None:
         if code == errno.ENOENT:
             return None
         raise OSError(code, os.strerror(code))
-    _, state, _, _ = _ANSWER.unpack_from(body)
-    _, found_port, _, _ = _SOCKID.unpack_from(body, _ANSWER.size)
-    if state == TCP_LISTEN or found_port != remote_port:  # no such connection: the kernel offers the port's listener
+    state, found_port, uid, inode = _ANSWER.unpack_from(body)
+    if state == TCP_LISTEN or found_port != _port(remote_port):  # no such connection: the kernel offers the listener
         return None
-    _, _, _, uid, inode = _ANSWER_END.unpack_from(body, _ANSWER.size + _SOCKID.size + _SOCKID_END.size)
     return Owner(inode=inode, uid=uid, state=state)
 
 

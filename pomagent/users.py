@@ -52,7 +52,7 @@ class Users:
 
     def name_if_known(self, uid: int) -> str | None:
         """The user's name if it is known by now; the first question makes it known a moment later. Does not block."""
-        known = self._known.setdefault(uid, _Known())
+        known = self._known.get(uid) or self._known.setdefault(uid, _Known())
         self._refresh(uid, known)
         return None if known.answer is None else str(known.answer)
 

@@ -16,7 +16,7 @@ from pomagent.errors import (
     ProxyRefused,
     TunnelError,
 )
-from pomagent.protocol.connect import Exchange, MalformedAnswer
+from pomagent.protocol.connect import Exchange, MalformedAnswer, Request
 from pomagent.protocol.socks5 import Malformed, Refusal, Socks5
 from pomagent.settings import ForwardProxy, HostPort
 
@@ -110,7 +110,7 @@ class _HttpConversation:
         if credentials is not None:
             encoded = b64encode(credentials.get_secret_value().encode()).decode()
             headers["Proxy-Authorization"] = f"Basic {encoded}"
-        self._exchange = Exchange(str(target), headers)
+        self._exchange = Exchange(Request(str(target), headers))
         self._outgoing = self._exchange.request
         self.is_over = False
 

@@ -3,11 +3,13 @@
 import fcntl
 import json
 import os
+import socket
 import threading
 import time
 
 import pytest
 
+from pomagent import log_writer
 from pomagent.log import LogLevel, LogWriter, make_logger
 
 PATIENCE_S = 20
@@ -91,6 +93,31 @@ def test_a_sleeping_writer_wakes_for_every_line(pipe):
         writer.write(str(number))
         assert pipe.read_lines(1) == [str(number)]
     assert writer.close(PATIENCE_S)
+
+
+class Rest(threading.Event):
+    """The writer's, which tells that it has begun."""
+
+    has_begun = False
+
+    def wait(self, timeout=None):
+        self.has_begun = True
+        return super().wait(timeout)
+
+
+def test_lines_gather_while_the_writer_rests_and_close_ends_the_rest(monkeypatch):
+    monkeypatch.setattr(log_writer, "REST_S", 600)
+    reader, end = socket.socketpair(type=socket.SOCK_DGRAM)  # where each write is seen as one
+    with reader, end:
+        writer = LogWriter(end.fileno())
+        writer._closing = rest = Rest()
+        writer.write("first")
+        assert reader.recv(100) == b"first\n"
+        wait_until(lambda: rest.has_begun)
+        for line in ("second", "third"):
+            writer.write(line)
+        assert writer.close(PATIENCE_S)
+        assert reader.recv(100) == b"second\nthird\n"
 
 
 def test_a_stuck_reader_costs_the_newest_lines_and_one_line_says_how_many(pipe):

@@ -20,7 +20,7 @@ from pomagent.errors import (
     TunnelError,
 )
 from pomagent.protocol.answers import ROWS, refusal
-from pomagent.protocol.connect import Answer, Exchange
+from pomagent.protocol.connect import Answer, Exchange, Request
 
 INTERCEPTED = {"x-pomerium-intercepted-response": "true", "content-type": "text/html; charset=UTF-8"}
 PAGE = b"<!DOCTYPE html><html><body>Pomerium <b>says</b> no</body></html>"
@@ -112,7 +112,7 @@ class Documented:
         headers = {"server": "envoy", "x-request-id": "c0ffee", "content-length": str(len(self.body)), **self.headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         wire = f"HTTP/1.1 {self.status}\r\n{head}connection: close\r\n\r\n".encode() + self.body
-        found = Exchange("db.example.com:5432", {}).receive(wire)
+        found = Exchange(Request("db.example.com:5432", {})).receive(wire)
         assert found is not None
         return found
 

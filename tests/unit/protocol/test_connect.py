@@ -18,6 +18,8 @@ from pomagent.protocol.connect import (
     Answer,
     Exchange,
     MalformedAnswer,
+    Request,
+    accepted,
 )
 
 ACCEPTED = (
@@ -29,7 +31,7 @@ REFUSED = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: %d\r\nconnection: close
 
 
 def exchange() -> Exchange:
-    return Exchange("redis.example.com:6379", {})
+    return Exchange(Request("redis.example.com:6379", {}))
 
 
 def answer_to(*parts: bytes) -> Answer:
@@ -42,13 +44,26 @@ def answer_to(*parts: bytes) -> Answer:
     return answer
 
 
+def by_h11(data: bytes) -> Answer | MalformedAnswer | None:
+    """What h11 makes of an answer; only one whose head comes in one piece is read without it."""
+    return outcome(data[:1], data[1:])
+
+
+def outcome(*parts: bytes) -> Answer | MalformedAnswer | None:
+    running = exchange()
+    try:
+        return next((answer for part in parts if (answer := running.receive(part)) is not None), None)
+    except MalformedAnswer as malformed:
+        return malformed
+
+
 def explained(body: object, **headers: str) -> Answer:
     return Answer(503, headers, json.dumps(body).encode())
 
 
 class TestRequest:
     def test_it_is_exactly_these_bytes(self):
-        request = Exchange("redis.example.com:6379", {"authorization": "Pomerium eyJ.a.b"}).request
+        request = Request("redis.example.com:6379", {"authorization": "Pomerium eyJ.a.b"}).text
         assert request == (
             b"CONNECT redis.example.com:6379 HTTP/1.1\r\n"
             b"Host: redis.example.com:6379\r\n"
@@ -62,13 +77,13 @@ class TestRequest:
         assert b"uthorization" not in exchange().request
 
     def test_an_ipv6_destination_keeps_its_brackets(self):
-        request = Exchange("[2001:db8::5]:22", {}).request
+        request = Request("[2001:db8::5]:22", {}).text
         assert request.startswith(b"CONNECT [2001:db8::5]:22 HTTP/1.1\r\nHost: [2001:db8::5]:22\r\n")
 
     @pytest.mark.parametrize("value", ["Pomerium hunter2\r\nX: y", "Pomerium hunter2\x00", "Pomerium hunter2é"])
     def test_a_value_that_no_header_can_carry_is_refused_without_being_shown(self, value):
         with pytest.raises(ValueError, match="cannot carry these headers: authorization") as refusal:
-            Exchange("redis.example.com:6379", {"authorization": value})
+            Request("redis.example.com:6379", {"authorization": value})
         assert "hunter2" not in "".join(traceback.format_exception(refusal.value))
 
 
@@ -119,6 +134,34 @@ class TestAccepted:
 
     def test_a_refusal_with_a_body_is_just_a_refusal(self):
         assert not answer_to(REFUSED).looks_terminated
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            b"HTTP/1.1 200\r\n\r\n",
+            b"HTTP/1.1 200 \r\nx: \t a\xe9b \t\r\ny:\r\n\r\n",
+            b"HTTP/1.1 299 \xff\x85\r\nx: a\x85b\r\nX: second\r\n\r\n",
+        ],
+    )
+    def test_the_common_answer_needs_no_h11_and_is_read_as_h11_reads_it(self, head):
+        assert accepted(head + b"early") == by_h11(head + b"early")
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            ACCEPTED[:-1],
+            ACCEPTED.replace(b"200", b"403"),
+            b"HTTP/1.0 200 OK\r\n\r\n",
+            b"HTTP/1.1 200 OK\n\n",
+            b"HTTP/1.1 200 OK\r\nx: a\r\n folded\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nx: a\x00\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nname : space\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        ],
+    )
+    def test_every_other_answer_is_left_to_h11(self, data):
+        assert accepted(data) is None
 
 
 class TestRefused:
@@ -283,6 +326,27 @@ def test_random_bytes_are_an_answer_or_malformed(data, cuts):
 @given(head=HEAD, lines=LINES, body=st.binary(max_size=100), cuts=CUTS)
 def test_nearly_good_answers_are_an_answer_or_malformed(head, lines, body, cuts):
     feed(head + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body, cuts)
+
+
+FIELDS = st.lists(
+    st.one_of(
+        st.from_regex(rb"[a-z]{1,2}:[ \t]{0,2}[^\r\n]{0,8}", fullmatch=True),
+        st.sampled_from([b"content-length: 0", b"content-length: x", b"transfer-encoding: chunked", b"a: b\r\n c"]),
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=200)
+@given(
+    first=st.from_regex(rb"HTTP/1\.[01] [2-4]0[0-9]( [^\n]{0,4})?", fullmatch=True),
+    fields=FIELDS,
+    line_end=st.sampled_from([b"\r\n", b"\r\n", b"\n"]),
+    early=st.binary(max_size=9),
+)
+def test_an_answer_in_one_piece_is_read_exactly_as_h11_reads_it(first, fields, line_end, early):
+    data = line_end.join([first, *fields, b"", early])
+    assert repr(outcome(data)) == repr(by_h11(data))
 
 
 JSON = st.recursive(
