@@ -20,8 +20,6 @@ from pomagent.log import Logger
 from pomagent.plan import ListenKey
 from pomagent.settings import HostPort, ListenAddress, UnixAddress
 
-ACCEPTS_IN_A_ROW = 32
-"""Before other greenlets get their turn."""
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.005, 1.0
 """After an accept that failed for want of descriptors or memory: it must neither spin nor give up."""
 
@@ -150,7 +148,7 @@ class Listener:
                 continue  # whoever was there may have been accepted by another process
             self._turns += 1
             try:
-                self._accept_some()
+                self._accept_one()  # of many, the next one in the next turn of the loop: it begins after this one has
                 pause_s = PAUSE_FIRST_S
                 continue
             except OSError as error:
@@ -162,11 +160,6 @@ class Listener:
                 get_hub().handle_error(gevent.getcurrent(), *sys.exc_info())
             gevent.sleep(pause_s)
             pause_s = min(PAUSE_MAX_S, pause_s * 2)
-
-    def _accept_some(self) -> None:
-        for _ in range(ACCEPTS_IN_A_ROW):
-            if not self._accept_one():
-                return
 
     def _accept_one(self) -> bool:
         """Accept a connection if one is there; False if not. Raises OSError."""
