@@ -29,6 +29,8 @@ class AddressBook:
 
     def order(self, addresses: list[tuple[A, tuple[str, int]]], now: float) -> list[tuple[A, tuple[str, int]]]:
         """In their order, but those that failed lately last, the longest ago first; none is ever left out."""
+        if not self._failed_at:
+            return addresses
 
         def when_failed(address: tuple[A, tuple[str, int]]) -> float:
             at = self._failed_at.get(address[1], -AVOID_S)

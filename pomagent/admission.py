@@ -34,7 +34,7 @@ class Admission(Generic[W]):
 
     def next(self, now: float) -> W | None:
         """Let in whoever is next, if anybody may be now; its handshake counts until ``done``."""
-        if self.under_way >= self.limit or not self.waiting:
+        if self.under_way >= self.limit:
             return None
         self._count(now)
         line = self._urgent or (self._others if self._allowance >= 1 else None)

@@ -33,7 +33,8 @@ class LocalClient(SocketStream):
     def __init__(self, sock: socket.socket, diag: SockDiag | None) -> None:
         super().__init__(sock)
         self._diag = diag
-        tcp.prepare(sock)
+        if not tcp.is_prepared(sock):  # it waited at a listener that another process has made
+            tcp.prepare(sock)
 
     def is_at_end(self) -> bool:
         try:

@@ -58,9 +58,10 @@ class Gate:
             self._let_in()
 
     def _let_in(self) -> None:
-        while (turn := self._admission.next(self._clock())) is not None:
+        admission = self._admission
+        while admission.waiting and (turn := admission.next(self._clock())) is not None:
             turn.set()
-        at = self._admission.next_at()
+        at = admission.next_at() if admission.waiting else None
         if at is not None and self._timer is None:
             timer = self._timer = get_hub().loop.timer(max(0.001, at - self._clock()))
             timer.start(self._on_time, timer)

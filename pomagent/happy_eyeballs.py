@@ -22,6 +22,8 @@ STAGGER_S = 0.25
 
 def interleave(addresses: list[Address]) -> list[Address]:
     """Alternate the families, beginning with the resolver's first choice (RFC 8305 §4)."""
+    if len(addresses) == 1:
+        return addresses
     first = [a for a in addresses if a[0] == addresses[0][0]]
     other = [a for a in addresses if a[0] != addresses[0][0]]
     mixed: list[Address] = []

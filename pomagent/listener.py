@@ -13,7 +13,7 @@ from gevent import get_hub
 from gevent.event import Event
 from gevent.socket import wait
 
-from pomagent import events
+from pomagent import events, tcp
 from pomagent.bind import bind, bound_address, explain, file_of, set_permissions
 from pomagent.inherited import Inherited, store_name
 from pomagent.log import Logger
@@ -46,6 +46,7 @@ class Listener:
         if isinstance(address, UnixAddress) and inherited and not self.is_units:
             set_permissions(address)  # the file may say others by now; a unit's has its own SocketMode=
         self.sock.setblocking(False)
+        tcp.prepare(self.sock)  # for all that it will accept
         self._reader = get_hub().loop.io(self.sock.fileno(), 1)
         self._gate = gate
         self._turns = 0

@@ -18,7 +18,7 @@ QUEUE_LINES: Final = 10_000
 """About 5 MB of lines: ten seconds of a busy agent. Beyond that the reader is stuck, not slow."""
 BATCH_LINES: Final = 200
 """Lines that share one write: some 100 KB, little enough to be lost with a descriptor that fails."""
-REST_S: Final = 0.01
+REST_S: Final = 0.02
 """After it has caught up, while lines gather: each one would wake the thread, which takes the interpreter from the hub.
 As much of its log a process may lose that is killed."""
 CLOSE_CHECK_MS: Final = 100

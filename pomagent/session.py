@@ -75,7 +75,9 @@ class Session:
         """Serve the client and return why it failed, in a sentence; empty if it did not. Blocks."""
         try:
             self._caller.identify(self._client)
-            if self._is_welcome() and self._enter():
+            with self._waiting:
+                self._enter()
+            if not self._told.is_over and not self._has_left():
                 self._told.opened()
                 self._serve()
         except BaseException:
@@ -140,24 +142,17 @@ class Session:
 
     # --- its stations ---------------------------------------------------------------------------------------------
 
-    def _is_welcome(self) -> bool:
-        """Whether the route is for this user; if not, it is refused before it costs a place or a tunnel."""
-        objection = ""
-        with self._waiting:
-            objection = self._caller.objection(self._route.allow_users)
-        if objection:
+    def _enter(self) -> None:
+        """Take a place of the route, then one of the agent; refused without, and if the route is not for this user."""
+        objection = self._caller.objection(self._route.allow_users)
+        if objection:  # before it costs a place or a tunnel
             self._refused(objection, Recovery.OPERATOR, reason="user")
-        return not objection and not self._has_left()
-
-    def _enter(self) -> bool:
-        """Take a place of the route, then one of the agent; False, and refused, without."""
-        with self._waiting:
-            for places in self._places:
-                if not places.take(PLACE_TIMEOUT_S):
-                    self._refused(places.why_full, reason="limit")
-                    return False
-                self._taken.append(places)
-        return not self._has_left()
+            return
+        for places in self._places:
+            if not places.take(PLACE_TIMEOUT_S):
+                self._refused(places.why_full, reason="limit")
+                return
+            self._taken.append(places)
 
     def _serve(self) -> None:
         tunnel = self._lease()

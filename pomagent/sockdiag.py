@@ -112,13 +112,9 @@ def _question(local: Address, remote: Address) -> bytes:
     family = socket.AF_INET if len(own) == 4 else socket.AF_INET6
     interface = local[3] if len(local) == 4 and family == socket.AF_INET6 else 0
     return _REQUEST.pack(
-        family, socket.IPPROTO_TCP, 0, ANY_STATE, _port(local[1]), _port(remote[1]), own, other, interface,
-        NO_COOKIE, NO_COOKIE,
+        family, socket.IPPROTO_TCP, 0, ANY_STATE, local[1].to_bytes(2, "big"), remote[1].to_bytes(2, "big"), own, other,
+        interface, NO_COOKIE, NO_COOKIE,
     )  # fmt: skip
-
-
-def _port(number: int) -> bytes:
-    return number.to_bytes(2, "big")
 
 
 def _packed(host: str) -> bytes:
@@ -137,8 +133,8 @@ def _owner(answer: tuple[int, bytes], remote_port: int) -> Owner | None:
             return None
         raise OSError(code, os.strerror(code))
     state, found_port, uid, inode = _ANSWER.unpack_from(body)
-    if state == TCP_LISTEN or found_port != _port(remote_port):  # no such connection: the kernel offers the listener
-        return None
+    if state == TCP_LISTEN or int.from_bytes(found_port, "big") != remote_port:
+        return None  # no such connection: the kernel offers the port's listener
     return Owner(inode=inode, uid=uid, state=state)
 
 

@@ -32,6 +32,11 @@ def prepare(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
+def is_prepared(sock: socket.socket) -> bool:
+    """Whether an accepted socket needs nothing more: the kernel hands on what its listener was prepared with."""
+    return sock.family == socket.AF_UNIX or bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+
 def limit_silence(sock: socket.socket, *, on: bool) -> None:
     """Have the kernel give up an unacknowledged connection early (``on``), or go by its own long schedule."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNSETTLED_TIMEOUT_MS if on else 0)

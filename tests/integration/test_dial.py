@@ -382,6 +382,7 @@ def test_unix_sockets_need_no_options() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         tcp.prepare(ours)
+        assert tcp.is_prepared(ours)
         assert not tcp.is_lost(ours)
         assert not tcp.is_dead(ours)
 

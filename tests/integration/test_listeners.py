@@ -12,7 +12,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from pomagent import tcp
 from pomagent.bind import bind
+from pomagent.client import LocalClient
 from pomagent.errors import BindError
 from pomagent.holder import holder_of
 from pomagent.listener import Listener
@@ -25,6 +27,7 @@ from tests.fakes.greenlets import caught_crashes
 from tests.fakes.log import FakeLog
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.waiting import wait_until
+from tests.integration.test_dial import options
 
 
 @pytest.fixture
@@ -164,6 +167,30 @@ def test_who_has_connected_before_the_close_is_still_served(listeners: Listeners
     listeners.close_unused([])  # before the loop has seen a single one
     assert len(served) == 5
     for client in clients:
+        client.close()
+
+
+def accepted_by(listening: socket.socket) -> socket.socket:
+    listening.setblocking(True)
+    with socket.create_connection(listening.getsockname()):
+        return listening.accept()[0]
+
+
+def test_what_a_listener_accepts_needs_no_more_options() -> None:
+    listener = Listener(HostPort(LOOPBACK, 0), FakeLog().log)
+    with accepted_by(listener.sock) as accepted, socket.socket() as prepared:
+        tcp.prepare(prepared)
+        assert tcp.is_prepared(accepted)
+        assert options(accepted) == options(prepared)
+    listener.close()
+
+
+def test_what_waited_before_the_socket_became_a_listeners_gets_its_options() -> None:
+    with socket.create_server((LOOPBACK, 0)) as before, accepted_by(before) as accepted, socket.socket() as prepared:
+        assert not tcp.is_prepared(accepted)
+        client = LocalClient(accepted, None)
+        tcp.prepare(prepared)
+        assert options(accepted) == options(prepared)
         client.close()
 
 

@@ -89,7 +89,7 @@ def test_lines_of_many_threads_arrive_whole(pipe):
 
 def test_a_sleeping_writer_wakes_for_every_line(pipe):
     writer = LogWriter(pipe.writer)
-    for number in range(300):
+    for number in range(100):
         writer.write(str(number))
         assert pipe.read_lines(1) == [str(number)]
     assert writer.close(PATIENCE_S)
