@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from typing import Final
 
 import pomagent
 
-NOT_NEEDED: Final = ("pomagent.cli", "pomagent.__main__")
-"""Commands: each is a process of its own."""
+NOT_NEEDED: Final = (
+    "pomagent.cli", "pomagent.__main__", "pomagent.config.desktop", "pomagent.control.client", "pomagent.login",
+    "pomagent.stdio",
+)  # fmt: skip
+"""Commands, each of which is a process of its own, and what only they use."""
 
 
 def load_all() -> None:
-    """Load every module of the agent now, and with them what they use."""
-    for module in pkgutil.walk_packages(pomagent.__path__, "pomagent."):
+    """Load every module of the agent now, and with them what they use. Blocks."""
+    _load_all(pomagent.__path__, "pomagent.")
+
+
+def _load_all(path: Iterable[str], prefix: str) -> None:
+    for module in pkgutil.iter_modules(path, prefix):
         if not module.name.startswith(NOT_NEEDED):
-            importlib.import_module(module.name)
+            loaded = importlib.import_module(module.name)
+            if module.ispkg:
+                _load_all(loaded.__path__, f"{module.name}.")

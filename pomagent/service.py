@@ -18,7 +18,7 @@ from gevent.event import Event
 from gevent.pool import Group
 from pydantic import SecretStr
 
-from pomagent import __version__, events
+from pomagent import __version__, events, preload
 from pomagent.agent import Agent
 from pomagent.config import load
 from pomagent.control.server import ControlServer, Declined, Document, key_of
@@ -135,6 +135,7 @@ class Service:
             self._log.error(events.AGENT_STOPPED, error="no route could be bound", signal="")
             self._takeover.fail("no route could be bound", NOTHING_BOUND, list(self._agent.quarantined.values()))
             return NOTHING_BOUND
+        gevent.get_hub().threadpool.apply(preload.load_all)  # 0.1 s, in which clients are served already
         try:
             self._takeover.complete(self._agent, self._notifier)
         except TakeoverFailed as error:

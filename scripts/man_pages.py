@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import click
 
 from pomagent import __version__
-from pomagent.cli import cli
+from pomagent.cli import cli, commands
 from pomagent.config.reference import REQUIRED, Key, tables
 from scripts import roff
 
@@ -57,7 +57,7 @@ def pomagent(readme: str) -> str:
         roff.section("SYNOPSIS", ".B pomagent\n.I command\n.RI [ option ...]\n.RI [ argument ...]\n"),
         roff.section("DESCRIPTION", roff.prose(_quote(readme, "introduction")), roff.prose(_quote(readme, "commands"))),
         roff.section("OPTIONS", *_options(cli, "pomagent")),
-        roff.section("COMMANDS", *(_command(name, command) for name, command in cli.commands.items())),
+        roff.section("COMMANDS", *(_command(name, command) for name, command in commands().items())),
         roff.section("EXIT STATUS", roff.prose(_quote(readme, "exit codes"))),
         roff.section("SIGNALS", roff.prose(_quote(readme, "signals"))),
         roff.section("ENVIRONMENT", _terms(ENVIRONMENT)),

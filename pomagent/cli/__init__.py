@@ -5,42 +5,69 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from io import TextIOWrapper
 
 import click
 
 from pomagent import __version__
-from pomagent.cli.check import check
-from pomagent.cli.diag import diag
 from pomagent.cli.exits import CANNOT_WRITE, INVALID
-from pomagent.cli.import_ import import_
-from pomagent.cli.intervene import log_level, pause, resume, retry
-from pomagent.cli.login import login, logout, whoami
-from pomagent.cli.probe import probe
-from pomagent.cli.routes import routes
-from pomagent.cli.run import run
-from pomagent.cli.schema import schema
-from pomagent.cli.sessions import close, sessions
-from pomagent.cli.status import status
-from pomagent.cli.steer import drain, reload, upgrade
-from pomagent.cli.tcp import tcp
-from pomagent.cli.wait import wait
 from pomagent.errors import ConfigError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_MODULES = {
+    "run": "run", "check": "check", "probe": "probe", "status": "status", "sessions": "sessions", "wait": "wait",
+    "reload": "steer", "drain": "steer", "upgrade": "steer", "close": "sessions", "pause": "intervene",
+    "resume": "intervene", "retry": "intervene", "log-level": "intervene", "diag": "diag", "login": "login",
+    "logout": "login", "whoami": "login", "routes": "routes", "tcp": "tcp", "import": "import_", "schema": "schema",
+}  # fmt: skip
+"""Where each command is."""
+_DOES_WITHOUT = {"run": ("rich",)}
+"""What a library would load where it finds it: structlog takes 0.1 s of a start for tracebacks in colour."""
+
+
+class _Group(click.Group):
+    """Loads the module of the command that is used: the others cost as much time as the agent's start may take."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as click calls it
+        return command(cmd_name) if cmd_name in _MODULES else None
+
+
+def command(name: str) -> click.Command:
+    """The command of this name. Raises KeyError."""
+    with _hidden(_DOES_WITHOUT.get(name, ())):
+        module = import_module(f"pomagent.cli.{_MODULES[name]}")
+    return next(one for one in vars(module).values() if isinstance(one, click.Command) and one.name == name)
+
+
+@contextmanager
+def _hidden(modules: Sequence[str]) -> Iterator[None]:
+    """Imports in here do not find these modules, unless they are loaded already."""
+    hidden = [name for name in modules if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not to be found
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+def commands() -> dict[str, click.Command]:
+    """All of them by name, in the order in which they are explained."""
+    return {name: command(name) for name in _MODULES}
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="pomagent")
 def cli() -> None:
     """Fixed local ports for the TCP routes of a Pomerium gateway."""
-
-
-for command in (
-    run, check, probe, status, sessions, wait, reload, drain, upgrade, close, pause, resume, retry, log_level, diag,
-    login, logout, whoami, routes, tcp, import_, schema,
-):  # fmt: skip
-    cli.add_command(command)
 
 
 def main() -> None:

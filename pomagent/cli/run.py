@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from pomagent import preload
 from pomagent.cli.options import config_option, existing_config
 from pomagent.inherited import from_systemd
 from pomagent.journal import journal_behind
@@ -27,7 +26,6 @@ def run(config: Path | None) -> None:
     channel = detach(os.environ)  # forks: before any thread
     faulthandler.enable()  # the watchdog ends a stuck agent with SIGABRT: standard error says where it was stuck
     inherited = from_systemd(os.environ)
-    preload.load_all()
     from pomagent.service import Service  # noqa: PLC0415 - the other commands need no event loop
     from pomagent.upgrade.takeover import Takeover, TakeoverFailed  # noqa: PLC0415
 

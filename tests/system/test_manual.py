@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pomagent.cli import cli
+from pomagent.cli import commands
 from pomagent.config.reference import tables
 from tests import processes
 
@@ -29,7 +29,7 @@ def test_roff_has_nothing_to_say_about_a_page(page: Path, encoding: str) -> None
 
 
 def test_the_manual_has_every_command() -> None:
-    assert [name for name in cli.commands if f"pomagent {name}" not in _shown("pomagent.1")] == []
+    assert [name for name in commands() if f"pomagent {name}" not in _shown("pomagent.1")] == []
 
 
 def test_the_manual_has_every_exit_code_and_signal() -> None:

@@ -1,0 +1,51 @@
+"""What a command loads: every module costs time at each start, and the agent's is waited for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pomagent.cli import commands
+
+
+def loaded(code: str) -> set[str]:
+    """The names of the modules that a process has loaded after this code."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+RUN = "from pomagent.cli import command\ncommand('run')\nimport pomagent.service"
+
+
+@pytest.fixture(scope="module")
+def by_run() -> set[str]:
+    return loaded(RUN)
+
+
+@pytest.mark.parametrize("library", ["rich", "pygments", "requests", "urllib3", "prometheus_client"])
+def test_the_agent_binds_before_it_loads(library: str, by_run: set[str]) -> None:
+    assert library not in by_run
+
+
+def test_the_agent_loads_no_other_command(by_run: set[str]) -> None:
+    assert {name for name in by_run if name.startswith("pomagent.cli.")} <= {
+        "pomagent.cli.exits", "pomagent.cli.options", "pomagent.cli.run",
+    }  # fmt: skip
+
+
+def test_what_the_agent_does_without_is_there_for_others() -> None:
+    assert "rich.console" in loaded(f"{RUN}\nimport rich.console")
+
+
+def test_every_command_is_found_under_its_name() -> None:
+    assert [name for name, command in commands().items() if command.name != name] == []
+
+
+def test_nothing_is_left_to_be_loaded_but_what_only_commands_use() -> None:
+    before = loaded(f"{RUN}\nfrom pomagent import preload\npreload.load_all()")
+    assert {"requests", "prometheus_client", "pomagent.edge", "pomagent.status.page"} <= before
+    assert not [name for name in before if name.startswith(("pomagent.login.flow", "pomagent.config.desktop"))]
