@@ -248,6 +248,8 @@ class TlsStream:
 
 def flush_through(push: Callable[[], bool], transport: SocketStream | TlsStream, timeout_s: float | None) -> bool:
     """Push what a stream keeps until the transport below has all of it, and flush that; False after the timeout."""
+    if push():
+        return transport.flush(timeout_s)
     deadline = None if timeout_s is None else Deadline(timeout_s)
     while not push():
         if deadline is not None and deadline.is_over:
