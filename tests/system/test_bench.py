@@ -73,6 +73,9 @@ def test_idle_sessions_are_weighed_before_and_after_they_were_busy(tmp_path: Pat
     (rows,) = figures_of("memory", tmp_path).values()
     assert [row["client"] for row in rows] == ["pomagent", "Envoy"]
     assert all(row["KB each once hot"] >= row["KB each idle"] > 0 for row in rows)
+    for row in rows:
+        assert row["KB each more once hot"] == pytest.approx(row["KB each once hot"] - row["KB each idle"], abs=0.11)
+        assert row["growth MB"] == pytest.approx(row["after all of them MB"] - row["after half of them MB"], abs=0.11)
 
 
 def figures_of(benchmark: str, directory: Path, *arguments: str) -> dict[str, list[dict[str, Any]]]:
