@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts import bench_churn, bench_first_byte, bench_memory, bench_routes, bench_throughput, bench_warm
+from scripts import bench_churn, bench_first_byte, bench_memory, bench_plot, bench_routes, bench_throughput, bench_warm
 from scripts.bench_agent import Row, Tables
 
 BENCHES: dict[str, Callable[[argparse.Namespace], Tables]] = {
@@ -26,17 +26,64 @@ BENCHES: dict[str, Callable[[argparse.Namespace], Tables]] = {
 }
 
 
+SIZES: dict[str, tuple[str, ...]] = {
+    "routes": ("routes",),
+    "first-byte": ("first-byte", "--rounds", "30", "--takes", "60"),
+    "warm": ("warm", "--window", "60"),
+    "throughput": ("throughput", "--megabytes", "500"),
+    "throughput-http2": ("throughput", "--megabytes", "500", "--transport", "http2"),
+    "churn": ("churn",),
+    "memory": ("memory",),
+}
+"""Of ``all``, by the names of the files: together some 25 minutes."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    COMMANDS[options.bench](options)
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> None:
     # before the run: what else is busy, not the benchmark's own load
     document = {"bench": options.bench, "began": datetime.now(UTC).isoformat(), "machine": machine()}
     tables = BENCHES[options.bench](options)
-    for title, rows in tables.items():
-        print(f"\n{title}\n")
-        print_table(rows)
+    print_tables(tables)
     if options.json:
         options.json.write_text(json.dumps(document | {"tables": tables}, indent=2) + "\n")
-    return 0
+
+
+def _all(options: argparse.Namespace) -> None:
+    """One after the other; a bench that fails ends the run, and the files of those before it stay."""
+    options.json_dir.mkdir(parents=True, exist_ok=True)
+    for name, arguments in SIZES.items():
+        command = (arguments[0], "--quick") if options.quick else arguments
+        main([*command, "--json", str(options.json_dir / f"{name}.json")])
+
+
+def _tables(options: argparse.Namespace) -> None:
+    for name, document in _documents(options.directory).items():
+        print(f"\n## {name}\n\nBegan {document['began']}; {json.dumps(document['machine'])}")
+        print_tables(document["tables"])
+
+
+def _plot(options: argparse.Namespace) -> None:
+    figures = {name: document["tables"] for name, document in _documents(options.directory).items()}
+    options.output.write_text(bench_plot.plot(figures))
+
+
+def _documents(directory: Path) -> dict[str, Any]:
+    """What ``all`` has written, in its order."""
+    files = {name: directory / f"{name}.json" for name in SIZES}
+    found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    if not found:
+        raise SystemExit(f"no figures in {directory}; scripts/bench all --json-dir {directory} measures them")
+    return found
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    **dict.fromkeys(BENCHES, _bench), "all": _all, "tables": _tables, "plot": _plot,
+}  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,7 +101,21 @@ def _parser() -> argparse.ArgumentParser:
         ("memory", bench_memory, "what an idle session holds against Envoy, and what sessions leave behind"),
     ):
         module.add_arguments(benches.add_parser(name, parents=[common], help=purpose))
+    every = benches.add_parser("all", help="each of them, one after the other: some 25 minutes")
+    every.add_argument("--json-dir", type=Path, required=True, metavar="DIR", help="a file for each is written here")
+    every.add_argument("--quick", action="store_true", help="only to see that it works; the figures mean little")
+    tables = benches.add_parser("tables", help="print what all has measured, as Markdown")
+    plot = benches.add_parser("plot", help="draw what all has measured, as SVG")
+    plot.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    for reader in (tables, plot):
+        reader.add_argument("directory", type=Path, metavar="DIR", help="of the files")
     return parser
+
+
+def print_tables(tables: Tables) -> None:
+    for title, rows in tables.items():
+        print(f"\n{title}\n")
+        print_table(rows)
 
 
 def print_table(rows: Sequence[Row]) -> None:

@@ -4,6 +4,7 @@ Beside Envoy as the client. Resident memory over all sessions that are open, fro
 """
 
 import argparse
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ GONE, QUICK_GONE = 10_000, 100
 HOT_BYTES = 2 * 10**6
 """That each session moves once, each way, to be hot."""
 SETTLE_S, QUICK_SETTLE_S = 5.0, 0.2
+SPARE_DESCRIPTORS = 500
+"""Of the gateway, besides those of the sessions that are open."""
 TOGETHER = 20
 """Sessions that open, or get hot, at a time."""
 
@@ -34,11 +37,13 @@ def run(options: argparse.Namespace) -> Tables:
     sessions = options.sessions or (QUICK_SESSIONS if options.quick else SESSIONS)
     gone = options.gone or (QUICK_GONE if options.quick else GONE)
     settle_s = QUICK_SETTLE_S if options.quick else SETTLE_S
+    _allow_descriptors(sessions)
     with pair({"idle": {"warm": "off", "pool_max": 1}}) as both:
         return {"idle sessions": [_measure(one, sessions, gone, settle_s) for one in both.contenders("idle")]}
 
 
 def _measure(contender: Contender, sessions: int, gone: int, settle_s: float) -> Row:
+    """``growth``: over the second half of those that come and go, when the allocator has had its first high water."""
     print(f"{contender.name} …", file=sys.stderr)
     with Application(contender.port) as first:
         first.echo()  # what is made once
@@ -52,14 +57,30 @@ def _measure(contender: Contender, sessions: int, gone: int, settle_s: float) ->
             at_once([lambda one=one: one.up(HOT_BYTES) for one in some])  # type: ignore[misc]
         hot = memory.kb()
     closed = memory.kb()
-    come_and_go(contender.port, gone)
+    come_and_go(contender.port, gone // 2)
+    halfway = memory.kb()
+    come_and_go(contender.port, gone // 2)
+    after = memory.kb()
     return {
         "client": contender.name, "sessions": sessions, "empty MB": round(empty / 1024, 1),
         "KB each idle": round((idle - empty) / sessions, 1),
         "KB each once hot": round((hot - empty) / sessions, 1),
+        "KB each more once hot": round((hot - idle) / sessions, 1),
         "all closed MB": round(closed / 1024, 1),
-        f"after {gone:,} more MB": round(memory.kb() / 1024, 1),
+        "gone": gone,
+        "after half of them MB": round(halfway / 1024, 1),
+        "after all of them MB": round(after / 1024, 1),
+        "growth MB": round((after - halfway) / 1024, 2),
     }  # fmt: skip
+
+
+def _allow_descriptors(sessions: int) -> None:
+    """Ours, and those of the processes we start: the gateway between them has two for each session."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * sessions + SPARE_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise SystemExit(f"{sessions} sessions need {needed} descriptors, and ulimit -Hn is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Memory:

@@ -15,3 +15,9 @@ def memory_kb(pid: int) -> int:
     """Resident."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def has_ended(pid: int) -> bool:
+    """A child of ours, waited for or not."""
+    status = Path(f"/proc/{pid}/status")
+    return not status.exists() or "State:\tZ" in status.read_text()

@@ -1,6 +1,7 @@
 """What a route costs while nobody uses it: at start, at validation, and when another one is edited.
 
-No gateway is involved (``warm = "off"``). Times inside the agent are those of its own JSON log.
+No gateway is involved (``warm = "off"``). Times inside the agent are those of its own JSON log; beside Envoy
+(``bench_envoy_routes``) both are seen from outside.
 """
 
 import argparse
@@ -17,10 +18,13 @@ from pathlib import Path
 
 from pomagent.config import load
 from pomagent.reload import QUIET_S
+from scripts import bench_envoy_routes
 from scripts.bench_agent import BenchedAgent, Row, Tables, ms, seconds_of
 
 COUNTS = (10, 100, 1_000, 10_000)
 RUNS = 5
+BESIDE_RUNS = 3
+"""At most, of each client: a start, an edit."""
 QUICK_COUNTS = (10, 50)
 QUICK_RUNS = 1
 
@@ -51,11 +55,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Tables:
-    """One row per number of routes."""
+    """One row per number of routes; and the same beside Envoy, seen from outside."""
     counts = options.counts or (QUICK_COUNTS if options.quick else COUNTS)
     runs = options.runs or (QUICK_RUNS if options.quick else RUNS)
     check_descriptors(max(counts))
-    return {"routes": [_measure(count, runs) for count in counts]}
+    alone = [_measure(count, runs) for count in counts]
+    beside = [
+        row
+        for count in counts
+        for row in bench_envoy_routes.compare(count, min(runs, BESIDE_RUNS), HOST, _free_ports(count + 1), _write)
+    ]
+    return {"routes": alone, "routes beside Envoy": beside}
 
 
 def _measure(count: int, runs: int) -> Row:

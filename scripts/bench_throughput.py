@@ -7,16 +7,15 @@ All processes share the machine, so that the wall clock says less than the proce
 import argparse
 import statistics
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from tempfile import NamedTemporaryFile
 
 from scripts import bench_stalls
 from scripts.bench_agent import Row, Tables, ms, percentile
 from scripts.bench_pair import AGENT, ENVOY, Contender, in_turns, pair
-from scripts.bench_traffic import Application, at_once
+from scripts.bench_traffic import WAYS, Application, Busy, at_once
 
 GIGABYTE = 10**9
 MEGABYTES, QUICK_MEGABYTES = 1000, 8
@@ -25,7 +24,6 @@ ROUNDS, QUICK_ROUNDS = 5, 1
 STREAMS = (1, 16)
 BULK = "bulk"
 ROUTE = {BULK: {"warm": "off"}}
-WAYS: dict[str, Callable[[Application, int], None]] = {"down": Application.down, "up": Application.up}
 
 BULK_STREAMS = 8
 ECHOES, QUICK_ECHOES = 500, 5
@@ -105,7 +103,7 @@ def _applications(port: int, count: int) -> Iterator[list[Application]]:
 def _fairness(contenders: list[Contender], way: str, echoes: int, stalls: bench_stalls.Stalls) -> Iterator[Row]:
     print(f"an echo beside {BULK_STREAMS} × {way} …", file=sys.stderr)
     for contender in contenders:
-        with _busy(contender.port, way), Application(contender.port) as application:
+        with Busy(contender.port, way, BULK_STREAMS), Application(contender.port) as application:
             application.echo()
             stalls.forget()
             waits = [_echo_s(application) * 1000 for _ in range(echoes)]
@@ -116,27 +114,6 @@ def _fairness(contenders: list[Contender], way: str, echoes: int, stalls: bench_
                 "longest turn CPU ms": ms(stalls.cpu_s) if is_ours else None,
                 "longest turn ms": ms(stalls.wall_s) if is_ours else None,
             }  # fmt: skip
-
-
-@contextmanager
-def _busy(port: int, way: str) -> Iterator[None]:
-    """So many sessions that never rest."""
-    stop = threading.Event()
-
-    def work(application: Application) -> None:
-        while not stop.is_set():
-            WAYS[way](application, 4 * 10**6)
-
-    with _applications(port, BULK_STREAMS) as applications:
-        threads = [threading.Thread(target=work, args=(one,)) for one in applications]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
 
 
 def _echo_s(application: Application) -> float:

@@ -1,4 +1,7 @@
-"""Bytes for the benchmarks: a server in a process of its own behind the gateway, and applications that talk to it.
+"""Bytes for the benchmarks: a server behind the gateway, and applications that talk to it.
+
+The server is a process of its own, and so are applications that keep others waiting: an echo that is timed in one
+interpreter with busy threads would wait for their lock as well.
 
 An application asks for a number of bytes down, or announces a number of bytes up and gets one back when all are there;
 again and again on one connection. The bytes are zeros: nobody on the way looks at them.
@@ -22,26 +25,53 @@ BLOCK = 256 * 1024
 BACKLOG = 4096
 STACK_BYTES = 128 * 1024
 """Of a thread: a thousand idle sessions have one each."""
+BUSY_BYTES = 4 * 10**6
+"""That a busy application asks for, or announces, at a time."""
 DOWN, UP = b"D", b"U"
 DONE = b"."
 _REQUEST = struct.Struct("!cQ")
 _ZEROS = memoryview(bytes(BLOCK))
 
 
-class Traffic:
-    """The server's process, for as long as the ``with`` lasts."""
+class _Process:
+    """One of this module's own, for as long as the ``with`` lasts; it has printed one line, as it is ready."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._arguments = arguments
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            tethered(sys.executable, "-m", "scripts.bench_traffic"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-        )
+            tethered(sys.executable, "-m", "scripts.bench_traffic", *self._arguments),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        )  # fmt: skip
         assert self._process.stdout is not None
-        self.port = int(self._process.stdout.readline())
+        self._said = self._process.stdout.readline()
+        if not self._said:
+            self.__exit__()
+            raise SystemExit(f"scripts.bench_traffic {' '.join(self._arguments)} has ended; see above")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+class Traffic(_Process):
+    """The server."""
+
+    def __init__(self) -> None:
+        super().__init__("serve")
+
+    @property
+    def port(self) -> int:
+        return int(self._said)
+
+
+class Busy(_Process):
+    """Applications that never rest, on as many sessions; all their tunnels stand."""
+
+    def __init__(self, port: int, way: str, streams: int) -> None:
+        super().__init__("busy", str(port), way, str(streams))
 
 
 class Application:
@@ -72,6 +102,9 @@ class Application:
         self.up(1)
 
 
+WAYS: dict[str, Callable[[Application, int], None]] = {"down": Application.down, "up": Application.up}
+
+
 def at_once(works: list[Callable[[], None]]) -> None:
     """Each in a thread; the first failure is raised when all have ended."""
     with ThreadPoolExecutor(len(works)) as threads:
@@ -89,6 +122,20 @@ def serve() -> None:
         while True:
             connection, _ = server.accept()
             threading.Thread(target=_converse, args=(connection,), daemon=True).start()
+
+
+def keep_busy(port: int, way: str, streams: int) -> None:
+    """Print a line once all tunnels stand, then move bytes until killed."""
+    applications = [Application(port) for _ in range(streams)]
+    for application in applications:
+        application.echo()
+    print("busy", flush=True)
+    at_once([lambda one=one: _never_rest(one, way) for one in applications])  # type: ignore[misc]
+
+
+def _never_rest(application: Application, way: str) -> None:
+    while True:
+        WAYS[way](application, BUSY_BYTES)
 
 
 def _converse(connection: socket.socket) -> None:
@@ -120,4 +167,7 @@ def _take(sock: socket.socket, length: int) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    if sys.argv[1] == "serve":
+        serve()
+    else:
+        keep_busy(int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

@@ -15,13 +15,18 @@ MAX_DIALS = 8
 def test_it_prints_a_row_for_each_number_of_routes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures.json"
     assert bench.main(["routes", "--quick", "--json", str(figures)]) == 0
-    _, title, _, header, _, *rows = capsys.readouterr().out.splitlines()
+    _, title, _, header, _, *rows = capsys.readouterr().out.partition("\n\nroutes beside Envoy")[0].splitlines()
     assert title == "routes"
     assert [row.split("|")[1].strip() for row in rows] == ["10", "50"]
     document = json.loads(figures.read_text())
     assert [row["routes"] for row in document["tables"]["routes"]] == [10, 50]
     assert [name.strip() for name in header.strip("|").split("|")] == list(document["tables"]["routes"][0])
     assert document["machine"]["cpus"]
+    beside = document["tables"]["routes beside Envoy"]
+    both = ["pomagent", "Envoy"]
+    assert [(row["routes"], row["client"]) for row in beside] == [(count, one) for count in (10, 50) for one in both]
+    # nobody's edit is live before the agent has waited for the editor to come to rest, but Envoy's
+    assert all(row["edit live ms"] > row["of it quiet ms"] and row["listen ms"] > 0 for row in beside)
 
 
 def test_the_first_byte_is_measured_for_every_kind_of_client(tmp_path: Path) -> None:
@@ -73,6 +78,18 @@ def test_idle_sessions_are_weighed_before_and_after_they_were_busy(tmp_path: Pat
     (rows,) = figures_of("memory", tmp_path).values()
     assert [row["client"] for row in rows] == ["pomagent", "Envoy"]
     assert all(row["KB each once hot"] >= row["KB each idle"] > 0 for row in rows)
+    for row in rows:
+        assert row["KB each more once hot"] == pytest.approx(row["KB each once hot"] - row["KB each idle"], abs=0.11)
+        assert row["growth MB"] == pytest.approx(row["after all of them MB"] - row["after half of them MB"], abs=0.11)
+
+
+def test_what_the_benches_have_written_is_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["memory", "--quick", "--json", str(tmp_path / "memory.json")]) == 0
+    table = capsys.readouterr().out
+    assert bench.main(["tables", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith(table)
+    assert bench.main(["plot", str(tmp_path), "-o", str(tmp_path / "plot.svg")]) == 0
+    assert "An open session" in (tmp_path / "plot.svg").read_text()
 
 
 def figures_of(benchmark: str, directory: Path, *arguments: str) -> dict[str, list[dict[str, Any]]]:
