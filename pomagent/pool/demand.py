@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 
 REFILL_DELAY_S = 0.02
@@ -25,6 +26,8 @@ class Demand:
         self._most_at = float("-inf")
         self.dial_s = 0.0
         """How long a dial takes lately (a moving average)."""
+        self.refill_delay_s = REFILL_DELAY_S
+        """Half a dial, which is more than a round trip: by then the first byte of who took a tunnel is back."""
 
     def note_take(self, now: float) -> None:
         """Remember that a client asked, whether or not there was something to take."""
@@ -35,11 +38,7 @@ class Demand:
 
     def dial_took(self, seconds: float) -> None:
         self.dial_s = seconds if not self.dial_s else 0.8 * self.dial_s + 0.2 * seconds
-
-    @property
-    def refill_delay_s(self) -> float:
-        """Half a dial, which is more than a round trip: by then the first byte of who took a tunnel is back."""
-        return min(MOST_REFILL_DELAY_S, max(REFILL_DELAY_S, self.dial_s / 2))
+        self.refill_delay_s = min(MOST_REFILL_DELAY_S, max(REFILL_DELAY_S, self.dial_s / 2))
 
     def target(self, now: float) -> int:
         """About twice the most that was lately taken until a refill was there, within the bounds."""
@@ -48,4 +47,4 @@ class Demand:
         return max(self.minimum, min(self.maximum, 2 * most))
 
     def _lately(self, now: float) -> int:
-        return sum(1 for at in self._takes if at > now - self.dial_s - self.refill_delay_s)
+        return len(self._takes) - bisect_right(self._takes, now - self.dial_s - self.refill_delay_s)

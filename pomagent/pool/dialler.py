@@ -85,6 +85,8 @@ class Dialler:
 
         A failure is the outcome only of those who came before the dial began: nobody is refused by what was earlier.
         """
+        if not self.waiters:
+            return
         now = self._clock()
         if not self.breaker.is_open:
             wanted = self.dials.wanted_by_clients(len(self.waiters))
@@ -134,8 +136,7 @@ class Dialler:
             self._supply(tunnel, is_refill=False)
         finally:
             self.dials.by_clients -= 1
-            self.dial_for_clients()
-            self._on_change()
+            self._ended()
 
     def _fill_up(self, keeping: Keeping) -> None:
         """Dial for the stock; its failure only delays the next try."""
@@ -147,8 +148,12 @@ class Dialler:
             self._supply(tunnel, is_refill=True)
         finally:
             self.dials.by_stock -= 1
-            self.dial_for_clients()
-            self._on_change()
+            self._ended()
+
+    def _ended(self) -> None:
+        """A place is free again."""
+        self.dial_for_clients()
+        self._on_change()
 
     def _open_for_client(self) -> Tunnel:
         secured = self._shelf.take_secured() or self._opener.secure(urgent=True)

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable
 
 import gevent
-from gevent.event import Event
 from gevent.pool import Group
 
 from pomagent import events
 from pomagent.deadline import Clock
 from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
+from pomagent.pool.alarm import Alarm
 from pomagent.pool.backoff import Backoff, Dice
 from pomagent.pool.demand import Demand
 from pomagent.pool.dialler import Dialler
@@ -34,9 +34,9 @@ class Keeper:
 
     def __init__(
         self, route: Route, memory: Memory, gateway: GatewayWatch, shelf: Shelf, dialler: Dialler, demand: Demand,
-        log: Logger, clock: Clock, dice: Dice, wake: Event,
+        log: Logger, clock: Clock, dice: Dice, alarm: Alarm,
     ) -> None:  # fmt: skip
-        """``wake`` is set by whoever has changed something."""
+        """``alarm`` is rung by whoever has changed something."""
         self._route = route
         self._memory = memory
         self._gateway = gateway
@@ -47,7 +47,7 @@ class Keeper:
         self._clock = clock
         self._dice = dice
         self._group = Group()
-        self._wake = wake
+        self._alarm = alarm
         self._calm = Backoff(dice)
         """After warm tunnels that ended young: dials work, so that clients need not know."""
         self._refill_from = 0.0
@@ -65,18 +65,25 @@ class Keeper:
 
     def close(self) -> None:
         self._group.kill(block=False)
+        self._alarm.close()
 
     # --- what it is told --------------------------------------------------------------------------------------------
 
     def look(self) -> None:
         """Something has changed. Does not block."""
-        self._wake.set()
+        self._alarm.ring()
 
-    def taken(self, now: float) -> None:
-        """A client asked for a tunnel."""
+    def look_if_open(self) -> None:
+        """A client waits: unless failures forbid it, its dial has begun, and there is nothing to do. Does not block."""
+        if self._dialler.breaker.is_open:
+            self.look()
+
+    def taken(self, keeping: Keeping, now: float) -> None:
+        """A client asked for a tunnel: nothing has to be done about it before the refill is due. Does not block."""
         if now >= self._refill_from:  # not later with each take: under load there would be no refill at all
             self._refill_from = now + self._demand.refill_delay_s
-        self.look()
+        if keeping.level != "off":
+            self._alarm.ring_by(self._refill_from)
 
     def lost(self, age_s: float, now: float) -> None:
         """A warm tunnel of this age ended by itself."""
@@ -133,17 +140,15 @@ class Keeper:
 
     def _keep(self) -> None:
         while True:
-            self._wake.clear()
             now = self._clock()
             self._note_changes(now)
             keeping = self._memory.warmth.keeping(now)
             self._shelf.trim(keeping, now)
             if keeping.why is Why.DECAYED:
                 self.on_decay()
-            self._note_depth(keeping, now)
-            begin = self._refill(now)
+            begin = self._refill(keeping, now)
             self._dialler.dial_for_clients()
-            self._wake.wait(self._pause(now, begin))
+            self._alarm.wait_until(self._next_at(now, begin))
 
     def _note_changes(self, now: float) -> None:
         """What time alone has shown of the route's server, and of its gateway."""
@@ -164,19 +169,12 @@ class Keeper:
             if spread_s := self._gateway.losses.spread_s(now):
                 self._refill_from = max(self._refill_from, now + self._dice(0.0, spread_s))
 
-    def _note_depth(self, keeping: Keeping, now: float) -> None:
-        least = min(self._demand.minimum, self.target(keeping, now)) if self.refills else 0
-        if self._shelf.count(keeping) >= least:
-            self._short_since = None
-        elif self._short_since is None:
-            self._short_since = now
-
-    def _refill(self, now: float) -> float | None:
+    def _refill(self, keeping: Keeping, now: float) -> float | None:
         """Begin the dials that the stock needs; if that is not allowed yet, return when it is."""
-        if not self.refills:
-            return None
-        keeping = self._memory.warmth.keeping(now)
-        wanted = self._dialler.refills_wanted(keeping, self.target(keeping, now) - self._shelf.count(keeping))
+        target = self.target(keeping, now) if self.refills else 0
+        missing = target - self._shelf.count(keeping)
+        self._note_depth(now, is_short=missing > max(0, target - self._demand.minimum))
+        wanted = self._dialler.refills_wanted(keeping, missing) if missing > 0 else 0
         if not wanted:
             return None
         begin = max(self._refill_from, self._dialler.breaker.retry_at, self._calm.retry_at)
@@ -185,12 +183,18 @@ class Keeper:
         self._dialler.refill(keeping, wanted)
         return None
 
-    def _pause(self, now: float, begin: float | None) -> float | None:
+    def _note_depth(self, now: float, *, is_short: bool) -> None:
+        if not is_short:
+            self._short_since = None
+        elif self._short_since is None:
+            self._short_since = now
+
+    def _next_at(self, now: float, begin: float | None) -> float | None:
+        """When there is something to do, unless something changes before; None if there is not."""
         memory = self._memory
         look_at = None if self._lost_at is None else self._lost_at + LOOK_AROUND_S
         moments = (
             begin, look_at, self._dialler.share_at, memory.early_ends.due_at, memory.warmth.next_at(now),
             self._shelf.next_expiry(),
         )  # fmt: skip
-        first = min((at for at in moments if at is not None), default=None)
-        return None if first is None else max(0.001, first - now)
+        return min((at for at in moments if at is not None), default=None)

@@ -6,7 +6,7 @@ import random
 import time
 
 from gevent import Timeout
-from gevent.event import AsyncResult, Event
+from gevent.event import AsyncResult
 
 from pomagent import events
 from pomagent.deadline import Clock, Deadline
@@ -14,6 +14,7 @@ from pomagent.errors import PoolClosed, PoolExhausted, TunnelError
 from pomagent.failures import AFTER_TLS
 from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
+from pomagent.pool.alarm import Alarm
 from pomagent.pool.backoff import Dice
 from pomagent.pool.breaker import BreakerState
 from pomagent.pool.demand import Demand
@@ -45,12 +46,12 @@ class Pool:
         self._clock = clock
         self._demand = Demand(route.pool_min, route.pool_max)
         self._shelf = Shelf(memory, log, clock, dice, on_end=self._ended, on_early=self._heard)
-        wake = Event()
+        alarm = Alarm(clock)
         self._dialler = Dialler(
             route.name, opener, self._shelf, self._demand, memory, gateway, log, clock, dice,
-            supply=self._supply, on_change=wake.set,
+            supply=self._supply, on_change=alarm.ring,
         )  # fmt: skip
-        self._keeper = Keeper(route, memory, gateway, self._shelf, self._dialler, self._demand, log, clock, dice, wake)
+        self._keeper = Keeper(route, memory, gateway, self._shelf, self._dialler, self._demand, log, clock, dice, alarm)
         self._keeper.on_decay = self._decay
         self._is_draining = False
         self._is_closed = False
@@ -144,12 +145,13 @@ class Pool:
         """
         if self._is_closed:
             raise PoolClosed(f"route {self._route.name} is closing")
-        now = self._clock()
+        now, warmth = self._clock(), self._memory.warmth
         self._demand.note_take(now)
-        self._wake_up(self.keeping)
-        self._memory.warmth.used(now)
-        self._keeper.taken(now)
-        tunnel = self._shelf.take_ready() if self.keeping.may_be_leased else None
+        self._wake_up(warmth.keeping(now))
+        warmth.used(now)
+        keeping = warmth.keeping(now)
+        self._keeper.taken(keeping, now)
+        tunnel = self._shelf.take_ready() if keeping.may_be_leased else None
         if tunnel is not None:
             self._memory.takes["tunnel"] += 1
         else:
@@ -208,7 +210,7 @@ class Pool:
         """The oldest TLS connection that is alive, if there is one. Does not block."""
         now = self._clock()
         self._demand.note_take(now)
-        self._keeper.taken(now)
+        self._keeper.taken(self.keeping, now)
         return self._shelf.take_secured()
 
     def empty(self) -> None:
@@ -248,7 +250,7 @@ class Pool:
         waiter = AsyncResult()
         waiters.join(waiter)
         self._dialler.dial_for_clients()
-        self._keeper.look()
+        self._keeper.look_if_open()
         try:
             with Timeout(deadline.remaining_s, False):
                 waiter.wait()

@@ -69,6 +69,10 @@ class Keeping:
         return self.why is not Why.PROBING
 
 
+UNUSED = Keeping("tls", Why.DECAYED, TLS_MAX_AGE_S, most=0)
+"""By a route of its own: a thousand of them have a reserve in common."""
+
+
 class Warmth:
     """What is known of one route's server, and how long ago anybody wanted it; it outlives the route's pools."""
 
@@ -81,6 +85,8 @@ class Warmth:
         self._demotions = 0
         self._promote_at = math.inf
         self._trial_until = -math.inf
+        self._wished = self._wish()
+        """Without demotion and decay."""
 
     @property
     def protocol(self) -> str:
@@ -97,11 +103,11 @@ class Warmth:
 
     def keeping(self, now: float) -> Keeping:
         """What to keep warm at this moment."""
-        wished = self._wished()
+        wished = self._wished
         if wished.level == "off":
             return wished
         if now >= self._decays_at:
-            return Keeping("tls", Why.DECAYED, TLS_MAX_AGE_S, most=0)  # a thousand of them have a reserve in common
+            return UNUSED
         if wished.level == "tunnel" and self.is_demoted:
             return Keeping("tls", Why.DEMOTED, self._age("tls"))
         if wished.level == "tunnel" and self.is_on_trial:
@@ -120,6 +126,7 @@ class Warmth:
     def follow(self, route: Route) -> None:
         """Go by changed settings of the same route to the same server."""
         self._route = route
+        self._wished = self._wish()
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -171,8 +178,7 @@ class Warmth:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _wished(self) -> Keeping:
-        """Without demotion and decay."""
+    def _wish(self) -> Keeping:
         if self._route.warm != "auto":
             return Keeping(self._route.warm, Why.CONFIGURED, self._age(self._route.warm))
         if self._protocol is None:
@@ -194,4 +200,5 @@ class Warmth:
 
     def _learn(self, protocol: str | None, source: Why) -> bool:
         self._protocol, self._source, self._listening_since = protocol, source, None
+        self._wished = self._wish()
         return True

@@ -203,7 +203,7 @@ class PoolMachine(RuleBasedStateMachine):
         pool = self.scene.pool
         missing = pool.target - pool._shelf.count(pool.keeping)
         if missing > 0 and not any(pool.dialling.values()):
-            begin = pool._keeper._refill(self.scene.clock.now)
+            begin = pool._keeper._refill(pool.keeping, self.scene.clock.now)
             assert begin is not None
             assert begin <= self.scene.clock.now + LONG_ENOUGH_S
 
