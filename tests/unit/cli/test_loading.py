@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
 from pomagent.cli import commands
+from tests import processes
 
 
 def loaded(code: str) -> set[str]:
     """The names of the modules that a process has loaded after this code."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    done = processes.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, check=True
     )
-    return set(done.stdout.split())
+    return set(done.stdout.decode().split())
 
 
 RUN = "from pomagent.cli import command\ncommand('run')\nimport pomagent.service"
