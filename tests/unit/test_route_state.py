@@ -13,6 +13,7 @@ from pomagent.errors import DestinationDown, RoutePaused
 from pomagent.forwarder import Forwarder
 from pomagent.places import Places
 from pomagent.pool.backoff import FAST_TRIES
+from pomagent.pool.demand import MOST_REFILL_DELAY_S
 from pomagent.pool.keeper import LATE_S
 from tests.fakes.pool import DENIED, DOWN, NAMED, ROUTE, Scene
 
@@ -96,6 +97,7 @@ def test_below_its_minimum_for_no_longer_than_a_dial_it_stays_up(filled: Watched
 
 def test_below_its_minimum_for_longer_it_is_degraded_until_it_has_it_again(filled: Watched) -> None:
     filled.client()
+    filled.pass_time(MOST_REFILL_DELAY_S)
     filled.pass_time(LATE_S)
     filled.pass_time(0.1)
     assert filled.state == "degraded"
@@ -127,7 +129,7 @@ def test_connections_are_no_help_where_the_destination_is_down() -> None:
         scene.succeed()
     client = scene.client()
     scene.fail(NOWHERE)
-    assert (client.value, scene.pool.standing.is_warm, scene.state) == (NOWHERE, True, "down")
+    assert (client.value, scene.pool.is_warm, scene.state) == (NOWHERE, True, "down")
     scene.close()
 
 
