@@ -178,8 +178,9 @@ def wait_for(watcher: Any, timeout_s: float | None) -> bool:
         wait(watcher)
         return True
     waiter = Waiter()
-    with get_hub().loop.timer(max(0.0, timeout_s)) as timer:  # a gevent.Timeout costs twice as much
-        timer.start(waiter.switch, False)
+    # A gevent.Timeout costs twice as much. As there, what is ready comes before a time that is over.
+    with get_hub().loop.timer(max(0.0, timeout_s), priority=-1) as timer:
+        timer.start(waiter.switch, False, update=True)
         watcher.start(waiter.switch, True)
         try:
             return bool(waiter.get())

@@ -1,0 +1,48 @@
+"""What may be waited for: a descriptor that is ready, and for how long."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pomagent.stream import SocketStream
+
+A_WHILE_S = 0.05
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[SocketStream, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    stream = SocketStream(ours)
+    with theirs:
+        yield stream, theirs
+    stream.close()
+
+
+def test_what_is_ready_counts_although_the_hub_was_late(ends: tuple[SocketStream, socket.socket]) -> None:
+    stream, theirs = ends
+    stream.wait_readable(0.001)
+    time.sleep(2 * A_WHILE_S)  # the loop's clock stands still meanwhile
+    theirs.send(b"x")
+    assert stream.wait_readable(A_WHILE_S)
+    assert stream.wait_writable(A_WHILE_S)
+
+
+def test_what_is_ready_counts_although_there_is_no_time_left(ends: tuple[SocketStream, socket.socket]) -> None:
+    stream, theirs = ends
+    theirs.send(b"x")
+    assert stream.wait_readable(0)
+    assert stream.wait_readable(-1)
+    assert stream.wait_writable(0)
+
+
+def test_a_wait_for_nothing_ends_and_not_before_its_time(ends: tuple[SocketStream, socket.socket]) -> None:
+    stream, _ = ends
+    stream.wait_readable(0.001)
+    time.sleep(A_WHILE_S)
+    began = time.monotonic()
+    assert not stream.wait_readable(2 * A_WHILE_S)
+    assert time.monotonic() - began > A_WHILE_S
