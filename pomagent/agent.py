@@ -237,7 +237,7 @@ class Agent:
     def is_warm(self) -> bool:
         """Whether every pool has what it keeps, as far as its gateway lets it."""
         pools = [forwarder.pool for forwarder in self._forwarders.values() if not forwarder.is_paused]
-        return all(pool.warm >= pool.target or pool.failures for pool in pools)
+        return all(pool.warm >= pool.target or pool.standing.failures for pool in pools)
 
     @property
     def paused(self) -> list[str]:

@@ -94,7 +94,7 @@ class Forwarder:
         if isinstance(error, RouteForbidden):
             return "denied"
         if error is not None:
-            is_down = self.pool.breaker is not BreakerState.CLOSED or not self.pool.still_serves
+            is_down = self.pool.standing.breaker is not BreakerState.CLOSED or not self.pool.standing.still_serves
             return "down" if is_down else "degraded"
         return self._state_without_errors
 
@@ -102,9 +102,9 @@ class Forwarder:
     def _state_without_errors(self) -> str:
         if self.overrun:
             return "degraded"
-        if not self.pool.has_succeeded:
+        if not self.pool.standing.has_succeeded:
             return "untried"
-        return "degraded" if self.pool.is_short else "up"
+        return "degraded" if self.pool.standing.is_short else "up"
 
     @property
     def overrun(self) -> str:

@@ -16,7 +16,6 @@ from pomagent.gateway_watch import GatewayWatch
 from pomagent.log import Logger
 from pomagent.pool.alarm import Alarm
 from pomagent.pool.backoff import Dice
-from pomagent.pool.breaker import BreakerState
 from pomagent.pool.demand import Demand
 from pomagent.pool.dialler import Dialler, Opener
 from pomagent.pool.greeting import GREETING_BYTES
@@ -24,6 +23,7 @@ from pomagent.pool.keeper import Keeper
 from pomagent.pool.memory import Memory
 from pomagent.pool.reserve import Reserve
 from pomagent.pool.shelf import Shelf
+from pomagent.pool.standing import Standing
 from pomagent.pool.warmth import Keeping, Why
 from pomagent.protocol.lifecycle import Reason
 from pomagent.settings import Route
@@ -53,6 +53,7 @@ class Pool:
         )  # fmt: skip
         self._keeper = Keeper(route, memory, gateway, self._shelf, self._dialler, self._demand, log, clock, dice, alarm)
         self._keeper.on_decay = self._decay
+        self.standing = Standing(self._shelf, self._dialler, self._keeper, memory, self._reserve, clock)
         self._is_draining = False
         self._is_closed = False
 
@@ -76,60 +77,14 @@ class Pool:
         return len(self._dialler.waiters)
 
     @property
-    def stock(self) -> dict[str, int]:
-        """What is warm: whole tunnels, and TLS connections without a CONNECT."""
-        return {"tunnel": self._shelf.ready, "tls": self._shelf.secured}
-
-    @property
-    def dialling(self) -> dict[str, int]:
-        """Dials under way, by whom they are for."""
-        return {"clients": self._dialler.dials.by_clients, "stock": self._dialler.dials.by_stock}
-
-    @property
     def keeping(self) -> Keeping:
         """What is kept warm now, and why."""
         return self._memory.warmth.keeping(self._clock())
 
     @property
-    def is_warm(self) -> bool:
-        """Whether the next client finds a tunnel, or a connection."""
-        return self.warm > 0 or (self._reserve is not None and self._has_decayed and self._reserve.warm > 0)
-
-    @property
-    def still_serves(self) -> bool:
-        """Whether what is warm may serve the next client although the last dial has failed."""
-        error = self.last_error
-        return self._shelf.ready > 0 or (self.is_warm and (error is None or error.phase not in AFTER_TLS))
-
-    @property
-    def is_short(self) -> bool:
-        """Whether less is warm than there should be at least, for longer than a dial takes."""
-        return self._keeper.is_short(self._clock())
-
-    @property
-    def breaker(self) -> BreakerState:
-        return self._dialler.breaker.state(self._clock())
-
-    @property
-    def retry_in_s(self) -> float:
-        """How long the pool waits yet after failures; clients do not."""
-        return max(0.0, self._dialler.breaker.retry_at - self._clock())
-
-    @property
-    def failures(self) -> int:
-        """Dials that failed since the last that worked."""
-        return self._dialler.breaker.failures
-
-    @property
     def last_error(self) -> TunnelError | None:
         """Of the last dial, None after one that succeeded: of a CONNECT, only after one was accepted."""
-        own = self._dialler.last_error
-        return self._reserve.last_error if own is None and self._reserve is not None and self._has_decayed else own
-
-    @property
-    def has_succeeded(self) -> bool:
-        """Whether a CONNECT has ever been accepted."""
-        return self._dialler.has_succeeded
+        return self.standing.last_error
 
     # --- what others ask of it --------------------------------------------------------------------------------------
 
@@ -218,10 +173,6 @@ class Pool:
         self.close(Reason.UNWANTED)
 
     # --- tunnels ----------------------------------------------------------------------------------------------------
-
-    @property
-    def _has_decayed(self) -> bool:
-        return self.keeping.why is Why.DECAYED
 
     def _decay(self) -> None:
         """Nobody has used the route for long: what becomes of the gateway, the reserve notices for it."""

@@ -172,16 +172,16 @@ def _pool(forwarder: Forwarder) -> Document:
     return {
         "level": pool.keeping.level,
         "why": pool.keeping.why.value,
-        "warm": pool.stock,
-        "dialling": pool.dialling,
+        "warm": pool.standing.stock,
+        "dialling": pool.standing.dialling,
         "takes": dict(memory.takes),
         "refusals": dict(memory.refusals),
         "discards": dict(memory.discards),
         "failures": dict(memory.failures),
         "breaker": {
-            "state": pool.breaker.value,
-            "failures": pool.failures,
-            "retry_in_s": round(pool.retry_in_s, 3),
+            "state": pool.standing.breaker.value,
+            "failures": pool.standing.failures,
+            "retry_in_s": round(pool.standing.retry_in_s, 3),
         },
         "period": {"kind": found.kind, "seconds": round(found.seconds, 1), "says": str(found)} if found else None,
     }

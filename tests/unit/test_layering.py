@@ -96,7 +96,16 @@ PURE = {
     "settings": {"pydantic"},
 }
 """Modules and packages without sockets, clocks, greenlets and logs, and the libraries that they may use."""
-ACTING = {"pool", "pool.alarm", "pool.reserve", "pool.pool", "pool.shelf", "pool.dialler", "pool.keeper"}
+ACTING = {
+    "pool",
+    "pool.alarm",
+    "pool.reserve",
+    "pool.pool",
+    "pool.shelf",
+    "pool.dialler",
+    "pool.keeper",
+    "pool.standing",
+}
 """The parts of a pure package that act on what the others decide."""
 IMPURE = {"socket", "select", "selectors", "ssl", "threading", "asyncio", "subprocess", "logging"}
 

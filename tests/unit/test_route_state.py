@@ -129,7 +129,7 @@ def test_connections_are_no_help_where_the_destination_is_down() -> None:
         scene.succeed()
     client = scene.client()
     scene.fail(NOWHERE)
-    assert (client.value, scene.pool.is_warm, scene.state) == (NOWHERE, True, "down")
+    assert (client.value, scene.pool.standing.is_warm, scene.state) == (NOWHERE, True, "down")
     scene.close()
 
 

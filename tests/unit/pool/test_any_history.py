@@ -188,13 +188,13 @@ class PoolMachine(RuleBasedStateMachine):
         """Who waits is in line, and a dial is under way for him, or one may begin within a second."""
         pool, waiting = self.scene.pool, self.waiting()
         assert pool.waiting == len(waiting)
-        if waiting and not pool.dialling["clients"]:
+        if waiting and not pool.standing.dialling["clients"]:
             assert pool._dialler.share_at is not None
             assert pool._dialler.share_at <= self.scene.clock.now + SHARE_S
 
     @invariant()
     def the_caps_are_kept(self) -> None:
-        dialling = self.scene.pool.dialling
+        dialling = self.scene.pool.standing.dialling
         assert dialling["clients"] + dialling["stock"] <= MAX_DIALS_PER_ROUTE
         assert dialling["stock"] <= MAX_REFILLS_PER_ROUTE
 
@@ -202,7 +202,7 @@ class PoolMachine(RuleBasedStateMachine):
     def what_is_missing_is_on_its_way_or_waits_for_a_reason_that_ends(self) -> None:
         pool = self.scene.pool
         missing = pool.target - pool._shelf.count(pool.keeping)
-        if missing > 0 and not any(pool.dialling.values()):
+        if missing > 0 and not any(pool.standing.dialling.values()):
             begin = pool._keeper._refill(pool.keeping, self.scene.clock.now)
             assert begin is not None
             assert begin <= self.scene.clock.now + LONG_ENOUGH_S

@@ -264,14 +264,14 @@ class TestFailures:
         assert pytest.approx(waits) == [0.3, 0.3, 0.3, 1.0, 2.0, 4.0]
 
     def test_the_last_failure_is_known_until_a_dial_succeeds(self, scene):
-        assert not scene.pool.has_succeeded
+        assert not scene.pool.standing.has_succeeded
         scene.start()
         scene.fail()
         assert scene.pool.last_error is DOWN
-        assert not scene.pool.has_succeeded
+        assert not scene.pool.standing.has_succeeded
         scene.succeed()
         assert scene.pool.last_error is None
-        assert scene.pool.has_succeeded
+        assert scene.pool.standing.has_succeeded
 
 
 class TestBudget:
@@ -463,7 +463,7 @@ class TestLevelTls:
 
     def test_a_refusal_stands_until_a_connect_is_accepted(self, scene):
         """TLS alone says nothing about the route: it must not look up while every client is refused."""
-        assert not scene.pool.has_succeeded
+        assert not scene.pool.standing.has_succeeded
         scene.client()
         scene.fail(DENIED)
         scene.pass_time(RETRY_AFTER_CAP_S)
@@ -472,7 +472,7 @@ class TestLevelTls:
         scene.client()
         scene.succeed()
         assert scene.pool.last_error is None
-        assert scene.pool.has_succeeded
+        assert scene.pool.standing.has_succeeded
 
     def test_a_failure_to_connect_is_over_with_the_next_connection(self, make):
         scene = make(warm="tls", held=frozenset({"secure"})).start()
@@ -827,12 +827,12 @@ class TestAGatewayThatIsBack:
         scene = make(pool_min=1).start()
         for _ in range(9):
             scene.fail(DOWN)
-            scene.pass_time(scene.pool.retry_in_s)
+            scene.pass_time(scene.pool.standing.retry_in_s)
         scene.fail(DOWN)
-        assert scene.pool.retry_in_s == 30.0
+        assert scene.pool.standing.retry_in_s == 30.0
         scene.clock.advance(BACK_AFTER_S)
         scene.gateway.answered()  # to another route
-        assert scene.pool.retry_in_s == pytest.approx(1 / REFILLS_PER_S)
+        assert scene.pool.standing.retry_in_s == pytest.approx(1 / REFILLS_PER_S)
         scene.pass_time(1 / REFILLS_PER_S)
         assert scene.pending == 1
 
@@ -840,16 +840,16 @@ class TestAGatewayThatIsBack:
         scene = make(pool_min=1).start()
         for _ in range(9):
             scene.fail(DOWN)
-            scene.pass_time(scene.pool.retry_in_s)
+            scene.pass_time(scene.pool.standing.retry_in_s)
         scene.fail(DOWN)
         scene.gateway.answered()
-        assert scene.pool.retry_in_s == BACK_AFTER_S
+        assert scene.pool.standing.retry_in_s == BACK_AFTER_S
 
     def test_is_no_news_for_a_route_that_it_denies(self, make):
         scene = make(pool_min=1).start()
         scene.fail(DENIED)
         scene.gateway.answered()
-        assert scene.pool.retry_in_s == 5.0
+        assert scene.pool.standing.retry_in_s == 5.0
 
 
 class TestDecay:
@@ -865,7 +865,7 @@ class TestDecay:
         assert [tunnel.state for tunnel in scene.in_reserve()] == [State.SECURED]
         scene.pass_time(10_000.0)
         assert [tunnel.state for tunnel in scene.in_reserve()] == [State.SECURED]
-        assert scene.pool.is_warm
+        assert scene.pool.standing.is_warm
 
     def test_the_next_use_takes_it_and_fills_the_pool_again(self, scene):
         scene.pass_time(60.0)
@@ -891,7 +891,7 @@ class TestDecay:
         scene = make(pool_decay_s=60.0, pool_min=0, held=frozenset()).start()
         scene.pass_time(60.0)
         assert scene.reserve.warm == 0
-        assert not scene.pool.is_warm
+        assert not scene.pool.standing.is_warm
 
     def test_a_gateway_that_refuses_the_reserve_is_the_routes_last_error_until_it_lets_it_in(self, scene):
         scene.reserve_opener.held = frozenset({"secure"})
@@ -904,20 +904,20 @@ class TestDecay:
         scene.clock.advance(10.0)
         scene.reserve_pool._keeper.look()
         settle()
-        assert (scene.pool.last_error, scene.pool.is_warm) == (None, True)
+        assert (scene.pool.last_error, scene.pool.standing.is_warm) == (None, True)
 
     def test_a_failure_on_the_way_to_the_gateway_is_not_the_routes_own_any_more(self, make):
         scene = make(pool_decay_s=60.0, pool_min=1, held=frozenset({"secure"})).start()
         for _ in range(5):
             scene.fail()
             scene.pass_time(1.0)
-        assert scene.pool.breaker is not BreakerState.CLOSED
+        assert scene.pool.standing.breaker is not BreakerState.CLOSED
         scene.pass_time(60.0)
         for dial in scene.opener.pending:
             dial.fail(DOWN)
         settle()
         scene.pass_time(1.0)
-        assert (scene.pool.last_error, scene.pool.breaker) == (None, BreakerState.CLOSED)
+        assert (scene.pool.last_error, scene.pool.standing.breaker) == (None, BreakerState.CLOSED)
 
     @pytest.mark.parametrize("end", ["drain", "close"])
     def test_the_last_route_that_goes_takes_the_reserve_with_it(self, scene, end):

@@ -1,0 +1,85 @@
+"""How one pool stands: what it has, what is under way, what failures have come to. It changes nothing."""
+
+from __future__ import annotations
+
+from pomagent.deadline import Clock
+from pomagent.errors import TunnelError
+from pomagent.failures import AFTER_TLS
+from pomagent.pool.breaker import BreakerState
+from pomagent.pool.dialler import Dialler
+from pomagent.pool.keeper import Keeper
+from pomagent.pool.memory import Memory
+from pomagent.pool.reserve import Reserve
+from pomagent.pool.shelf import Shelf
+from pomagent.pool.warmth import Why
+
+
+class Standing:
+    """For the status, the metrics and the state of the route."""
+
+    def __init__(
+        self, shelf: Shelf, dialler: Dialler, keeper: Keeper, memory: Memory, reserve: Reserve | None, clock: Clock
+    ) -> None:
+        self._shelf = shelf
+        self._dialler = dialler
+        self._keeper = keeper
+        self._memory = memory
+        self._reserve = reserve
+        self._clock = clock
+
+    @property
+    def stock(self) -> dict[str, int]:
+        """What is warm: whole tunnels, and TLS connections without a CONNECT."""
+        return {"tunnel": self._shelf.ready, "tls": self._shelf.secured}
+
+    @property
+    def dialling(self) -> dict[str, int]:
+        """Dials under way, by whom they are for."""
+        return {"clients": self._dialler.dials.by_clients, "stock": self._dialler.dials.by_stock}
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the next client finds a tunnel, or a connection."""
+        reserve = self._reserve_in_use
+        return len(self._shelf) > 0 or (reserve is not None and reserve.warm > 0)
+
+    @property
+    def still_serves(self) -> bool:
+        """Whether what is warm may serve the next client although the last dial has failed."""
+        error = self.last_error
+        return self._shelf.ready > 0 or (self.is_warm and (error is None or error.phase not in AFTER_TLS))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether less is warm than there should be at least, for longer than a dial takes."""
+        return self._keeper.is_short(self._clock())
+
+    @property
+    def breaker(self) -> BreakerState:
+        return self._dialler.breaker.state(self._clock())
+
+    @property
+    def retry_in_s(self) -> float:
+        """How long the pool waits yet after failures; clients do not."""
+        return max(0.0, self._dialler.breaker.retry_at - self._clock())
+
+    @property
+    def failures(self) -> int:
+        """Dials that failed since the last that worked."""
+        return self._dialler.breaker.failures
+
+    @property
+    def last_error(self) -> TunnelError | None:
+        """Of the last dial, None after one that succeeded: of a CONNECT, only after one was accepted."""
+        own, reserve = self._dialler.last_error, self._reserve_in_use
+        return reserve.last_error if own is None and reserve is not None else own
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether a CONNECT has ever been accepted."""
+        return self._dialler.has_succeeded
+
+    @property
+    def _reserve_in_use(self) -> Reserve | None:
+        has_decayed = self._memory.warmth.keeping(self._clock()).why is Why.DECAYED
+        return self._reserve if has_decayed else None
