@@ -68,8 +68,8 @@ class Gateways:
         for gone in [address for address in self._watches if address not in addresses]:
             self._watches.pop(gone).close()
         self._gates = {address: gate for address, gate in self._gates.items() if address in addresses}
-        for gateway in gateways:
-            self._gate(gateway).resize(max(other.max_dials for other in gateways if other.address == gateway.address))
+        for gateway in sorted(gateways, key=lambda gateway: gateway.max_dials):  # an address has its largest in the end
+            self._gate(gateway).resize(gateway.max_dials)
         for old in [credential for credential in self._tokens if credential not in credentials]:
             token = self._tokens.pop(old)
             heir = next((new for new in credentials if new and replace(new, recheck_s=old.recheck_s) == old), None)

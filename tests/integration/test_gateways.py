@@ -94,3 +94,19 @@ def test_what_is_noticed_of_an_address_outlives_a_changed_table(gateways: Gatewa
     watch = gateways.watch(EDGE)
     dialers(gateways, replace(EDGE, max_dials=2))
     assert gateways.watch(replace(EDGE, max_dials=2)) is watch
+
+
+def test_no_gateway_is_compared_with_every_other_one(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Routes name edges of their own by the thousand, and the hub adopts them at each reload."""
+    compared = 0
+    is_equal = HostPort.__eq__
+
+    def counted(one: HostPort, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return is_equal(one, other)
+
+    tables = [Gateway(f"edge-{number}", HostPort(f"edge-{number}.example.com", 443)) for number in range(300)]
+    monkeypatch.setattr(HostPort, "__eq__", counted)
+    assert len(dialers(gateways, *tables)) == len(tables)
+    assert compared < 30 * len(tables)
