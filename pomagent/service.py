@@ -9,8 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import gevent
@@ -21,7 +19,7 @@ from pydantic import SecretStr
 from pomagent import __version__, events, preload
 from pomagent.agent import Agent
 from pomagent.config import load
-from pomagent.control.server import ControlServer, Declined, Document, key_of
+from pomagent.control.server import ControlServer, Declined, key_of
 from pomagent.diagnosis.account import Account, Sources
 from pomagent.drain import Drain
 from pomagent.errors import BindError, ConfigError
@@ -38,12 +36,11 @@ from pomagent.status import document as status
 from pomagent.status.server import StatusServer
 from pomagent.status.site import Site
 from pomagent.steering import Steering
+from pomagent.succession import SIGNAL, Succession
 from pomagent.systemd import Notifier
 from pomagent.telling import Telling, rejected
 from pomagent.token_sources import TokenSources
 from pomagent.upgrade.predecessors import Predecessors
-from pomagent.upgrade.retirement import Retirement
-from pomagent.upgrade.successor import Successor
 from pomagent.upgrade.takeover import Takeover, TakeoverFailed
 from pomagent.upgrade.upgrade import Upgrade
 from pomagent.verbosity import Verbosity
@@ -87,7 +84,6 @@ class Service:
         self._watchdog = Watchdog(self._notifier, self._agent.listeners.find_stuck, log)
         self._control: ControlServer | None = None
         self._signal = ""
-        self._limit_s: float | None = None
         self._began = time.monotonic()
         self._started_at = time.time()
         self._is_started = False
@@ -106,6 +102,10 @@ class Service:
         self._upgrade = Upgrade(
             self._agent, self._reloader, self._notifier, self._predecessors, self._shared, environ, log
         )
+        self._succession = Succession(
+            self._upgrade, self._agent, self._reloader, self._drain, self._group,
+            stop=self._begin_to_stop, is_stopping=self._stop.is_set,
+        )  # fmt: skip
 
     def run(self) -> int:
         """Serve until a signal and return the exit code. Blocks."""
@@ -160,7 +160,7 @@ class Service:
         self._stop.wait()
         self._upgrade.wait_for_commit()
         self._group.kill()  # no reload any more, whatever is edited or signalled
-        return self._end() if self._upgrade.successor is None else self._retire(self._upgrade.successor)
+        return self._retire() if self._succession.has_happened else self._end()
 
     def _start_control(self) -> None:
         """Listen for commands; without them the agent serves all the same."""
@@ -168,7 +168,7 @@ class Service:
         path = self._reloader.current.status.control_socket
         if path is None:
             return
-        takes = {**self._handover.takes, **self._steering.takes, "/upgrade": self._upgrade_when_asked}
+        takes = {**self._handover.takes, **self._steering.takes, "/upgrade": self._succession.when_asked}
         self._control = ControlServer(
             path,
             shows={**self._site.shows, **self._steering.shows, "/diag": self._account.files},
@@ -214,72 +214,48 @@ class Service:
             gevent.signal_handler(number, self._on_stop, signal.Signals(number).name)
         gevent.signal_handler(signal.SIGHUP, self._reloader.request)
         gevent.signal_handler(signal.SIGUSR1, self._agent.retry)
-        gevent.signal_handler(signal.SIGUSR2, self._upgrade_when_signalled)
+        gevent.signal_handler(signal.SIGUSR2, self._succession.when_signalled)
 
     def _on_stop(self, name: str) -> None:
-        if self._stop.is_set():
+        if not self._begin_to_stop(name):
             self._hurry()
+            self._signal = name
+
+    def _begin_to_stop(self, name: str) -> bool:
+        """False if a stop has begun before."""
+        if self._stop.is_set():
+            return False
         self._signal = name
         self._stop.set()
+        return True
 
     def _drain_when_asked(self) -> status.Document:
         """The same as the first signal; unlike a second one, asking again hurries nobody."""
-        if not self._stop.is_set():
-            self._on_stop("drain")
+        self._begin_to_stop("drain")
         return {"sessions_left": self._agent.sessions}
 
     def _hurry(self) -> None:
         """A second signal ends everything; to an old process that may take its time, it is the first."""
         settings = self._reloader.current
-        if self._upgrade.successor is not None and settings is not None and not self._drain.is_limited:
+        if self._succession.has_happened and settings is not None and not self._drain.is_limited:
             self._drain.limit(settings.drain.timeout_s)
         else:
             self._drain.hurry()
-
-    # --- upgrades -------------------------------------------------------------------------------------------------
 
     def _shared(self) -> list[Inherited]:
         control = self._control.shared if self._control is not None else []
         return [*self._agent.listeners.shared(), *self._status_server.shared, *control]
 
-    def _upgrade_when_signalled(self) -> None:
-        with suppress(Declined):
-            self._upgrade.guarding(self._upgrade_when_asked)({})
+    # --- the end --------------------------------------------------------------------------------------------------
 
-    def _upgrade_when_asked(self, asked: Document) -> Document:
-        """In a greenlet that a stop ends, like a reload."""
-        settings = self._reloader.current
-        assert settings is not None
-        if not self._stop.is_set():
-            limit_s = settings.drain.timeout_s if asked.get("drain") is True else None
-            outcome: Document | gevent.GreenletExit = self._group.spawn(self._replace, limit_s).get()
-            if not isinstance(outcome, gevent.GreenletExit):
-                return outcome
-        raise Declined("the agent is stopping and upgrades no more")
-
-    def _replace(self, limit_s: float | None) -> Document:
-        """Upgrade; after it, the sessions here may last ``limit_s``, or as long as they like."""
-        outcome = self._upgrade.run()
-        if self._upgrade.successor is not None:
-            self._limit_s = limit_s
-            self._signal = self._signal or "upgrade"
-            self._stop.set()
-        return outcome
-
-    def _retire(self, successor: Successor) -> int:
-        """Another process serves now: finish the sessions that began here, and touch nothing that is its."""
-        if self._signal != "upgrade":  # a stop that came meanwhile was meant for the main process
-            successor.signal(signal.SIGTERM)
-        successor.let_be()
+    def _retire(self) -> int:
+        """Finish what began here, and touch nothing that is the new process's."""
+        self._succession.let_go(self._signal)
         self._status_server.leave()
         if self._control is not None:
             self._control.leave()
-        self._log.info(events.AGENT_DRAINING, signal="upgrade", sessions_left=self._agent.sessions)
-        with Retirement(successor.channel, self._agent, self._drain):
-            leave = partial(self._agent.stop_accepting, to_successor=True)
-            return self._close(self._drain.run(leave, 0, self._limit_s))
-
-    # --- the end --------------------------------------------------------------------------------------------------
+        self._log.info(events.AGENT_DRAINING, signal=SIGNAL, sessions_left=self._agent.sessions)
+        return self._succession.finish(self._close)
 
     def _end(self) -> int:
         settings = self._reloader.current

@@ -19,7 +19,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"service"},
-    {"telling", "preload"},
+    {"telling", "preload", "succession"},
     {"handover", "steering", "drain", "watchdog", "diagnosis"},
     {"upgrade"},
     {"control", "status", "login"},
