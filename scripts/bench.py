@@ -29,13 +29,13 @@ BENCHES: dict[str, Callable[[argparse.Namespace], Tables]] = {
 SIZES: dict[str, tuple[str, ...]] = {
     "routes": ("routes",),
     "first-byte": ("first-byte", "--rounds", "30", "--takes", "60"),
-    "warm": ("warm", "--window", "60"),
+    "warm": ("warm",),
     "throughput": ("throughput", "--megabytes", "500"),
     "throughput-http2": ("throughput", "--megabytes", "500", "--transport", "http2"),
     "churn": ("churn",),
     "memory": ("memory",),
 }
-"""Of ``all``, by the names of the files: together some 25 minutes."""
+"""Of ``all``, by the names of the files: together some half an hour."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         ("memory", bench_memory, "what an idle session holds against Envoy, and what sessions leave behind"),
     ):
         module.add_arguments(benches.add_parser(name, parents=[common], help=purpose))
-    every = benches.add_parser("all", help="each of them, one after the other: some 25 minutes")
+    every = benches.add_parser("all", help="each of them, one after the other: some half an hour")
     every.add_argument("--json-dir", type=Path, required=True, metavar="DIR", help="a file for each is written here")
     every.add_argument("--quick", action="store_true", help="only to see that it works; the figures mean little")
     tables = benches.add_parser("tables", help="print what all has measured, as Markdown")
