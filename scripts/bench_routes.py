@@ -6,7 +6,6 @@ No gateway is involved (``warm = "off"``). Times inside the agent are those of i
 
 import argparse
 import resource
-import socket
 import statistics
 import sys
 import tempfile
@@ -146,20 +145,12 @@ def _name(index: int) -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    free = list(islice(filter(_is_free, range(FIRST_PORT, LAST_PORT + 1)), count))
+    free = list(
+        islice((port for port in range(FIRST_PORT, LAST_PORT + 1) if not bench_envoy_routes.listens(HOST, port)), count)
+    )
     if len(free) < count:
         raise SystemExit(f"only {len(free)} of {count} ports are free on {HOST}")
     return free
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def check_descriptors(count: int) -> None:
