@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gevent import get_hub
+
 from pomagent.client import Client
 from pomagent.users import Users
 
@@ -15,27 +17,38 @@ UNKNOWN_USER = (
 
 
 class Caller:
-    """The user behind one client."""
+    """The user behind one client.
 
-    def __init__(self, users: Users) -> None:
+    The kernel forgets whoever has gone, so that it is asked early; but the client's first bytes go before.
+    """
+
+    def __init__(self, client: Client, users: Users) -> None:
+        self._unasked: Client | None = client
         self._users = users
-        self.uid: int | None = None
+        self._uid: int | None = None
+
+    def identify_soon(self) -> None:
+        """Ask the kernel as soon as the greenlet that runs now waits for anything. Does not block."""
+        get_hub().loop.run_callback(self._identify)
+
+    @property
+    def uid(self) -> int | None:
+        """None if the kernel does not tell."""
+        if self._unasked is not None:
+            self._identify()
+        return self._uid
 
     @property
     def name(self) -> str | None:
         """None also if it is not known yet: nobody waits for it."""
-        return None if self.uid is None else self._users.name_if_known(self.uid)
+        uid = self.uid
+        return None if uid is None else self._users.name_if_known(uid)
 
     @property
     def fields(self) -> dict[str, object]:
         """For a line in the log."""
         name = self.name
         return {"uid": self.uid, **({"user": name} if name is not None else {})}
-
-    def identify(self, client: Client) -> None:
-        """Ask the kernel, which has forgotten whoever has gone. Does not block: the name is looked up meanwhile."""
-        self.uid = client.user()
-        self.name  # noqa: B018 - begins the look-up
 
     def objection(self, allowed: Sequence[str]) -> str:
         """Why a route with this ``allow_users`` is not for the user, in a sentence; empty if it is. Blocks."""
@@ -45,3 +58,10 @@ class Caller:
             return UNKNOWN_USER
         self._users.name(self.uid)  # the log is to say who it was, and nobody else is kept waiting by that
         return OTHER_USER
+
+    def _identify(self) -> None:
+        """Once, however often it is called."""
+        client, self._unasked = self._unasked, None
+        if client is not None:
+            self._uid = client.user()
+            self.name  # noqa: B018 - begins the look-up, which takes its time

@@ -55,10 +55,11 @@ class Session:
         self._clock = surroundings.clock
         self.number = number
         self._peer = peer
-        self._log = log.bind(session=number, peer=peer)
         self._began = surroundings.clock()
-        self._lifetime_s = route.max_lifetime_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, does not protect
-        self._caller = Caller(surroundings.users)
+        longest_s = route.max_lifetime_s
+        self._lifetime_s = longest_s and longest_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, does not protect
+        self._log = log.bind(session=number, peer=peer)
+        self._caller = Caller(client, surroundings.users)
         self._told = SessionLog(
             self._log, self._caller, counts, surroundings.log_sessions, generation, surroundings.clock
         )
@@ -74,7 +75,7 @@ class Session:
     def run(self) -> str:
         """Serve the client and return why it failed, in a sentence; empty if it did not. Blocks."""
         try:
-            self._caller.identify(self._client)
+            self._caller.identify_soon()
             with self._waiting:
                 self._enter()
             if not self._told.is_over and not self._has_left():

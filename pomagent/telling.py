@@ -46,9 +46,9 @@ class Telling:
         self._notifier.status(self.line)
 
     def run(self) -> None:
-        """Tell whatever is new. Never returns."""
+        """Tell whatever is new. Never returns, or at once if nobody hears it."""
         told = ""
-        while True:
+        while self._notifier.is_heard:
             line = self.line
             if line != told:
                 self._notifier.status(line)

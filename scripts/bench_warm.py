@@ -126,7 +126,8 @@ def _wait_for_pools(gateway: Gateway, count: int, agent: BenchedAgent, *, decays
 def _agent(gateway: Gateway, count: int, **keys: Any) -> Iterator[tuple[BenchedAgent, Distance]]:
     """An agent with a route to each destination, through a relay that adds no distance but counts."""
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pomagent-bench-")))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pomagent-bench-")), "host", "etc")
+        directory.mkdir(parents=True)  # the agent watches it and the one above: not where others make files
         distance = stack.enter_context(Distance((LOOPBACK, gateway.port), 0))
         listen = {_address(index): ANY for index in range(count)}
         path = write_agent_toml(

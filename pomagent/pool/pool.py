@@ -101,11 +101,12 @@ class Pool:
         if self._is_closed:
             raise PoolClosed(f"route {self._route.name} is closing")
         now, warmth = self._clock(), self._memory.warmth
-        self._demand.note_take(now)
-        self._wake_up(warmth.keeping(now))
-        warmth.used(now)
         keeping = warmth.keeping(now)
-        self._keeper.taken(keeping, now)
+        warmth.used(now)
+        if keeping.why is Why.DECAYED:
+            self._wake_up(keeping)
+            keeping = warmth.keeping(now)
+        self._note_take(keeping, now)
         tunnel = self._shelf.take_ready() if keeping.may_be_leased else None
         if tunnel is not None:
             self._memory.takes["tunnel"] += 1
@@ -114,6 +115,11 @@ class Pool:
             self._memory.takes["tls" if tunnel.was_warm else "cold"] += 1
         tunnel.lease()
         return tunnel
+
+    def _note_take(self, keeping: Keeping, now: float) -> None:
+        """Learn from it what to keep. Does not block."""
+        self._demand.note_take(now)
+        self._keeper.taken(keeping, now)
 
     def heard(self, first: bytes, after_s: float) -> None:
         """The server spoke first, so long after it had accepted a tunnel. Does not block."""
@@ -163,9 +169,7 @@ class Pool:
 
     def take_secured(self) -> Tunnel | None:
         """The oldest TLS connection that is alive, if there is one. Does not block."""
-        now = self._clock()
-        self._demand.note_take(now)
-        self._keeper.taken(self.keeping, now)
+        self._note_take(self.keeping, self._clock())
         return self._shelf.take_secured()
 
     def empty(self) -> None:
@@ -185,8 +189,8 @@ class Pool:
             self._dialler.reset()
 
     def _wake_up(self, keeping: Keeping) -> None:
-        """Somebody uses the route, again if it has decayed: one connection of the reserve is its own then."""
-        if self._reserve is None or keeping.why is not Why.DECAYED or self._is_draining:
+        """Somebody uses the route again: one connection of the reserve is its own then."""
+        if self._reserve is None or self._is_draining:
             return
         connection = self._reserve.take()
         self._reserve.leave(self)

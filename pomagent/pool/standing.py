@@ -71,8 +71,10 @@ class Standing:
     @property
     def last_error(self) -> TunnelError | None:
         """Of the last dial, None after one that succeeded: of a CONNECT, only after one was accepted."""
-        own, reserve = self._dialler.last_error, self._reserve_in_use
-        return reserve.last_error if own is None and reserve is not None else own
+        own = self._dialler.last_error
+        if own is not None or self._reserve is None or self._reserve.last_error is None:
+            return own
+        return self._reserve.last_error if self._reserve_in_use else None
 
     @property
     def has_succeeded(self) -> bool:

@@ -17,6 +17,7 @@ from pomagent.session_log import PROGRESS_EVERY_S, SessionLog, share
 from pomagent.users import Users
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
+from tests.fakes.streams import stream_pair
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Route:
         self.clock = FakeClock()
 
     def session(self, draw: float = 0.5) -> SessionLog:
-        caller = Caller(Users())
+        caller = Caller(stream_pair()[0], Users())
         log = self.fake_log.log.bind(route="echo", session=1, peer="127.0.0.1:5")
         return SessionLog(log, caller, self.counts, lambda: self.wish, 1, self.clock, draw=lambda: draw)
 
