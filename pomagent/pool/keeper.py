@@ -15,9 +15,9 @@ from pomagent.log import Logger
 from pomagent.pool.alarm import Alarm
 from pomagent.pool.backoff import Backoff, Dice
 from pomagent.pool.demand import Demand
-from pomagent.pool.dialler import Dialler
 from pomagent.pool.memory import Memory
 from pomagent.pool.shelf import Shelf
+from pomagent.pool.supplier import Supplier
 from pomagent.pool.warmth import Keeping, Why
 from pomagent.settings import Route
 
@@ -33,7 +33,7 @@ class Keeper:
     """One greenlet that sleeps until there is something to do: an idle route costs nothing else."""
 
     def __init__(
-        self, route: Route, memory: Memory, gateway: GatewayWatch, shelf: Shelf, dialler: Dialler, demand: Demand,
+        self, route: Route, memory: Memory, gateway: GatewayWatch, shelf: Shelf, supplier: Supplier, demand: Demand,
         log: Logger, clock: Clock, dice: Dice, alarm: Alarm,
     ) -> None:  # fmt: skip
         """``alarm`` is rung by whoever has changed something."""
@@ -41,7 +41,7 @@ class Keeper:
         self._memory = memory
         self._gateway = gateway
         self._shelf = shelf
-        self._dialler = dialler
+        self._supplier = supplier
         self._demand = demand
         self._log = log
         self._clock = clock
@@ -75,7 +75,7 @@ class Keeper:
 
     def look_if_open(self) -> None:
         """A client waits: unless failures forbid it, its dial has begun, and there is nothing to do. Does not block."""
-        if self._dialler.breaker.is_open:
+        if self._supplier.breaker.is_open:
             self.look()
 
     def taken(self, keeping: Keeping, now: float) -> None:
@@ -147,7 +147,7 @@ class Keeper:
             if keeping.why is Why.DECAYED:
                 self.on_decay()
             begin = self._refill(keeping, now)
-            self._dialler.dial_for_clients()
+            self._supplier.dial_for_clients()
             self._alarm.wait_until(self._next_at(now, begin))
 
     def _note_changes(self, now: float) -> None:
@@ -174,13 +174,13 @@ class Keeper:
         target = self.target(keeping, now) if self.refills else 0
         missing = target - self._shelf.count(keeping)
         self._note_depth(now, is_short=missing > max(0, target - self._demand.minimum))
-        wanted = self._dialler.refills_wanted(keeping, missing) if missing > 0 else 0
+        wanted = self._supplier.refills_wanted(keeping, missing) if missing > 0 else 0
         if not wanted:
             return None
-        begin = max(self._refill_from, self._dialler.breaker.retry_at, self._calm.retry_at)
+        begin = max(self._refill_from, self._supplier.breaker.retry_at, self._calm.retry_at)
         if now < begin:
             return begin
-        self._dialler.refill(keeping, wanted)
+        self._supplier.refill(keeping, wanted)
         return None
 
     def _note_depth(self, now: float, *, is_short: bool) -> None:
@@ -194,7 +194,7 @@ class Keeper:
         memory = self._memory
         look_at = None if self._lost_at is None else self._lost_at + LOOK_AROUND_S
         moments = (
-            begin, look_at, self._dialler.share_at, memory.early_ends.due_at, memory.warmth.next_at(now),
+            begin, look_at, self._supplier.share_at, memory.early_ends.due_at, memory.warmth.next_at(now),
             self._shelf.next_expiry(),
         )  # fmt: skip
         return min((at for at in moments if at is not None), default=None)

@@ -17,13 +17,13 @@ from pomagent.log import Logger
 from pomagent.pool.alarm import Alarm
 from pomagent.pool.backoff import Dice
 from pomagent.pool.demand import Demand
-from pomagent.pool.dialler import Dialler, Opener
 from pomagent.pool.greeting import GREETING_BYTES
 from pomagent.pool.keeper import Keeper
 from pomagent.pool.memory import Memory
 from pomagent.pool.reserve import Reserve
 from pomagent.pool.shelf import Shelf
 from pomagent.pool.standing import Standing
+from pomagent.pool.supplier import Opener, Supplier
 from pomagent.pool.warmth import Keeping, Why
 from pomagent.protocol.lifecycle import Reason
 from pomagent.settings import Route
@@ -47,13 +47,15 @@ class Pool:
         self._demand = Demand(route.pool_min, route.pool_max)
         self._shelf = Shelf(memory, log, clock, dice, on_end=self._ended, on_early=self._heard)
         alarm = Alarm(clock)
-        self._dialler = Dialler(
+        self._supplier = Supplier(
             route.name, opener, self._shelf, self._demand, memory, gateway, log, clock, dice,
             supply=self._supply, on_change=alarm.ring,
         )  # fmt: skip
-        self._keeper = Keeper(route, memory, gateway, self._shelf, self._dialler, self._demand, log, clock, dice, alarm)
+        self._keeper = Keeper(
+            route, memory, gateway, self._shelf, self._supplier, self._demand, log, clock, dice, alarm
+        )
         self._keeper.on_decay = self._decay
-        self.standing = Standing(self._shelf, self._dialler, self._keeper, memory, self._reserve, clock)
+        self.standing = Standing(self._shelf, self._supplier, self._keeper, memory, self._reserve, clock)
         self._is_draining = False
         self._is_closed = False
 
@@ -74,7 +76,7 @@ class Pool:
     @property
     def waiting(self) -> int:
         """How many clients wait for a tunnel."""
-        return len(self._dialler.waiters)
+        return len(self._supplier.waiters)
 
     @property
     def keeping(self) -> Keeping:
@@ -135,13 +137,13 @@ class Pool:
     def retry_now(self) -> None:
         """Forget the waits after failures."""
         self._keeper.forgive()
-        self._dialler.reset()
-        self._dialler.dial_for_clients()
+        self._supplier.reset()
+        self._supplier.dial_for_clients()
         self._keeper.look()
 
     def distrust(self, error: TunnelError) -> None:
         """Take this for the outcome of the last dial."""
-        self._dialler.last_error = error
+        self._supplier.last_error = error
 
     def drain(self, reason: Reason) -> None:
         """Keep nothing warm any more; clients that were accepted already still get tunnels, each by its own dial."""
@@ -156,8 +158,8 @@ class Pool:
         self._is_closed = True
         self.drain(reason)
         self._keeper.close()
-        self._dialler.close()
-        while waiter := self._dialler.waiters.next():
+        self._supplier.close()
+        while waiter := self._supplier.waiters.next():
             waiter.set_exception(PoolClosed(f"route {self._route.name} is closing"))
 
     # --- as a reserve of others -------------------------------------------------------------------------------------
@@ -183,10 +185,10 @@ class Pool:
         if self._reserve is None or self._is_draining:
             return
         self._reserve.join(self)
-        error = self._dialler.last_error
+        error = self._supplier.last_error
         if error is not None and error.phase not in AFTER_TLS:
-            self._dialler.last_error = None
-            self._dialler.reset()
+            self._supplier.last_error = None
+            self._supplier.reset()
 
     def _wake_up(self, keeping: Keeping) -> None:
         """Somebody uses the route again: one connection of the reserve is its own then."""
@@ -198,13 +200,13 @@ class Pool:
             self._shelf.put(connection, keeping.max_age_s)
 
     def _wait_for_one(self, deadline: Deadline) -> Tunnel:
-        waiters = self._dialler.waiters
+        waiters = self._supplier.waiters
         if not waiters.has_room:
             self._memory.refusals["full"] += 1
             raise PoolExhausted(f"{self.waiting} clients wait for a tunnel of route {self._route.name} already")
         waiter = AsyncResult()
         waiters.join(waiter)
-        self._dialler.dial_for_clients()
+        self._supplier.dial_for_clients()
         self._keeper.look_if_open()
         try:
             with Timeout(deadline.remaining_s, False):
@@ -238,11 +240,12 @@ class Pool:
         keeping = self.keeping
         has_room = self.warm < keeping.within(self._demand.maximum)
         listens = is_refill and keeping.why is Why.PROBING and has_room
-        waiter = self._dialler.waiters.next() if tunnel.is_ready and not listens else None
+        waiter = self._supplier.waiters.next() if tunnel.is_ready and not listens else None
         if waiter is not None:
             waiter.set(tunnel)
         elif self._is_draining or not keeping.wants(is_whole=tunnel.is_ready):
-            self._shelf.discard(tunnel, Reason.ABORTED)  # its client has left; idle it could hurt the destination
+            why = Reason.UNWANTED if is_refill else Reason.ABORTED  # its client has left
+            self._shelf.discard(tunnel, why)  # idle it could hurt the destination
         elif not has_room:
             self._shelf.discard(tunnel, Reason.UNWANTED)
         else:

@@ -6,11 +6,11 @@ from pomagent.deadline import Clock
 from pomagent.errors import TunnelError
 from pomagent.failures import AFTER_TLS
 from pomagent.pool.breaker import BreakerState
-from pomagent.pool.dialler import Dialler
 from pomagent.pool.keeper import Keeper
 from pomagent.pool.memory import Memory
 from pomagent.pool.reserve import Reserve
 from pomagent.pool.shelf import Shelf
+from pomagent.pool.supplier import Supplier
 from pomagent.pool.warmth import Why
 
 
@@ -18,10 +18,10 @@ class Standing:
     """For the status, the metrics and the state of the route."""
 
     def __init__(
-        self, shelf: Shelf, dialler: Dialler, keeper: Keeper, memory: Memory, reserve: Reserve | None, clock: Clock
+        self, shelf: Shelf, supplier: Supplier, keeper: Keeper, memory: Memory, reserve: Reserve | None, clock: Clock
     ) -> None:
         self._shelf = shelf
-        self._dialler = dialler
+        self._supplier = supplier
         self._keeper = keeper
         self._memory = memory
         self._reserve = reserve
@@ -35,7 +35,7 @@ class Standing:
     @property
     def dialling(self) -> dict[str, int]:
         """Dials under way, by whom they are for."""
-        return {"clients": self._dialler.dials.by_clients, "stock": self._dialler.dials.by_stock}
+        return {"clients": self._supplier.dials.by_clients, "stock": self._supplier.dials.by_stock}
 
     @property
     def is_warm(self) -> bool:
@@ -56,22 +56,22 @@ class Standing:
 
     @property
     def breaker(self) -> BreakerState:
-        return self._dialler.breaker.state(self._clock())
+        return self._supplier.breaker.state(self._clock())
 
     @property
     def retry_in_s(self) -> float:
         """How long the pool waits yet after failures; clients do not."""
-        return max(0.0, self._dialler.breaker.retry_at - self._clock())
+        return max(0.0, self._supplier.breaker.retry_at - self._clock())
 
     @property
     def failures(self) -> int:
         """Dials that failed since the last that worked."""
-        return self._dialler.breaker.failures
+        return self._supplier.breaker.failures
 
     @property
     def last_error(self) -> TunnelError | None:
         """Of the last dial, None after one that succeeded: of a CONNECT, only after one was accepted."""
-        own = self._dialler.last_error
+        own = self._supplier.last_error
         if own is not None or self._reserve is None or self._reserve.last_error is None:
             return own
         return self._reserve.last_error if self._reserve_in_use else None
@@ -79,7 +79,7 @@ class Standing:
     @property
     def has_succeeded(self) -> bool:
         """Whether a CONNECT has ever been accepted."""
-        return self._dialler.has_succeeded
+        return self._supplier.has_succeeded
 
     @property
     def _reserve_in_use(self) -> Reserve | None:

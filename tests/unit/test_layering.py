@@ -102,7 +102,7 @@ ACTING = {
     "pool.reserve",
     "pool.pool",
     "pool.shelf",
-    "pool.dialler",
+    "pool.supplier",
     "pool.keeper",
     "pool.standing",
 }

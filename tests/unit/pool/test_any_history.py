@@ -189,8 +189,8 @@ class PoolMachine(RuleBasedStateMachine):
         pool, waiting = self.scene.pool, self.waiting()
         assert pool.waiting == len(waiting)
         if waiting and not pool.standing.dialling["clients"]:
-            assert pool._dialler.share_at is not None
-            assert pool._dialler.share_at <= self.scene.clock.now + SHARE_S
+            assert pool._supplier.share_at is not None
+            assert pool._supplier.share_at <= self.scene.clock.now + SHARE_S
 
     @invariant()
     def the_caps_are_kept(self) -> None:

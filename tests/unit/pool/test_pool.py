@@ -22,10 +22,10 @@ from pomagent.pool import keeper as module
 from pomagent.pool.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
 from pomagent.pool.breaker import SHARE_S, BreakerState
 from pomagent.pool.demand import REFILL_DELAY_S
-from pomagent.pool.dialler import BACK_AFTER_S
 from pomagent.pool.dials import MAX_DIALS_PER_ROUTE
 from pomagent.pool.keeper import LOOK_AROUND_S
 from pomagent.pool.reserve import FEWEST
+from pomagent.pool.supplier import BACK_AFTER_S
 from pomagent.pool.waiters import MAX_WAITING
 from pomagent.pool.warmth import LISTEN_S
 from pomagent.protocol.lifecycle import Reason, State
@@ -47,7 +47,7 @@ def make() -> Iterator[object]:
     for scene in scenes:
         scene.close()
         pool = scene.pool
-        assert (pool._dialler.dials.by_clients, pool._dialler.dials.by_stock, pool.waiting, pool.warm) == (0, 0, 0, 0)
+        assert (pool._supplier.dials.by_clients, pool._supplier.dials.by_stock, pool.waiting, pool.warm) == (0, 0, 0, 0)
         assert all(tunnel.state is State.ACTIVE for tunnel in scene.opener.open_tunnels)
 
 
@@ -168,7 +168,7 @@ class TestLease:
 
     def test_so_many_clients_wait_and_the_next_is_refused_at_once(self, scene):
         scene.opener.held = frozenset({"secure", "open"})
-        waiters = scene.pool._dialler.waiters
+        waiters = scene.pool._supplier.waiters
         for _ in range(MAX_WAITING - 1):
             waiters.join(object())
         last = scene.client()
@@ -259,7 +259,7 @@ class TestFailures:
         for _ in range(6):
             scene.clock.advance(HEALTHY_AFTER_S + 0.1)
             scene.fail()
-            waits.append(scene.pool._dialler.breaker.retry_at - scene.clock.now)
+            waits.append(scene.pool._supplier.breaker.retry_at - scene.clock.now)
             scene.pass_time(waits[-1])
         assert pytest.approx(waits) == [0.3, 0.3, 0.3, 1.0, 2.0, 4.0]
 
@@ -337,7 +337,7 @@ class TestKilledClients:
         gevent.killall(clients)
         while scene.opener.pending:
             scene.fail()
-        assert scene.pool._dialler.dials.by_clients == 0
+        assert scene.pool._supplier.dials.by_clients == 0
         client = scene.client()
         tunnel = scene.succeed()
         assert client.value is tunnel
@@ -512,7 +512,7 @@ class TestTheEnd:
         tunnel = scene.succeed()
         assert client.value is tunnel
         rest = scene.succeed()
-        assert rest.reason is Reason.ABORTED
+        assert rest.reason is Reason.UNWANTED
 
     def test_a_drain_lets_waiting_clients_dial_again_after_a_failure_of_others(self, scene):
         first, second = scene.client(), scene.client()
@@ -639,7 +639,7 @@ class TestBugs:
         with caught_crashes():
             while scene.opener.pending:
                 scene.fail(error)
-        dials = scene.pool._dialler.dials
+        dials = scene.pool._supplier.dials
         assert (dials.by_clients, dials.by_stock) == (0, 0)
         assert all(client.ready() for client in clients)
 
@@ -989,7 +989,7 @@ class TestAnOpenBreaker:
             scene.client()
             scene.pass_time(SHARE_S)
         assert scene.pending == MAX_DIALS_PER_ROUTE
-        assert scene.pool._dialler.share_at is None
+        assert scene.pool._supplier.share_at is None
         scene.fail(DENIED)
         assert scene.pending == MAX_DIALS_PER_ROUTE
 

@@ -44,7 +44,7 @@ class Supply(Protocol):
     def __call__(self, tunnel: Tunnel, *, is_refill: bool) -> None: ...
 
 
-class Dialler:
+class Supplier:
     """The dials under way of one pool, and what their failures allow."""
 
     def __init__(
