@@ -512,7 +512,12 @@ class TestTheEnd:
         tunnel = scene.succeed()
         assert client.value is tunnel
         rest = scene.succeed()
-        assert rest.reason is Reason.UNWANTED
+        assert rest.reason is Reason.ABORTED
+
+    def test_a_refill_that_comes_after_a_drain_has_begun_is_not_wanted(self, make):
+        scene = make(pool_min=1).start()
+        scene.pool.drain(Reason.DRAINED)
+        assert scene.succeed().reason is Reason.UNWANTED
 
     def test_a_drain_lets_waiting_clients_dial_again_after_a_failure_of_others(self, scene):
         first, second = scene.client(), scene.client()
