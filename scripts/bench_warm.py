@@ -31,11 +31,8 @@ from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
 
 ROUTES, QUICK_ROUTES = 1000, 20
-PROTOCOL = "http"
-"""Of all routes: what is silent and has no port of its own is replaced more often, once it has been found so."""
-WINDOW_S, QUICK_WINDOW_S = PRESETS[PROTOCOL].max_age_s, 1.0
-DECAYED_WINDOWS = TLS_MAX_AGE_S / WINDOW_S
-"""A connection in reserve gets so much older than a whole tunnel."""
+PROTOCOLS = [name for name, preset in PRESETS.items() if preset.level == "tunnel"]
+QUICK_WINDOW_S = 1.0
 SETTLE_S = 5.0
 DIALS_BY_HAND = 100
 FILL_TIMEOUT_S = 120
@@ -45,21 +42,25 @@ DECAY_S = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("routes", nargs="?", type=int, help=f"default: {ROUTES}")
-    parser.add_argument("--window", type=float, help=f"seconds of each measurement; default: {WINDOW_S:g}")
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default="redis", help="of all routes: it says how old a warm tunnel gets"
+    )
 
 
 def run(options: argparse.Namespace) -> Tables:
     """One row for each agent; and what a dial costs, beside one by hand."""
     count = options.routes or (QUICK_ROUTES if options.quick else ROUTES)
-    window_s = options.window or (QUICK_WINDOW_S if options.quick else WINDOW_S)
+    tunnels_s = PRESETS[options.protocol].max_age_s
+    window_s, reserve_s = (QUICK_WINDOW_S, QUICK_WINDOW_S) if options.quick else (tunnels_s, TLS_MAX_AGE_S)
     check_descriptors(2 * count)
     with Gateway() as gateway:
         gateway.edge.set_routes(
             {_address(index): Route(gateway.destinations.address("echo")) for index in range(count)}
         )
+        keys: dict[str, Any] = {"protocol": options.protocol, "warm": "tunnel"}
         cold = _measure(gateway, count, window_s / 6, "nothing warm", warm="off")
-        warm = _measure(gateway, count, window_s, "warm", warm="tunnel", pool_decay_s=0)
-        decayed = _measure(gateway, count, DECAYED_WINDOWS * window_s, "decayed", warm="tunnel", pool_decay_s=DECAY_S)
+        warm = _measure(gateway, count, window_s, "warm", pool_decay_s=0, **keys)
+        decayed = _measure(gateway, count, reserve_s, "decayed", pool_decay_s=DECAY_S, **keys)
         by_hand = _by_hand(gateway)
     for row in (warm, decayed):
         row["KB each"] = round((row["memory MB"] - cold["memory MB"]) * 1024 / count, 1)
@@ -133,7 +134,7 @@ def _agent(gateway: Gateway, count: int, **keys: Any) -> Iterator[tuple[BenchedA
         path = write_agent_toml(
             directory, gateway, listen,
             **{
-                "status": {"listen": ""}, "defaults": {"pool_min": 1, "protocol": PROTOCOL, **keys},
+                "status": {"listen": ""}, "defaults": {"pool_min": 1, **keys},
                 "gateways.demo": {"connect_to": f"{LOOPBACK}:{distance.port}"},
             },
         )  # fmt: skip

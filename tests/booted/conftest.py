@@ -44,8 +44,12 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pa
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if os.geteuid() != 0 or missing:
         pytest.skip(f"to boot a Debian takes root and {' '.join(missing or PROGRAMS)}")
-    places = {suite: tmp_path_factory.mktemp(suite) for suite in SUITES}
-    return {suite: (tree(suite), build(suite, at), build_previous(suite, at)) for suite, at in places.items()}
+    base = tmp_path_factory.getbasetemp()
+    packages = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "packages"  # one for all workers
+    return {
+        suite: (tree(suite), build(suite, packages / suite), build_previous(suite, packages / f"{suite}-previous"))
+        for suite in SUITES
+    }
 
 
 @pytest.fixture(scope="package")

@@ -1,5 +1,6 @@
 """The Debian package of this source tree, for each release that is booted."""
 
+import os
 from pathlib import Path
 
 from tests import processes
@@ -11,26 +12,33 @@ ROOT = Path(__file__).parents[2]
 BUILD_TIMEOUT_S = 300
 LOWER = "0.0.1-1"
 """The version of a package that any other is newer than."""
+_ENVIRONMENT = {**os.environ, "DPKG_DEB_COMPRESSOR_LEVEL": "1"}
+"""A package that is installed twice and thrown away need not be small."""
 
 
 def build(suite: str, output: Path, *options: str, tree: Path = ROOT) -> Path:
-    """Build it into a directory and return its path. Blocks: what pip has not cached comes from a package index."""
+    """Build it into a directory, if it is not there yet, and return its path.
+
+    Blocks: what pip has not cached comes from a package index.
+    """
     with lock(cache() / "package.lock"):
-        done = processes.run(
-            [str(tree / "scripts/build-deb"), "--suite", suite, "--output", str(output), *options],
-            check=True, capture_output=True, text=True, timeout=scaled(BUILD_TIMEOUT_S),
-        )  # fmt: skip
-    return Path(done.stdout.splitlines()[-1])
+        if not any(output.glob("*.deb")):
+            processes.run(
+                [str(tree / "scripts/build-deb"), "--suite", suite, "--output", str(output), *options],
+                check=True, capture_output=True, text=True, timeout=scaled(BUILD_TIMEOUT_S), env=_ENVIRONMENT,
+            )  # fmt: skip
+    (package,) = output.glob("*.deb")
+    return package
 
 
 def build_previous(suite: str, output: Path) -> Path:
     """Of the commit before this one; of this tree under a lower version where there is none to be had. Blocks."""
-    tree = output / "previous"
-    tree.mkdir()
+    tree = output.with_name(f"{output.name}-source")
     knows = f"test -d {tree}/pomagent/upgrade && grep -q -e --version {tree}/scripts/build_deb.py"
-    script = f"git -C {ROOT} archive HEAD~1 | tar -x -C {tree} && {knows}"
-    done = processes.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=scaled(60))
-    return build(suite, output, "--version", LOWER, tree=tree if done.returncode == 0 else ROOT)
+    script = f"mkdir -p {tree} && git -C {ROOT} archive HEAD~1 | tar -x -C {tree} && {knows}"
+    with lock(cache() / "previous.lock"):
+        done = processes.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=scaled(60))
+        return build(suite, output, "--version", LOWER, tree=tree if done.returncode == 0 else ROOT)
 
 
 def install(machine: Machine, package: Path) -> None:
