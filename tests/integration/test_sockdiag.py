@@ -86,18 +86,12 @@ def test_a_connection_that_was_reset_is_none(diag):
         assert diag.find(peer, own) is None
 
 
-def test_the_uid_is_that_of_whoever_made_the_socket(diag):
+def test_the_uid_is_that_of_the_sockets_owner(diag):
     if os.getuid() != 0:
-        pytest.skip("only root can become another user")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        os.seteuid(12345)
-        try:
-            client = socket.socket()
-        finally:
-            os.seteuid(0)
-        client.connect(server.getsockname())
-        accepted, _ = server.accept()
+        pytest.skip("only root can give a socket to another user")
+    client, accepted = connect("127.0.0.1", "127.0.0.1")
     with client, accepted:
+        os.fchown(client.fileno(), 12345, -1)  # to become that user for a moment, all threads of this process would
         owner = diag.find(accepted.getpeername(), accepted.getsockname())
     assert owner.uid == 12345
 
