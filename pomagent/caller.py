@@ -19,7 +19,7 @@ UNKNOWN_USER = (
 class Caller:
     """The user behind one client.
 
-    The kernel forgets whoever has gone, so that it is asked early; but the client's first bytes go before.
+    The kernel forgets whoever has gone, so that it is asked early; but first bytes that find a warm tunnel go before.
     """
 
     def __init__(self, client: Client, users: Users) -> None:

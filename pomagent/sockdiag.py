@@ -44,7 +44,7 @@ class Owner:
     inode: int
     """0 for a socket that no process holds any more."""
     uid: int
-    """Of whoever made the socket; means nothing without an inode."""
+    """Of whoever made the socket, or was given it by root; means nothing without an inode."""
     state: int
     """TCP_ESTABLISHED is 1, TCP_FIN_WAIT2 is 5, as in ``netinet/tcp.h``."""
 

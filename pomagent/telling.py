@@ -46,7 +46,7 @@ class Telling:
         self._notifier.status(self.line)
 
     def run(self) -> None:
-        """Tell whatever is new. Never returns, or at once if nobody hears it."""
+        """Tell whatever is new. Returns only if nobody hears it, and then at once."""
         told = ""
         while self._notifier.is_heard:
             line = self.line

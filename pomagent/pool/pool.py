@@ -244,8 +244,8 @@ class Pool:
         if waiter is not None:
             waiter.set(tunnel)
         elif self._is_draining or not keeping.wants(is_whole=tunnel.is_ready):
-            why = Reason.UNWANTED if is_refill else Reason.ABORTED  # its client has left
-            self._shelf.discard(tunnel, why)  # idle it could hurt the destination
+            # Idle it could hurt the destination. Who dialled it, if not the stock, has left.
+            self._shelf.discard(tunnel, Reason.UNWANTED if is_refill else Reason.ABORTED)
         elif not has_room:
             self._shelf.discard(tunnel, Reason.UNWANTED)
         else:

@@ -33,7 +33,7 @@ class Reason(Enum):
     EXPIRED = "expired"
     STALE = "stale"
     UNWANTED = "unwanted"
-    """The route keeps less, or something else, warm now."""
+    """The route keeps less, or something else, warm now; or nothing, while it drains."""
     DRAINED = "drained"
     ABORTED = "aborted"
 

@@ -17,16 +17,18 @@ _ENVIRONMENT = {**os.environ, "DPKG_DEB_COMPRESSOR_LEVEL": "1"}
 
 
 def build(suite: str, output: Path, *options: str, tree: Path = ROOT) -> Path:
-    """Build it into a directory, if it is not there yet, and return its path.
+    """Build it into a directory, unless that exists already, and return its path.
 
     Blocks: what pip has not cached comes from a package index.
     """
     with lock(cache() / "package.lock"):
-        if not any(output.glob("*.deb")):
+        if not output.exists():
+            draft = output.with_name(f"{output.name}-draft")
             processes.run(
-                [str(tree / "scripts/build-deb"), "--suite", suite, "--output", str(output), *options],
+                [str(tree / "scripts/build-deb"), "--suite", suite, "--output", str(draft), *options],
                 check=True, capture_output=True, text=True, timeout=scaled(BUILD_TIMEOUT_S), env=_ENVIRONMENT,
             )  # fmt: skip
+            draft.rename(output)  # whole: another worker takes it
     (package,) = output.glob("*.deb")
     return package
 

@@ -742,6 +742,16 @@ class TestAllowUsers:
         assert (line["event"], line["uid"]) == ("session.closed", os.getuid())
         assert line["user"] == pwd.getpwuid(os.getuid()).pw_name
 
+    def test_who_comes_where_all_may_is_known_although_the_client_left_first(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
+        here = bench()
+        application = here.connect()
+        fake.tunnel().send(b"come in")
+        assert read(application, 7) == b"come in"
+        application.close()
+        assert here.line()["uid"] == os.getuid()
+
     def test_resets_others_says_who_they_are_and_leases_nothing(
         self, bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:

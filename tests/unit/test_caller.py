@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -29,12 +30,15 @@ def client() -> Asked:
 
 
 @pytest.fixture
-def caller(client: Asked) -> Caller:
-    return _caller(client)
+def users() -> Iterator[Users]:
+    users = Users()
+    yield users
+    users.close()
 
 
-def _caller(client: Any) -> Caller:
-    return Caller(client, Users())
+@pytest.fixture
+def caller(client: Any, users: Users) -> Caller:
+    return Caller(client, users)
 
 
 def test_it_is_not_asked_before_the_greenlet_waits(caller: Caller, client: Asked) -> None:
@@ -56,9 +60,8 @@ def test_it_is_asked_once(caller: Caller, client: Asked) -> None:
     assert client.times == 1
 
 
-def test_who_is_unknown_is_not_asked_again() -> None:
-    client = Asked(None)
-    caller = _caller(client)
+def test_who_is_unknown_is_not_asked_again(client: Asked, caller: Caller) -> None:
+    client.uid = None
     assert (caller.uid, caller.uid, client.times) == (None, None, 1)
 
 
@@ -67,5 +70,6 @@ def test_a_route_for_everybody_asks_nobody(caller: Caller, client: Asked) -> Non
 
 
 @pytest.mark.parametrize(("uid", "why"), [(0, ""), (4711, OTHER_USER), (None, UNKNOWN_USER)])
-def test_a_route_for_some_lets_them_in(uid: int | None, why: str) -> None:
-    assert _caller(Asked(uid)).objection(("0",)) == why
+def test_a_route_for_some_lets_them_in(client: Asked, caller: Caller, uid: int | None, why: str) -> None:
+    client.uid = uid
+    assert caller.objection(("0",)) == why
