@@ -19,6 +19,8 @@ _PROC = Path("/proc")
 _given: set[str] = set()
 """The variables by which tests have handed a secret to a process, such as those of ``credentials.*.env``."""
 _seen: dict[str, float] = {}
+_searched: dict[str, tuple[str, str]] = {}
+"""What the young ones showed at the last look, which need not be searched again: there are twenty looks a second."""
 _watcher: list[threading.Thread] = []
 _stop = threading.Event()
 
@@ -48,14 +50,22 @@ def look() -> None:
     present = {entry.name for entry in _PROC.iterdir() if entry.name.isdigit()}
     for pid in _seen.keys() - present:
         _seen.pop(pid, None)
+        _searched.pop(pid, None)
     for pid in present:
         if now - _seen.setdefault(pid, now) < YOUNG_S:
             _look_at(pid)
+        else:
+            _searched.pop(pid, None)
 
 
 def _look_at(pid: str) -> None:
-    minted.search(_read(pid, "cmdline"), f"the arguments of process {pid}")
-    for variable in _read(pid, "environ").split("\0"):
+    shown = _read(pid, "cmdline"), _read(pid, "environ")
+    if _searched.get(pid) == shown:
+        return
+    _searched[pid] = shown
+    arguments, environment = shown
+    minted.search(arguments, f"the arguments of process {pid}")
+    for variable in environment.split("\0"):
         name, _, value = variable.partition("=")
         if name not in _given:
             minted.search(value, f"the variable {name} of process {pid}")

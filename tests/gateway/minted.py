@@ -81,7 +81,10 @@ def _shows(run: str) -> bool:
 
 def _read_shared() -> None:
     path = os.environ.get(SHARED_FILE)
-    if not path or not Path(path).exists() or Path(path).stat().st_size == _shared["read"]:
+    try:
+        if not path or os.stat(path).st_size == _shared["read"]:  # noqa: PTH116 - thousands of times a second
+            return
+    except OSError:  # the run has ended
         return
     with Path(path).open() as file:
         file.seek(_shared["read"])
