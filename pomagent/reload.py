@@ -135,7 +135,8 @@ class Reloader:
             settings = self._threads.call(self._memory.recall)
             if settings is None or not settings.agent.boot_from_last_good:
                 raise
-            self.last = self._refuse(error, is_asked=True)
+            self.last = Outcome("rejected", problems=error.problems)
+            self._tell(error, is_asked=True)
             return settings, error.watched
 
     def read(self) -> Settings:
@@ -162,14 +163,12 @@ class Reloader:
         """
         with self._reloading:
             try:
-                outcome = self._bring_up_to_date()
+                return self._bring_up_to_date()
             except ConfigError as error:
-                outcome = self._refuse(error, is_asked=is_asked)
+                outcome = self._noted(Outcome("rejected", problems=error.problems))
+                self._tell(error, is_asked=is_asked)
                 self._follow(self._running.watched | error.watched, self._running.patterns + error.patterns)
-            self.results[outcome.result] += 1
-            if outcome.result != "unchanged" or (self.last and self.last.result == "rejected"):
-                self.last = outcome
-            return outcome
+                return outcome
 
     def hold(self) -> None:
         """Let no reload begin until ``let_go``. Blocks while one goes on."""
@@ -189,6 +188,7 @@ class Reloader:
         settings = self.read()
         outcome = self._threads.call(compare, self._running, settings)
         if outcome.result == "unchanged":
+            self._noted(outcome)
             self._last_refused = ()
             self._log.debug(events.CONFIG_UNCHANGED, sha=settings.sha)
             if settings.watched != self._running.watched:  # a new directory, with nothing in it yet
@@ -197,6 +197,7 @@ class Reloader:
         self._apply(settings)
         self._last_refused = ()
         self.current, self.applied_at = settings, time.time()
+        self._noted(outcome)
         counts = Counter(change.apply for change in outcome.changes)
         self._log.info(
             events.CONFIG_APPLIED, path=settings.path, sha=settings.sha, started=len(outcome.plan.started),
@@ -208,12 +209,18 @@ class Reloader:
         self._follow(settings.watched, settings.patterns)
         return outcome
 
-    def _refuse(self, error: ConfigError, *, is_asked: bool) -> Outcome:
+    def _noted(self, outcome: Outcome) -> Outcome:
+        """What came of a look at the files, for the status; before the log tells of it."""
+        self.results[outcome.result] += 1
+        if outcome.result != "unchanged" or (self.last and self.last.result == "rejected"):
+            self.last = outcome
+        return outcome
+
+    def _tell(self, error: ConfigError, *, is_asked: bool) -> None:
         problems = tuple(map(str, error.problems))
         if is_asked or problems != self._last_refused:
             self._log.error(events.CONFIG_REJECTED, problems=list(problems))
         self._last_refused = problems
-        return Outcome("rejected", problems=error.problems)
 
     @property
     def _running(self) -> Settings:

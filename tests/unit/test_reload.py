@@ -208,6 +208,23 @@ class TestReload:
         started.reload()
         assert around.followed == [(FIRST.watched | {INCLUDED}, FIRST.patterns)]
 
+    @pytest.mark.parametrize("files", [SECOND, replace(FIRST), broken("no")])
+    def test_the_status_knows_what_came_of_it_before_the_log_tells(self, around, files):
+        """For whoever is told by the log and asks for the status at once."""
+
+        class Asking(FakeLog):
+            def write(self, line: str, fields: bytes = b"") -> None:
+                super().write(line, fields)
+                known.append((dict(reloader.results), reloader.last))
+
+        known: list[object] = []
+        reloader = Reloader(around.load, around.apply, around.follow, around, Asking().log)
+        reloader.start()
+        around.files = files
+        outcome = reloader.reload()
+        reloader._threads._pool.kill()
+        assert known[1:] == [({outcome.result: 1}, None if outcome.result == "unchanged" else outcome)]
+
     def test_after_a_rejection_the_mended_file_is_applied(self, started, around):
         around.files = broken("no")
         started.reload()
