@@ -16,10 +16,10 @@ _ENVIRONMENT = {**os.environ, "DPKG_DEB_COMPRESSOR_LEVEL": "1"}
 """A package that is installed twice and thrown away need not be small."""
 
 
-def build(suite: str, output: Path, *options: str, tree: Path = ROOT) -> Path:
+def build(suite: str, output: Path, *options: str, tree: Path = ROOT, umask: int = -1) -> Path:
     """Build it into a directory, unless that exists already, and return its path.
 
-    Blocks: what pip has not cached comes from a package index.
+    ``umask``: the builder's, if not ours. Blocks: what pip has not cached comes from a package index.
     """
     with lock(cache() / "package.lock"):
         if not output.exists():
@@ -27,6 +27,7 @@ def build(suite: str, output: Path, *options: str, tree: Path = ROOT) -> Path:
             processes.run(
                 [str(tree / "scripts/build-deb"), "--suite", suite, "--output", str(draft), *options],
                 check=True, capture_output=True, text=True, timeout=scaled(BUILD_TIMEOUT_S), env=_ENVIRONMENT,
+                umask=umask,
             )  # fmt: skip
             draft.rename(output)  # whole: another worker takes it
     (package,) = output.glob("*.deb")
