@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.booted.host import AGENT_TOML, BUSY, ECHO, UNIT, Host
-from tests.booted.load import Load
+from tests.load import Load
 from tests.pump import Pump
 
 PACKAGE = "/root/pomagent.deb"

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from tests.agent_process import connect
 from tests.bastion import on, refuses, say
 from tests.booted.host import ECHO, UNIT, Host
-from tests.booted.load import Load
 from tests.gateway.waiting import wait_until
+from tests.load import Load
 
 OTHER = 5432
 Record = Callable[[str, object], None]

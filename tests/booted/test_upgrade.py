@@ -7,8 +7,8 @@ import pytest
 from tests.agent_process import connect, read_to_end
 from tests.bastion import on, say
 from tests.booted.host import AGENT_TOML, BUSY, ECHO, UNIT, Host
-from tests.booted.load import Load
 from tests.gateway.waiting import wait_until
+from tests.load import Load
 from tests.pump import Pump
 
 WATCHDOG = "[Service]\nWatchdogSec=3\n"

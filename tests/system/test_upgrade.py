@@ -14,10 +14,10 @@ import pytest
 from pomagent.control.client import ControlError, ask
 from tests.agent_process import AgentProcess, connect, read_to_end
 from tests.bastion import ANY, Bastion, hear, listening_inode, on, refuses, say
-from tests.booted.load import Load
 from tests.conftest import wait_until
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.waiting import scaled
+from tests.load import Load
 from tests.pump import Pump
 from tests.service_manager import Manager
 

@@ -1,0 +1,62 @@
+"""Applications that come at a steady pace, whatever becomes of those before them: ``tests.arrivals PORT PER_SECOND``
+
+In a process of its own, or what the tests do meanwhile would look like a wait. A line says of each, as soon as it is
+known, what became of it: its number, the milliseconds it waited, the error or nothing. Whose standard input ends lets
+nobody else come, and ends when the last one is served.
+"""
+
+import sys
+import time
+from contextlib import suppress
+
+import gevent
+from gevent import socket
+from gevent.pool import Group
+
+from tests.gateway.ports import LOOPBACK
+from tests.gateway.waiting import scaled
+
+PATIENCE_S = 20
+
+
+def _ask(port: int, number: int) -> None:
+    """One of them: a connection, a question, its answer."""
+    began = time.monotonic()
+    error = ""
+    try:
+        with gevent.Timeout(scaled(PATIENCE_S), TimeoutError("no answer")):
+            answer = _answer(port, question := b"%d\n" % number)
+            if answer != question:
+                error = f"answered {answer!r}"
+    except OSError as failure:
+        error = repr(failure)
+    print(number, round((time.monotonic() - began) * 1000, 1), error, flush=True)
+
+
+def _answer(port: int, question: bytes) -> bytes:
+    with socket.create_connection((LOOPBACK, port)) as client:
+        client.sendall(question)
+        answer = b""
+        while not answer.endswith(b"\n") and (more := client.recv(100)):
+            answer += more
+        return answer
+
+
+def _is_told_to_stop(within_s: float) -> bool:
+    with suppress(TimeoutError):
+        socket.wait_read(sys.stdin.fileno(), within_s, TimeoutError())
+        return True
+    return False
+
+
+def main(port: int, per_second: float) -> None:
+    coming = Group()
+    due, number = time.monotonic(), 0
+    while not _is_told_to_stop(max(0.001, due - time.monotonic())):
+        coming.spawn(_ask, port, number)
+        due, number = due + 1 / per_second, number + 1
+    coming.join()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]))

@@ -1,0 +1,89 @@
+"""A steady load on a port, and what became of each application of it."""
+
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests import processes
+from tests.arrivals import PATIENCE_S
+from tests.gateway.tether import tethered
+from tests.gateway.waiting import wait_until
+
+ROOT = Path(__file__).parents[1]
+PER_SECOND = 50
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What became of an application."""
+
+    wait_ms: float
+    """From the wish to connect to the answer."""
+    error: str
+
+
+class Load:
+    """New connections to an echo port, each with a question and its answer, until the end of the ``with``."""
+
+    def __init__(self, port: int) -> None:
+        self._process = processes.Process(
+            tethered(sys.executable, "-m", "tests.arrivals", str(port), str(PER_SECOND)),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        self._arrivals: dict[int, Arrival] = {}
+        self._known = 0
+        """Those with a lower number are all known."""
+        self._thread = threading.Thread(target=self._read, name="load")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.go_on()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._process as process:
+            assert process.stdin is not None
+            process.stdin.close()
+            self._thread.join()
+        assert process.returncode == 0
+
+    def go_on(self, count: int = PER_SECOND // 2) -> None:
+        """Wait until so many more have come, and until it is known what became of them."""
+        upto = max(self._arrivals, default=0) + count
+        wait_until(lambda: self._known >= upto, 60 + PATIENCE_S, f"{count} more connections")
+
+    @property
+    def count(self) -> int:
+        return len(self._arrivals)
+
+    @property
+    def refused(self) -> list[str]:
+        """What those have met for whom nobody listened."""
+        return [error for error in self._errors() if error.startswith("ConnectionRefusedError")]
+
+    @property
+    def lost(self) -> list[str]:
+        """What those have met who were let in and got no answer."""
+        return [error for error in self._errors() if not error.startswith("ConnectionRefusedError")]
+
+    @property
+    def longest_wait_ms(self) -> int:
+        """Of those who got an answer."""
+        return round(max(arrival.wait_ms for arrival in self._arrivals.copy().values() if not arrival.error))
+
+    def _errors(self) -> list[str]:
+        return [arrival.error for arrival in self._arrivals.copy().values() if arrival.error]
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            number, wait_ms, error = line.rstrip("\n").split(" ", 2)
+            self._arrivals[int(number)] = Arrival(float(wait_ms), error)
+            while self._known in self._arrivals:
+                self._known += 1
