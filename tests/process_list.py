@@ -4,6 +4,7 @@ Programs that live for some milliseconds between two looks are not seen; those t
 looked at as they start (``secret_scan``).
 """
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -12,15 +13,15 @@ from pathlib import Path
 from tests.gateway import minted
 
 INTERVAL_S = 0.05
+MOST_BYTES = 1 << 20
 YOUNG_S = 2.0
 """So long a process is looked at again, for it may become another program."""
 
-_PROC = Path("/proc")
 _given: set[str] = set()
 """The variables by which tests have handed a secret to a process, such as those of ``credentials.*.env``."""
 _seen: dict[str, float] = {}
-_searched: dict[str, tuple[str, str]] = {}
-"""What the young ones showed at the last look, which need not be searched again: there are twenty looks a second."""
+_searched: dict[str, str] = {}
+"""The arguments of the young ones at the last look: who still has the same is the same program."""
 _watcher: list[threading.Thread] = []
 _stop = threading.Event()
 
@@ -47,7 +48,7 @@ def stop() -> None:
 def look() -> None:
     """Look at every process that is new."""
     now = time.monotonic()
-    present = {entry.name for entry in _PROC.iterdir() if entry.name.isdigit()}
+    present = {name for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 - as in _read
     for pid in _seen.keys() - present:
         _seen.pop(pid, None)
         _searched.pop(pid, None)
@@ -59,12 +60,14 @@ def look() -> None:
 
 
 def _look_at(pid: str) -> None:
-    shown = _read(pid, "cmdline"), _read(pid, "environ")
-    if _searched.get(pid) == shown:
+    arguments = _read(pid, "cmdline")
+    if _searched.get(pid) == arguments:
         return
-    _searched[pid] = shown
-    arguments, environment = shown
+    _searched[pid] = arguments
     minted.search(arguments, f"the arguments of process {pid}")
+    environment = _read(pid, "environ")
+    if not minted.is_in(environment):
+        return
     for variable in environment.split("\0"):
         name, _, value = variable.partition("=")
         if name not in _given:
@@ -72,10 +75,17 @@ def _look_at(pid: str) -> None:
 
 
 def _read(pid: str, what: str) -> str:
+    """Of /proc; without pathlib, since there are twenty looks a second at all that is young."""
     try:
-        return (_PROC / pid / what).read_text(errors="replace")
+        file = os.open(f"/proc/{pid}/{what}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # it has ended, or is another user's
         return ""
+    try:
+        return os.read(file, MOST_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(file)
 
 
 def _keep_looking() -> None:
