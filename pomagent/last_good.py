@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pomagent import events
-from pomagent.config import StoredFiles, load
+from pomagent.config.load import StoredFiles, load
 from pomagent.errors import ConfigError
 from pomagent.log import Logger
 from pomagent.settings import Settings

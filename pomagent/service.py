@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from pomagent import __version__, events, preload
 from pomagent.agent import Agent
-from pomagent.config import load
+from pomagent.config.load import load
 from pomagent.control.server import ControlServer, Declined, key_of
 from pomagent.diagnosis.account import Account, Sources
 from pomagent.drain import Drain

@@ -15,7 +15,7 @@ from pomagent.cli.asking import ask_if_running, socket_option
 from pomagent.cli.exits import INVALID
 from pomagent.cli.options import config_option, config_path, load_config
 from pomagent.cli.steer import print_outcome
-from pomagent.config import load
+from pomagent.config.load import load
 from pomagent.errors import ConfigError, Problem
 from pomagent.plan import diff as diff_plans
 from pomagent.settings import Credential, Settings

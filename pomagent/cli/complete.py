@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
 from pomagent.cli.options import load_config
 from pomagent.errors import ConfigError
-from pomagent.settings import Settings
+
+if TYPE_CHECKING:
+    from pomagent.settings import Settings
 
 
 def route_names(context: click.Context, _: click.Parameter, begun: str) -> list[str]:

@@ -18,7 +18,7 @@ from pomagent.cli.asking import ask_if_running, socket_option
 from pomagent.cli.exits import CANNOT_WRITE, INVALID
 from pomagent.cli.options import config_option, config_path
 from pomagent.cli.tables import many
-from pomagent.config import load
+from pomagent.config.load import load
 from pomagent.control.client import NotRunning
 from pomagent.errors import ConfigError
 

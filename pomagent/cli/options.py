@@ -6,13 +6,15 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pomagent.config import CONFIG_VARIABLE, find_config, load
+from pomagent.config.usual_places import CONFIG_VARIABLE, find_config
 from pomagent.errors import ConfigError, Problem
-from pomagent.settings import Settings
+
+if TYPE_CHECKING:
+    from pomagent.settings import Settings
 
 config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--config", "-c", "config", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
@@ -36,4 +38,6 @@ def existing_config(flag: Path | None) -> Path:
 
 def load_config(flag: Path | None) -> Settings:
     """Load what ``--config`` means. Blocks. Raises ConfigError."""
+    from pomagent.config.load import load  # noqa: PLC0415 - 0.3 s, which whoever only asks the agent does without
+
     return load(existing_config(flag), os.environ)

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from pomagent.config import json_schema
+from pomagent.config.schema import json_schema
 
 
 @click.command()

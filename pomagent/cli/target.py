@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from pomagent.cli.complete import gateway_names
 from pomagent.cli.exits import CANNOT_SERVE
 from pomagent.cli.options import config_path
-from pomagent.config import load, read_token
+from pomagent.config.load import load
+from pomagent.config.secrets import read_token
 from pomagent.errors import ConfigError, CredentialError, TunnelError
 from pomagent.protocol.route_url import AddressError, EdgeUrl, parse_edge_url, parse_host_port
 from pomagent.settings import Credential, Gateway, Settings, Trust

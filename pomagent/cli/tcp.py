@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from pomagent.cli.exits import CANNOT_SERVE
-from pomagent.config import read_token
 from pomagent.config.listen import is_loopback, parse_listen
+from pomagent.config.secrets import read_token
 from pomagent.errors import ConfigError, CredentialError, Problem
 from pomagent.protocol.route_url import AddressError, EdgeUrl, parse_edge_url, parse_route_url
 from pomagent.settings import AgentSettings, Credential, Gateway, HostPort, Route, Settings, Trust

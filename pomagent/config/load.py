@@ -28,18 +28,7 @@ from pomagent.config.tables import TableReader, Tables
 from pomagent.errors import ConfigError, Problem
 from pomagent.settings import Settings
 
-CONFIG_VARIABLE = "POMAGENT_CONFIG"
 StoredFiles = Sequence[tuple[Path, bytes]]
-
-LOCAL_PATH = Path("agent.toml")
-SYSTEM_PATH = Path("/etc/pomagent/agent.toml")
-
-
-def find_config(flag: str | Path | None, environ: Mapping[str, str]) -> Path:
-    """The file to load: ``--config``, else ``POMAGENT_CONFIG``, else ``./agent.toml`` if there is one, else /etc's."""
-    if named := flag or environ.get(CONFIG_VARIABLE):
-        return Path(named)
-    return LOCAL_PATH if LOCAL_PATH.is_file() else SYSTEM_PATH
 
 
 def load(path: Path, environ: Mapping[str, str], stored: StoredFiles = ()) -> Settings:

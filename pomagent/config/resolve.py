@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from pomagent.config.listen import Listeners, is_loopback, parse_listen
 from pomagent.config.model import AgentTable, DrainTable, RouteDefaults, RouteTable, StatusTable
 from pomagent.config.references import References
 from pomagent.config.tables import Entry, RouteEntry
+from pomagent.config.usual_places import default_control_socket
 from pomagent.protocol.route_url import AddressError, RouteUrl
 from pomagent.settings import (
     AgentSettings,
@@ -22,9 +22,6 @@ from pomagent.settings import (
     StatusSettings,
     UnixAddress,
 )
-
-RUNTIME_DIRECTORY = Path("/run/pomagent")
-CONTROL_SOCKET = "control.sock"
 
 
 class RouteResolver:
@@ -154,12 +151,3 @@ def status_settings(
         allow_users=tuple(map(str, entry.table.allow_users)),
         control_socket=entry.place.file(socket) if socket else default_control_socket(environ),
     )
-
-
-def default_control_socket(environ: Mapping[str, str]) -> Path | None:
-    """Where the agent of this user, or the service, is steered; None where no directory is the user's own."""
-    is_service = str(RUNTIME_DIRECTORY) in environ.get("RUNTIME_DIRECTORY", "").split(":")
-    if is_service or os.geteuid() == 0:
-        return RUNTIME_DIRECTORY / CONTROL_SOCKET
-    own = environ.get("XDG_RUNTIME_DIR")
-    return Path(own, "pomagent", CONTROL_SOCKET) if own else None

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pomagent.config import default_control_socket
+from pomagent.config.usual_places import default_control_socket
 from pomagent.errors import PomagentError
 
 TIMEOUT_S = 60.0

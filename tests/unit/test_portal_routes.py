@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pomagent.cli.routes import to_toml
 from pomagent.cli.target import Target
-from pomagent.config import load
+from pomagent.config.load import load
 from pomagent.edge import PortalRoute
 from pomagent.settings import Gateway, HostPort, Route, Settings
 

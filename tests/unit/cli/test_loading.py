@@ -41,6 +41,12 @@ def test_what_the_agent_does_without_is_there_for_others() -> None:
     assert "rich.console" in loaded(f"{RUN}\nimport rich.console")
 
 
+@pytest.mark.parametrize("command", ["status", "sessions", "wait", "reload", "upgrade", "pause", "log-level"])
+def test_a_command_that_only_asks_the_agent_loads_neither_models_nor_the_event_loop(command: str) -> None:
+    modules = loaded(f"from pomagent.cli import command\ncommand({command!r})")
+    assert modules & {"pydantic", "pydantic_settings", "gevent", "structlog", "rich", "pomagent.settings"} == set()
+
+
 def test_every_command_is_found_under_its_name() -> None:
     assert [name for name, command in commands().items() if command.name != name] == []
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pytest
 
-from pomagent.config import load
+from pomagent.config.load import load
 from pomagent.settings import Settings
 
 Load: TypeAlias = Callable[..., Settings]

@@ -11,7 +11,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pomagent.config import json_schema, load
+from pomagent.config.load import load
+from pomagent.config.schema import json_schema
 from pomagent.errors import ConfigError
 
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomagent.config import load
 from pomagent.config.desktop import Imported, read_export, to_toml
 from pomagent.config.desktop.listen import SPARE_PORTS, Addresses
+from pomagent.config.load import load
 from pomagent.errors import ConfigError
 from pomagent.settings import HostPort, Route, Settings
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pomagent.config import load
+from pomagent.config.load import load
 from pomagent.errors import ConfigError
 
 DATA = Path(__file__).parents[2] / "data" / "invalid"

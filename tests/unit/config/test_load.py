@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pomagent.config import default_control_socket, find_config, load
+from pomagent.config.load import load
+from pomagent.config.usual_places import default_control_socket, find_config
 from pomagent.errors import ConfigError
 from pomagent.settings import HostPort, Settings
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pomagent.config import load
+from pomagent.config.load import load
 from pomagent.errors import ConfigError
 from pomagent.settings import Settings
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pomagent.config import json_schema
 from pomagent.config.model import AgentFile
+from pomagent.config.schema import json_schema
 
 APPLY = {"live", "new-sessions", "rebind", "restart"}
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pomagent.config import read_token
-from pomagent.config.secrets import MAX_TOKEN_BYTES, looks_like_token
+from pomagent.config.secrets import MAX_TOKEN_BYTES, looks_like_token, read_token
 from pomagent.errors import CredentialError
 from pomagent.settings import Credential
 

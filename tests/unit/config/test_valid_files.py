@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pomagent.config import json_schema, load
+from pomagent.config.load import load
 from pomagent.config.model import (
     AgentTable,
     CredentialTable,
@@ -20,6 +20,7 @@ from pomagent.config.model import (
     RouteDefaults,
     StatusTable,
 )
+from pomagent.config.schema import json_schema
 from pomagent.settings import HostPort, Settings, UnixAddress
 
 ROOT = Path(__file__).parents[3]

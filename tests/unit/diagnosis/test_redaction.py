@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from pomagent.config import load
+from pomagent.config.load import load
 from pomagent.diagnosis.redaction import REDACTED, UNKNOWN, redacted_toml, scrubbed
 
 TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJwb21lcml1bSJ9.c2lnbmF0dXJl-_x"
