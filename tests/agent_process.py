@@ -1,19 +1,20 @@
 """The real agent in a process of its own, its log read as events."""
 
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pomagent.control.client import ask
 from tests import processes
 from tests.event_document import shortcomings
+from tests.event_log import Event, EventLog
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
@@ -21,7 +22,6 @@ from tests.service_manager import passing
 
 STOP_TIMEOUT_S = 20
 MODULE = ["-m", "pomagent"]
-Event = dict[str, Any]
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -48,7 +48,7 @@ class AgentProcess:
     ) -> None:  # fmt: skip
         """``sockets``, by their names, are passed to it as systemd does; ``program`` is a file, or Python code."""
         self.settings = settings
-        self._log_file = settings.parent / "agent.log"
+        self._log = EventLog(settings.parent / "agent.log")
         # Each agent has places of its own, or they would meet in those of the user who runs the tests.
         self.places = {
             "POMAGENT_STATUS__CONTROL_SOCKET": str(settings.parent / "control.sock"),
@@ -61,7 +61,7 @@ class AgentProcess:
         if sockets:
             command, variables = passing(sockets, *command)
             environment |= variables
-        with self._log_file.open("ab") as output:
+        with self._log.path.open("ab") as output:
             self.process = processes.Process(
                 tethered(*command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 pass_fds=[sock.fileno() for _, sock in sockets],
@@ -83,7 +83,7 @@ class AgentProcess:
             assert code == 0, self.log
             assert not self.events("greenlet.crashed"), self.log
             assert not re.search(r"^Traceback|^Exception ignored", self.log, re.MULTILINE), self.log
-            assert [each for event in self._all() for each in shortcomings(event)] == []
+            assert [each for event in self._log.events for each in shortcomings(event)] == []
 
     @property
     def pid(self) -> int:
@@ -92,11 +92,11 @@ class AgentProcess:
 
     @property
     def log(self) -> str:
-        return self._log_file.read_text(errors="replace")
+        return self._log.text
 
     def events(self, name: str = "", **fields: object) -> list[Event]:
         """The events of that name that have these fields, in the order of the log."""
-        return [event for event in self._all() if _matches(event, name, fields)]
+        return [event for event in self._log.events if _matches(event, name, fields)]
 
     def wait_for(self, name: str, count: int = 1, timeout_s: float = 20, **fields: object) -> Event:
         """Wait for the ``count``-th such event and return it."""
@@ -121,11 +121,8 @@ class AgentProcess:
         return pomagent(*arguments, "--config", str(self.settings), **self.places)
 
     def status(self) -> dict[str, Any]:
-        """What the agent says of itself."""
-        done = self.command("status", "--json")
-        assert done.returncode == 0, done.stderr
-        document: dict[str, Any] = json.loads(done.stdout)
-        return document
+        """What the agent says of itself: the document that ``pomagent status --json`` prints."""
+        return ask(Path(self.places["POMAGENT_STATUS__CONTROL_SOCKET"]), "GET", "/status")
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -143,12 +140,6 @@ class AgentProcess:
 
     def descriptors(self) -> int:
         return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
-
-    def _all(self) -> Iterator[Event]:
-        log = self.log
-        for line in log[: log.rfind("\n") + 1].splitlines():  # without one that is still being written
-            if line.startswith("{"):
-                yield json.loads(line)
 
 
 def connect(port: int, timeout_s: float = 20) -> socket.socket:

@@ -15,6 +15,7 @@ import pytest
 
 from tests import processes
 from tests.agent_process import AgentProcess, clean_environment
+from tests.event_log import EventLog
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import wait_until
 
@@ -63,13 +64,13 @@ class EditedAgent(AgentProcess):
         self.known = 0
         """How many applied states an earlier test has seen already."""
         beside = settings.parent.parent
-        self._log_file = beside / "agent.log"
+        self._log = EventLog(beside / "agent.log")
         self.places = {
             "POMAGENT_STATUS__CONTROL_SOCKET": str(beside / "control.sock"),
             "STATE_DIRECTORY": str(beside / "state"),
         }
         start = START.format(poll_interval_s)
-        with self._log_file.open("wb") as output:
+        with self._log.path.open("wb") as output:
             self.process = processes.Process(
                 [*prefix, *tethered(sys.executable, "-c", start, "run", "--config", str(settings))],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,

@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.bastion import on
 from tests.booted.machine import Machine
+from tests.event_log import Event
 from tests.gateway.agent_toml import Listen, Table, agent_toml
 from tests.gateway.facade import Gateway
 from tests.gateway.waiting import wait_until
@@ -17,7 +18,6 @@ BUSY: dict[str, Any] = {
     "echo": {"listen": on(ECHO), "protocol": "generic", "pool_min": 4, "pool_max": 16, "max_sessions": 2000}
 }
 """For a load, on a machine that may be slow."""
-Event = dict[str, Any]
 
 
 class Host:
