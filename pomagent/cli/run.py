@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from pomagent.upgrade.launch import detach
 @config_option
 def run(config: Path | None) -> None:
     """Run the agent in the foreground until SIGTERM or SIGINT."""
+    gc.disable()  # until all is loaded, which stays: looking through it again and again is a seventh of a start
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # until the service obeys it: a reload that comes early is no death
     channel = detach(os.environ)  # forks: before any thread

@@ -29,6 +29,14 @@ signal.signal(signal.SIGRTMIN, block_the_hub)
 main()
 """
 """The agent with a way to stop it from turning, which the product does not have."""
+TELLING_GARBAGE = """
+import atexit, gc, os
+from pomagent.__main__ import main
+
+atexit.register(lambda: os.write(2, f"garbage: {gc.isenabled()} {gc.get_freeze_count() > 10_000}\\n".encode()))
+main()
+"""
+"""At its end it says whether garbage is collected, and whether what a start has built is left out of that."""
 ENDLESS = 600
 """Seconds that no test waits for."""
 EXIT_TIMEOUT_S = 20
@@ -359,6 +367,12 @@ def test_a_hub_that_is_stuck_does_not_feed_the_watchdog_and_leaves_a_trace_when_
     assert agent.process.wait(scaled(EXIT_TIMEOUT_S)) == -signal.SIGABRT
     assert "in block_the_hub" in agent.log
     bastion.agents.remove(agent)
+
+
+def test_an_agent_that_has_started_collects_garbage_but_does_not_look_through_what_stays(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, program=TELLING_GARBAGE)
+    assert agent.stop() == 0
+    assert "garbage: True True" in agent.log
 
 
 def test_a_reload_that_is_asked_for_while_the_agent_starts_does_not_end_it(bastion: Bastion) -> None:
