@@ -36,6 +36,7 @@ QUICK_WINDOW_S = 1.0
 SETTLE_S = 5.0
 DIALS_BY_HAND = 100
 FILL_TIMEOUT_S = 120
+REST_S = 2.0
 DECAY_S = 1
 """Of the routes that are to have decayed: none is ever used."""
 
@@ -95,7 +96,7 @@ def _measure(gateway: Gateway, count: int, window_s: float, what: str, **keys: A
     decays = keys.get("pool_decay_s", 0) > 0
     with _agent(gateway, count, **keys) as (agent, distance):
         agent.wait_until(lambda: len(agent.events("listener.bound")) == count, "not all routes listen")
-        filled = None if keys["warm"] == "off" else _wait_for_pools(gateway, count, agent, decays=decays)
+        filled = None if keys["warm"] == "off" else _wait_for_pools(gateway, count, agent, distance, decays=decays)
         time.sleep(min(SETTLE_S, window_s))
         before, cpu_s = distance.counts().connections, agent.cpu_s
         time.sleep(window_s)
@@ -113,14 +114,25 @@ def _measure(gateway: Gateway, count: int, window_s: float, what: str, **keys: A
         }
 
 
-def _wait_for_pools(gateway: Gateway, count: int, agent: BenchedAgent, *, decays: bool) -> float:
+def _wait_for_pools(
+    gateway: Gateway, count: int, agent: BenchedAgent, distance: Distance, *, decays: bool
+) -> float:  # fmt: skip
     """Until there is a tunnel for each route or, decayed, what they have in common; in seconds since the start."""
     edge = gateway.edge
     if decays:
         wait_until(lambda: edge.open_connections >= FEWEST and not edge.open_tunnels, FILL_TIMEOUT_S, "all decayed")
+        _wait_for_rest(distance)  # the condition holds for a moment while the pools still fill, too
     else:
         wait_until(lambda: edge.open_tunnels >= count, FILL_TIMEOUT_S, "all pools are full")
     return round(time.time() - agent.began, 1)
+
+
+def _wait_for_rest(distance: Distance) -> None:
+    """Until no connection has been made for a while."""
+    seen = -1
+    while (made := distance.counts().connections) != seen:
+        seen = made
+        time.sleep(REST_S)
 
 
 @contextmanager
