@@ -1,9 +1,11 @@
 """One Debian per release with the agent installed; each test boots it afresh, in about a second."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -11,11 +13,13 @@ from tests.booted.host import Host
 from tests.booted.machine import Machine
 from tests.booted.network import WayOut, lonely_network
 from tests.booted.package import build, build_previous, install
-from tests.booted.trees import BUILD_TIMEOUT_S, SUITES, tree
+from tests.booted.trees import BUILD_TIMEOUT_S, SUITES, cache, lock, tree
 from tests.gateway.facade import Gateway
 
 PROGRAMS = ("debootstrap", "systemd-nspawn", "nsenter", "unshare", "ip", "dpkg-deb")
 OLDEST = SUITES[0]
+MACHINES = "machines.lock"
+"""Held by whoever runs a machine: shared, or alone by a test that measures."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,7 +76,8 @@ def installed(
 ) -> tuple[Path, ...]:
     """The layers of a machine on which the agent is installed, and not enabled yet."""
     bare, package, _ = layers[suite]
-    with Machine(tmp_path_factory.mktemp(f"installed-{suite}"), bare) as machine:
+    place = tmp_path_factory.mktemp(f"installed-{suite}")
+    with lock(cache() / MACHINES, fcntl.LOCK_SH), Machine(place, bare) as machine:
         install(machine, package)
     return machine.layer, bare
 
@@ -84,9 +89,22 @@ def previous(suite: str, layers: dict[str, tuple[Path, Path, Path]]) -> Path:
 
 
 @pytest.fixture
-def host(installed: tuple[Path, ...], booted_gateway: Gateway, tmp_path: Path) -> Iterator[Host]:
+def turn() -> Iterator[IO[str]]:
+    """Held while a machine runs, by as many workers as there are."""
+    with lock(cache() / MACHINES, fcntl.LOCK_SH) as file:
+        yield file
+
+
+@pytest.fixture
+def host(installed: tuple[Path, ...], booted_gateway: Gateway, tmp_path: Path, turn: IO[str]) -> Iterator[Host]:
     """A freshly booted host with a gateway to go to; nothing of it outlives the test."""
     booted_gateway.recover()
     with Machine(tmp_path / "machine", *installed) as machine:
         yield Host(machine, booted_gateway)
     booted_gateway.recover()
+
+
+@pytest.fixture
+def alone(host: Host, turn: IO[str]) -> None:
+    """For a test that measures: from now on no machine of another worker's runs."""
+    fcntl.flock(turn, fcntl.LOCK_EX)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -31,8 +32,9 @@ def archives(suite: str, network: WayOut, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def bare_host(
-    archives: Path, suite: str, layers: dict[str, tuple[Path, Path, Path]], booted_gateway: Gateway, tmp_path: Path
-) -> Iterator[Machine]:
+    archives: Path, suite: str, layers: dict[str, tuple[Path, Path, Path]], booted_gateway: Gateway, tmp_path: Path,
+    turn: IO[str],
+) -> Iterator[Machine]:  # fmt: skip
     """With the source tree and the wheels on it."""
     with Machine(tmp_path / "machine", layers[suite][0]) as machine:
         for part in PARTS:

@@ -18,6 +18,7 @@ def test_a_fresh_package_says_that_it_needs_a_route_and_does_not_try_again(host:
     assert "has no [[routes]]" in host.status
 
 
+@pytest.mark.usefixtures("alone")
 def test_the_next_version_takes_over_and_open_sessions_go_on(
     host: Host, previous: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.agent_process import connect
 from tests.bastion import on, refuses, say
 from tests.booted.host import ECHO, UNIT, Host
@@ -12,6 +14,7 @@ OTHER = 5432
 Record = Callable[[str, object], None]
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_restart_refuses_nobody(host: Host, record_property: Record) -> None:
     host.start()
     before = host.main_pid
@@ -24,6 +27,7 @@ def test_a_restart_refuses_nobody(host: Host, record_property: Record) -> None:
     record_property("restart, longest wait in ms", load.longest_wait_ms)
 
 
+@pytest.mark.usefixtures("alone")
 def test_an_agent_that_is_killed_is_back_and_nobody_was_refused(host: Host, record_property: Record) -> None:
     host.start()
     before = host.main_pid

@@ -21,6 +21,7 @@ def others(host: Host, *pids: int) -> set[int]:
     return set(map(int, listed)) - set(pids)
 
 
+@pytest.mark.usefixtures("alone")
 def test_an_upgrade_refuses_nobody_and_open_sessions_go_on(host: Host, record_property: Record) -> None:
     host.drop_in(WATCHDOG)
     host.start(BUSY)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from tests import processes
 
@@ -51,11 +52,11 @@ def _recipe(suite: str) -> str:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """One process at a time."""
+def lock(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[IO[str]]:
+    """One process at a time, or any number with LOCK_SH; who has the lock's file may change its kind."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        fcntl.flock(file, kind)
+        yield file
 
 
 def _build(suite: str, root: Path) -> None:
