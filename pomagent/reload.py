@@ -165,7 +165,8 @@ class Reloader:
             try:
                 return self._bring_up_to_date()
             except ConfigError as error:
-                outcome = self._noted(Outcome("rejected", problems=error.problems))
+                outcome = Outcome("rejected", problems=error.problems)
+                self._note(outcome)
                 self._tell(error, is_asked=is_asked)
                 self._follow(self._running.watched | error.watched, self._running.patterns + error.patterns)
                 return outcome
@@ -188,7 +189,7 @@ class Reloader:
         settings = self.read()
         outcome = self._threads.call(compare, self._running, settings)
         if outcome.result == "unchanged":
-            self._noted(outcome)
+            self._note(outcome)
             self._last_refused = ()
             self._log.debug(events.CONFIG_UNCHANGED, sha=settings.sha)
             if settings.watched != self._running.watched:  # a new directory, with nothing in it yet
@@ -197,7 +198,7 @@ class Reloader:
         self._apply(settings)
         self._last_refused = ()
         self.current, self.applied_at = settings, time.time()
-        self._noted(outcome)
+        self._note(outcome)
         counts = Counter(change.apply for change in outcome.changes)
         self._log.info(
             events.CONFIG_APPLIED, path=settings.path, sha=settings.sha, started=len(outcome.plan.started),
@@ -209,12 +210,11 @@ class Reloader:
         self._follow(settings.watched, settings.patterns)
         return outcome
 
-    def _noted(self, outcome: Outcome) -> Outcome:
-        """What came of a look at the files, for the status; before the log tells of it."""
+    def _note(self, outcome: Outcome) -> None:
+        """Keep what came of a look at the files for the status, before the log tells of it."""
         self.results[outcome.result] += 1
         if outcome.result != "unchanged" or (self.last and self.last.result == "rejected"):
             self.last = outcome
-        return outcome
 
     def _tell(self, error: ConfigError, *, is_asked: bool) -> None:
         problems = tuple(map(str, error.problems))

@@ -82,7 +82,7 @@ def compare(count: int, runs: int, host: str, ports: Sequence[int], write_agent:
         listen, memory, edit = (statistics.median(values) for values in zip(*taken[name], strict=True))
         yield {
             "routes": count, "client": name, "listen ms": round(listen, 1), "memory MB": round(memory, 1),
-            "edit live ms": round(edit, 1), "of it quiet ms": ms(quiet_s),
+            "edit seen ms": round(edit, 1), "of it quiet ms": ms(quiet_s),
         }  # fmt: skip
 
 

@@ -119,20 +119,19 @@ def _wait_for_pools(
 ) -> float:  # fmt: skip
     """Until there is a tunnel for each route or, decayed, what they have in common; in seconds since the start."""
     edge = gateway.edge
-    if decays:
-        wait_until(lambda: edge.open_connections >= FEWEST and not edge.open_tunnels, FILL_TIMEOUT_S, "all decayed")
-        _wait_for_rest(distance)  # the condition holds for a moment while the pools still fill, too
-    else:
+    if not decays:
         wait_until(lambda: edge.open_tunnels >= count, FILL_TIMEOUT_S, "all pools are full")
-    return round(time.time() - agent.began, 1)
+        return round(time.time() - agent.began, 1)
+    wait_until(lambda: edge.open_connections >= FEWEST and not edge.open_tunnels, FILL_TIMEOUT_S, "all decayed")
+    wait_until(lambda: _rests(distance), FILL_TIMEOUT_S, "no dial any more")  # no tunnel is open between two dials, too
+    return round(time.time() - REST_S - agent.began, 1)
 
 
-def _wait_for_rest(distance: Distance) -> None:
-    """Until no connection has been made for a while."""
-    seen = -1
-    while (made := distance.counts().connections) != seen:
-        seen = made
-        time.sleep(REST_S)
+def _rests(distance: Distance) -> bool:
+    """Whether no connection is made for a while. Blocks for REST_S."""
+    made = distance.counts().connections
+    time.sleep(REST_S)
+    return distance.counts().connections == made
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The real agent in a process of its own, its log read as events."""
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from pomagent.control.client import ask
 from tests import processes
 from tests.event_document import shortcomings
 from tests.event_log import Event, EventLog
+from tests.gateway import minted
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
@@ -122,7 +124,9 @@ class AgentProcess:
 
     def status(self) -> dict[str, Any]:
         """What the agent says of itself: the document that ``pomagent status --json`` prints."""
-        return ask(Path(self.places["POMAGENT_STATUS__CONTROL_SOCKET"]), "GET", "/status")
+        document = ask(Path(self.places["POMAGENT_STATUS__CONTROL_SOCKET"]), "GET", "/status")
+        minted.search(json.dumps(document), "the status of an agent")
+        return document
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

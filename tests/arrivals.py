@@ -1,10 +1,11 @@
 """Applications that come at a steady pace, whatever becomes of those before them: ``tests.arrivals PORT PER_SECOND``
 
 In a process of its own, or what the tests do meanwhile would look like a wait. A line says of each, as soon as it is
-known, what became of it: its number, the milliseconds it waited, the error or nothing. Whose standard input ends lets
-nobody else come, and ends when the last one is served.
+known, what became of it: its number, the milliseconds it waited, the error or nothing. A line on standard input is
+answered by ``come`` and how many have come so far; at its end nobody else comes, and the last one is served.
 """
 
+import os
 import sys
 import time
 from contextlib import suppress
@@ -42,19 +43,23 @@ def _answer(port: int, question: bytes) -> bytes:
         return answer
 
 
-def _is_told_to_stop(within_s: float) -> bool:
+def _told(within_s: float) -> bytes | None:
+    """What standard input says: nothing at its end, None if it is silent for so long."""
     with suppress(TimeoutError):
         socket.wait_read(sys.stdin.fileno(), within_s, TimeoutError())
-        return True
-    return False
+        return os.read(sys.stdin.fileno(), 100)
+    return None
 
 
 def main(port: int, per_second: float) -> None:
     coming = Group()
     due, number = time.monotonic(), 0
-    while not _is_told_to_stop(max(0.001, due - time.monotonic())):
-        coming.spawn(_ask, port, number)
-        due, number = due + 1 / per_second, number + 1
+    while (told := _told(max(0.001, due - time.monotonic()))) != b"":
+        if told:
+            print("come", number, flush=True)
+        elif time.monotonic() >= due:
+            coming.spawn(_ask, port, number)
+            due, number = due + 1 / per_second, number + 1
     coming.join()
 
 

@@ -31,6 +31,6 @@ class EventLog:
             log.seek(self._read_bytes)
             news = log.read()
             whole = news[: news.rfind(b"\n") + 1]
-            self._read_bytes += len(whole)
             self._events += [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
+            self._read_bytes += len(whole)
             return self._events

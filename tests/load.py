@@ -35,6 +35,8 @@ class Load:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
         self._arrivals: dict[int, Arrival] = {}
+        self._counts: list[int] = []
+        """How many had come, each time that this was asked."""
         self._known = 0
         """Those with a lower number are all known."""
         self._thread = threading.Thread(target=self._read, name="load")
@@ -55,7 +57,7 @@ class Load:
 
     def go_on(self, count: int = PER_SECOND // 2) -> None:
         """Wait until so many more have come, and until it is known what became of them."""
-        upto = max(self._arrivals, default=0) + count
+        upto = self._come_so_far() + count
         wait_until(lambda: self._known >= upto, 60 + PATIENCE_S, f"{count} more connections")
 
     @property
@@ -77,12 +79,24 @@ class Load:
         """Of those who got an answer."""
         return round(max(arrival.wait_ms for arrival in self._arrivals.copy().values() if not arrival.error))
 
+    def _come_so_far(self) -> int:
+        """How many had come when they were counted, which is now: not only those of whom we have read already."""
+        assert self._process.stdin is not None
+        before = len(self._counts)
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        wait_until(lambda: len(self._counts) > before, PATIENCE_S, "those who have come are counted")
+        return self._counts[-1]
+
     def _errors(self) -> list[str]:
         return [arrival.error for arrival in self._arrivals.copy().values() if arrival.error]
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
+            if line.startswith("come"):
+                self._counts.append(int(line.split()[1]))
+                continue
             number, wait_ms, error = line.rstrip("\n").split(" ", 2)
             self._arrivals[int(number)] = Arrival(float(wait_ms), error)
             while self._known in self._arrivals:

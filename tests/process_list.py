@@ -21,7 +21,7 @@ _given: set[str] = set()
 """The variables by which tests have handed a secret to a process, such as those of ``credentials.*.env``."""
 _seen: dict[str, float] = {}
 _searched: dict[str, str] = {}
-"""The arguments of the young ones at the last look: who still has the same is the same program."""
+"""The arguments of the young ones at the last look: who still has the same is taken for the same program."""
 _watcher: list[threading.Thread] = []
 _stop = threading.Event()
 

@@ -11,8 +11,8 @@ from pomagent.deadline import Clock
 from pomagent.histogram import Histogram
 
 LOOK_EVERY_S = 0.25
-"""What holds the hub for longer is always seen, what holds it for 20 ms one time in twelve. More looks would be most of
-what an idle agent costs."""
+"""What holds the hub for longer than that is always seen, what holds it for 20 ms one time in twelve. More looks would
+be most of what an idle agent costs."""
 BOUNDS_S = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 
 

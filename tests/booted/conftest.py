@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -89,14 +88,14 @@ def previous(suite: str, layers: dict[str, tuple[Path, Path, Path]]) -> Path:
 
 
 @pytest.fixture
-def turn() -> Iterator[IO[str]]:
-    """Held while a machine runs, by as many workers as there are."""
-    with lock(cache() / MACHINES, fcntl.LOCK_SH) as file:
-        yield file
+def turn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Held while a machine runs: by as many workers as there are, or by one whose test measures."""
+    with lock(cache() / MACHINES, fcntl.LOCK_EX if "alone" in request.fixturenames else fcntl.LOCK_SH):
+        yield
 
 
 @pytest.fixture
-def host(installed: tuple[Path, ...], booted_gateway: Gateway, tmp_path: Path, turn: IO[str]) -> Iterator[Host]:
+def host(installed: tuple[Path, ...], booted_gateway: Gateway, tmp_path: Path, turn: None) -> Iterator[Host]:
     """A freshly booted host with a gateway to go to; nothing of it outlives the test."""
     booted_gateway.recover()
     with Machine(tmp_path / "machine", *installed) as machine:
@@ -105,6 +104,5 @@ def host(installed: tuple[Path, ...], booted_gateway: Gateway, tmp_path: Path, t
 
 
 @pytest.fixture
-def alone(host: Host, turn: IO[str]) -> None:
-    """For a test that measures: from now on no machine of another worker's runs."""
-    fcntl.flock(turn, fcntl.LOCK_EX)
+def alone() -> None:
+    """For a test that measures: no machine of another worker's runs meanwhile."""

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -33,7 +32,7 @@ def archives(suite: str, network: WayOut, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def bare_host(
     archives: Path, suite: str, layers: dict[str, tuple[Path, Path, Path]], booted_gateway: Gateway, tmp_path: Path,
-    turn: IO[str],
+    turn: None,
 ) -> Iterator[Machine]:  # fmt: skip
     """With the source tree and the wheels on it."""
     with Machine(tmp_path / "machine", layers[suite][0]) as machine:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from tests import processes
 
@@ -52,11 +51,11 @@ def _recipe(suite: str) -> str:
 
 
 @contextmanager
-def lock(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[IO[str]]:
-    """One process at a time, or any number with LOCK_SH; who has the lock's file may change its kind."""
+def lock(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """One process at a time, or any number with LOCK_SH."""
     with path.open("w") as file:
         fcntl.flock(file, kind)
-        yield file
+        yield
 
 
 def _build(suite: str, root: Path) -> None:
