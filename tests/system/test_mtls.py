@@ -150,7 +150,9 @@ def test_a_certificate_is_rotated_while_sessions_run(here: Bastion, people: Auth
 def test_half_a_rotation_is_rejected_and_changes_nothing(here: Bastion, people: Authority) -> None:
     agent = start(here, people.issue_client("first"))
     second = people.issue_client("second")
-    (here.directory / "client-cert.pem").write_bytes(second.cert_file.read_bytes())
+    draft = here.directory / "draft.pem"
+    draft.write_bytes(second.cert_file.read_bytes())
+    draft.replace(here.directory / "client-cert.pem")  # whole: on a busy machine half of it might be read
     rejected = agent.wait_for("config.rejected")
     assert "is not the key of the certificate" in str(rejected["problems"])
     assert serves(agent)

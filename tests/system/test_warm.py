@@ -196,7 +196,7 @@ def test_routes_that_nobody_uses_have_tls_connections_in_common_until_somebody_d
     edge, destinations = bastion.gateway.edge, bastion.gateway.destinations
     names = ["echo", *(f"echo-{number}" for number in range(9))]
     edge.set_routes({destination(name): Route(destinations.address("echo")) for name in names})
-    agent = bastion.start(dict.fromkeys(names, ANY), defaults={"warm": "tunnel", "pool_min": 2, "pool_decay_s": 1})
+    agent = bastion.start(dict.fromkeys(names, ANY), defaults={"warm": "tunnel", "pool_min": 2, "pool_decay_s": 4})
     wait_until(lambda: edge.open_tunnels == 20)
     wait_until(lambda: (edge.open_tunnels, edge.open_connections) == (0, FEWEST))
     with connect(agent.port("echo")) as client:
