@@ -42,6 +42,14 @@ def limit_silence(sock: socket.socket, *, on: bool) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNSETTLED_TIMEOUT_MS if on else 0)
 
 
+def wake_for(sock: socket.socket, count: int) -> None:
+    """Have the kernel call the socket readable once so many bytes are there, or their end; see SO_RCVLOWAT, socket(7).
+
+    A Unix socket is readable with the first byte all the same.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
+
 def is_lost(sock: socket.socket) -> bool:
     """Whether the peer has reset the connection or vanished; always False for a Unix socket, which cannot be lost."""
     return sock.family != socket.AF_UNIX and (_state(sock)[0] == _STATE_CLOSE or is_dead(sock))

@@ -101,6 +101,7 @@ class TlsStream:
                 raise
             else:
                 self._push_or_read_on()
+                self._has_more = True  # what came with the gateway's last words, such as tickets
                 return True
 
     def recv_into(self, buffer: memoryview) -> int | None:
@@ -183,22 +184,17 @@ class TlsStream:
     def _decrypt(self, buffer: memoryview) -> int:
         """Decrypt what there is, or as much as fits: its length. An end, or a loss, behind it is kept in mind."""
         total, room, is_drained = 0, len(buffer), False
-        tls, incoming, rest = self._ssl, self._incoming, self._scratch[:0]
-        may_read = self._has_more  # the rest of a record, which OpenSSL keeps
+        incoming, rest = self._incoming, self._scratch[:0]
+        may_read = self._has_more
         try:
-            while total < room:
-                if may_read or incoming.pending:
-                    count = _read(tls, buffer[total:] if total else buffer)
-                    if count:
-                        total += count
-                        continue
-                    if count == 0:
-                        self._is_at_end = True
+            while True:
+                if may_read:
+                    total, may_read = self._read(buffer, total), False
+                    if total == room or self._is_at_end or self._loss is not None:
                         break
-                    may_read = False
                 if rest:
                     incoming.write(rest[:PART_BYTES])
-                    rest = rest[PART_BYTES:]
+                    rest, may_read = rest[PART_BYTES:], True
                     continue
                 if is_drained:
                     break
@@ -206,13 +202,30 @@ class TlsStream:
                 asked, fed = len(rest), self.transport.recv_into(rest)
                 if fed == 0:
                     incoming.write_eof()
-                    may_read = True
-                rest = rest[: fed or 0]
-                is_drained = fed is None or 0 < fed < asked  # no more there: asked again, it would say so at a price
+                rest, may_read = rest[: fed or 0], fed == 0
+                is_drained = fed is None or fed < asked  # no more there: asked again, it would say so at a price
         except StreamLost as loss:
             self._loss = loss
         if rest:
             incoming.write(rest)  # the scratch is others' from now on
+        return total
+
+    def _read(self, buffer: memoryview, total: int) -> int:
+        """Decrypt record by record what OpenSSL was given, behind what the buffer has: how much it has then."""
+        read, room = self._ssl.read, len(buffer)
+        try:
+            while total < room:
+                count = read(room - total, buffer[total:])
+                if not count:
+                    self._is_at_end = True
+                    break
+                total += count  # type: ignore[operator]  # typeshed: bytes, or a length
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self._is_at_end = True
+        except ssl.SSLError as error:
+            self._loss = lost_tls(error)
         return total
 
     def _feed(self) -> int | None:
@@ -256,18 +269,6 @@ def flush_through(push: Callable[[], bool], transport: SocketStream | TlsStream,
             return False
         transport.wait_writable(deadline.remaining_s if deadline is not None else None)
     return transport.flush(deadline.remaining_s if deadline is not None else None)
-
-
-def _read(tls: ssl.SSLObject, room: memoryview) -> int | None:
-    """One record, or as much of it as fits: its length, 0 at the end, None if it is not all there."""
-    try:
-        return tls.read(len(room), room)  # type: ignore[return-value]  # typeshed: bytes, or a length
-    except ssl.SSLWantReadError:
-        return None
-    except ssl.SSLZeroReturnError:
-        return 0
-    except ssl.SSLError as error:
-        raise lost_tls(error) from error
 
 
 def lost_tls(error: ssl.SSLError) -> StreamLost:

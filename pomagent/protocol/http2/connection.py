@@ -127,12 +127,16 @@ class Connection:
 
     # --- frame by frame, for the splitter -------------------------------------------------------------------------
 
+    def begin_data(self, flags: int, stream: int, length: int) -> int:
+        try:
+            return self._begin_data(flags, stream, length)
+        except Violation as violation:
+            self._break(violation)
+            return 0
+
     def begin(self, kind: int, flags: int, stream: int, length: int) -> None:
         try:
-            if kind == 0:  # DATA; to ask an enumeration costs more than all the rest
-                self._begin_data(flags, stream, length)
-            else:
-                self._begin_other(kind, flags, stream, length)
+            self._begin_other(kind, flags, stream, length)
         except Violation as violation:
             self._break(violation)
 
@@ -172,7 +176,7 @@ class Connection:
         if self._fruitless > MAX_FRUITLESS:
             raise Violation(Code.ENHANCE_YOUR_CALM, f"{MAX_FRUITLESS} frames in a row that bring nothing")
 
-    def _begin_data(self, flags: int, stream: int, length: int) -> None:
+    def _begin_data(self, flags: int, stream: int, length: int) -> int:
         if stream != STREAM or self.head is None or self._heads.is_amid:
             raise Violation(Code.PROTOCOL_ERROR, f"DATA on stream {stream} that nobody asked for")
         if self.has_ended:
@@ -180,12 +184,19 @@ class Connection:
         if length > FRAME_BYTES:
             raise Violation(Code.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
         self._receiving.spend(length)
+        if flags or not length:
+            self._begin_special_data(flags, stream, length)
+            return 0
+        return length
+
+    def _begin_special_data(self, flags: int, stream: int, length: int) -> None:
+        """Padded, the last, or empty."""
         if flags & Flag.PADDED:
             if not length:
                 raise Violation(Code.PROTOCOL_ERROR, "padding without a length")
             self._splitter.gather((Kind.DATA, flags, stream, length), 1)
             return
-        is_last = bool(flags & 1)  # END_STREAM
+        is_last = bool(flags & Flag.END_STREAM)
         if length:
             self._splitter.pass_on(length, 0, is_last=is_last)
         elif is_last:
