@@ -173,6 +173,9 @@ class Http2Stream:
         finally:
             self._is_awaited = False
 
+    def has_news(self) -> bool:
+        return self.transport.has_news()  # what came before has had its consequences while it was watched
+
     def watch(self, callback: Callable[[], None]) -> None:
         """As ``SocketStream.watch``; meanwhile the gateway is pinged, and lost when it does not answer."""
         self.unwatch()

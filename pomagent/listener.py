@@ -18,7 +18,7 @@ from pomagent.bind import bind, bound_address, explain, file_of, set_permissions
 from pomagent.inherited import Inherited, store_name
 from pomagent.log import Logger
 from pomagent.plan import ListenKey
-from pomagent.settings import HostPort, ListenAddress, UnixAddress
+from pomagent.settings import ListenAddress, UnixAddress
 
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.005, 1.0
 """After an accept that failed for want of descriptors or memory: it must neither spin nor give up."""
@@ -177,5 +177,6 @@ class Listener:
 
 def _peer_name(peer: object) -> str:
     if isinstance(peer, tuple):
-        return str(HostPort(peer[0], peer[1]))
+        host, port = peer[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return "unix"

@@ -92,6 +92,7 @@ class Relay:
         self._on_greeting = on_greeting
         self._clock = clock
         self._group = Group()
+        self._down: gevent.Greenlet | None = None
         self._ahead = ReadAhead(client, self._spawn, self._client_lost)
         self._copying = Interrupt()
         self._reading_client = Interrupt()
@@ -128,16 +129,21 @@ class Relay:
     def _copy(self, early: bytes | bytearray) -> None:
         if early:
             self._deliver(memoryview(early))
-        down = self._spawn(self._copy_down)
         self._copy_up()  # in this greenlet: what the client has said already goes at once
         if self._end is None:
-            down.join()
+            self._begin_down().join()
 
     def stop(self, end: End) -> None:
         """End the session from any greenlet; the first one's reason counts. Does not block."""
         if self._end is None:
             self._end = end
             self._copying.send()
+
+    def _begin_down(self) -> gevent.Greenlet:
+        """Copy down from now on, in a greenlet of its own: it is there before this one waits for anything."""
+        if self._down is None:
+            self._down = self._spawn(self._copy_down)
+        return self._down
 
     def _spawn(self, run: Callable[[], None]) -> gevent.Greenlet:
         greenlet = self._group.spawn(run)
@@ -213,13 +219,15 @@ class Relay:
         client, turns, scratch, in_turn = self._client, self._turns, self._turns.scratch, 0
         while True:
             count = client.recv_into(scratch)
-            if count == 0:
-                return
             if count:
                 self.bytes_up += count
                 self.last_byte_at = self._clock()
                 self._forward(scratch[:count])
                 in_turn += count
+            if self._down is None:
+                self._begin_down()  # not before: a client's first bytes do not wait until a greenlet is made
+            if count == 0:
+                return
             if count is None or (count < len(scratch) and not self._is_client_lost):
                 with self._reading_client:
                     client.wait_readable()
@@ -229,9 +237,11 @@ class Relay:
         self.is_forwarding = True
         try:
             taken = self._tunnel.send(view)
-            if taken < len(view):
-                self._forward_slowly(bytes(view[taken:]))  # a copy: the scratch is others' as soon as we wait
-            self._tunnel.flush()
+            if taken < len(view) or not self._tunnel.flush(0):
+                rest = bytes(view[taken:])  # a copy: the scratch is others' as soon as we wait
+                self._begin_down()
+                self._forward_slowly(rest)
+                self._tunnel.flush()
         except StreamLost:
             raise _TunnelClogged from None
         finally:

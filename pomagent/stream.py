@@ -146,6 +146,16 @@ class SocketStream:
             self._writer = get_hub().loop.io(self.sock.fileno(), _WRITE)
         return wait_for(self._writer, timeout_s)
 
+    def has_news(self) -> bool:
+        """Whether something has come, bytes or an end, that was not read yet."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
     def watch(self, callback: object) -> None:
         """Call ``callback`` in the hub whenever there is something to read, until ``unwatch``; it must not block."""
         self._reader.start(callback)

@@ -147,6 +147,9 @@ class TlsStream:
     def wait_writable(self, timeout_s: float | None = None) -> bool:
         return self.transport.wait_writable(timeout_s)
 
+    def has_news(self) -> bool:
+        return self._has_more or self.transport.has_news()
+
     def watch(self, callback: object) -> None:
         self.transport.watch(callback)
 

@@ -89,7 +89,7 @@ class Shelf:
 
     def _take(self, stock: Stock[Tunnel]) -> Tunnel | None:
         while (tunnel := stock.take()) is not None:
-            tunnel.look()
+            tunnel.look_again()
             if tunnel.state is not State.CLOSED:
                 return tunnel
         return None

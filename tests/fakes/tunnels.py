@@ -49,6 +49,9 @@ class FakeTunnel:
         self._on_end, self._on_early = on_end, on_early
         self.look()
 
+    def look_again(self) -> None:
+        self.look()
+
     def look(self) -> None:
         if self._is_dead:
             self.end()

@@ -99,6 +99,15 @@ class TestBothWays:
         session.start(early=b"SSH-2.0-test")
         assert session.application.read(27) == b"SSH-2.0-test, and then some"
 
+    def test_a_tunnel_that_does_not_take_the_first_bytes_still_brings_what_it_has(self) -> None:
+        session = Session(tunnel_capacity=1000)
+        session.application.write(bytes(5000))
+        session.start()
+        session.gateway.write(b"answer")
+        assert session.application.read(6) == b"answer"
+        assert session.gateway.read(5000) == bytes(5000)
+        session.kill()
+
     def test_megabytes_both_ways_arrive_unchanged(self) -> None:
         session = Session(client_capacity=10_007, tunnel_capacity=7_001).start()
         up, down = b"".join(pseudo_random(1, 3 * MIB)), b"".join(pseudo_random(2, 3 * MIB))
