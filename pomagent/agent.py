@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from pomagent.client import Client
 from pomagent.credentials import ReadToken, Token
+from pomagent.crew import Crew
 from pomagent.errors import BindError, ConfigError
 from pomagent.forwarder import Forwarder
 from pomagent.gateways import Gateways
@@ -42,13 +43,14 @@ class Agent:
     ) -> None:
         self._log = log
         self._level = level
-        self._gateways = Gateways(read_token, log, self._renew)
+        self._crew = Crew()
+        self._gateways = Gateways(read_token, log, self._crew, self._renew)
         self._diag = open_if_possible()
         self._group = Group()
         self._numbers = count(1)
         self._places = Places(0, "agent.max_sessions")
         self.users = Users()
-        self._surroundings = Surroundings(self._places, Turns(), self._wished_sessions, self.users)
+        self._surroundings = Surroundings(self._places, Turns(), self._wished_sessions, self.users, self._crew)
         self.listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
         self._threads = Threads(1)  # /proc, after an address was taken
         self._forwarders: dict[str, Forwarder] = {}
@@ -173,7 +175,7 @@ class Agent:
 
     def _make_pool(self, route: Route, memory: Memory, log: Logger) -> Pool:
         to, gateway = self._gateways, route.gateway
-        return Pool(route, to.connector(route, log), memory, to.watch(gateway), log, to.reserve(gateway))
+        return Pool(route, to.connector(route, log), memory, to.watch(gateway), log, self._crew, to.reserve(gateway))
 
     def _retire(self, forwarder: Forwarder) -> None:
         """Let the sessions of a removed route finish, within the limit of a drain."""
@@ -196,8 +198,7 @@ class Agent:
         forwarder.start()
         session = forwarder.serve(client, "stdio")
         session.join()
-        failure: str = session.get()
-        return failure
+        return "it crashed; the log has how" if session.has_crashed else str(session.value)
 
     # --- what it is doing -----------------------------------------------------------------------------------------
 
@@ -265,6 +266,7 @@ class Agent:
         finishing = Group()
         jobs = [finishing.spawn(forwarder.finish, timeout_s, end) for forwarder in self.forwarders()]
         finishing.join()
+        self._crew.close()
         self._group.kill()
         self._recheck.close()
         self._gateways.close()

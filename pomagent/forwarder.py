@@ -11,6 +11,7 @@ from gevent.pool import Group
 
 from pomagent.client import Client, LocalClient
 from pomagent.counts import SessionCounts
+from pomagent.crew import Task
 from pomagent.deadline import Deadline
 from pomagent.errors import CredentialRejected, PoolClosed, Recovery, RouteForbidden, RoutePaused
 from pomagent.log import Logger
@@ -53,8 +54,7 @@ class Forwarder:
         self.is_paused = False
         """Whether new clients are turned away."""
         self._places = Places(route.max_sessions)
-        self._sessions: dict[gevent.Greenlet, Session] = {}
-        self._group = Group()
+        self._sessions: dict[Task, Session] = {}
         self._checker = Group()
         self.memory = Memory(route, surroundings.clock())
         self.pool = make_pool(route, self.memory, self._log)
@@ -120,21 +120,18 @@ class Forwarder:
         """Take over a connection that was accepted for this route. Does not block."""
         self.serve(LocalClient(sock, self._diag), peer)
 
-    def serve(self, client: Client, peer: str) -> gevent.Greenlet:
-        """Serve a client in a greenlet of its own, which is returned. Does not block."""
+    def serve(self, client: Client, peer: str) -> Task:
+        """Serve a client; the value of the task is why it failed, empty if it did not. Does not block."""
         number = next(self._numbers)
         session = Session(
             client, peer, self.route, self.lease, self, self._places, self._surroundings, self.counts,
             self._log, self._generation, number,
         )  # fmt: skip
-        greenlet = gevent.Greenlet(session.run)
-        greenlet.name = f"session {number}"
-        greenlet.rawlink(self._forget)
-        self._sessions[greenlet] = session
-        self._group.start(greenlet)
+        task = self._surroundings.crew.begin(session.run, f"session {number}", self._forget)
+        self._sessions[task] = session
         if not self._checker:
             self._checker.spawn(self._check_sessions).name = f"route {self.route.name}: limits"
-        return greenlet
+        return task
 
     def lease(self, deadline: Deadline) -> Tunnel:
         """A tunnel of the pool that is in charge, even if that changes meanwhile. Blocks. See ``Pool.lease``."""
@@ -214,11 +211,13 @@ class Forwarder:
 
     def finish(self, timeout_s: float, end: End) -> int:
         """Let the sessions finish, end those left after ``timeout_s``, and return how many those were. Blocks."""
-        self._group.join(timeout=timeout_s)
+        self._wait_for_sessions(timeout_s)
         left = self.sessions
         self.stop_sessions(end)
-        self._group.join(timeout=ABORT_TIMEOUT_S)
-        self._group.kill(timeout=ABORT_TIMEOUT_S)
+        self._wait_for_sessions(ABORT_TIMEOUT_S)
+        for task in self._sessions:
+            task.kill()
+        self._wait_for_sessions(ABORT_TIMEOUT_S)
         self.pool.close(Reason.DRAINED)
         self._checker.kill()
         return left
@@ -233,8 +232,14 @@ class Forwarder:
             session.stop(end)
         return [session.number for session in chosen]
 
-    def _forget(self, greenlet: gevent.Greenlet) -> None:
-        self._sessions.pop(greenlet, None)
+    def _wait_for_sessions(self, timeout_s: float) -> None:
+        """Until the last one is over, or the time is. Blocks."""
+        deadline = Deadline(timeout_s)
+        while self._sessions and not deadline.is_over:
+            next(iter(self._sessions)).join(deadline.remaining_s)
+
+    def _forget(self, task: Task) -> None:
+        self._sessions.pop(task, None)
 
     def _check_sessions(self) -> None:
         """Until the last session is over: idle routes cost no greenlet."""

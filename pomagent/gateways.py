@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from pomagent.connector import Connector
 from pomagent.credentials import ReadToken, Token
+from pomagent.crew import Crew
 from pomagent.dial import Dialer
 from pomagent.errors import ConfigError, Problem
 from pomagent.gate import Gate
@@ -31,9 +32,10 @@ class Gateways:
     """One dialer per gateway and one token per credential, however many routes share them."""
 
     def __init__(
-        self, read_token: ReadToken, log: Logger, on_token: Callable[[Credential], None] = lambda _: None
+        self, read_token: ReadToken, log: Logger, crew: Crew, on_token: Callable[[Credential], None] = lambda _: None
     ) -> None:
-        """``on_token`` is told when a credential has got another token than the one in use."""
+        """``crew`` dials; ``on_token`` is told when a credential has got another token than the one in use."""
+        self._crew = crew
         self._on_token = on_token
         self._read_token = read_token
         self._log = log
@@ -106,7 +108,7 @@ class Gateways:
             name, gateway.address, gateway.address, gateway, warm="tls", pool_min=0, pool_max=MOST, pool_decay_s=0.0
         )
         opener = Connector(route, self._dialer(gateway), None, log)
-        return Pool(route, opener, Memory(route, time.monotonic()), self.watch(gateway), log)
+        return Pool(route, opener, Memory(route, time.monotonic()), self.watch(gateway), log, self._crew)
 
     def _dialer(self, gateway: Gateway) -> Dialer:
         if gateway not in self._dialers:

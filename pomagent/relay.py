@@ -12,6 +12,7 @@ from itertools import chain, repeat
 import gevent
 from gevent.pool import Group
 
+from pomagent.crew import Crew, Task
 from pomagent.deadline import Clock
 from pomagent.errors import StreamLost, StreamReset
 from pomagent.interrupt import Interrupt
@@ -73,14 +74,14 @@ class Relay:
 
     def __init__(
         self, client: Stream, tunnel: Stream, *, half_close: HalfClose, half_close_timeout_s: float,
-        has_closed: Callable[[], bool | None], turns: Turns,
+        has_closed: Callable[[], bool | None], turns: Turns, crew: Crew,
         on_greeting: Callable[[bytes], None] = lambda _: None, clock: Clock = time.monotonic,
         carries_half_close: bool = False,
     ) -> None:  # fmt: skip
         """``has_closed`` tells of a client that sent its end: closed, only shut down, or None if nobody can know.
 
-        ``turns`` are shared by all relays of the hub. ``on_greeting`` gets the destination's first bytes if they come
-        before any of the client. ``carries_half_close``: the tunnel can end one direction alone.
+        ``turns`` and ``crew`` are shared by all relays of the hub. ``on_greeting`` gets the destination's first bytes
+        if they come before any of the client. ``carries_half_close``: the tunnel can end one direction alone.
         """
         self._client = client
         self._tunnel = tunnel
@@ -92,7 +93,8 @@ class Relay:
         self._on_greeting = on_greeting
         self._clock = clock
         self._group = Group()
-        self._down: gevent.Greenlet | None = None
+        self._crew = crew
+        self._down: Task | None = None
         self._ahead = ReadAhead(client, self._spawn, self._client_lost)
         self._copying = Interrupt()
         self._reading_client = Interrupt()
@@ -121,6 +123,9 @@ class Relay:
                 if self._end is None:
                     self._copy(early)
         finally:
+            if self._down is not None:
+                self._down.kill()
+                self._down.join(KILL_TIMEOUT_S)
             self._group.kill(timeout=KILL_TIMEOUT_S)
             self._ahead.drop()
         assert self._end is not None, "whoever ends the copying says why"
@@ -139,11 +144,15 @@ class Relay:
             self._end = end
             self._copying.send()
 
-    def _begin_down(self) -> gevent.Greenlet:
-        """Copy down from now on, in a greenlet of its own: it is there before this one waits for anything."""
+    def _begin_down(self) -> Task:
+        """Copy down from now on, in another greenlet, which begins before this one waits for anything."""
         if self._down is None:
-            self._down = self._spawn(self._copy_down)
+            self._down = self._crew.begin(self._copy_down, "copying down", self._down_is_over)
         return self._down
+
+    def _down_is_over(self, task: Task) -> None:
+        if task.has_crashed:
+            self.stop(CRASHED)
 
     def _spawn(self, run: Callable[[], None]) -> gevent.Greenlet:
         greenlet = self._group.spawn(run)

@@ -204,7 +204,7 @@ class Session:
             self._client, tunnel.stream, half_close=self._route.half_close,
             half_close_timeout_s=self._route.half_close_timeout_s, has_closed=self._client.has_closed,
             on_greeting=lambda first: self._observer.heard(first, tunnel.accepted_s), turns=self._shared.turns,
-            clock=self._clock, carries_half_close=tunnel.stream.carries_half_close,
+            crew=self._shared.crew, clock=self._clock, carries_half_close=tunnel.stream.carries_half_close,
         )  # fmt: skip
         if self._stopped is not None:
             relay.stop(self._stopped)

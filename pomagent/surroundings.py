@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from pomagent.crew import Crew
 from pomagent.deadline import Clock, Deadline
 from pomagent.places import Places
 from pomagent.tunnel import Tunnel
@@ -36,4 +37,5 @@ class Surroundings:
     turns: Turns
     log_sessions: Callable[[], str]
     users: Users
+    crew: Crew
     clock: Clock = time.monotonic

@@ -33,8 +33,8 @@ def prepare(sock: socket.socket) -> None:
 
 
 def is_prepared(sock: socket.socket) -> bool:
-    """Whether an accepted socket needs nothing more: the kernel hands on what its TCP listener was prepared with."""
-    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+    """Whether an accepted socket needs nothing more: the kernel hands on what its listener was prepared with."""
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) or sock.family == socket.AF_UNIX
 
 
 def limit_silence(sock: socket.socket, *, on: bool) -> None:

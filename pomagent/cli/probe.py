@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from pomagent.cli.complete import route_names
 from pomagent.cli.exits import CANNOT_SERVE
 from pomagent.cli.options import config_option, load_config
+from pomagent.crew import Crew
 from pomagent.errors import TunnelError
 from pomagent.settings import Credential, Route, Settings
 
@@ -89,7 +90,7 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
             return presentable_token(credential, login_gateways[credential], os.environ)
         return sources.read(credential)
 
-    gateways = Gateways(read, log)
+    gateways = Gateways(read, log, Crew())
     try:
         gateways.adopt(settings, gateways.prepare(settings))
 

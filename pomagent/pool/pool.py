@@ -9,6 +9,7 @@ from gevent import Timeout
 from gevent.event import AsyncResult
 
 from pomagent import events
+from pomagent.crew import Crew
 from pomagent.deadline import Clock, Deadline
 from pomagent.errors import PoolClosed, PoolExhausted, TunnelError
 from pomagent.failures import AFTER_TLS
@@ -35,9 +36,9 @@ class Pool:
 
     def __init__(
         self, route: Route, opener: Opener, memory: Memory, gateway: GatewayWatch, log: Logger,
-        reserve: Reserve | None = None, *, clock: Clock = time.monotonic, dice: Dice = random.uniform,
+        crew: Crew, reserve: Reserve | None = None, *, clock: Clock = time.monotonic, dice: Dice = random.uniform,
     ) -> None:  # fmt: skip
-        """``reserve``: what the route falls back on when nobody uses it; None for one that never decays."""
+        """``crew`` dials; ``reserve``: what the route falls back on when nobody uses it, None if it never decays."""
         self._route = route
         self._memory = memory
         self._gateway = gateway
@@ -48,7 +49,7 @@ class Pool:
         self._shelf = Shelf(memory, log, clock, dice, on_end=self._ended, on_early=self._heard)
         alarm = Alarm(clock)
         self._supplier = Supplier(
-            route.name, opener, self._shelf, self._demand, memory, gateway, log, clock, dice,
+            route.name, opener, self._shelf, self._demand, memory, gateway, log, clock, dice, crew,
             supply=self._supply, on_change=alarm.ring,
         )  # fmt: skip
         self._keeper = Keeper(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gevent.event import AsyncResult
-from gevent.pool import Group
 
 from pomagent import events
+from pomagent.crew import Crew, Task
 from pomagent.deadline import Clock
 from pomagent.errors import PoolError, Recovery, TunnelError
 from pomagent.failures import AFTER_TLS
@@ -49,7 +49,7 @@ class Supplier:
 
     def __init__(
         self, route: str, opener: Opener, shelf: Shelf, demand: Demand, memory: Memory, gateway: GatewayWatch,
-        log: Logger, clock: Clock, dice: Dice, *, supply: Supply, on_change: Callable[[], None],
+        log: Logger, clock: Clock, dice: Dice, crew: Crew, *, supply: Supply, on_change: Callable[[], None],
     ) -> None:  # fmt: skip
         """``on_change`` is called whenever more, or fewer, dials may be wanted."""
         self._route = route
@@ -63,7 +63,9 @@ class Supplier:
         self._dice = dice
         self._supply = supply
         self._on_change = on_change
-        self._group = Group()
+        self._crew = crew
+        self._tasks: set[Task] = set()
+        """Dials under way."""
         self._failed_at = 0.0
         self._shared_mark = 0
         """Clients that came before it are covered by a dial."""
@@ -118,7 +120,8 @@ class Supplier:
 
     def close(self) -> None:
         """Break all dials off."""
-        self._group.kill(block=False)
+        for task in self._tasks:
+            task.kill()
         self.reset()
 
     # --- one dial ---------------------------------------------------------------------------------------------------
@@ -237,4 +240,5 @@ class Supplier:
             self._log.info(events.BREAKER_CLOSED, failures=failures, open_ms=round(open_s * 1000))
 
     def _spawn(self, name: str, run: Callable[..., None], argument: object) -> None:
-        self._group.spawn(run, argument).name = f"pool {self._route}: {name}"
+        name = f"pool {self._route}: {name}"
+        self._tasks.add(self._crew.begin(lambda: run(argument), name, self._tasks.discard))

@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 
+from pomagent.crew import Crew
 from pomagent.deadline import Deadline
 from pomagent.errors import GatewayUnreachable, PomagentError, PoolClosed, RouteForbidden
 from pomagent.gateway_watch import GatewayWatch
@@ -26,6 +27,8 @@ ROUTE = Route(
 NAMED = {"gateway": "edge.example.com:443", "destination": "db.example.com:5432"}
 DOWN = GatewayUnreachable("connection refused", phase="tcp", **NAMED)
 DENIED = RouteForbidden("refused with 403", status=403, **NAMED)
+
+CREW = Crew()
 
 
 class Scene:
@@ -47,14 +50,14 @@ class Scene:
     def _make_pool(self) -> Pool:
         return Pool(
             self.route, self.opener, self.memory, self.gateway, self.fake_log.log,  # type: ignore[arg-type]
-            self.reserve, clock=self.clock, dice=self.dice,
+            CREW, self.reserve, clock=self.clock, dice=self.dice,
         )  # fmt: skip
 
     def _make_reserve(self) -> Pool:
         route = replace(self.route, name="reserve", warm="tls", pool_min=0, pool_max=MOST, pool_decay_s=0.0)
         self.reserve_pool = Pool(
             route, self.reserve_opener, Memory(route, self.clock()), self.gateway, self.fake_log.log,  # type: ignore[arg-type]
-            clock=self.clock, dice=self.dice,
+            CREW, clock=self.clock, dice=self.dice,
         )  # fmt: skip
         return self.reserve_pool
 

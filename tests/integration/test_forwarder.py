@@ -19,6 +19,7 @@ from pomagent import session as session_module
 from pomagent import session_log
 from pomagent.connector import Connector
 from pomagent.credentials import Token
+from pomagent.crew import Crew
 from pomagent.dial import Dialer
 from pomagent.forwarder import Forwarder
 from pomagent.gateway_watch import GatewayWatch
@@ -56,7 +57,7 @@ class Bench:
         self.wished = "all"
         self.places = Places(changes.pop("agent_sessions", 100))
         self.users = Users()
-        self.surroundings = Surroundings(self.places, Turns(), lambda: self.wished, self.users)
+        self.surroundings = Surroundings(self.places, Turns(), lambda: self.wished, self.users, Crew())
         self.diag = SockDiag()
         self.listener = socket.create_server((LOOPBACK, 0))
         self.route = fake.route(**{"warm": "off", "pool_min": 1, "pool_max": 1, **changes})
@@ -76,6 +77,7 @@ class Bench:
             memory,
             GatewayWatch("fake", log),
             log,
+            self.surroundings.crew,
         )  # type: ignore[arg-type,return-value]
 
     def connect(self) -> Any:
@@ -90,6 +92,7 @@ class Bench:
         for application in self.applications:
             application.close()
         self.forwarder.finish(0, DRAINED)
+        self.surroundings.crew.close()
         self.listener.close()
         self.diag.close()
         assert self.places.taken == 0, "a place was not given back"
@@ -316,7 +319,7 @@ class TestOneSession:
         application = here.connect()
         fake.tunnel()
         wait_until(lambda: here.log.named("tunnel.opened"))
-        here.forwarder._group.kill()
+        next(iter(here.forwarder._sessions)).kill()
         assert reset_soon(application)
         assert ending(here.line()) == ("session.closed", "agent", "aborted")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from pomagent.crew import Crew
 from pomagent.dial import Dialer
 from pomagent.gateways import Gateways
 from pomagent.settings import Credential, ForwardProxy, Gateway, HostPort, Route, Settings, Trust
@@ -18,7 +19,7 @@ EDGE = Gateway("edge", HostPort("edge.example.com", 443))
 
 @pytest.fixture
 def gateways(no_leaks: None) -> Iterator[Gateways]:
-    running = Gateways(lambda _: SecretStr("minted"), FakeLog().log)
+    running = Gateways(lambda _: SecretStr("minted"), FakeLog().log, Crew())
     yield running
     running.close()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import gevent
 import pytest
 
+from pomagent.crew import Crew
 from pomagent.errors import StreamLost
 from pomagent.relay import CLIENT_ABORTED, CLIENT_FINISHED, GATEWAY_FINISHED, End, Relay
 from pomagent.stdio import ATOMIC_BYTES, StdioClient
@@ -100,11 +101,13 @@ def read_all(descriptor: int, length: int) -> bytes:
 def relayed(client: StdioClient, linger_s: float = 2.0) -> tuple[gevent.Greenlet, FakeStream]:
     """A relay that runs, and the gateway's end of its tunnel."""
     tunnel, gateway = stream_pair(MIB)
+    crew = Crew()
     relay = Relay(
         client, tunnel, half_close="auto", half_close_timeout_s=linger_s, has_closed=client.has_closed,
-        turns=Turns(),
+        turns=Turns(), crew=crew,
     )  # fmt: skip
     greenlet = gevent.Greenlet(relay.run, b"")
+    greenlet.link(lambda _: gevent.spawn(crew.close))
     greenlet.start()
     return greenlet, gateway
 

@@ -37,6 +37,7 @@ LAYERS = [
         "read_ahead",
         "turns",
         "interrupt",
+        "crew",
         "half_close",
         "holder",
         "watch_facts",

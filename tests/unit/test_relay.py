@@ -8,6 +8,7 @@ import gevent
 import pytest
 
 from pomagent import read_ahead, relay
+from pomagent.crew import Crew
 from pomagent.errors import StreamLost, StreamReset
 from pomagent.protocol.http2.frames import Code
 from pomagent.relay import (
@@ -33,6 +34,8 @@ from tests.gateway.waiting import wait_until
 MIB = 1024 * 1024
 ENDLESS = 1 << 30
 
+CREW = Crew()
+
 
 class Session:
     """A relay between two pairs of streams: ``application`` and ``gateway`` are the ends that a test plays."""
@@ -44,7 +47,7 @@ class Session:
         self.relay = Relay(
             self.client, self.tunnel,
             **{"half_close": "auto", "half_close_timeout_s": 60.0, "has_closed": lambda: self.closed,
-               "turns": Turns(), **changes},
+               "turns": Turns(), "crew": CREW, **changes},
         )  # fmt: skip
         self.after: list[str] = []
         self._greenlet: gevent.Greenlet | None = None

@@ -31,7 +31,7 @@ from pomagent.pool.warmth import LISTEN_S
 from pomagent.protocol.lifecycle import Reason, State
 from pomagent.settings import HostPort
 from tests.fakes.greenlets import caught_crashes, settle
-from tests.fakes.pool import DENIED, DOWN, NAMED, ROUTE, Scene
+from tests.fakes.pool import CREW, DENIED, DOWN, NAMED, ROUTE, Scene
 from tests.fakes.tunnels import FakeOpener, FakeTunnel
 
 
@@ -730,7 +730,9 @@ class TestAServerThatNothingIsKnownOf:
         scene.succeed().say(GREETING)
         settle()
         opener = FakeOpener(scene.clock, frozenset())
-        following = Pool(scene.pool._route, opener, scene.memory, scene.gateway, scene.fake_log.log, clock=scene.clock)  # type: ignore[arg-type]
+        following = Pool(
+            scene.pool._route, opener, scene.memory, scene.gateway, scene.fake_log.log, CREW, clock=scene.clock
+        )  # type: ignore[arg-type]
         following.start()
         settle()
         assert {"secure"} == {dial.step for dial in opener.dials}
