@@ -85,6 +85,9 @@ def _check_pair(
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=lambda: "")
     except (ssl.SSLError, OSError) as error:
+        if defect := _defect("client_cert_file", certificate, contents["client_cert_file"] or b""):
+            findings.problem(entry.place, "client_cert_file", defect)  # it is being replaced: it was whole a moment ago
+            return
         mismatch = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
         what = f"is not the key of the certificate {certificate}" if mismatch else "holds a key that cannot be parsed"
         findings.problem(entry.place, key_holder, f"{key} {what}")

@@ -131,6 +131,22 @@ def test_a_broken_key_is_refused(trust: Callable[[str], Trust], write: Write) ->
     assert "client_key_file: key.pem holds a key that cannot be parsed" in _problem(trust, PAIR)
 
 
+def test_a_certificate_that_is_being_replaced_is_not_called_a_broken_key(
+    trust: Callable[[str], Trust], write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = _pair()
+    write("cert.pem", certificate)
+    write("key.pem", key)
+
+    def no_defect(*_: object) -> str:
+        """The last thing that is asked before the pair is loaded."""
+        write("cert.pem", certificate[: len(certificate) // 2])
+        return ""
+
+    monkeypatch.setattr("pomagent.config.trust._key_defect", no_defect)
+    assert "client_cert_file: cert.pem holds a PEM certificate that cannot be parsed" in _problem(trust, PAIR)
+
+
 def test_a_certificate_without_any_key_is_refused(trust: Callable[[str], Trust], write: Write) -> None:
     write("cert.pem", _pair()[0])
     expected = "client_cert_file: cert.pem holds no PEM private key; name the key's file: client_key_file"
