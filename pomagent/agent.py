@@ -198,7 +198,7 @@ class Agent:
         forwarder.start()
         session = forwarder.serve(client, "stdio")
         session.join()
-        return "it crashed; the log has how" if session.has_crashed else str(session.value)
+        return "it crashed; the log has how" if session.has_crashed else str(session.value or "")
 
     # --- what it is doing -----------------------------------------------------------------------------------------
 

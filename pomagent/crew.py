@@ -83,7 +83,7 @@ class Crew:
     """The greenlets; whose a task is says whoever began it, and ends it."""
 
     def __init__(self) -> None:
-        self._at_rest: list[_Hand] = []
+        self._at_rest: list[Hand] = []
         self._is_closed = False
 
     def begin(self, run: Callable[[], object], name: str, on_end: Callable[[Task], None] = _ignore) -> Task:
@@ -95,10 +95,10 @@ class Crew:
         if self._at_rest:
             self._at_rest.pop().give(task)
         else:
-            _Hand(self.rest, task).start()
+            Hand(self.rest, task).start()
         return task
 
-    def rest(self, hand: _Hand) -> bool:
+    def rest(self, hand: Hand) -> bool:
         """Whether a greenlet that has done its work is to wait for more."""
         if self._is_closed or len(self._at_rest) >= MOST_AT_REST:
             return False
@@ -106,20 +106,24 @@ class Crew:
         return True
 
     def close(self) -> None:
-        """End those at rest, and the others once they have done their work."""
+        """End those at rest, and the others once they have done their work. Blocks."""
         self._is_closed = True
-        gevent.killall(self._at_rest)
-        self._at_rest.clear()
+        at_rest, self._at_rest = self._at_rest, []
+        gevent.killall(at_rest)
 
 
-class _Hand(gevent.Greenlet):  # type: ignore[misc]  # gevent has no types
+class Hand(gevent.Greenlet):  # type: ignore[misc]  # gevent has no types
     """One greenlet of the crew."""
 
-    def __init__(self, rest: Callable[[_Hand], bool], first: Task) -> None:
+    def __init__(self, rest: Callable[[Hand], bool], first: Task) -> None:
         super().__init__()
         self._rest = rest
         self._next: Task | None = first
         self._waiter: Waiter | None = None
+
+    @property
+    def is_at_rest(self) -> bool:
+        return self._next is None
 
     def give(self, task: Task) -> None:
         """To one at rest."""
@@ -131,10 +135,10 @@ class _Hand(gevent.Greenlet):  # type: ignore[misc]  # gevent has no types
             self.name = self._next.name
             self._next.perform()
             self.name = "at rest"
+            self._next = None  # nor does its work outlive it here
             self._next = self._wait() if self._rest(self) else None
 
     def _wait(self) -> Task:
-        self._next = None  # nor does its work outlive it here
         self._waiter = Waiter()
         task: Task = self._waiter.get()
         return task

@@ -121,7 +121,7 @@ class Forwarder:
         self.serve(LocalClient(sock, self._diag), peer)
 
     def serve(self, client: Client, peer: str) -> Task:
-        """Serve a client; the value of the task is why it failed, empty if it did not. Does not block."""
+        """Serve a client; the value of its task is why it failed, empty if it did not. Does not block."""
         number = next(self._numbers)
         session = Session(
             client, peer, self.route, self.lease, self, self._places, self._surroundings, self.counts,

@@ -123,11 +123,12 @@ class Relay:
                 if self._end is None:
                     self._copy(early)
         finally:
+            self._ahead.drop()
             if self._down is not None:
                 self._down.kill()
+            self._group.kill(timeout=KILL_TIMEOUT_S)  # the first wait: who is killed in it has told all others before
+            if self._down is not None:
                 self._down.join(KILL_TIMEOUT_S)
-            self._group.kill(timeout=KILL_TIMEOUT_S)
-            self._ahead.drop()
         assert self._end is not None, "whoever ends the copying says why"
         return self._end
 
@@ -145,7 +146,7 @@ class Relay:
             self._copying.send()
 
     def _begin_down(self) -> Task:
-        """Copy down from now on, in another greenlet, which begins before this one waits for anything."""
+        """Copy down from now on, in another greenlet, which begins as soon as this one waits for anything."""
         if self._down is None:
             self._down = self._crew.begin(self._copy_down, "copying down", self._down_is_over)
         return self._down
@@ -246,7 +247,7 @@ class Relay:
         self.is_forwarding = True
         try:
             taken = self._tunnel.send(view)
-            if taken < len(view) or not self._tunnel.flush(0):
+            if taken < len(view) or not self._tunnel.flush(0):  # it has to wait, and what comes down may not
                 rest = bytes(view[taken:])  # a copy: the scratch is others' as soon as we wait
                 self._begin_down()
                 self._forward_slowly(rest)

@@ -10,6 +10,7 @@ One greenlet may wait for each direction. Whoever closes a stream has ended the 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 from typing import Any, Protocol
@@ -79,7 +80,7 @@ class Stream(Protocol):
 class SocketStream:
     """A connected TCP or Unix socket."""
 
-    __slots__ = ("_is_closed", "_is_patient", "_loss", "_reader", "_run", "_run_asked", "_writer", "sock")
+    __slots__ = ("_is_closed", "_is_patient", "_loss", "_reader", "_run_asked", "_run_bytes", "_writer", "sock")
 
     carries_half_close = False
     """As a tunnel: over HTTP/1.1 the gateway ends all of it with our end (wire contract §6.3)."""
@@ -91,9 +92,9 @@ class SocketStream:
         self._writer: Any = None  # made when it is needed, which is rare
         self._is_closed = False
         self._loss: StreamLost | None = None
-        self._run = 0
-        """Bytes that reads have brought, beyond what makes a large one of each."""
-        self._run_asked = RUN_BYTES
+        self._run_bytes = 0
+        """That reads have brought, beyond what makes a large one of each."""
+        self._run_asked: float = RUN_BYTES
         self._is_patient = False
         """Whether the kernel wakes us for plenty only."""
 
@@ -104,7 +105,7 @@ class SocketStream:
             return None
         except OSError as error:
             raise self._lost(error) from error
-        self._run = max(0, self._run + count - _LARGE_READ_BYTES)
+        self._run_bytes = max(0, self._run_bytes + count - _LARGE_READ_BYTES)
         if not count and self._loss is not None:
             raise self._loss  # the kernel tells of a reset once; to who reads after that it looks like an orderly end
         return count
@@ -122,24 +123,25 @@ class SocketStream:
         return True
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
-        if timeout_s is None and self._run >= self._run_asked:
+        if timeout_s is None and self._run_bytes >= self._run_asked and self._is_made_patient():
             self._wait_for_plenty()
             return True
         if self._is_patient:
-            self._be_patient(on=False)
+            self._is_patient = not tcp.wake_for(self.sock, 1)
         return wait_for(self._reader, timeout_s)
 
-    def _wait_for_plenty(self) -> None:
+    def _is_made_patient(self) -> bool:
         if not self._is_patient:
-            self._be_patient(on=True)
+            self._is_patient = tcp.wake_for(self.sock, PLENTY_BYTES)
+            if not self._is_patient:
+                self._run_asked = math.inf  # it never will be
+        return self._is_patient
+
+    def _wait_for_plenty(self) -> None:
         if wait_for(self._reader, PLENTY_WITHIN_S):
             self._run_asked = max(RUN_BYTES, self._run_asked - PLENTY_BYTES)
         else:
-            self._run, self._run_asked = 0, min(2 * self._run_asked, LONGEST_RUN_BYTES)
-
-    def _be_patient(self, *, on: bool) -> None:
-        self._is_patient = on
-        tcp.wake_for(self.sock, PLENTY_BYTES if on else 1)
+            self._run_bytes, self._run_asked = 0, min(2 * self._run_asked, LONGEST_RUN_BYTES)
 
     def wait_writable(self, timeout_s: float | None = None) -> bool:
         if self._writer is None:

@@ -34,7 +34,10 @@ def prepare(sock: socket.socket) -> None:
 
 def is_prepared(sock: socket.socket) -> bool:
     """Whether an accepted socket needs nothing more: the kernel hands on what its listener was prepared with."""
-    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) or sock.family == socket.AF_UNIX
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_S  # others set the rest, too
+    except OSError:  # a Unix socket has no such option
+        return True
 
 
 def limit_silence(sock: socket.socket, *, on: bool) -> None:
@@ -42,12 +45,19 @@ def limit_silence(sock: socket.socket, *, on: bool) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNSETTLED_TIMEOUT_MS if on else 0)
 
 
-def wake_for(sock: socket.socket, count: int) -> None:
-    """Have the kernel call the socket readable once so many bytes are there, or their end; see SO_RCVLOWAT, socket(7).
+def wake_for(sock: socket.socket, count: int) -> bool:
+    """Have the kernel call the socket readable once so many bytes are there, or an end, or a reset; False if it cannot.
 
-    A Unix socket is readable with the first byte all the same.
+    See SO_RCVLOWAT, socket(7). Never of a Unix socket, which is readable with the first byte all the same, and whose
+    reset a read that finds less would swallow.
     """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+    if sock.family == socket.AF_UNIX:
+        return False
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+    except OSError:
+        return False
+    return True
 
 
 def is_lost(sock: socket.socket) -> bool:

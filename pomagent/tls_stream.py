@@ -208,7 +208,7 @@ class TlsStream:
                 rest, may_read = rest[: fed or 0], fed == 0
                 is_drained = fed is None or fed < asked  # no more there: asked again, it would say so at a price
         except StreamLost as loss:
-            self._loss = loss
+            self._loss, rest = loss, rest[:0]
         if rest:
             incoming.write(rest)  # the scratch is others' from now on
         return total

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gevent
 
+from tests import process_list
 from tests.gateway.waiting import wait_until
 
 LISTENING = "0A"
@@ -67,8 +68,9 @@ def running_greenlets() -> set[str]:
 
 
 def threads() -> set[str]:
-    """The threads of this process but those of pools, which keep them."""
-    return {thread.name for thread in threading.enumerate() if "gevent" not in thread.name.lower()}
+    """The threads of this process but those of pools, which keep them, and the search of the whole session."""
+    names = {thread.name for thread in threading.enumerate() if "gevent" not in thread.name.lower()}
+    return names - {process_list.NAME}
 
 
 @contextmanager

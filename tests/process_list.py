@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tests.gateway import minted
 
+NAME = "process list"
+"""Of the thread, which comes with the first process that a test starts, and stays."""
 INTERVAL_S = 0.05
 MOST_BYTES = 1 << 20
 YOUNG_S = 2.0
@@ -34,7 +36,7 @@ def expect(environment: Mapping[str, str]) -> None:
 def watch() -> None:
     """Look at all processes from now on, again and again."""
     if not _watcher:
-        _watcher.append(threading.Thread(target=_keep_looking, name="process list", daemon=True))
+        _watcher.append(threading.Thread(target=_keep_looking, name=NAME, daemon=True))
         _watcher[0].start()
 
 

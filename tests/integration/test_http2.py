@@ -185,6 +185,18 @@ def warm(gateway: Http2Gateway) -> Iterator[Warm]:
     running.tunnel.close(Reason.ABORTED)
 
 
+ends_of_any_kind = pytest.mark.parametrize(
+    "end",
+    [
+        Http2Edge.end, lambda edge: edge.reset(Code.CONNECT_ERROR), lambda edge: edge.go_away(),
+        lambda edge: edge.go_away(Code.INTERNAL_ERROR), lambda edge: edge.connection.finish(),
+        lambda edge: edge.connection.reset(), lambda edge: edge.send_raw(BROKEN),
+        lambda edge: edge.send(b"bye", end=True),
+    ],
+    ids=["end", "reset", "goaway", "goaway_error", "finish", "tcp_reset", "broken", "words_and_end"],
+)  # fmt: skip
+
+
 class TestWhileWarm:
     def test_a_greeting_is_kept(self, warm: Warm) -> None:
         warm.edge.send(b"SSH-2.0-")
@@ -208,20 +220,24 @@ class TestWhileWarm:
         assert bytes(warm.tunnel.early) + rest == body
         sending.get(timeout=5)
 
-    @pytest.mark.parametrize(
-        "end",
-        [
-            Http2Edge.end, lambda edge: edge.reset(Code.CONNECT_ERROR), lambda edge: edge.go_away(),
-            lambda edge: edge.go_away(Code.INTERNAL_ERROR), lambda edge: edge.connection.finish(),
-            lambda edge: edge.connection.reset(), lambda edge: edge.send_raw(BROKEN),
-            lambda edge: edge.send(b"bye", end=True),
-        ],
-        ids=["end", "reset", "goaway", "goaway_error", "finish", "tcp_reset", "broken", "words_and_end"],
-    )  # fmt: skip
+    @ends_of_any_kind
     def test_an_end_of_any_kind_is_told_once(self, warm: Warm, end: Callable[[Http2Edge], None]) -> None:
         end(warm.edge)
         wait_until(lambda: warm.ends)
         gevent.sleep(0.02)
+        assert warm.ends == [warm.tunnel]
+
+    @ends_of_any_kind
+    def test_and_seen_by_another_look_before_the_hub_gets_to_it(
+        self, warm: Warm, end: Callable[[Http2Edge], None]
+    ) -> None:
+        warm.tunnel.look_again()
+        assert warm.ends == []
+        warm.tunnel.stream.transport.unwatch()  # type: ignore[union-attr]
+        end(warm.edge)
+        wait_until(warm.tunnel.stream.has_news)
+        gevent.sleep(0.02)  # what follows it in segments of its own
+        warm.tunnel.look_again()
         assert warm.ends == [warm.tunnel]
 
     def test_pings_that_are_answered_keep_it(self, gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,27 @@ def test_what_waited_before_the_socket_became_a_listeners_gets_its_options() -> 
         client.close()
 
 
+def test_what_waited_there_with_options_of_somebody_else_gets_ours() -> None:
+    with socket.create_server((LOOPBACK, 0)) as before, socket.socket() as prepared:
+        before.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # KeepAlive= of a unit
+        with accepted_by(before) as accepted:
+            client = LocalClient(accepted, None)
+            tcp.prepare(prepared)
+            assert options(accepted) == options(prepared)
+            client.close()
+
+
+@pytest.mark.parametrize(("host", "name"), [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")])
+def test_a_peer_is_named_as_addresses_are(host: str, name: str) -> None:
+    peers: list[str] = []
+    listener = Listener(HostPort(host, 0), FakeLog().log)
+    listener.give_to("", lambda sock, peer: (sock.close(), peers.append(peer)))  # type: ignore[func-returns-value]
+    with socket.create_connection(listener.sock.getsockname()[:2]) as client:
+        wait_until(lambda: peers)
+        assert peers == [f"{name}{client.getsockname()[1]}"]
+    listener.close()
+
+
 def test_a_socket_file_that_is_somebody_elses_by_now_stays(listeners: Listeners, directory: Path) -> None:
     path = directory / "x.sock"
     change(listeners, route(UnixAddress(path)))

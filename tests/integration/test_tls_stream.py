@@ -16,7 +16,7 @@ from pomagent.errors import StreamLost
 from pomagent.goodbye import see_off
 from pomagent.resolver import Resolver
 from pomagent.settings import Gateway, HostPort, Trust
-from pomagent.stream import SCRATCH_BYTES, SocketStream
+from pomagent.stream import PLENTY_BYTES, RUN_BYTES, SCRATCH_BYTES, SocketStream
 from pomagent.tls import make_context
 from pomagent.tls_stream import TlsStream
 from tests import processes
@@ -133,6 +133,32 @@ class Counting:
 
 
 class TestEnds:
+    @pytest.mark.parametrize(("end", "is_clean"), [(Connection.finish, True), (Connection.fin, False)])
+    def test_behind_a_bulk_transfer_its_last_bytes_and_then_its_end_are_read(
+        self, pair: tuple[TlsStream, Connection], end: Callable[[Connection], None], is_clean: bool
+    ) -> None:
+        stream, gateway = pair
+        whole = 3 * RUN_BYTES + 1000
+
+        def play() -> None:
+            gateway.send(bytes(whole))
+            end(gateway)
+
+        sending = gevent.Greenlet.spawn(play)
+        total, woken_for, buffer = 0, set(), memoryview(bytearray(SCRATCH_BYTES))
+        try:
+            while (count := stream.recv_into(buffer)) != 0:
+                if count is None:
+                    stream.wait_readable()
+                    woken_for.add(stream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT))
+                total += count or 0
+            assert is_clean
+        except StreamLost:
+            assert not is_clean
+        assert total == whole
+        assert PLENTY_BYTES in woken_for, "it was no bulk transfer"
+        sending.get(timeout=5)
+
     def test_a_wait_ends_at_once_for_an_end_that_came_with_the_last_bytes(
         self, pair: tuple[TlsStream, Connection]
     ) -> None:

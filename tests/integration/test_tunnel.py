@@ -129,6 +129,20 @@ class TestAnEndWhileWarm:
         warm.tunnel.look()
         assert warm.ends == [warm.tunnel]
 
+    def test_is_seen_by_another_look_too(self, warm: Warm) -> None:
+        warm.tunnel.look_again()
+        assert warm.ends == []
+        warm.gateway.finish()
+        wait_until(lambda: warm.tunnel.stream.transport.sock.recv(1, 2) is not None)  # type: ignore[union-attr]
+        warm.tunnel.look_again()
+        assert warm.ends == [warm.tunnel]
+
+    def test_is_seen_by_another_look_if_it_is_a_reset(self, warm: Warm) -> None:
+        warm.gateway.reset()
+        wait_until(warm.tunnel.stream.is_lost)
+        warm.tunnel.look_again()
+        assert warm.ends == [warm.tunnel]
+
 
 class TestWarmBeforeTheConnect:
     @pytest.fixture

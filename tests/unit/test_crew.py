@@ -9,6 +9,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent import get_hub
 from gevent.event import Event
 
 from pomagent.crew import MOST_AT_REST, Crew, Task
@@ -24,7 +25,7 @@ def crew() -> Iterator[Crew]:
 @pytest.fixture
 def crashes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, type[BaseException]]]:
     told: list[tuple[Any, type[BaseException]]] = []
-    monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda context, kind, *_: told.append((context, kind)))
+    monkeypatch.setattr(get_hub(), "handle_error", lambda context, kind, *_: told.append((context, kind)))
     return told
 
 
@@ -123,10 +124,8 @@ class TestKill:
         task, until = waiting(crew)
         until.set()  # it will end in the same turn of the loop
         after: list[Task] = []
-        gevent.get_hub().loop.run_callback(
-            lambda: after.append(crew.begin(lambda: gevent.sleep(0.01) or "whole", "next"))
-        )
-        gevent.get_hub().loop.run_callback(task.kill)
+        get_hub().loop.run_callback(lambda: after.append(crew.begin(lambda: gevent.sleep(0.01) or "whole", "next")))
+        get_hub().loop.run_callback(task.kill)
         done(task)
         assert done(after[0]) == "whole"
 
@@ -147,6 +146,13 @@ class TestCrew:
             until.set()
         gevent.joinall(greenlets, timeout=0.1)
         assert sum(not greenlet.ready() for greenlet in greenlets) == MOST_AT_REST  # type: ignore[union-attr]
+
+    def test_does_work_that_is_begun_while_it_closes(self, crew: Crew) -> None:
+        done(crew.begin(lambda: None, "so that one is at rest"))
+        late: list[Task] = []
+        get_hub().loop.run_callback(lambda: late.append(crew.begin(lambda: "done", "late")))
+        crew.close()
+        assert done(late[0]) == "done"
 
     @pytest.mark.parametrize("finish", [Task.kill, lambda _: None])
     def test_once_closed_ends_each_greenlet_with_its_work(self, finish: Callable[[Task], None]) -> None:

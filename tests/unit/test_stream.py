@@ -127,6 +127,17 @@ class TestBulk:
         pass_on(stream, theirs, PLENTY_BYTES)
         assert wakes_for(stream) == PLENTY_BYTES
 
+    def test_over_a_unix_socket_a_reset_behind_the_last_bytes_is_still_seen(self, ends: Ends) -> None:
+        stream, theirs = ends
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * PLENTY_BYTES)
+        run(stream, theirs)
+        stream.send(b"never read")
+        theirs.sendall(bytes(1000))
+        theirs.close()
+        read(stream, 1000)
+        with pytest.raises(StreamLost):
+            stream.recv_into(BUFFER)
+
 
 def run(stream: SocketStream, theirs: socket.socket) -> None:
     """As much as makes a transfer of it."""

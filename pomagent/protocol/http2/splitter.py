@@ -17,7 +17,7 @@ class Judge(Protocol):
     def begin_data(self, flags: int, stream: int, length: int) -> int:
         """The head of a DATA frame has come; return how many bytes that come next are the tunnel's.
 
-        Where others come before them, or after, it calls ``gather`` or ``pass_on``.
+        Of a frame that is padded, or the last, it calls ``gather`` or ``pass_on`` instead.
         """
 
     def begin(self, kind: int, flags: int, stream: int, length: int) -> None:
