@@ -19,10 +19,10 @@ class ReadAhead:
     """What the tunnel has brought and the client has not taken yet."""
 
     def __init__(
-        self, client: Stream, spawn: Callable[[Callable[[], None]], None], on_lost: Callable[[], None]
+        self, client: Stream, begin: Callable[[Callable[[], None]], object], on_lost: Callable[[], None]
     ) -> None:
         self._client = client
-        self._spawn = spawn
+        self._begin = begin
         self._on_lost = on_lost
         self._kept = bytearray()
         self._progress = Event()
@@ -48,7 +48,7 @@ class ReadAhead:
             view = view[self._client.send(view) :]
             if not view:
                 return
-            self._spawn(self._drain)
+            self._begin(self._drain)
         self._kept += view
 
     def drop(self) -> None:

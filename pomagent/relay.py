@@ -10,7 +10,6 @@ from enum import Enum
 from itertools import chain, repeat
 
 import gevent
-from gevent.pool import Group
 
 from pomagent.crew import Crew, Task
 from pomagent.deadline import Clock
@@ -92,10 +91,11 @@ class Relay:
         self._turns = turns
         self._on_greeting = on_greeting
         self._clock = clock
-        self._group = Group()
         self._crew = crew
+        self._tasks: set[Task] = set()
+        """Greenlets beside the one that runs the relay."""
         self._down: Task | None = None
-        self._ahead = ReadAhead(client, self._spawn, self._client_lost)
+        self._ahead = ReadAhead(client, self._begin, self._client_lost)
         self._copying = Interrupt()
         self._reading_client = Interrupt()
         self._is_up_over = False
@@ -124,11 +124,11 @@ class Relay:
                     self._copy(early)
         finally:
             self._ahead.drop()
-            if self._down is not None:
-                self._down.kill()
-            self._group.kill(timeout=KILL_TIMEOUT_S)  # the first wait: who is killed in it has told all others before
-            if self._down is not None:
-                self._down.join(KILL_TIMEOUT_S)
+            left = list(self._tasks)
+            for task in left:
+                task.kill()
+            for task in left:
+                task.join(KILL_TIMEOUT_S)
         assert self._end is not None, "whoever ends the copying says why"
         return self._end
 
@@ -148,17 +148,18 @@ class Relay:
     def _begin_down(self) -> Task:
         """Copy down from now on, in another greenlet, which begins as soon as this one waits for anything."""
         if self._down is None:
-            self._down = self._crew.begin(self._copy_down, "copying down", self._down_is_over)
+            self._down = self._begin(self._copy_down)
         return self._down
 
-    def _down_is_over(self, task: Task) -> None:
+    def _begin(self, run: Callable[[], None]) -> Task:
+        task = self._crew.begin(run, "relay", self._forget)
+        self._tasks.add(task)
+        return task
+
+    def _forget(self, task: Task) -> None:
+        self._tasks.discard(task)
         if task.has_crashed:
             self.stop(CRASHED)
-
-    def _spawn(self, run: Callable[[], None]) -> gevent.Greenlet:
-        greenlet = self._group.spawn(run)
-        greenlet.link_exception(lambda _: self.stop(CRASHED))
-        return greenlet
 
     # --- down: gateway to client ----------------------------------------------------------------------------------
 

@@ -621,14 +621,14 @@ class TestABug:
         session.client.recv_into = broken  # type: ignore[method-assign]
         with pytest.raises(ZeroDivisionError):
             session.relay.run(b"")
-        assert not session.relay._group
+        assert not session.relay._tasks
 
 
 def test_a_killed_caller_leaves_no_greenlet_behind(session: Session) -> None:
     session.start()
     settle()
     session.kill()
-    assert not session.relay._group
+    assert not session.relay._tasks
 
 
 def test_an_idle_session_holds_no_bytes(session: Session) -> None:
