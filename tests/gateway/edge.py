@@ -95,8 +95,10 @@ class Edge:
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """SIGSTOP: the kernel still accepts connections, and nobody ever answers on them."""
+        """SIGSTOP: the kernel still accepts connections, and nobody ever answers on them, once this returns."""
         self._signal(signal.SIGSTOP)
+        if self._process and self.is_running:
+            self._wait("stopped", self._is_stopped)
 
     def resume(self) -> None:
         """SIGCONT: takes ``pause`` back."""
@@ -180,6 +182,13 @@ class Edge:
             *("--file-flush-interval-msec", str(ACCESS_LOG_FLUSH_MS)),
             "--disable-hot-restart",  # its shared memory would tie edges of parallel test runs together
         )
+
+    def _is_stopped(self) -> bool:
+        """Each of its threads: on a busy machine they go on for a while after the signal."""
+        assert self._process is not None
+        threads = Path(f"/proc/{self._process.pid}/task").iterdir()
+        states = [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads]
+        return all(state in "Tt" for state in states)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process and self.is_running:
