@@ -27,7 +27,7 @@ SCRATCH_BYTES = 128 * 1024
 
 PLENTY_BYTES = SCRATCH_BYTES
 """Worth a wake-up, to a bulk transfer: to be woken for each piece that a gateway sends costs it a quarter more
-processor time, and a third over HTTP/2 (measured)."""
+processor time over HTTP/2, and over HTTP/1.1 as much where the gateway is slower than we are (measured)."""
 PLENTY_WITHIN_S = 0.001
 """If there is no plenty by then, whatever there is will do: the price of a transfer's last piece."""
 RUN_BYTES, LONGEST_RUN_BYTES = 4 * 1024 * 1024, 256 * 1024 * 1024
