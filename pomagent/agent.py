@@ -34,6 +34,8 @@ from pomagent.turns import Turns
 from pomagent.users import Users
 from pomagent.verbosity import Verbosity
 
+CRASHED = "a bug ended the session; please report it, with the lines above"
+
 
 class Agent:
     """Everything that runs, for one set of settings at a time."""
@@ -198,7 +200,7 @@ class Agent:
         forwarder.start()
         session = forwarder.serve(client, "stdio")
         session.join()
-        return "it crashed; the log has how" if session.has_crashed else str(session.value or "")
+        return CRASHED if session.has_crashed else str(session.value or "")
 
     # --- what it is doing -----------------------------------------------------------------------------------------
 

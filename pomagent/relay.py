@@ -124,7 +124,7 @@ class Relay:
                     self._copy(early)
         finally:
             self._ahead.drop()
-            left = list(self._tasks)
+            left = list(self._tasks)  # all are told before the first wait, in which this greenlet may be killed itself
             for task in left:
                 task.kill()
             for task in left:

@@ -11,11 +11,13 @@ import gevent.socket
 import pytest
 
 from pomagent.agent import Agent
+from pomagent.client import LocalClient
 from pomagent.config.load import load
 from pomagent.log import LogLevel
 from pomagent.settings import HostPort, Route, Settings
 from tests.bastion import ANY
 from tests.fakes.gateway import FakeGateway
+from tests.fakes.greenlets import caught_crashes
 from tests.fakes.log import FakeLog
 from tests.gateway import minted
 from tests.gateway.agent_toml import write_agent_toml
@@ -56,6 +58,18 @@ def test_a_stop_in_the_middle_of_a_reload_waits_for_the_sessions_of_removed_rout
         assert agent.sessions == 1
         agent.stop_accepting()
         assert agent.finish(0) == 1
+
+
+def test_a_crash_of_the_only_session_is_said_to_be_a_bug(
+    fake: FakeGateway, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pomagent.session.Session._enter", lambda _: 1 // 0)
+    ours, theirs = socket.socketpair()
+    with theirs, caught_crashes() as crashes:
+        assert "a bug ended the session; please report it" in agent.serve_once(
+            settings(fake, "only"), LocalClient(ours, None)
+        )
+    assert [type(crash) for crash in crashes] == [ZeroDivisionError]
 
 
 def test_no_object_of_an_agent_at_work_shows_a_token(gateway: Gateway, tmp_path: Path) -> None:

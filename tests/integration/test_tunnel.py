@@ -1,6 +1,6 @@
 """A tunnel while nobody uses it, when it is handed over, and how it ends."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import gevent
 import pytest
@@ -123,18 +123,13 @@ class TestAnEndWhileWarm:
         gevent.sleep(0.01)
         assert (warm.ends, warm.tunnel.reason) == ([], Reason.EXPIRED)
 
-    def test_is_seen_by_a_look_before_the_hub_gets_to_it(self, warm: Warm) -> None:
-        warm.gateway.finish()
-        wait_until(lambda: warm.tunnel.stream.transport.sock.recv(1, 2) is not None)  # type: ignore[union-attr]
-        warm.tunnel.look()
-        assert warm.ends == [warm.tunnel]
-
-    def test_is_seen_by_another_look_too(self, warm: Warm) -> None:
-        warm.tunnel.look_again()
+    @pytest.mark.parametrize("look", [Tunnel.look, Tunnel.look_again])
+    def test_is_seen_by_a_look_before_the_hub_gets_to_it(self, warm: Warm, look: Callable[[Tunnel], None]) -> None:
+        look(warm.tunnel)
         assert warm.ends == []
         warm.gateway.finish()
         wait_until(lambda: warm.tunnel.stream.transport.sock.recv(1, 2) is not None)  # type: ignore[union-attr]
-        warm.tunnel.look_again()
+        look(warm.tunnel)
         assert warm.ends == [warm.tunnel]
 
     def test_is_seen_by_another_look_if_it_is_a_reset(self, warm: Warm) -> None:
