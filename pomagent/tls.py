@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from datetime import UTC, datetime
 
+from pomagent.cipher_order import prefer_aes_128
 from pomagent.settings import Trust
 
 H2 = "h2"
@@ -24,6 +25,7 @@ def make_context(trust: Trust) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([H2, HTTP1] if trust.with_http2 else [HTTP1])
+    prefer_aes_128(context)
     context.options |= ssl.OP_NO_RENEGOTIATION  # TLS 1.2: a tunnel in use would have to wait for a handshake
     if trust.verify:
         _load_authorities(context, trust)

@@ -1,5 +1,6 @@
-"""Short handshakes with a real gateway: resumed where it was verified, and nowhere else."""
+"""What is agreed on with a real gateway: short handshakes where it was verified and nowhere else, and the cipher."""
 
+import socket
 from collections.abc import Callable
 from typing import Literal
 
@@ -7,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from pomagent import tls_sessions
+from pomagent.cipher_order import PREFERRED
 from pomagent.connector import Connector
 from pomagent.credentials import Token
 from pomagent.dial import Dialer
@@ -75,3 +77,12 @@ def test_a_gateway_with_another_certificate_is_verified_again(
     own_gateway.edge.replace_listener(certificate=own_gateway.untrusted_certificate)
     with pytest.raises(GatewayUntrusted):
         open_one()
+
+
+def test_a_gateway_that_goes_by_our_order_picks_aes_128(gateway: Gateway) -> None:
+    context = make_context(Trust(ca_file=gateway.ca_file))
+    with (
+        socket.create_connection((LOOPBACK, gateway.port)) as sock,
+        context.wrap_socket(sock, server_hostname=gateway.host) as secured,
+    ):
+        assert secured.cipher() == (PREFERRED, "TLSv1.3", 128)
