@@ -13,6 +13,7 @@ import errno
 import math
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gevent import get_hub
@@ -113,6 +114,15 @@ class SocketStream:
     def send(self, data: Buffer) -> int:
         try:
             return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def send_parts(self, parts: Sequence[bytes]) -> int:
+        """As ``send``, one behind the other, without a copy that has all of them."""
+        try:
+            return self.sock.sendmsg(parts)
         except BlockingIOError:
             return 0
         except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from pomagent.deadline import Deadline
@@ -134,9 +134,15 @@ class TlsStream:
                 parts.append(outgoing.read())
         except ssl.SSLError as error:
             raise lost_tls(error) from error
-        self._unsent = memoryview(parts[0] if len(parts) == 1 else b"".join(parts)) if parts else None
-        self._push()
+        if parts:
+            sent = self.transport.send_parts(parts)
+            if sent < sum(map(len, parts)):
+                self._unsent = memoryview(b"".join(parts))[sent:]
         return taken
+
+    def send_parts(self, parts: Sequence[bytes]) -> int:
+        """As ``SocketStream.send_parts``."""
+        return self.send(b"".join(parts))
 
     def flush(self, timeout_s: float | None = None) -> bool:
         return flush_through(self._push, self.transport, timeout_s)

@@ -2,7 +2,6 @@
 
 import os
 import ssl
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from pomagent import cipher_order
 from pomagent.cipher_order import PREFERRED, prefer_aes_128
+from tests import processes
 
 OTHER = "TLS_AES_256_GCM_SHA384"
 PRINT_ORDER = """
@@ -56,11 +56,11 @@ def test_what_the_host_s_policy_leaves_out_stays_out(tmp_path: Path, of_the_host
         "openssl_conf = init\n[init]\nssl_conf = ssl\n[ssl]\nsystem_default = default\n"
         f"[default]\nCiphersuites = {of_the_host}\n"
     )
-    printed = subprocess.run(
+    printed = processes.run(
         [sys.executable, "-c", PRINT_ORDER],
         env={**os.environ, "OPENSSL_CONF": str(policy)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert printed.stdout.split() == offered
+    assert printed.stdout.split() == offered, printed.stderr
 
 
 class TestAnInterpreterThatIsNotKnown:
