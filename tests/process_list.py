@@ -24,6 +24,8 @@ _given: set[str] = set()
 _seen: dict[str, float] = {}
 _searched: dict[str, str] = {}
 """The arguments of the young ones at the last look: who still has the same is taken for the same program."""
+_one_look = threading.Lock()
+"""Held by whoever looks: who looks now is not to be told "searched" while another thread still searches."""
 _watcher: list[threading.Thread] = []
 _stop = threading.Event()
 
@@ -49,16 +51,17 @@ def stop() -> None:
 
 def look() -> None:
     """Look at every process that is new."""
-    now = time.monotonic()
-    present = {name for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 - as in _read
-    for pid in _seen.keys() - present:
-        _seen.pop(pid, None)
-        _searched.pop(pid, None)
-    for pid in present:
-        if now - _seen.setdefault(pid, now) < YOUNG_S:
-            _look_at(pid)
-        else:
+    with _one_look:
+        now = time.monotonic()
+        present = {name for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 - as in _read
+        for pid in _seen.keys() - present:
+            _seen.pop(pid, None)
             _searched.pop(pid, None)
+        for pid in present:
+            if now - _seen.setdefault(pid, now) < YOUNG_S:
+                _look_at(pid)
+            else:
+                _searched.pop(pid, None)
 
 
 def _look_at(pid: str) -> None:

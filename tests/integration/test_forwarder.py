@@ -740,6 +740,7 @@ class TestAllowUsers:
         application = here.connect()
         fake.tunnel().send(b"come in")
         assert read(application, 7) == b"come in"
+        wait_until(lambda: here.users.name_if_known(os.getuid()) is not None)  # no session waits for it
         application.close()
         line = here.line()
         assert (line["event"], line["uid"]) == ("session.closed", os.getuid())
