@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pomagent.address_book import AddressBook
@@ -22,6 +23,8 @@ from pomagent.resolver import Address, LookupFailed, Resolver
 from pomagent.settings import ForwardProxy, Gateway, HostPort
 from pomagent.stream import SocketStream
 from pomagent.tls import why_untrusted
+from pomagent.tls_over_memory import TlsOverMemory
+from pomagent.tls_over_socket import TlsOverSocket
 from pomagent.tls_stream import TlsStream
 
 ALERTS_FOR_A_CERTIFICATE = ("CERTIFICATE_REQUIRED", "UNKNOWN_CA", "BAD_CERTIFICATE", "HANDSHAKE_FAILURE")
@@ -117,7 +120,7 @@ class Hop:
     ) -> TlsStream:  # fmt: skip
         """TLS over a transport, which is its owner's to close if this fails. Blocks. Raises TunnelError."""
         try:
-            stream = self._handshake(TlsStream(transport, context, self._party.server_name, scratch, session))
+            stream = self._handshake(lambda: self._wrap(transport, context, scratch, session))
         except TunnelError:
             if self._dialled is not None:  # TCP stood, and what answers there is of no use
                 self._book.failed(self._dialled, time.monotonic())
@@ -126,10 +129,21 @@ class Hop:
             self._book.worked(self._dialled)
         return stream
 
-    def _handshake(self, stream: TlsStream) -> TlsStream:
+    def _wrap(
+        self, transport: SocketStream | TlsStream, context: ssl.SSLContext, scratch: memoryview,
+        session: ssl.SSLSession | None,
+    ) -> TlsStream:  # fmt: skip
+        """Through memory where OpenSSL cannot have the socket, or records are small, as those of HTTP/2 are."""
+        name = self._party.server_name
+        if isinstance(transport, SocketStream) and self._gateway.transport != "http2":
+            return TlsOverSocket(transport, context, name, session)
+        return TlsOverMemory(transport, context, name, scratch, session)
+
+    def _handshake(self, wrap: Callable[[], TlsStream]) -> TlsStream:
         noun = self._party.noun
         deadline = Deadline(self._gateway.tls_timeout_s)
         try:
+            stream = wrap()
             while not stream.handshake_step():
                 if not stream.wait_readable(deadline.remaining_s):
                     raise self._timed_out_in_tls(deadline)

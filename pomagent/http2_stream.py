@@ -14,7 +14,8 @@ from pomagent.errors import StreamLost
 from pomagent.protocol.http2.connection import Connection
 from pomagent.protocol.http2.frames import HEAD, HEAD_BYTES, STREAM
 from pomagent.stream import SCRATCH_BYTES, Buffer, SocketStream
-from pomagent.tls_stream import MOST_SENT_BYTES, TlsStream, flush_through
+from pomagent.tls_over_memory import MOST_SENT_BYTES
+from pomagent.tls_stream import TlsStream, flush_through
 
 PING_EVERY_S = 15.0
 """While it waits in a pool: a frozen gateway's kernel still acknowledges, which is all that keepalive asks for."""

@@ -37,6 +37,9 @@ lesser of it again after those that did: who sends block by block and is answere
 _LARGE_READ_BYTES = 16 * 1024
 
 _READ, _WRITE = 1, 2
+_recv, _recv_into, _shutdown = socket.socket.recv, socket.socket.recv_into, socket.socket.shutdown
+_send, _sendmsg = socket.socket.send, socket.socket.sendmsg
+"""The socket's own, also where it is an ``ssl.SSLSocket``, whose methods of these names are about TLS."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -79,9 +82,9 @@ class Stream(Protocol):
 
 
 class SocketStream:
-    """A connected TCP or Unix socket."""
+    """A connected TCP or Unix socket, read and written as it is, whatever TLS may have it (``tls_over_socket``)."""
 
-    __slots__ = ("_is_closed", "_is_patient", "_loss", "_reader", "_run_asked", "_run_bytes", "_writer", "sock")
+    __slots__ = ("_is_closed", "_is_patient", "_reader", "_run_asked", "_run_bytes", "_writer", "loss", "sock")
 
     carries_half_close = False
     """As a tunnel: over HTTP/1.1 the gateway ends all of it with our end (wire contract §6.3)."""
@@ -92,7 +95,8 @@ class SocketStream:
         self._reader = get_hub().loop.io(sock.fileno(), _READ)
         self._writer: Any = None  # made when it is needed, which is rare
         self._is_closed = False
-        self._loss: StreamLost | None = None
+        self.loss: StreamLost | None = None
+        """What the kernel has told of it; to who reads after that a reset looks like an orderly end."""
         self._run_bytes = 0
         """That reads have brought, beyond what makes a large one of each."""
         self._run_asked: float = RUN_BYTES
@@ -101,32 +105,36 @@ class SocketStream:
 
     def recv_into(self, buffer: memoryview) -> int | None:
         try:
-            count = self.sock.recv_into(buffer)
+            count = _recv_into(self.sock, buffer)
         except BlockingIOError:
             return None
         except OSError as error:
-            raise self._lost(error) from error
-        self._run_bytes = max(0, self._run_bytes + count - _LARGE_READ_BYTES)
-        if not count and self._loss is not None:
-            raise self._loss  # the kernel tells of a reset once; to who reads after that it looks like an orderly end
+            raise self.note_loss(error) from error
+        self.has_read(count)
+        if not count and self.loss is not None:
+            raise self.loss
         return count
+
+    def has_read(self, count: int) -> None:
+        """A read brought so much: what is read in large pieces for long is a bulk transfer."""
+        self._run_bytes = max(0, self._run_bytes + count - _LARGE_READ_BYTES)
 
     def send(self, data: Buffer) -> int:
         try:
-            return self.sock.send(data)
+            return _send(self.sock, data)
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise self._lost(error) from error
+            raise self.note_loss(error) from error
 
     def send_parts(self, parts: Sequence[bytes]) -> int:
         """As ``send``, one behind the other, without a copy that has all of them."""
         try:
-            return self.sock.sendmsg(parts)
+            return _sendmsg(self.sock, parts)
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise self._lost(error) from error
+            raise self.note_loss(error) from error
 
     def flush(self, timeout_s: float | None = None) -> bool:  # noqa: ARG002 - others need it
         """Nothing to do: what ``send`` took is with the kernel."""
@@ -161,7 +169,7 @@ class SocketStream:
     def has_news(self) -> bool:
         """Whether something has come, bytes or an end, that was not read yet."""
         try:
-            self.sock.recv(1, socket.MSG_PEEK)
+            _recv(self.sock, 1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
         except OSError:
@@ -177,9 +185,9 @@ class SocketStream:
 
     def send_eof(self) -> None:
         try:
-            self.sock.shutdown(socket.SHUT_WR)
+            _shutdown(self.sock, socket.SHUT_WR)
         except OSError as error:
-            raise self._lost(error) from error
+            raise self.note_loss(error) from error
 
     def unsent_bytes(self) -> int:
         return 0 if self._is_closed else tcp.unsent_bytes(self.sock)
@@ -206,10 +214,23 @@ class SocketStream:
             tcp.reset_on_close(self.sock)
         self.close()
 
-    def _lost(self, error: OSError) -> StreamLost:
+    def ask_for_loss(self) -> None:
+        """Note what the kernel would tell the next read or write of a loss; what came before it can still be read.
+
+        Raises StreamLost where nothing can be read any more, since it is closed.
+        """
+        try:
+            number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        except OSError as error:
+            raise self.note_loss(error) from error
+        if number:
+            self.note_loss(OSError(number, os.strerror(number)))
+
+    def note_loss(self, error: OSError) -> StreamLost:
+        """What a failed system call says of the connection."""
         loss = lost(error)
         if error.errno != errno.EPIPE:  # EPIPE: the other side had said its end before, and that is still to be read
-            self._loss = loss
+            self.loss = loss
         return loss
 
 

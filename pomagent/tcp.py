@@ -45,6 +45,11 @@ def limit_silence(sock: socket.socket, *, on: bool) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNSETTLED_TIMEOUT_MS if on else 0)
 
 
+def cork(sock: socket.socket, *, on: bool) -> None:
+    """Have the kernel wait for full segments while several writes follow one another; off, what there is goes."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
+
+
 def wake_for(sock: socket.socket, count: int) -> bool:
     """Have the kernel call the socket readable once so many bytes are there, or an end, or a reset; False if it cannot.
 

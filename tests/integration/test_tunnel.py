@@ -128,7 +128,7 @@ class TestAnEndWhileWarm:
         look(warm.tunnel)
         assert warm.ends == []
         warm.gateway.finish()
-        wait_until(lambda: warm.tunnel.stream.transport.sock.recv(1, 2) is not None)  # type: ignore[union-attr]
+        wait_until(warm.tunnel.stream.transport.has_news)  # type: ignore[union-attr]
         look(warm.tunnel)
         assert warm.ends == [warm.tunnel]
 

@@ -52,6 +52,7 @@ LAYERS = [
     {"admission", "token_command", "token_life", "hop", "forward_proxy", "edge_proxy"},
     {"happy_eyeballs", "address_book", "losses", "gateway_counts", "failures", "systemd", "plan"},
     {"http2_stream"},
+    {"tls_over_socket", "tls_over_memory"},
     {"resolver", "tls", "tls_stream", "tls_sessions", "sockdiag"},
     {"stream"},
     {"threads", "deadline", "tcp", "cipher_order"},
