@@ -132,7 +132,7 @@ class Http2Stream:
         return taken
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        return flush_through(self._push, self.transport, timeout_s)
+        return flush_through(self._push, self.transport, self.transport, timeout_s)
 
     def send_eof(self) -> None:
         """End our side with END_STREAM: the destination sees the end, and its answer still comes."""

@@ -17,6 +17,10 @@ _ABOUT_TIME = {9: "have its owner issue one that is valid now", 10: "have its ow
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED: the certificate's fault, or our clock's."""
 
 
+_IN_THE_KERNEL = 1 << 3
+"""OpenSSL's SSL_OP_ENABLE_KTLS, which Python names from 3.12 on: a peek, and a read after our end, would be another."""
+
+
 def make_context(trust: Trust) -> ssl.SSLContext:
     """Build what ``trust`` describes. Blocks for milliseconds (it reads files): not for the hub.
 
@@ -27,6 +31,7 @@ def make_context(trust: Trust) -> ssl.SSLContext:
     context.set_alpn_protocols([H2, HTTP1] if trust.with_http2 else [HTTP1])
     prefer_aes_128(context)
     context.options |= ssl.OP_NO_RENEGOTIATION  # TLS 1.2: a tunnel in use would have to wait for a handshake
+    context.options &= ~_IN_THE_KERNEL
     if trust.verify:
         _load_authorities(context, trust)
     else:

@@ -65,6 +65,8 @@ class TlsOverMemory(TlsStream):
             while taken < length:
                 taken += write(view[taken : min(taken + PART_BYTES, length)])
                 parts.append(outgoing.read())
+        except ssl.SSLWantReadError:
+            self._is_crossed = True
         except ssl.SSLError as error:
             raise lost_tls(error) from error
         if parts:

@@ -32,11 +32,14 @@ class TlsOverSocket(TlsStream):
     ) -> None:
         """``session`` is offered for a short handshake; it must be of the same context and name. Raises StreamLost."""
         try:
+            transport.sock.getpeername()  # as CPython asks, which closes nothing where the answer is a loss
             secured = context.wrap_socket(
                 transport.sock, do_handshake_on_connect=False, suppress_ragged_eofs=False, server_hostname=server_name,
                 session=session,
             )  # fmt: skip
-        except OSError as error:  # it asks whether the socket is still connected
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and error.errno != errno.ENOTCONN:
+                raise
             raise transport.note_loss(error) from error
         transport.sock = secured  # the same descriptor
         self._socket = transport
@@ -51,15 +54,19 @@ class TlsOverSocket(TlsStream):
             self._ssl.do_handshake()
         except ssl.SSLWantReadError:
             return False
-        except ssl.SSLError:
-            raise
+        except ssl.SSLWantWriteError:  # many certificates of ours
+            self._is_crossed = True
+            return False
         except OSError as error:
-            raise self._socket.note_loss(error) from error
+            if _is_about_tls(error):
+                raise
+            raise self._lost(error) from error
         return True
 
     def send(self, data: Buffer) -> int:
         if not self._push():
             return 0
+        self._socket.ask_for_loss()
         view = memoryview(data)
         if len(view) <= RECORD_BYTES:
             return self._send(view)
@@ -76,14 +83,14 @@ class TlsOverSocket(TlsStream):
         """Write record by record; what the kernel has no room for counts as taken, and is kept."""
         write, taken, length = self._records.write, 0, len(view)
         record = view[:0]
-        self._socket.ask_for_loss()
         try:
             while taken < length:
                 record = view[taken : taken + RECORD_BYTES]
                 taken += len(record)
                 write(record)
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError) as wanted:
             self._kept = bytes(record)
+            self._is_crossed = isinstance(wanted, ssl.SSLWantReadError)
         except OSError as error:
             raise self._lost(error) from error
         return taken
@@ -98,8 +105,10 @@ class TlsOverSocket(TlsStream):
                 if count < _ANOTHER_LIKELY_BYTES:
                     self._is_at_end = not count
                     break
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except ssl.SSLWantReadError:
             pass
+        except ssl.SSLWantWriteError:  # a gateway asked for new keys, and ours find no room: Envoy never does
+            self._is_crossed = True
         except ssl.SSLZeroReturnError:
             self._is_at_end = True
         except OSError as error:
@@ -110,6 +119,7 @@ class TlsOverSocket(TlsStream):
     def _push_kept(self) -> bool:
         kept, self._kept = self._kept, None
         if kept is not None:
+            self._socket.ask_for_loss()
             self._send(memoryview(kept))
         return self._kept is None and (not self._is_ending or self._say_end())
 
@@ -124,12 +134,20 @@ class TlsOverSocket(TlsStream):
         return True
 
     def _lost(self, error: OSError) -> StreamLost:
-        """Of a failed read or write; CPython tells of a reset, or a timeout, as of an end without close_notify."""
+        """Of a failed handshake, read or write; a loss that the kernel tells of may come in other words."""
         if not isinstance(error, ssl.SSLError):
             return self._socket.note_loss(error)
-        if isinstance(error, ssl.SSLEOFError):
+        if isinstance(error, ssl.SSLEOFError) or not _is_about_tls(error):
             if self._socket.loss is None and self._socket.is_lost():  # since we asked
                 self._socket.note_loss(OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
             if self._socket.loss is not None:
                 return self._socket.loss
         return lost_tls(error)
+
+
+def _is_about_tls(error: OSError) -> bool:
+    """Whether what failed is TLS, and not a system call under it.
+
+    CPython calls that an end without close_notify, and with OpenSSL 3.2 or newer an error of the library "SYS".
+    """
+    return isinstance(error, ssl.SSLError) and error.library != "SYS"

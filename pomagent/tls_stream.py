@@ -1,4 +1,4 @@
-"""What TLS over a socket and TLS through memory have in common: what is agreed on, and every kind of end."""
+"""What TLS over a socket and TLS through memory have in common: what is agreed on, waiting, and every kind of end."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import gevent
+
 from pomagent.deadline import Deadline
 from pomagent.errors import StreamLost
-from pomagent.stream import Buffer, SocketStream
+from pomagent.stream import Buffer, SocketStream, Stream
+
+CROSSED_PAUSE_S = 0.01
+"""Until a read is tried again that must write before, or a write that must read: either is rare, and soon over."""
 
 
 class TlsStream(ABC):
     """TLS over another stream: never a half-close of its socket that would garble what follows."""
 
-    __slots__ = ("_has_ended", "_has_more", "_is_at_end", "_is_ending", "_loss", "_ssl", "transport")
+    __slots__ = ("_has_ended", "_has_more", "_is_at_end", "_is_crossed", "_is_ending", "_loss", "_ssl", "transport")
 
     carries_half_close = False
     """Over HTTP/1.1 the gateway ends the whole tunnel with our end (wire contract §6.3)."""
@@ -34,6 +39,8 @@ class TlsStream(ABC):
         """Whether we have said that nothing more comes; what still arrives interests nobody then."""
         self._is_ending = False
         """Whether that waits for the kernel to take what goes before it."""
+        self._is_crossed = False
+        """Whether OpenSSL wanted to write when it was to read, or the reverse: its socket tells nothing of that."""
 
     # --- what is agreed on ------------------------------------------------------------------------------------------
 
@@ -62,7 +69,10 @@ class TlsStream(ABC):
 
     @abstractmethod
     def handshake_step(self) -> bool:
-        """Go on with the handshake as far as possible; True once it is done. Raises StreamLost, ssl.SSLError."""
+        """Go on with the handshake as far as possible; True once it is done, else ``wait_readable`` comes first.
+
+        Raises StreamLost, ssl.SSLError.
+        """
 
     # --- bytes ------------------------------------------------------------------------------------------------------
 
@@ -90,7 +100,7 @@ class TlsStream(ABC):
         return self.send(b"".join(parts))
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        return flush_through(self._push, self.transport, timeout_s)
+        return flush_through(self._push, self, self.transport, timeout_s)
 
     @abstractmethod
     def _decrypt(self, buffer: memoryview) -> int:
@@ -116,10 +126,21 @@ class TlsStream(ABC):
     # --- waiting ----------------------------------------------------------------------------------------------------
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
-        return self._has_more or self.transport.wait_readable(timeout_s)
+        return self._has_more or self._wait(self.transport.wait_readable, timeout_s)
 
     def wait_writable(self, timeout_s: float | None = None) -> bool:
-        return self.transport.wait_writable(timeout_s)
+        return self._wait(self.transport.wait_writable, timeout_s)
+
+    def _wait(self, wait: Callable[[float | None], bool], timeout_s: float | None) -> bool:
+        """Or pause, where what the transport would wait for is there at once, and to no avail. Blocks."""
+        if not self._is_crossed:
+            return wait(timeout_s)
+        if timeout_s is not None and timeout_s < CROSSED_PAUSE_S:
+            gevent.sleep(timeout_s)
+            return False
+        self._is_crossed = False
+        gevent.sleep(CROSSED_PAUSE_S)
+        return True
 
     def has_news(self) -> bool:
         return self._has_more or self.transport.has_news()
@@ -158,15 +179,17 @@ class TlsStream(ABC):
         self.transport.abort()
 
 
-def flush_through(push: Callable[[], bool], transport: SocketStream | TlsStream, timeout_s: float | None) -> bool:
-    """Push what a stream keeps until the transport below has all of it, and flush that; False after the timeout."""
+def flush_through(
+    push: Callable[[], bool], stream: Stream, transport: SocketStream | TlsStream, timeout_s: float | None
+) -> bool:
+    """Push what a stream keeps until its transport has all of it, and flush that; False after the timeout."""
     if push():
         return transport.flush(timeout_s)
     deadline = None if timeout_s is None else Deadline(timeout_s)
     while not push():
         if deadline is not None and deadline.is_over:
             return False
-        transport.wait_writable(deadline.remaining_s if deadline is not None else None)
+        stream.wait_writable(deadline.remaining_s if deadline is not None else None)
     return transport.flush(deadline.remaining_s if deadline is not None else None)
 
 

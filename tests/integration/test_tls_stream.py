@@ -3,6 +3,7 @@
 import fcntl
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -264,8 +265,21 @@ class TestEnds:
         assert (stream.is_lost(), stream.is_dead(), stream.unsent_bytes()) == (True, False, 0)
         with pytest.raises(StreamLost):
             stream.recv_into(memoryview(bytearray(1)))
+        for data in (b"x", bytes(SCRATCH_BYTES)):
+            with pytest.raises(StreamLost):
+                stream.send(data)
+
+    def test_a_connection_that_is_lost_before_tls_is_a_loss(self, fake: FakeGateway) -> None:
+        fake.plays(Connection.reset)
+        sock = socket.create_connection((LOOPBACK, fake.address.port))
+        transport = SocketStream(sock)
+        assert transport.wait_readable(scaled(5))
+        with pytest.raises(StreamLost, match="reset"):
+            transport.recv_into(memoryview(bytearray(1)))
         with pytest.raises(StreamLost):
-            stream.send(b"x")
+            TlsOverSocket(transport, make_context(fake.settings.trust), HOST)
+        transport.close()
+        assert sock.fileno() == -1, "nobody else has taken the descriptor"
 
     def test_an_abort_is_a_reset(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
@@ -328,6 +342,103 @@ class TestSending:
         assert read(stream, len(down)) == down
         assert serving.get(timeout=10) == up
         sending.get(timeout=5)
+
+
+class Crossed:
+    """TLS that must write before it reads, and read before it writes, so many times each.
+
+    A fake: real parts do this when a gateway asks for new keys while nothing fits into the kernel, or is in the middle
+    of a ticket of several records.
+    """
+
+    def __init__(self, crossed: Any, times: int) -> None:
+        self._crossed = crossed
+        self._reads = self._writes = times
+
+    def read(self, length: int, buffer: memoryview) -> int:
+        self._reads -= 1
+        if self._reads >= 0:
+            raise ssl.SSLWantWriteError(ssl.SSL_ERROR_WANT_WRITE, "crossed")
+        return self._crossed.read(length, buffer)  # type: ignore[no-any-return]
+
+    def write(self, data: Any) -> int:
+        self._writes -= 1
+        if self._writes >= 0:
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "crossed")
+        return self._crossed.write(data)  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._crossed, name)
+
+
+class TestCrossedWishes:
+    """A wait for what is there at once and helps nobody would be a loop that takes all of a processor."""
+
+    def test_a_write_that_must_read_waits_a_moment_and_goes(self, pair: tuple[TlsStream, Connection]) -> None:
+        stream, gateway = pair
+        where = "_records" if isinstance(stream, TlsOverSocket) else "_ssl"
+        setattr(stream, where, Crossed(getattr(stream, where), times=2))
+        turns = Turning()
+        view = memoryview(b"to the gateway")
+        while view:
+            view = view[stream.send(view) :]
+            assert stream.wait_writable(scaled(5))
+        assert stream.flush(scaled(5))
+        assert gateway.receive(14) == b"to the gateway"
+        assert turns.seen >= 2
+
+    def test_a_read_that_must_write_waits_a_moment_and_goes(self, pair: tuple[TlsStream, Connection]) -> None:
+        stream, gateway = pair
+        if not isinstance(stream, TlsOverSocket):
+            return  # memory always has room
+        stream._records = Crossed(stream._records, times=2)
+        turns = Turning()
+        gateway.send(b"from the gateway")
+        assert read(stream, 16) == b"from the gateway"
+        assert turns.seen >= 2
+
+    def test_no_wait_is_longer_than_it_may_be(self, pair: tuple[TlsStream, Connection]) -> None:
+        stream, _ = pair
+        assert stream.recv_into(memoryview(bytearray(1))) is None
+        stream._is_crossed = True
+        assert not stream.wait_readable(0)
+        assert not stream.wait_writable(0)
+        assert stream.wait_writable(scaled(5))
+
+    def test_a_handshake_whose_certificates_find_no_room_goes_on(self, fake: FakeGateway) -> None:
+        certificate = fake.authority.issue_client("large", names=tuple(f"name-{n}.example.test" for n in range(1500)))
+        fake.context.verify_mode = ssl.CERT_REQUIRED
+        fake.context.load_verify_locations(fake.authority.ca_file)
+        fake.plays(play.secures)
+        trust = replace(
+            fake.settings.trust, client_cert_file=certificate.cert_file, client_key_file=certificate.key_file
+        )
+        fake._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sock.connect((LOOPBACK, fake.address.port))
+        stream, crossed = TlsOverSocket(SocketStream(sock), make_context(trust), HOST), 0
+        while not stream.handshake_step():
+            crossed += stream._is_crossed
+            assert stream.wait_readable(scaled(5))
+        assert crossed, "all found room at once"
+        fake.tunnel().send(b"come in")
+        assert read(stream, 7) == b"come in"
+        stream.close()
+
+
+class Turning:
+    """Counts how often others had their turn."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._timer = gevent.get_hub().loop.timer(0.001, 0.001)
+        self._timer.start(self._turn)
+
+    def _turn(self) -> None:
+        self.seen += 1
+        if self.seen == 5:
+            self._timer.close()
 
 
 class TestGoodBye:
