@@ -63,7 +63,7 @@ def test_the_port_of_a_route_that_went_while_the_agent_was_down_refuses(host: Ho
 def test_a_stopped_agent_leaves_ports_that_refuse(host: Host) -> None:
     host.start()
     host.systemctl("stop", UNIT)
-    assert refuses(ECHO)
+    wait_until(lambda: refuses(ECHO), 20, "systemd has closed what it kept, which it does a moment after the job's end")
     host.systemctl("start", UNIT)
     with connect(ECHO) as client:
         assert say(client) == b"hello\n"
