@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import ssl
-from typing import Any
+from typing import Any, TypeGuard
 
 from pomagent import tcp
 from pomagent.errors import StreamLost
@@ -134,20 +134,25 @@ class TlsOverSocket(TlsStream):
         return True
 
     def _lost(self, error: OSError) -> StreamLost:
-        """Of a failed handshake, read or write; a loss that the kernel tells of may come in other words."""
-        if not isinstance(error, ssl.SSLError):
-            return self._socket.note_loss(error)
-        if isinstance(error, ssl.SSLEOFError) or not _is_about_tls(error):
-            if self._socket.loss is None and self._socket.is_lost():  # since we asked
-                self._socket.note_loss(OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
-            if self._socket.loss is not None:
-                return self._socket.loss
-        return lost_tls(error)
+        """Of a failed handshake, read or write; a loss that the kernel told of comes in other words, or as EPIPE."""
+        if _is_about_tls(error) and not isinstance(error, ssl.SSLEOFError):
+            return lost_tls(error)
+        transport = self._socket
+        if transport.loss is None and transport.is_lost() and not _names_a_loss(error):  # since we asked
+            transport.note_loss(OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
+        if transport.loss is not None:
+            return transport.loss
+        return lost_tls(error) if isinstance(error, ssl.SSLError) else transport.note_loss(error)
 
 
-def _is_about_tls(error: OSError) -> bool:
+def _is_about_tls(error: OSError) -> TypeGuard[ssl.SSLError]:
     """Whether what failed is TLS, and not a system call under it.
 
     CPython calls that an end without close_notify, and with OpenSSL 3.2 or newer an error of the library "SYS".
     """
     return isinstance(error, ssl.SSLError) and error.library != "SYS"
+
+
+def _names_a_loss(error: OSError) -> bool:
+    """Whether the system call's own failure is named; EPIPE is that of an alert which followed."""
+    return not isinstance(error, ssl.SSLError) and error.errno != errno.EPIPE

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -250,7 +251,7 @@ class TestEnds:
         gateway.send_raw(bytes(broken))
         data, loss = read_until_lost(stream)
         assert data == b"good"
-        assert "bad record mac" in str(loss)
+        assert str(loss).startswith(("bad record mac", "record layer failure", "decryption failed or bad record mac"))
 
     def test_clear_text_in_the_middle_is_a_loss(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
@@ -406,7 +407,8 @@ class TestCrossedWishes:
         assert stream.wait_writable(scaled(5))
 
     def test_a_handshake_whose_certificates_find_no_room_goes_on(self, fake: FakeGateway) -> None:
-        certificate = fake.authority.issue_client("large", names=tuple(f"name-{n}.example.test" for n in range(1500)))
+        names = tuple(f"{sha256(b'%d' % n).hexdigest()[:60]}.test" for n in range(500))  # hardly to be compressed
+        certificate = fake.authority.issue_client("large", names=names)
         fake.context.verify_mode = ssl.CERT_REQUIRED
         fake.context.load_verify_locations(fake.authority.ca_file)
         fake.plays(play.secures)

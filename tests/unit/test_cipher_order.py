@@ -71,7 +71,7 @@ class TestAnInterpreterThatIsNotKnown:
         assert names(context) == names(new_context())
 
     def test_whose_openssl_is_not_shown_keeps_its_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sys.modules["_ssl"], "__file__", sys.modules["_socket"].__file__)  # linked with libc only
+        monkeypatch.setattr(sys.modules["_ssl"], "__file__", "libc.so.6", raising=False)
         context = new_context()
         prefer_aes_128(context)
         assert names(context) == names(new_context())
