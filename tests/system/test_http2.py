@@ -99,7 +99,7 @@ def test_a_gateway_that_dies_is_a_reset_for_the_client(start: Start, gateway: Ga
 
 def test_a_refusal_says_the_same_as_over_http1(start: Start) -> None:
     agent, ports = start("down", defaults={"warm": "off"})
-    with connect(ports["down"]) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(ports["down"]) as client:
         client.recv(100)
     refused = agent.wait_for("session.refused")
     assert "503" in refused["error"]

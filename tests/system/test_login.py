@@ -381,7 +381,7 @@ def test_no_trouble_but_a_refusal_of_the_login_touches_a_token(
         gateway.authorizer.refuse(int(trouble))
     route = "down" if trouble == "destination down" else "echo"
     with home.tcp("--browser-cmd", visitor.command, route=route) as tcp:
-        with connect(tcp.address[1]) as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(tcp.address[1]) as client:
             read_to_end(client)
         assert home.tokens == before
         if trouble != "destination down":
@@ -423,7 +423,7 @@ def test_a_service_account_is_used_alone_and_never_cached(
     assert home.tokens == before
     write_token(tmp_path / "token", "eyJ.no.good")
     with home.tcp("--service-account-file", str(tmp_path / "token")) as tcp:
-        with connect(tcp.address[1]) as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(tcp.address[1]) as client:
             read_to_end(client)
     assert visitor.starts == 1
 
@@ -433,7 +433,7 @@ def test_a_fresh_login_that_is_refused_is_final(home: Home, visitor: Visitor, ga
     gateway.authorizer.refuse(401)
     with home.tcp("--browser-cmd", visitor.command) as tcp:
         for _ in range(3):
-            with connect(tcp.address[1]) as client, pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionResetError), connect(tcp.address[1]) as client:
                 read_to_end(client)
         wait_until(lambda: "another login cannot help" in tcp.errors)
         gateway.authorizer.behave()

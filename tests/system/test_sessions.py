@@ -131,7 +131,7 @@ def test_a_gateway_that_dies_is_a_reset_for_the_client(start: Start, gateway: Ga
 
 def test_a_client_that_gets_no_tunnel_is_reset_and_the_log_says_why(start: Start) -> None:
     agent, ports = start("down", defaults={"warm": "off"})
-    with connect(ports["down"]) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(ports["down"]) as client:
         client.recv(100)
     refused = agent.wait_for("session.refused")
     assert "503" in refused["error"]
@@ -156,7 +156,7 @@ def test_sessions_beyond_the_limit_are_reset_with_its_name(start: Start) -> None
         for client in (first, second):
             client.sendall(b"x")
             assert client.recv(1) == b"x"
-        with connect(ports["echo"]) as third, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(ports["echo"]) as third:
             third.recv(1)
         assert agent.wait_for("session.refused")["reason"] == "limit"
 

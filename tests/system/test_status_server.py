@@ -54,7 +54,7 @@ def test_prometheus_accepts_what_it_is_told(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY, "down": ANY}, status=STATUS)
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
-    with connect(agent.port("down")) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(agent.port("down")) as client:
         client.recv(1)
     agent.wait_for("session.closed")
     answer = metrics(agent)
@@ -70,7 +70,7 @@ def test_sessions_are_counted_by_how_they_ended(bastion: Bastion) -> None:
         assert running.value("pomagent_sessions_active", route="echo") == 1
         assert running.value("pomagent_session_bytes_total", route="echo", direction="up") == 6
         assert running.value("pomagent_sessions_total", route="echo", side="client", reason="finished") is None
-    with connect(agent.port("down")) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(agent.port("down")) as client:
         client.recv(1)
     agent.wait_for("session.closed")
     agent.wait_for("session.refused")
@@ -259,7 +259,7 @@ def test_the_page_and_the_command_show_the_same_document_with_every_key_document
     )
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
-        with connect(agent.port("down")) as refused, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(agent.port("down")) as refused:
             refused.recv(1)
         answer = ask(port_of(agent), "/status.json")
         sessions = json.loads(ask(port_of(agent), "/sessions.json").text)

@@ -46,7 +46,7 @@ class Scene:
         """One client that holds a place, and one that gets none."""
         holder = self.keep.enter_context(connect(agent.port("echo")))
         assert say(holder) == b"hello\n"
-        with connect(agent.port("echo")) as other, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(agent.port("echo")) as other:
             other.recv(1)
 
 

@@ -448,7 +448,7 @@ def test_a_running_agent_imports_nothing_more(bastion: Bastion, service: Service
             with connect(page) as visitor:
                 visitor.sendall(f"GET /{path} HTTP/1.0\r\n\r\n".encode())
                 assert read_to_end(visitor)
-        with connect(agent.port("refused")) as other, suppress(ConnectionResetError):
+        with suppress(ConnectionResetError), connect(agent.port("refused")) as other:
             assert read_to_end(other) == b""
         agent.signal(signal.SIGUSR1)
         agent.signal(signal.SIGTERM)

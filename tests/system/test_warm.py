@@ -82,7 +82,7 @@ def test_applications_are_refused_by_the_gateways_answer_and_not_by_the_pools_wa
     try:
         agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel"})
         agent.wait_for("tunnel.failed")
-        with connect(agent.port("echo")) as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(agent.port("echo")) as client:
             client.recv(1)
         assert "403" in agent.wait_for("session.refused")["error"]
     finally:
