@@ -1,4 +1,4 @@
-"""TLS 1.3 with AES of 128 bits first: Envoy picks by its client's order, and OpenSSL's begins with the dearest suite.
+"""TLS 1.3 with AES of 128 bits first: Envoy picks by its client's order, and OpenSSL's begins with a dearer one.
 
 CPython can say an order from 3.15 on (``SSLContext.set_ciphersuites``). Before that OpenSSL is told itself, by the
 function behind it, and only where everything is known that this needs.

@@ -18,7 +18,8 @@ _ABOUT_TIME = {9: "have its owner issue one that is valid now", 10: "have its ow
 
 
 _IN_THE_KERNEL = 1 << 3
-"""OpenSSL's SSL_OP_ENABLE_KTLS, which Python names from 3.12 on: a peek, and a read after our end, would be another."""
+"""OpenSSL's SSL_OP_ENABLE_KTLS, which Python names from 3.12 on. A host's policy may set it; but then a peek at the
+socket, and what is read from it after our end, would be plaintext, or an error at each record that is no data."""
 
 
 def make_context(trust: Trust) -> ssl.SSLContext:
