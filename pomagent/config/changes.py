@@ -120,13 +120,13 @@ def _gateway_keys(gateway: Gateway) -> dict[str, Any]:
     if proxy is not None and gateway.forward_proxy_credentials_file:
         file = str(gateway.forward_proxy_credentials_file)
         keys["forward_proxy_credentials_file"] = _Source(file, proxy.credentials)
-    scheme = "https" if keys.pop("tls") else "http"
+    url = f"{'https' if keys.pop('tls') else 'http'}://{keys.pop('address')}"
     certificates = ("ca_file", "client_cert_file", "client_key_file")
     files: dict[str, Any] = {name: getattr(trust, name) for name in certificates}
     if trust.digest:  # which of the files changed its contents does not matter to what happens
         named = next((name for name in certificates if files[name]), "ca_file")
         files[named] = _Source(str(files[named]), trust.digest)
-    return keys | files | {"url": f"{scheme}://{keys.pop('address')}", "verify_tls": trust.verify}
+    return keys | files | {"url": url, "verify_tls": trust.verify}
 
 
 def _credential_keys(credential: Credential) -> dict[str, Any]:
