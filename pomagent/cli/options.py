@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pomagent.config.usual_places import CONFIG_VARIABLE, find_config
+from pomagent.config.usual_places import CONFIG_VARIABLE, SYSTEM_PATH, distrust_of_local_config, find_config
 from pomagent.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -18,12 +18,24 @@ if TYPE_CHECKING:
 
 config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--config", "-c", "config", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
-    help="The agent.toml to use. Default: $POMAGENT_CONFIG, ./agent.toml, /etc/pomagent/agent.toml.",
+    help="The agent.toml to use. Default: $POMAGENT_CONFIG, ./agent.toml if only you or root can write it, "
+    "/etc/pomagent/agent.toml.",
 )  # fmt: skip
 
 
 def config_path(flag: Path | None) -> Path:
-    return find_config(flag, os.environ)
+    """Return the file that is meant, whether it exists or not; a local one that is passed over is reported once."""
+    path = find_config(flag, os.environ)
+    if path == SYSTEM_PATH and not flag and (reason := distrust_of_local_config()):
+        _report_once(f"pomagent: ./agent.toml is ignored: {reason}; if you mean it: --config ./agent.toml")
+    return path
+
+
+def _report_once(message: str) -> None:
+    reported: set[str] = click.get_current_context().find_root().meta.setdefault("pomagent.reported", set())
+    if message not in reported:
+        reported.add(message)
+        click.echo(message, err=True)
 
 
 def existing_config(flag: Path | None) -> Path:

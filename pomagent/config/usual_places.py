@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 CONFIG_VARIABLE = "POMAGENT_CONFIG"
@@ -11,13 +13,34 @@ LOCAL_PATH = Path("agent.toml")
 SYSTEM_PATH = Path("/etc/pomagent/agent.toml")
 RUNTIME_DIRECTORY = Path("/run/pomagent")
 CONTROL_SOCKET = "control.sock"
+ROOT = 0
 
 
 def find_config(flag: str | Path | None, environ: Mapping[str, str]) -> Path:
-    """The file to load: ``--config``, else ``POMAGENT_CONFIG``, else ``./agent.toml`` if there is one, else /etc's."""
+    """Return the file to load: ``--config``, else ``POMAGENT_CONFIG``, else a trusted ``./agent.toml``, else /etc's."""
     if named := flag or environ.get(CONFIG_VARIABLE):
         return Path(named)
-    return LOCAL_PATH if LOCAL_PATH.is_file() else SYSTEM_PATH
+    return LOCAL_PATH if LOCAL_PATH.is_file() and not distrust_of_local_config() else SYSTEM_PATH
+
+
+def distrust_of_local_config() -> str:
+    """Return why ``./agent.toml`` must not be obeyed; empty if it may be, or if there is none.
+
+    The file runs commands and receives tokens with this user's rights, so nobody but this user or root may be able to
+    change or replace it.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return _writers(LOCAL_PATH, LOCAL_PATH.stat()) or _writers(LOCAL_PATH.parent.absolute(), Path().stat())
+    return ""
+
+
+def _writers(path: Path, status: os.stat_result) -> str:
+    """Return who else can change what is at the path, and how to mend that; empty if it is only this user or root."""
+    if status.st_uid not in {ROOT, os.geteuid()}:
+        return f"{path} belongs to user {status.st_uid}, not to you or root"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"other users may write to {path} (chmod go-w {path})"
+    return ""
 
 
 def default_control_socket(environ: Mapping[str, str]) -> Path | None:

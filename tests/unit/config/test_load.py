@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pomagent.config import usual_places as default_paths
 from pomagent.config.load import load
-from pomagent.config.usual_places import default_control_socket, find_config
+from pomagent.config.usual_places import SYSTEM_PATH, default_control_socket, distrust_of_local_config, find_config
 from pomagent.errors import ConfigError
 from pomagent.settings import HostPort, Settings
 
@@ -31,6 +33,39 @@ class TestWhichFile:
     def test_then_the_file_in_the_present_directory(self, write: Write) -> None:
         write("agent.toml", ROUTE)
         assert find_config(None, {}) == Path("agent.toml")
+
+    @pytest.mark.parametrize("mode", [0o660, 0o606, 0o666])
+    def test_a_local_file_that_others_may_write_is_passed_over(self, write: Write, mode: int) -> None:
+        write("agent.toml", ROUTE, mode)
+        assert distrust_of_local_config() == "other users may write to agent.toml (chmod go-w agent.toml)"
+        assert find_config(None, {}) == SYSTEM_PATH
+
+    @pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+    def test_a_local_file_that_others_may_replace_is_passed_over(
+        self, write: Write, directory: Path, mode: int
+    ) -> None:
+        write("agent.toml", ROUTE)
+        directory.chmod(mode)
+        assert f"other users may write to {directory} (chmod go-w {directory})" == distrust_of_local_config()
+        assert find_config(None, {}) == SYSTEM_PATH
+
+    def test_a_local_file_of_another_user_is_passed_over(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        write("agent.toml", ROUTE)
+        owner = os.getuid()
+        monkeypatch.setattr(default_paths, "ROOT", -1)
+        monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+        assert f"agent.toml belongs to user {owner}, not to you or root" == distrust_of_local_config()
+        assert find_config(None, {}) == SYSTEM_PATH
+
+    def test_a_local_file_of_root_is_read_by_everybody(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        write("agent.toml", ROUTE)
+        monkeypatch.setattr(default_paths, "ROOT", os.getuid())
+        monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
+        assert find_config(None, {}) == Path("agent.toml")
+
+    def test_a_named_file_is_the_callers_own_choice(self, write: Write) -> None:
+        write("agent.toml", ROUTE, 0o666)
+        assert find_config("agent.toml", {}) == Path("agent.toml")
 
     def test_then_the_one_of_the_system(self, directory: Path) -> None:
         assert find_config(None, {"POMAGENT_CONFIG": ""}) == Path("/etc/pomagent/agent.toml")
