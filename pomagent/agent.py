@@ -8,31 +8,32 @@ from itertools import count
 from gevent.pool import Group
 from pydantic import SecretStr
 
-from pomagent.client import Client
-from pomagent.credentials import ReadToken, Token
-from pomagent.crew import Crew
+from pomagent.credentials.token import ReadToken, Token
 from pomagent.errors import BindError, ConfigError
 from pomagent.forwarder import Forwarder
-from pomagent.gateways import Gateways
-from pomagent.holder import holder_of
-from pomagent.listeners import Listeners, Prepared
-from pomagent.log import Logger, LogLevel
-from pomagent.places import Places
-from pomagent.plan import Plan, diff
-from pomagent.pool import Memory, Pool
-from pomagent.quarantine import Quarantine
-from pomagent.recheck import Recheck
-from pomagent.relay import DRAINED, REMOVED, End
-from pomagent.session_facts import SessionFacts
+from pomagent.gateway.gateways import Gateways
+from pomagent.listeners.fd_store import SocketStore
+from pomagent.listeners.listeners import Listeners, Prepared
+from pomagent.listeners.port_owner import holder_of
+from pomagent.listeners.quarantine import Quarantine
+from pomagent.log.logger import Logger, LogLevel
+from pomagent.log.verbosity import Verbosity
+from pomagent.pool import Pool, RouteHistory
+from pomagent.pool.reserves import Reserves
+from pomagent.reload.plan import Plan, diff
+from pomagent.revocation import Recheck
+from pomagent.runtime.greenlets import GreenletReuse
+from pomagent.runtime.sd_notify import Notifier
+from pomagent.runtime.threads import Threads
+from pomagent.sessions.client import Client
+from pomagent.sessions.context import SessionContext
+from pomagent.sessions.ends import DRAINED, REMOVED, End
+from pomagent.sessions.facts import SessionFacts
+from pomagent.sessions.fair_share import FairShare
+from pomagent.sessions.session_limit import SessionLimit
+from pomagent.sessions.user_names import Users
 from pomagent.settings import Credential, ListenAddress, Route, Settings
-from pomagent.sockdiag import SockDiag, open_if_possible
-from pomagent.socket_store import SocketStore
-from pomagent.surroundings import Surroundings
-from pomagent.systemd import Notifier
-from pomagent.threads import Threads
-from pomagent.turns import Turns
-from pomagent.users import Users
-from pomagent.verbosity import Verbosity
+from pomagent.transport.sock_diag import SockDiag, open_if_possible
 
 CRASHED = "a bug ended the session; please report it, with the lines above"
 
@@ -45,14 +46,15 @@ class Agent:
     ) -> None:
         self._log = log
         self._level = level
-        self._crew = Crew()
+        self._crew = GreenletReuse()
         self._gateways = Gateways(read_token, log, self._crew, self._renew)
+        self._reserves = Reserves(self._gateways, log, self._crew)
         self._diag = open_if_possible()
         self._group = Group()
         self._numbers = count(1)
-        self._places = Places(0, "agent.max_sessions")
+        self._places = SessionLimit(0, "agent.max_sessions")
         self.users = Users()
-        self._surroundings = Surroundings(self._places, Turns(), self._wished_sessions, self.users, self._crew)
+        self._surroundings = SessionContext(self._places, FairShare(), self._wished_sessions, self.users, self._crew)
         self.listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
         self._threads = Threads(1)  # /proc, after an address was taken
         self._forwarders: dict[str, Forwarder] = {}
@@ -76,6 +78,7 @@ class Agent:
         self.generation += 1
         self._settings = new
         self._gateways.adopt(new, contexts)
+        self._reserves.keep_only({route.gateway for route in new.routes})
         self.listeners.take(prepared)
         self._level.set(new.agent.log_level)
         self._places.resize(new.agent.max_sessions)
@@ -171,13 +174,18 @@ class Agent:
         return self._gateways
 
     @property
+    def reserves(self) -> Reserves:
+        """What the unused routes of each gateway have in common."""
+        return self._reserves
+
+    @property
     def tokens(self) -> list[Token]:
         """The credentials in use."""
         return self._gateways.tokens
 
-    def _make_pool(self, route: Route, memory: Memory, log: Logger) -> Pool:
-        to, gateway = self._gateways, route.gateway
-        return Pool(route, to.connector(route, log), memory, to.watch(gateway), log, self._crew, to.reserve(gateway))
+    def _make_pool(self, route: Route, memory: RouteHistory, log: Logger) -> Pool:
+        to, reserve = self._gateways, self._reserves.of(route.gateway)
+        return Pool(route, to.connector(route, log), memory, to.watch(route.gateway), log, self._crew, reserve)
 
     def _retire(self, forwarder: Forwarder) -> None:
         """Let the sessions of a removed route finish, within the limit of a drain."""
@@ -286,6 +294,7 @@ class Agent:
         """Forget the waits of these routes, or of all, after failures: something was mended. Does not block."""
         routes = [route for route in self._enabled_routes() if names is None or route.name in names]
         self._gateways.retry(routes)
+        self._reserves.retry({route.gateway for route in routes})
         for route in routes:
             self._quarantine.retry(route.name)
             if (forwarder := self._forwarders.get(route.name)) is not None:

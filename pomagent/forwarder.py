@@ -9,23 +9,24 @@ from collections.abc import Callable, Container, Iterator
 import gevent
 from gevent.pool import Group
 
-from pomagent.client import Client, LocalClient
-from pomagent.counts import SessionCounts
-from pomagent.crew import Task
-from pomagent.deadline import Deadline
-from pomagent.errors import CredentialRejected, PoolClosed, Recovery, RouteForbidden, RoutePaused
-from pomagent.log import Logger
-from pomagent.places import Places
-from pomagent.pool import Memory, Pool
+from pomagent.errors import CredentialRejected, PoolClosed, RoutePaused
+from pomagent.gateway.tunnel import Presented, Tunnel
+from pomagent.log.logger import Logger
+from pomagent.pool import Pool, RouteHistory
 from pomagent.pool.breaker import BreakerState
 from pomagent.protocol.lifecycle import Reason
-from pomagent.relay import REVOKED, End
-from pomagent.session import Session
-from pomagent.session_facts import SessionFacts
+from pomagent.route_state import RouteFacts, State, state_of
+from pomagent.runtime.deadline import Deadline
+from pomagent.runtime.greenlets import Task
+from pomagent.sessions.client import Client, LocalClient
+from pomagent.sessions.context import SessionContext
+from pomagent.sessions.counters import SessionCounts
+from pomagent.sessions.ends import REVOKED, End
+from pomagent.sessions.facts import SessionFacts
+from pomagent.sessions.session import Session
+from pomagent.sessions.session_limit import SessionLimit
 from pomagent.settings import Route
-from pomagent.sockdiag import SockDiag
-from pomagent.surroundings import Surroundings
-from pomagent.tunnel import Presented, Tunnel
+from pomagent.transport.sock_diag import SockDiag
 
 CHECK_EVERY_S = 1.0
 """How often the sessions' limits are looked at: finer than any of them needs."""
@@ -33,14 +34,14 @@ CHECK_EVERY_S = 1.0
 ABORT_TIMEOUT_S = 3.0
 """For sessions that were told to end to say good-bye to both sides."""
 
-MakePool = Callable[[Route, Memory, Logger], Pool]
+MakePool = Callable[[Route, RouteHistory, Logger], Pool]
 
 
 class Forwarder:
     """Serves the clients of one route; the listener that brings them is somebody else's."""
 
     def __init__(
-        self, route: Route, make_pool: MakePool, surroundings: Surroundings, diag: SockDiag | None, log: Logger,
+        self, route: Route, make_pool: MakePool, surroundings: SessionContext, diag: SockDiag | None, log: Logger,
         numbers: Iterator[int], generation: int,
     ) -> None:  # fmt: skip
         self.route = route
@@ -53,10 +54,10 @@ class Forwarder:
         self._is_draining = False
         self.is_paused = False
         """Whether new clients are turned away."""
-        self._places = Places(route.max_sessions)
+        self._places = SessionLimit(route.max_sessions)
         self._sessions: dict[Task, Session] = {}
         self._checker = Group()
-        self.memory = Memory(route, surroundings.clock())
+        self.memory = RouteHistory(route, surroundings.clock())
         self.pool = make_pool(route, self.memory, self._log)
         self.counts = SessionCounts()
 
@@ -84,27 +85,21 @@ class Forwarder:
         return [session.facts for session in self._sessions.values()]
 
     @property
-    def state(self) -> str:
-        """The route's state in the words of the status: one of those that a running route may be in."""
-        if self._is_draining or self.is_paused:
-            return "draining" if self._is_draining else "paused"
-        error = self.pool.last_error
-        if error is not None and error.recovery is Recovery.REAUTHENTICATE:
-            return "unauthenticated"
-        if isinstance(error, RouteForbidden):
-            return "denied"
-        if error is not None:
-            is_down = self.pool.standing.breaker is not BreakerState.CLOSED or not self.pool.standing.still_serves
-            return "down" if is_down else "degraded"
-        return self._state_without_errors
-
-    @property
-    def _state_without_errors(self) -> str:
-        if self.overrun:
-            return "degraded"
-        if not self.pool.standing.has_succeeded:
-            return "untried"
-        return "degraded" if self.pool.standing.is_short else "up"
+    def state(self) -> State:
+        """The route's state in the words of the status."""
+        status = self.pool.standing
+        return state_of(
+            RouteFacts(
+                is_draining=self._is_draining,
+                is_paused=self.is_paused,
+                error=self.pool.last_error,
+                is_breaker_closed=status.breaker is BreakerState.CLOSED,
+                still_serves=status.still_serves,
+                is_overrun=bool(self.overrun),
+                has_succeeded=status.has_succeeded,
+                is_short=status.is_short,
+            )
+        )
 
     @property
     def overrun(self) -> str:

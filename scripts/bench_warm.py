@@ -16,9 +16,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pomagent.pool.reserve import FEWEST
-from pomagent.pool.warmth import TLS_MAX_AGE_S
-from pomagent.presets import PRESETS
+from pomagent.pool.presets import PRESETS
+from pomagent.pool.shared_reserve import FEWEST
+from pomagent.pool.warm_policy import TLS_MAX_AGE_S
 from scripts.bench_agent import BenchedAgent, Row, Tables, ms, percentile, seconds_of
 from scripts.bench_routes import check_descriptors
 from tests.bastion import ANY

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pomagent.control.client import ask
+from pomagent.admin.control.client import ask
 from tests import processes
 from tests.event_document import shortcomings
 from tests.event_log import Event, EventLog

@@ -26,7 +26,7 @@ NEVER_S: Final = 3600.0
 """Where the poll must not come to the rescue."""
 SOON_S: Final = 0.1
 START: Final = """
-from pomagent.watch import Watch
+from pomagent.reload.watcher import Watch
 Watch.__init__.__kwdefaults__["poll_interval_s"] = {}
 from pomagent.__main__ import main
 main()

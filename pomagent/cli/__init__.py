@@ -13,17 +13,18 @@ from io import TextIOWrapper
 import click
 
 from pomagent import __version__
-from pomagent.cli.exits import CANNOT_WRITE, INVALID
 from pomagent.errors import ConfigError
+from pomagent.runtime.exit_codes import CANNOT_WRITE, INVALID
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 _MODULES = {
     "run": "run", "check": "check", "probe": "probe", "status": "status", "sessions": "sessions", "wait": "wait",
-    "reload": "steer", "drain": "steer", "upgrade": "steer", "close": "sessions", "pause": "intervene",
-    "resume": "intervene", "retry": "intervene", "log-level": "intervene", "diag": "diag", "login": "login",
-    "logout": "login", "whoami": "login", "routes": "routes", "tcp": "tcp", "import": "import_", "schema": "schema",
+    "reload": "agent_commands", "drain": "agent_commands", "upgrade": "agent_commands", "close": "sessions",
+    "pause": "route_commands", "resume": "route_commands", "retry": "route_commands", "log-level": "route_commands",
+    "diag": "diag", "login": "login", "logout": "login", "whoami": "login", "routes": "routes", "tcp": "tcp",
+    "import": "import_", "schema": "schema",
 }  # fmt: skip
 """Where each command is."""
 _DOES_WITHOUT = {"run": ("rich",)}

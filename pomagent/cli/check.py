@@ -11,15 +11,15 @@ from typing import Any
 
 import click
 
-from pomagent.cli.asking import ask_if_running, socket_option
-from pomagent.cli.exits import INVALID
+from pomagent.cli.agent_client import ask_if_running, socket_option
+from pomagent.cli.agent_commands import print_outcome
 from pomagent.cli.options import config_option, config_path, load_config
-from pomagent.cli.steer import print_outcome
 from pomagent.config.load import load
+from pomagent.credentials.expiry import LADDER_S, life_of
 from pomagent.errors import ConfigError, Problem
-from pomagent.plan import diff as diff_plans
+from pomagent.reload.plan import diff as diff_plans
+from pomagent.runtime.exit_codes import INVALID
 from pomagent.settings import Credential, Settings
-from pomagent.token_life import LADDER_S, life_of
 
 
 @click.command()
@@ -60,9 +60,9 @@ def _preview(config: Path | None, control_socket: Path | None, *, as_json: bool)
 
 def _preview_by_last_good(path: Path) -> dict[str, Any]:
     """No agent runs: what would change since the last one accepted the file."""
-    from pomagent.last_good import LastGood  # noqa: PLC0415 - needs what the plain check does not
-    from pomagent.reload import Outcome, compare  # noqa: PLC0415
-    from pomagent.status.document import reload_document  # noqa: PLC0415
+    from pomagent.admin.status.documents import reload_document  # noqa: PLC0415
+    from pomagent.reload.last_good import LastGood  # noqa: PLC0415 - needs what the plain check does not
+    from pomagent.reload.reloader import Outcome, compare  # noqa: PLC0415
 
     last = LastGood(path, os.environ).recall()
     try:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import click
 
-from pomagent.cli.asking import ask_if_running, socket_option
-from pomagent.cli.exits import CANNOT_WRITE, INVALID
+from pomagent.admin.control.client import NotRunning
+from pomagent.cli.agent_client import ask_if_running, socket_option
 from pomagent.cli.options import config_option, config_path
 from pomagent.cli.tables import many
 from pomagent.config.load import load
-from pomagent.control.client import NotRunning
 from pomagent.errors import ConfigError
+from pomagent.runtime.exit_codes import CANNOT_WRITE, INVALID
 
 STANDARD_OUTPUT = Path("-")
 READ_ME = """\
@@ -68,8 +68,8 @@ def diag(config: Path | None, control_socket: Path | None, output: Path | None) 
 
 
 def _without_agent(path: Path) -> dict[str, str]:
-    from pomagent.diagnosis.account import configuration  # noqa: PLC0415 - few need it
-    from pomagent.diagnosis.versions import versions  # noqa: PLC0415
+    from pomagent.admin.diagnosis.agent_report import configuration  # noqa: PLC0415 - few need it
+    from pomagent.admin.diagnosis.versions import versions  # noqa: PLC0415
 
     files = {"versions.json": json.dumps(versions(os.environ), indent=2) + "\n"}
     try:
@@ -83,7 +83,7 @@ def _without_agent(path: Path) -> dict[str, str]:
 
 
 def _check(path: Path) -> str:
-    from pomagent.diagnosis.redaction import scrubbed  # noqa: PLC0415
+    from pomagent.admin.diagnosis.redaction import scrubbed  # noqa: PLC0415
 
     try:
         settings = load(path, os.environ)

@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-from pomagent.cli.asking import ask_if_running, socket_option
-from pomagent.cli.exits import CANNOT_SERVE
+from pomagent.admin.control.client import NotRunning
+from pomagent.cli.agent_client import ask_if_running, socket_option
+from pomagent.cli.gateway_target import Target, ca_option, find_target, gateway_argument, give_up, token_of
 from pomagent.cli.options import config_option
-from pomagent.cli.target import Target, ca_option, find_target, gateway_argument, give_up, token_of
-from pomagent.control.client import NotRunning
 from pomagent.errors import CredentialError, CredentialRejected, RouteUnknown, TunnelError
+from pomagent.runtime.exit_codes import CANNOT_SERVE
 
 credential_option = click.option("--credential", default="", metavar="NAME", help="Of several logins at this gateway.")
 
@@ -41,8 +41,8 @@ def login(
     The token is kept for this user's commands, and handed to the running agent if that waits for it. Over SSH: open the
     printed address anywhere and paste the one at which the browser ends.
     """
-    from pomagent.login.flow import Report, Way, log_in  # noqa: PLC0415 - the other commands need no requests
-    from pomagent.login.stored import user_cache  # noqa: PLC0415
+    from pomagent.credentials.login.flow import Report, Way, log_in  # noqa: PLC0415 - the other commands need no requests
+    from pomagent.credentials.login.stored import user_cache  # noqa: PLC0415
 
     target = find_target(gateway, config, ca_file)
     _check_agent(target, config, control_socket)
@@ -73,7 +73,7 @@ def logout(
     gateway: str | None, config: Path | None, control_socket: Path | None, ca_file: Path | None, credential: str
 ) -> None:
     """Forget the login at GATEWAY, here and in the running agent. Open sessions live on."""
-    from pomagent.login.stored import user_cache  # noqa: PLC0415
+    from pomagent.credentials.login.stored import user_cache  # noqa: PLC0415
 
     target = find_target(gateway, config, ca_file)
     try:
@@ -112,16 +112,16 @@ def whoami(gateway: str | None, config: Path | None, ca_file: Path | None, as_js
 
 
 def _identity(target: Target) -> dict[str, Any]:
-    from pomagent import edge  # noqa: PLC0415 - the other commands need no requests
-    from pomagent.login.claims import claims_of  # noqa: PLC0415
+    from pomagent.credentials import edge_api  # noqa: PLC0415 - the other commands need no requests
+    from pomagent.credentials.login.claims import claims_of  # noqa: PLC0415
 
     token = token_of(target)
     scheme = target.credential.scheme if target.credential else "pomerium"
     routes: list[str] | None = None
     try:
-        user = edge.user(target.gateway, token, scheme=scheme)
+        user = edge_api.user(target.gateway, token, scheme=scheme)
         with suppress(RouteUnknown):  # the portal is off
-            routes = [route.name or route.url for route in edge.portal_routes(target.gateway, token, scheme=scheme)]
+            routes = [route.name or route.url for route in edge_api.portal_routes(target.gateway, token, scheme=scheme)]
     except CredentialRejected as error:
         give_up(f"{error}; run: pomagent login {target.gateway.name}")
     except TunnelError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pomagent.config.usual_places import CONFIG_VARIABLE, SYSTEM_PATH, distrust_of_local_config, find_config
+from pomagent.config.default_paths import CONFIG_VARIABLE, SYSTEM_PATH, distrust_of_local_config, find_config
 from pomagent.errors import ConfigError, Problem
 
 if TYPE_CHECKING:

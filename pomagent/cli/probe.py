@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 from pydantic import SecretStr
 
-from pomagent.cli.complete import route_names
-from pomagent.cli.exits import CANNOT_SERVE
+from pomagent.cli.completion import route_names
 from pomagent.cli.options import config_option, load_config
-from pomagent.crew import Crew
 from pomagent.errors import TunnelError
+from pomagent.runtime.exit_codes import CANNOT_SERVE
+from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.settings import Credential, Route, Settings
 
 AT_A_TIME = 8
@@ -73,11 +73,11 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
     from gevent import get_hub  # noqa: PLC0415 - the other commands need no event loop
     from gevent.pool import Pool  # noqa: PLC0415
 
-    from pomagent.gateways import Gateways  # noqa: PLC0415
-    from pomagent.log import LogLevel, LogWriter, make_logger  # noqa: PLC0415
-    from pomagent.log_boundary import install_crash_boundary  # noqa: PLC0415
-    from pomagent.login.stored import presentable_token  # noqa: PLC0415
-    from pomagent.token_sources import TokenSources  # noqa: PLC0415
+    from pomagent.credentials.login.stored import presentable_token  # noqa: PLC0415
+    from pomagent.credentials.sources import TokenSources  # noqa: PLC0415
+    from pomagent.gateway.gateways import Gateways  # noqa: PLC0415
+    from pomagent.log.crash_reports import install_crash_boundary  # noqa: PLC0415
+    from pomagent.log.logger import LogLevel, LogWriter, make_logger  # noqa: PLC0415
 
     writer = LogWriter(sys.stderr.fileno())
     log = make_logger(writer, format="console", level=LogLevel("critical"))  # the findings say it all
@@ -90,7 +90,7 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
             return presentable_token(credential, login_gateways[credential], os.environ)
         return sources.read(credential)
 
-    gateways = Gateways(read, log, Crew())
+    gateways = Gateways(read, log, GreenletReuse())
     try:
         gateways.adopt(settings, gateways.prepare(settings))
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pomagent.cli.gateway_target import Target, ca_option, find_target, gateway_argument, give_up, token_of
 from pomagent.cli.options import config_option
-from pomagent.cli.target import Target, ca_option, find_target, gateway_argument, give_up, token_of
 from pomagent.config.tables import default_name
 from pomagent.errors import CredentialRejected, TunnelError
 from pomagent.protocol.route_url import AddressError, RouteUrl, parse_route_url
 from pomagent.settings import HostPort, StatusSettings
 
 if TYPE_CHECKING:
-    from pomagent.edge import PortalRoute
+    from pomagent.credentials.edge_api import PortalRoute
 
 LOOPBACK = "127.0.0.1"
 MAX_NAME_LENGTH = 60
@@ -52,11 +52,11 @@ def routes(gateway: str | None, config: Path | None, ca_file: Path | None, as_js
 
 
 def _ask(target: Target) -> list[PortalRoute]:
-    from pomagent import edge  # noqa: PLC0415 - the other commands need no requests
+    from pomagent.credentials import edge_api  # noqa: PLC0415 - the other commands need no requests
 
     scheme = target.credential.scheme if target.credential else "pomerium"
     try:
-        return edge.portal_routes(target.gateway, token_of(target), scheme=scheme)
+        return edge_api.portal_routes(target.gateway, token_of(target), scheme=scheme)
     except CredentialRejected as error:
         give_up(f"{error}; run: pomagent login {target.gateway.name}")
     except TunnelError as error:
@@ -101,7 +101,7 @@ def to_toml(listed: Iterable[PortalRoute], target: Target, is_free: Callable[[in
 
 def _gateway_tables(name: str, target: Target) -> list[str]:
     """A gateway that was named by its address; its token is a login's."""
-    from pomagent.edge_http import url_of  # noqa: PLC0415 - the other commands need no requests
+    from pomagent.credentials.edge_requests import url_of  # noqa: PLC0415 - the other commands need no requests
 
     lines = [f"[gateways.{name}]", f"url = {_quoted(url_of(target.gateway))}", f'credential = "{name}"']
     if target.gateway.trust.ca_file:

@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from pomagent.cli.options import config_option, existing_config
-from pomagent.inherited import from_systemd
-from pomagent.journal import journal_behind
-from pomagent.log import LogFormat, LogLevel, LogWriter, make_logger, resolve_format
-from pomagent.upgrade.launch import detach
+from pomagent.daemon.upgrade.launch import detach
+from pomagent.listeners.inherited import from_systemd
+from pomagent.log.journal import journal_behind
+from pomagent.log.logger import LogFormat, LogLevel, LogWriter, make_logger, resolve_format
 
 
 @click.command()
@@ -28,8 +28,8 @@ def run(config: Path | None) -> None:
     channel = detach(os.environ)  # forks: before any thread
     faulthandler.enable()  # the watchdog ends a stuck agent with SIGABRT: standard error says where it was stuck
     inherited = from_systemd(os.environ)
-    from pomagent.service import Service  # noqa: PLC0415 - the other commands need no event loop
-    from pomagent.upgrade.takeover import Takeover, TakeoverFailed  # noqa: PLC0415
+    from pomagent.daemon.service import Service  # noqa: PLC0415 - the other commands need no event loop
+    from pomagent.daemon.upgrade.takeover import Takeover, TakeoverFailed  # noqa: PLC0415
 
     path = existing_config(config).absolute()
     fd = sys.stderr.fileno()

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from pomagent.cli import tables
-from pomagent.cli.asking import ask, socket_option
-from pomagent.cli.complete import route_names
+from pomagent.cli.agent_client import ask, socket_option
+from pomagent.cli.completion import route_names
 from pomagent.cli.options import config_option
 from pomagent.cli.tables import duration, many, plain, size
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pomagent.admin.control.client import ControlError, NotPermitted
 from pomagent.cli import tables
-from pomagent.cli.asking import ask, socket_option, try_to_ask
-from pomagent.cli.exits import NOT_PERMITTED
+from pomagent.cli.agent_client import ask, socket_option, try_to_ask
 from pomagent.cli.options import config_option
 from pomagent.cli.tables import STYLES, duration, many, plain
-from pomagent.control.client import ControlError, NotPermitted
+from pomagent.runtime.exit_codes import NOT_PERMITTED
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pomagent.cli.exits import CANNOT_SERVE
 from pomagent.config.listen import is_loopback, parse_listen
 from pomagent.config.secrets import read_token
 from pomagent.errors import ConfigError, CredentialError, Problem
 from pomagent.protocol.route_url import AddressError, EdgeUrl, parse_edge_url, parse_route_url
+from pomagent.runtime.exit_codes import CANNOT_SERVE
 from pomagent.settings import AgentSettings, Credential, Gateway, HostPort, Route, Settings, Trust
 
 if TYPE_CHECKING:
-    from pomagent.log import Logger
-    from pomagent.login.personal import PersonalTokens
+    from pomagent.credentials.login.on_demand import PersonalTokens
+    from pomagent.log.logger import Logger
 
 STDIO_LINGER_S = 2.0
 """After the end of standard input: the answer is still read until so long passes without a byte."""
@@ -193,10 +193,10 @@ def _serve(route: Route, way: LoginWay) -> int:
     from gevent.event import Event  # noqa: PLC0415
 
     from pomagent.agent import Agent  # noqa: PLC0415
-    from pomagent.cli.exits import NOT_PERMITTED  # noqa: PLC0415
-    from pomagent.log import LogLevel, LogWriter, make_logger, resolve_format  # noqa: PLC0415
-    from pomagent.log_boundary import install_crash_boundary  # noqa: PLC0415
-    from pomagent.token_sources import TokenSources  # noqa: PLC0415
+    from pomagent.credentials.sources import TokenSources  # noqa: PLC0415
+    from pomagent.log.crash_reports import install_crash_boundary  # noqa: PLC0415
+    from pomagent.log.logger import LogLevel, LogWriter, make_logger, resolve_format  # noqa: PLC0415
+    from pomagent.runtime.exit_codes import NOT_PERMITTED  # noqa: PLC0415
 
     writer = LogWriter(sys.stderr.fileno())
     level = LogLevel("info")
@@ -229,10 +229,10 @@ def _serve_stdio(route: Route, way: LoginWay) -> int:
     import gevent  # noqa: PLC0415 - the other commands need no event loop
 
     from pomagent.agent import Agent  # noqa: PLC0415
-    from pomagent.log import LogLevel, LogWriter, make_logger, resolve_format  # noqa: PLC0415
-    from pomagent.log_boundary import install_crash_boundary  # noqa: PLC0415
-    from pomagent.stdio import StdioClient  # noqa: PLC0415
-    from pomagent.token_sources import TokenSources  # noqa: PLC0415
+    from pomagent.credentials.sources import TokenSources  # noqa: PLC0415
+    from pomagent.log.crash_reports import install_crash_boundary  # noqa: PLC0415
+    from pomagent.log.logger import LogLevel, LogWriter, make_logger, resolve_format  # noqa: PLC0415
+    from pomagent.sessions.stdio import StdioClient  # noqa: PLC0415
 
     writer = LogWriter(sys.stderr.fileno())
     level = LogLevel("critical")
@@ -263,8 +263,8 @@ def _logins(route: Route, way: LoginWay, log: Logger, *, reads_stdin: bool) -> P
     """Where the tokens of people come from; None for a route that has nothing to do with them."""
     if route.credential is None or route.credential.source != "login":
         return None
-    from pomagent.login.flow import Way  # noqa: PLC0415 - requests, which others do not wait for
-    from pomagent.login.personal import PersonalTokens  # noqa: PLC0415
+    from pomagent.credentials.login.flow import Way  # noqa: PLC0415 - requests, which others do not wait for
+    from pomagent.credentials.login.on_demand import PersonalTokens  # noqa: PLC0415
 
     how = Way(way.browser_cmd, way.opens_browser, way.callback_port, sys.stdin.fileno() if reads_stdin else None)
     return PersonalTokens(route.gateway, how, lambda text: click.echo(f"pomagent: {text}", err=True), os.environ, log)

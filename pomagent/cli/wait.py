@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from pomagent.cli.asking import socket_option, try_to_ask
-from pomagent.cli.complete import route_names
-from pomagent.cli.exits import CANNOT_SERVE, NOT_PERMITTED
+from pomagent.admin.control.client import ControlError, NotPermitted
+from pomagent.cli.agent_client import socket_option, try_to_ask
+from pomagent.cli.completion import route_names
 from pomagent.cli.options import config_option
-from pomagent.control.client import ControlError, NotPermitted
+from pomagent.runtime.exit_codes import CANNOT_SERVE, NOT_PERMITTED
 
 LOOK_EVERY_S = 0.2
 LEAST_TIMEOUT_S = 1.0

@@ -10,8 +10,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
+from pomagent.config.messages import did_you_mean
 from pomagent.config.model import ENV_DELIMITER, ENV_PREFIX, AgentFile
-from pomagent.config.wording import did_you_mean
 from pomagent.errors import Problem
 
 NOT_FROM_ENVIRONMENT = "routes"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from pomagent.config.findings import Findings
 from pomagent.config.inputs import Inputs
+from pomagent.config.mistakes import Findings
 from pomagent.config.model import GatewayTable
 from pomagent.config.secrets import read_secret_file
 from pomagent.config.tables import Entry

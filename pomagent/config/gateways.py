@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pomagent.config.findings import Findings
 from pomagent.config.forward_proxy import check_forward_proxy, with_forward_proxy
 from pomagent.config.inputs import Inputs
+from pomagent.config.mistakes import Findings
 from pomagent.config.model import CredentialTable, GatewayTable
 from pomagent.config.secrets import looks_like_token, read_token
 from pomagent.config.tables import Entry

@@ -8,14 +8,13 @@ from typing import Any
 
 from pomagent.config.documents import Document, read_document
 from pomagent.config.environment import overrides
-from pomagent.config.findings import Findings
 from pomagent.config.gateways import resolve_credential, resolve_gateway
 from pomagent.config.includes import included_files, is_literal, missing_directory, names_to_watch
 from pomagent.config.inputs import Inputs
 from pomagent.config.listen import Listeners
 from pomagent.config.locations import locator
+from pomagent.config.mistakes import Findings
 from pomagent.config.model import AgentTable
-from pomagent.config.pending import warn_of_pending
 from pomagent.config.references import References
 from pomagent.config.resolve import (
     RouteResolver,
@@ -123,7 +122,6 @@ class _Load:
         resolver = RouteResolver(references, listeners, findings)
         routes = tuple(route for entry in tables.routes if (route := resolver.resolve(entry)))
         self._check_not_empty(tables)
-        warn_of_pending(tables, findings)
         return Settings(
             path=self._path.absolute(),
             agent=agent,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from pomagent.config.findings import Findings
+from pomagent.config.messages import did_you_mean
+from pomagent.config.mistakes import Findings
 from pomagent.config.model import GatewayTable
 from pomagent.config.tables import Entry, RouteEntry, Tables
-from pomagent.config.wording import did_you_mean
 from pomagent.protocol.route_url import CLEAR_TEXT, RouteUrl
 from pomagent.settings import Credential, Gateway, HostPort
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from pomagent.config.findings import Findings
+from pomagent.config.default_paths import default_control_socket
 from pomagent.config.listen import Listeners, is_loopback, parse_listen
+from pomagent.config.mistakes import Findings
 from pomagent.config.model import AgentTable, DrainTable, RouteDefaults, RouteTable, StatusTable
 from pomagent.config.references import References
 from pomagent.config.tables import Entry, RouteEntry
-from pomagent.config.usual_places import default_control_socket
 from pomagent.protocol.route_url import AddressError, RouteUrl
 from pomagent.settings import (
     AgentSettings,

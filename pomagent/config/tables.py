@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from pomagent.config.documents import Document, Place
-from pomagent.config.findings import Findings
+from pomagent.config.messages import describe, did_you_mean, sentence
+from pomagent.config.mistakes import Findings
 from pomagent.config.model import (
     NAME_PATTERN,
     AgentFile,
@@ -27,7 +28,6 @@ from pomagent.config.model import (
     StatusTable,
     Table,
 )
-from pomagent.config.wording import describe, did_you_mean, sentence
 from pomagent.protocol.route_url import AddressError, RouteUrl, parse_route_url
 
 T = TypeVar("T", bound=Table)

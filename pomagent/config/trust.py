@@ -7,8 +7,8 @@ import ssl
 import stat
 from pathlib import Path
 
-from pomagent.config.findings import Findings
 from pomagent.config.inputs import Inputs
+from pomagent.config.mistakes import Findings
 from pomagent.config.model import GatewayTable
 from pomagent.config.tables import Entry
 from pomagent.settings import Trust

@@ -10,7 +10,7 @@
 - ``breaker``, ``backoff``: when dials have failed.
 """
 
-from pomagent.pool.memory import Memory
+from pomagent.pool.history import RouteHistory
 from pomagent.pool.pool import Pool
 
-__all__ = ["Memory", "Pool"]
+__all__ = ["Pool", "RouteHistory"]

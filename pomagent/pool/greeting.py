@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pomagent.presets import SPEAKS_FIRST
+from pomagent.pool.presets import SPEAKS_FIRST
 
 GREETING_BYTES = 64
 """Enough to know any of them."""

@@ -8,35 +8,36 @@ import time
 from gevent import Timeout
 from gevent.event import AsyncResult
 
-from pomagent import events
-from pomagent.crew import Crew
-from pomagent.deadline import Clock, Deadline
 from pomagent.errors import PoolClosed, PoolExhausted, TunnelError
-from pomagent.failures import AFTER_TLS
-from pomagent.gateway_watch import GatewayWatch
-from pomagent.log import Logger
-from pomagent.pool.alarm import Alarm
+from pomagent.gateway.failure_log import AFTER_TLS
+from pomagent.gateway.health import GatewayHealth
+from pomagent.gateway.tunnel import Tunnel
+from pomagent.log import events
+from pomagent.log.logger import Logger
 from pomagent.pool.backoff import Dice
 from pomagent.pool.demand import Demand
+from pomagent.pool.dialing import DialScheduler, Opener
 from pomagent.pool.greeting import GREETING_BYTES
-from pomagent.pool.keeper import Keeper
-from pomagent.pool.memory import Memory
-from pomagent.pool.reserve import Reserve
-from pomagent.pool.shelf import Shelf
-from pomagent.pool.standing import Standing
-from pomagent.pool.supplier import Opener, Supplier
-from pomagent.pool.warmth import Keeping, Why
+from pomagent.pool.history import RouteHistory
+from pomagent.pool.housekeeper import Housekeeper
+from pomagent.pool.shared_reserve import Reserve
+from pomagent.pool.status import PoolStatus
+from pomagent.pool.wakeup import WakeupTimer
+from pomagent.pool.warm_policy import PolicyReason, WarmTarget
+from pomagent.pool.warm_tunnels import WarmTunnels
 from pomagent.protocol.lifecycle import Reason
+from pomagent.runtime.deadline import Clock, Deadline
+from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.settings import Route
-from pomagent.tunnel import Tunnel
 
 
 class Pool:
     """The warm tunnels of one route under one set of settings; a change of those makes a new pool."""
 
     def __init__(
-        self, route: Route, opener: Opener, memory: Memory, gateway: GatewayWatch, log: Logger,
-        crew: Crew, reserve: Reserve | None = None, *, clock: Clock = time.monotonic, dice: Dice = random.uniform,
+        self, route: Route, opener: Opener, memory: RouteHistory, gateway: GatewayHealth, log: Logger,
+        crew: GreenletReuse, reserve: Reserve | None = None, *, clock: Clock = time.monotonic,
+        dice: Dice = random.uniform,
     ) -> None:  # fmt: skip
         """``crew`` dials; ``reserve``: what the route falls back on when nobody uses it, None if it never decays."""
         self._route = route
@@ -46,17 +47,17 @@ class Pool:
         self._log = log
         self._clock = clock
         self._demand = Demand(route.pool_min, route.pool_max)
-        self._shelf = Shelf(memory, log, clock, dice, on_end=self._ended, on_early=self._heard)
-        alarm = Alarm(clock)
-        self._supplier = Supplier(
+        self._shelf = WarmTunnels(memory, log, clock, dice, on_end=self._ended, on_early=self._heard)
+        alarm = WakeupTimer(clock)
+        self._supplier = DialScheduler(
             route.name, opener, self._shelf, self._demand, memory, gateway, log, clock, dice, crew,
             supply=self._supply, on_change=alarm.ring,
         )  # fmt: skip
-        self._keeper = Keeper(
+        self._keeper = Housekeeper(
             route, memory, gateway, self._shelf, self._supplier, self._demand, log, clock, dice, alarm
         )
         self._keeper.on_decay = self._decay
-        self.standing = Standing(self._shelf, self._supplier, self._keeper, memory, self._reserve, clock)
+        self.standing = PoolStatus(self._shelf, self._supplier, self._keeper, memory, self._reserve, clock)
         self._is_draining = False
         self._is_closed = False
 
@@ -80,7 +81,7 @@ class Pool:
         return len(self._supplier.waiters)
 
     @property
-    def keeping(self) -> Keeping:
+    def keeping(self) -> WarmTarget:
         """What is kept warm now, and why."""
         return self._memory.warmth.keeping(self._clock())
 
@@ -106,7 +107,7 @@ class Pool:
         now, warmth = self._clock(), self._memory.warmth
         keeping = warmth.keeping(now)
         warmth.used(now)
-        if keeping.why is Why.DECAYED:
+        if keeping.why is PolicyReason.DECAYED:
             self._wake_up(keeping)
             keeping = warmth.keeping(now)
         self._note_take(keeping, now)
@@ -119,7 +120,7 @@ class Pool:
         tunnel.lease()
         return tunnel
 
-    def _note_take(self, keeping: Keeping, now: float) -> None:
+    def _note_take(self, keeping: WarmTarget, now: float) -> None:
         """Learn from it what to keep. Does not block."""
         self._demand.note_take(now)
         self._keeper.taken(keeping, now)
@@ -191,7 +192,7 @@ class Pool:
             self._supplier.last_error = None
             self._supplier.reset()
 
-    def _wake_up(self, keeping: Keeping) -> None:
+    def _wake_up(self, keeping: WarmTarget) -> None:
         """Somebody uses the route again: one connection of the reserve is its own then."""
         if self._reserve is None or self._is_draining:
             return
@@ -240,7 +241,7 @@ class Pool:
             self._heard(tunnel)
         keeping = self.keeping
         has_room = self.warm < keeping.within(self._demand.maximum)
-        listens = is_refill and keeping.why is Why.PROBING and has_room
+        listens = is_refill and keeping.why is PolicyReason.PROBING and has_room
         waiter = self._supplier.waiters.next() if tunnel.is_ready and not listens else None
         if waiter is not None:
             waiter.set(tunnel)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pomagent.log import Logger, LogLevel, make_logger
+from pomagent.log.logger import Logger, LogLevel, make_logger
 from tests import event_document
 from tests.gateway import minted
 

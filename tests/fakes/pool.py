@@ -7,13 +7,13 @@ from typing import Any
 
 import gevent
 
-from pomagent.crew import Crew
-from pomagent.deadline import Deadline
 from pomagent.errors import GatewayUnreachable, PomagentError, PoolClosed, RouteForbidden
-from pomagent.gateway_watch import GatewayWatch
-from pomagent.pool import Memory, Pool
-from pomagent.pool.reserve import MOST, Reserve
+from pomagent.gateway.health import GatewayHealth
+from pomagent.pool import Pool, RouteHistory
+from pomagent.pool.shared_reserve import MOST, Reserve
 from pomagent.protocol.lifecycle import Reason
+from pomagent.runtime.deadline import Deadline
+from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.settings import Gateway, HostPort, Route
 from tests.fakes.clock import FakeClock, FakeDice
 from tests.fakes.greenlets import settle
@@ -28,7 +28,7 @@ NAMED = {"gateway": "edge.example.com:443", "destination": "db.example.com:5432"
 DOWN = GatewayUnreachable("connection refused", phase="tcp", **NAMED)
 DENIED = RouteForbidden("refused with 403", status=403, **NAMED)
 
-CREW = Crew()
+CREW = GreenletReuse()
 
 
 class Scene:
@@ -39,8 +39,8 @@ class Scene:
         self.dice = FakeDice(1.0)
         self.opener = FakeOpener(self.clock, held)
         self.fake_log = FakeLog()
-        self.memory = Memory(route, self.clock())
-        self.gateway = GatewayWatch("edge.example.com:443", self.fake_log.log, self.clock)
+        self.memory = RouteHistory(route, self.clock())
+        self.gateway = GatewayHealth("edge.example.com:443", self.fake_log.log, self.clock)
         self.route = route
         self.reserve_opener = FakeOpener(self.clock, frozenset())
         self.reserve = Reserve(self._make_reserve)
@@ -56,7 +56,7 @@ class Scene:
     def _make_reserve(self) -> Pool:
         route = replace(self.route, name="reserve", warm="tls", pool_min=0, pool_max=MOST, pool_decay_s=0.0)
         self.reserve_pool = Pool(
-            route, self.reserve_opener, Memory(route, self.clock()), self.gateway, self.fake_log.log,  # type: ignore[arg-type]
+            route, self.reserve_opener, RouteHistory(route, self.clock()), self.gateway, self.fake_log.log,  # type: ignore[arg-type]
             CREW, clock=self.clock, dice=self.dice,
         )  # fmt: skip
         return self.reserve_pool

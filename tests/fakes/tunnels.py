@@ -7,8 +7,8 @@ from itertools import count
 
 from gevent.event import AsyncResult
 
-from pomagent.deadline import Clock
 from pomagent.protocol.lifecycle import Reason, State, advance
+from pomagent.runtime.deadline import Clock
 
 _NUMBERS = count(1)
 

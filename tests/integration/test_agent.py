@@ -11,9 +11,9 @@ import gevent.socket
 import pytest
 
 from pomagent.agent import Agent
-from pomagent.client import LocalClient
 from pomagent.config.load import load
-from pomagent.log import LogLevel
+from pomagent.log.logger import LogLevel
+from pomagent.sessions.client import LocalClient
 from pomagent.settings import HostPort, Route, Settings
 from tests.bastion import ANY
 from tests.fakes.gateway import FakeGateway
@@ -63,7 +63,7 @@ def test_a_stop_in_the_middle_of_a_reload_waits_for_the_sessions_of_removed_rout
 def test_a_crash_of_the_only_session_is_said_to_be_a_bug(
     fake: FakeGateway, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pomagent.session.Session._enter", lambda _: 1 // 0)
+    monkeypatch.setattr("pomagent.sessions.session.Session._enter", lambda _: 1 // 0)
     ours, theirs = socket.socketpair()
     with theirs, caught_crashes() as crashes:
         assert "a bug ended the session; please report it" in agent.serve_once(

@@ -15,25 +15,25 @@ from gevent import socket as cooperative
 from gevent.event import Event
 
 from pomagent import forwarder as forwarder_module
-from pomagent import session as session_module
-from pomagent import session_log
-from pomagent.connector import Connector
-from pomagent.credentials import Token
-from pomagent.crew import Crew
-from pomagent.dial import Dialer
+from pomagent.credentials.token import Token
 from pomagent.forwarder import Forwarder
-from pomagent.gateway_watch import GatewayWatch
-from pomagent.log import Logger
-from pomagent.places import Places
-from pomagent.pool import Memory, Pool
-from pomagent.relay import DRAINED, REMOVED
-from pomagent.resolver import Resolver
+from pomagent.gateway.dialer import Dialer
+from pomagent.gateway.health import GatewayHealth
+from pomagent.gateway.tunnel_opener import Connector
+from pomagent.log.logger import Logger
+from pomagent.pool import Pool, RouteHistory
+from pomagent.runtime.greenlets import GreenletReuse
+from pomagent.sessions import session as session_module
+from pomagent.sessions import session_log
+from pomagent.sessions.context import SessionContext
+from pomagent.sessions.ends import DRAINED, REMOVED
+from pomagent.sessions.fair_share import FairShare
+from pomagent.sessions.session_limit import SessionLimit
+from pomagent.sessions.user_names import Users
 from pomagent.settings import Credential, Route
-from pomagent.sockdiag import SockDiag
-from pomagent.surroundings import Surroundings
-from pomagent.tls import make_context
-from pomagent.turns import Turns
-from pomagent.users import Users
+from pomagent.transport.resolver import Resolver
+from pomagent.transport.sock_diag import SockDiag
+from pomagent.transport.tls_context import make_context
 from tests.fakes import gateway as play
 from tests.fakes.gateway import Connection, FakeGateway, accepts, refuses, then
 from tests.fakes.greenlets import caught_crashes, settle
@@ -55,9 +55,9 @@ class Bench:
         self.fake = fake
         self.log = FakeLog()
         self.wished = "all"
-        self.places = Places(changes.pop("agent_sessions", 100))
+        self.places = SessionLimit(changes.pop("agent_sessions", 100))
         self.users = Users()
-        self.surroundings = Surroundings(self.places, Turns(), lambda: self.wished, self.users, Crew())
+        self.surroundings = SessionContext(self.places, FairShare(), lambda: self.wished, self.users, GreenletReuse())
         self.diag = SockDiag()
         self.listener = socket.create_server((LOOPBACK, 0))
         self.route = fake.route(**{"warm": "off", "pool_min": 1, "pool_max": 1, **changes})
@@ -67,7 +67,7 @@ class Bench:
         self.applications: list[Any] = []
         self.forwarder.start()
 
-    def make_pool(self, route: Route, memory: Memory, log: Logger) -> Pool:
+    def make_pool(self, route: Route, memory: RouteHistory, log: Logger) -> Pool:
         gateway = route.gateway
         dialer = Dialer(gateway, make_context(gateway.tunnel_trust), Resolver())
         credential = Credential("default", "service_account_file")
@@ -75,7 +75,7 @@ class Bench:
             route,
             Connector(route, dialer, Token(credential, lambda _: None, log), log),
             memory,
-            GatewayWatch("fake", log),
+            GatewayHealth("fake", log),
             log,
             self.surroundings.crew,
         )  # type: ignore[arg-type,return-value]

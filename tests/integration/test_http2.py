@@ -10,9 +10,6 @@ import gevent
 import pytest
 from gevent import socket as cooperative
 
-from pomagent import http2_stream
-from pomagent import tunnel as tunnel_module
-from pomagent.dial import Dialer
 from pomagent.errors import (
     CredentialRejected,
     GatewayMisbehaved,
@@ -21,13 +18,16 @@ from pomagent.errors import (
     RouteForbidden,
     StreamLost,
 )
-from pomagent.gateway_watch import GatewayWatch
-from pomagent.http2_stream import Http2Stream
+from pomagent.gateway import tunnel as tunnel_module
+from pomagent.gateway.dialer import Dialer
+from pomagent.gateway.health import GatewayHealth
+from pomagent.gateway.tunnel import MAX_EARLY_BYTES, Tunnel
 from pomagent.protocol.http2.frames import Code, Kind, frame
 from pomagent.protocol.lifecycle import Reason
-from pomagent.resolver import Resolver
-from pomagent.tls import make_context
-from pomagent.tunnel import MAX_EARLY_BYTES, Tunnel
+from pomagent.transport import http2_stream
+from pomagent.transport.http2_stream import Http2Stream
+from pomagent.transport.resolver import Resolver
+from pomagent.transport.tls_context import make_context
 from tests.fakes import gateway as play
 from tests.fakes.gateway import DESTINATION, Connection, FakeGateway
 from tests.fakes.http2_edge import Http2Edge, Http2Gateway, http2_gateway, reading
@@ -35,7 +35,7 @@ from tests.fakes.log import FakeLog
 from tests.gateway.certificates import Authority
 from tests.gateway.destinations import pseudo_random
 from tests.gateway.waiting import wait_until
-from tests.integration.test_connector import OLD, Opened, Source
+from tests.integration.gateway.test_tunnel_opener import OLD, Opened, Source
 from tests.integration.test_forwarder import Bench, ending, read, reset_soon
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -149,7 +149,7 @@ class TestAnEdgeWithoutHttp2:
     def test_it_is_spoken_to_over_http1_and_told_of_once(self, fake: FakeGateway) -> None:
         settings, log = replace(fake.settings, transport="http2"), FakeLog()
         dialer = Dialer(
-            settings, make_context(settings.tunnel_trust), Resolver(), watch=GatewayWatch("fake:443", log.log)
+            settings, make_context(settings.tunnel_trust), Resolver(), watch=GatewayHealth("fake:443", log.log)
         )
         assert dialer.transport is None
         for _ in range(3):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pomagent import watch as watch_module
-from pomagent.watch import POLL_INTERVAL_S, RESTLESS_LOOKS, Watch
+from pomagent.reload import watcher as watch_module
+from pomagent.reload.watcher import POLL_INTERVAL_S, RESTLESS_LOOKS, Watch
 from tests import processes
 from tests.conftest import wait_until
 from tests.edited_agent import (

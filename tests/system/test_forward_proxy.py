@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from pomagent import edge, settings
+from pomagent import settings
+from pomagent.credentials import edge_api
 from pomagent.errors import CredentialRejected, GatewayUnreachable, GatewayUntrusted, ProxyRefused
 from pomagent.settings import ForwardProxy, HostPort, Trust
 from tests.agent_process import AgentProcess, connect, pomagent
@@ -58,8 +59,8 @@ def socks(tmp_path: Path) -> Iterator[Microsocks]:
 
 def start(bastion: Bastion, proxy: str, environment: dict[str, str] | None = None, **keys: str) -> AgentProcess:
     """An agent that has nothing but the gateway's name: no ``connect_to``, unless ``keys`` give one."""
-    edge = {"connect_to": "", "forward_proxy": proxy, **keys}
-    return bastion.start(ROUTE, environment, **{"gateways.demo": edge})
+    edge_api = {"connect_to": "", "forward_proxy": proxy, **keys}
+    return bastion.start(ROUTE, environment, **{"gateways.demo": edge_api})
 
 
 def write_credentials(bastion: Bastion, text: str) -> str:
@@ -98,8 +99,8 @@ class TestSquid:
         self, bastion: Bastion, open_squid: Squid, scheme: str, transport: str
     ) -> None:  # fmt: skip
         url = open_squid.url if scheme == "http" else open_squid.tls_url
-        edge = {"connect_to": "", "forward_proxy": url, "transport": transport}
-        agent = bastion.start({"upload": ANY, "download": ANY}, **{"gateways.demo": edge})
+        edge_api = {"connect_to": "", "forward_proxy": url, "transport": transport}
+        agent = bastion.start({"upload": ANY, "download": ANY}, **{"gateways.demo": edge_api})
         check_bytes(agent, agent.port("upload"))
         with connect(agent.port("download")) as client:
             client.sendall(b"11 3000000\n")
@@ -239,8 +240,8 @@ class TestTheEdgesOwnPages:
         port = closed_squid.port if scheme == "http" else closed_squid.tls_port
         proxy = ForwardProxy(scheme, HostPort("localhost", port), SecretStr(f"{USER}:{PASSWORD}"))  # type: ignore[arg-type]
         token = SecretStr(gateway.identity.mint())
-        assert edge.user(edge_of(gateway, proxy), token)["email"] == "alice@example.test"
-        url = edge.sign_in_url(edge_of(gateway, proxy), "http://127.0.0.1:1/callback")
+        assert edge_api.user(edge_of(gateway, proxy), token)["email"] == "alice@example.test"
+        url = edge_api.sign_in_url(edge_of(gateway, proxy), "http://127.0.0.1:1/callback")
         assert url.startswith(f"{gateway.url}/.pomerium/sign_in?")
 
     @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
@@ -248,29 +249,29 @@ class TestTheEdgesOwnPages:
         proxy = ForwardProxy(scheme, HostPort(LOOPBACK, socks.port))  # type: ignore[arg-type]
         token = SecretStr(gateway.identity.mint())
         there = edge_of(gateway, proxy, HostPort("localhost", gateway.port))
-        assert edge.portal_routes(there, token) == []
+        assert edge_api.portal_routes(there, token) == []
         assert socks.requests
 
     def test_a_407_is_the_proxys_and_condemns_no_token(self, gateway: Gateway, closed_squid: Squid) -> None:
         proxy = ForwardProxy("http", HostPort(LOOPBACK, closed_squid.port), SecretStr(f"{USER}:wrong-{PASSWORD}"))
         with pytest.raises(ProxyRefused, match="refuses with 407: it does not accept the user and the password") as no:
-            edge.user(edge_of(gateway, proxy), SecretStr(gateway.identity.mint()))
+            edge_api.user(edge_of(gateway, proxy), SecretStr(gateway.identity.mint()))
         assert PASSWORD not in str(no.value)
 
     def test_a_proxy_that_is_down(self, gateway: Gateway) -> None:
         proxy = ForwardProxy("http", HostPort(LOOPBACK, 1))
         with pytest.raises(GatewayUnreachable, match="takes no TCP connection: connection refused; is it up"):
-            edge.user(edge_of(gateway, proxy), SecretStr(gateway.identity.mint()))
+            edge_api.user(edge_of(gateway, proxy), SecretStr(gateway.identity.mint()))
 
     def test_the_gateways_certificate_is_verified_within(self, gateway: Gateway, open_squid: Squid) -> None:
         there = edge_of(gateway, ForwardProxy("http", HostPort(LOOPBACK, open_squid.port)))
         with pytest.raises(GatewayUntrusted, match="certificate"):
-            edge.user(replace(there, trust=Trust()), SecretStr(gateway.identity.mint()))
+            edge_api.user(replace(there, trust=Trust()), SecretStr(gateway.identity.mint()))
 
     def test_a_dead_token_is_the_gateways_verdict_all_the_same(self, gateway: Gateway, open_squid: Squid) -> None:
         there = edge_of(gateway, ForwardProxy("http", HostPort(LOOPBACK, open_squid.port)))
         with pytest.raises(CredentialRejected):
-            edge.user(there, SecretStr("no-such-token"))
+            edge_api.user(there, SecretStr("no-such-token"))
 
     def test_commands_take_the_same_way(self, bastion: Bastion, closed_squid: Squid) -> None:
         keys = {"connect_to": "", "forward_proxy": closed_squid.url}

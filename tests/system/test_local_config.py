@@ -14,7 +14,16 @@ from tests import processes
 from tests.agent_process import clean_environment
 
 STRANGER = 65534
-COMMANDS = (["whoami"], ["routes"], ["probe"], ["check"], ["status"], ["login", "--no-browser"], ["run"], ["wait"])
+COMMANDS = (
+    ["whoami"],
+    ["routes"],
+    ["probe"],
+    ["check"],
+    ["status"],
+    ["login", "--no-browser"],
+    ["run"],
+    ["wait", "--timeout", "1"],
+)
 
 
 def _planted(directory: Path) -> Path:

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pomagent.control.client import ask
+from pomagent.admin.control.client import ask
 from tests.agent_process import connect
 from tests.bastion import Bastion, listening_inode, on, say
 from tests.gateway.facade import Gateway

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pomagent.control.client import ask
+from pomagent.admin.control.client import ask
 from tests.agent_process import AgentProcess, connect
 from tests.bastion import Bastion, listening_inode, on
 from tests.gateway.facade import Gateway, destination

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pomagent.status.server import MAX_CONNECTIONS
+from pomagent.admin.status.server import MAX_CONNECTIONS
 from tests.agent_process import AgentProcess, connect
 from tests.bastion import ANY, Bastion, hear, say
 from tests.gateway.ports import LOOPBACK

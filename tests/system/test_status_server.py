@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pomagent.status.server import MAX_CONNECTIONS
+from pomagent.admin.status.server import MAX_CONNECTIONS
 from tests import processes
 from tests.agent_process import AgentProcess, clean_environment, connect
 from tests.bastion import ANY, Bastion, on, say

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pomagent.control.client import ControlError, ask
+from pomagent.admin.control.client import ControlError, ask
 from tests.agent_process import AgentProcess, connect, read_to_end
 from tests.bastion import ANY, Bastion, hear, listening_inode, on, refuses, say
 from tests.conftest import wait_until
@@ -28,7 +28,7 @@ ENDLESS = 600
 GOOD = "from pomagent.__main__ import main\nmain()\n"
 SABOTAGED = """
 import os, time
-from pomagent.upgrade.channel import Channel
+from pomagent.daemon.upgrade.channel import Channel
 send = Channel.send
 
 def send_unless(self, message, sockets=()):

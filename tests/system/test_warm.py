@@ -2,7 +2,7 @@
 
 import pytest
 
-from pomagent.pool.reserve import FEWEST
+from pomagent.pool.shared_reserve import FEWEST
 from tests.agent_process import connect
 from tests.bastion import ANY, Bastion, say
 from tests.conftest import wait_until

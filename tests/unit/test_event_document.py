@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import pomagent
-from pomagent import events
+from pomagent.log import events
 from tests import event_document
 from tests.event_document import Documented, objections, shortcomings
 

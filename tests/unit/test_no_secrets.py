@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from pomagent.credentials import Token, header
+from pomagent.credentials.token import Token, header
 from pomagent.errors import CredentialError
-from pomagent.plan import diff
 from pomagent.protocol.answers import ROWS, refusal
 from pomagent.protocol.connect import Answer, Exchange, MalformedAnswer, Request
+from pomagent.reload.plan import diff
 from pomagent.settings import Credential, Gateway, HostPort, Route, Settings, Trust
 from tests.fakes.log import FakeLog
 

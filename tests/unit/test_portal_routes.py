@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pomagent.cli.gateway_target import Target
 from pomagent.cli.routes import to_toml
-from pomagent.cli.target import Target
 from pomagent.config.load import load
-from pomagent.edge import PortalRoute
+from pomagent.credentials.edge_api import PortalRoute
 from pomagent.settings import Gateway, HostPort, Route, Settings
 
 CORP = Gateway("corp", HostPort("edge.example.com", 443))

@@ -6,7 +6,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from pomagent.cli import cli, commands
-from pomagent.presets import PRESETS
+from pomagent.pool.presets import PRESETS
 from scripts.docs import generated
 
 ROOT = Path(__file__).parents[2]
@@ -31,13 +31,6 @@ def test_every_flag_in_the_readme_exists() -> None:
         known = CliRunner().invoke(cli, [command, "--help"]).output
         for flag in [word for word in rest if word.startswith("--")]:
             assert flag.strip('"') in known, f"{line}: {flag}"
-
-
-def test_every_module_is_on_the_map() -> None:
-    the_map = README.partition("## Map of the code")[2].partition("## Decisions")[0]
-    modules = {path.name for path in (ROOT / "pomagent").glob("*.py")} - {"__init__.py", "__main__.py"}
-    unnamed = {name for name in modules if f"`{name}`" not in the_map}
-    assert unnamed == {"deadline.py", "places.py", "log_writer.py", "log_boundary.py", "watch_facts.py"}
 
 
 def test_what_is_kept_warm_for_which_protocol_is_what_the_presets_say() -> None:

@@ -1,146 +1,39 @@
-"""In which state a route is, by what its pool has met: the words of the status."""
+"""Each fact that decides a route's state, and which of them comes first."""
 
-from collections.abc import Iterator
-from dataclasses import replace
-from itertools import count
-from types import SimpleNamespace
-from typing import Any
+from __future__ import annotations
 
 import pytest
 
-from pomagent.deadline import Deadline
-from pomagent.errors import DestinationDown, RoutePaused
-from pomagent.forwarder import Forwarder
-from pomagent.places import Places
-from pomagent.pool.backoff import FAST_TRIES
-from pomagent.pool.demand import MOST_REFILL_DELAY_S
-from pomagent.pool.keeper import LATE_S
-from tests.fakes.pool import DENIED, DOWN, NAMED, ROUTE, Scene
+from pomagent.errors import CredentialRejected, DestinationDown, GatewayUnreachable, RouteForbidden, TokenMissing
+from pomagent.route_state import RouteFacts, State, state_of
 
-NOWHERE = DestinationDown("503", status=503, **NAMED)
-
-
-class Watched(Scene):
-    """A scene whose pool belongs to a route that is asked for its state."""
-
-    def __init__(self, **changes: Any) -> None:
-        super().__init__(replace(ROUTE, **changes), frozenset({"secure", "open"}))
-        surroundings: Any = SimpleNamespace(clock=self.clock, places=Places(2000, "agent.max_sessions"))
-        self.shared = surroundings.places
-        self.forwarder = Forwarder(
-            self.route, lambda *_: self.pool, surroundings, None, self.fake_log.log, count(1), generation=1
-        )
-
-    @property
-    def state(self) -> str:
-        return self.forwarder.state
-
-    def fail_all(self, error: Exception) -> None:
-        for _ in range(self.pending):
-            self.fail(error)
+NAMED = {"gateway": "gateway.example.com:443", "destination": "redis.example.com:6379"}
+UNREACHABLE = GatewayUnreachable("connection refused", phase="tcp", **NAMED)
+DESTINATION_DOWN = DestinationDown("503", status=503, **NAMED)
+REJECTED = CredentialRejected("401", status=401, **NAMED)
+MISSING = TokenMissing("no token", phase="connect", **NAMED)
+FORBIDDEN = RouteForbidden("403", status=403, **NAMED)
 
 
-@pytest.fixture
-def scene() -> Iterator[Watched]:
-    scene = Watched(pool_min=2)
-    yield scene.start()
-    scene.close()
-
-
-@pytest.fixture
-def filled(scene: Watched) -> Watched:
-    while scene.pending:
-        scene.succeed()
-    return scene
-
-
-def test_until_a_connect_is_accepted_nothing_is_known(scene: Watched) -> None:
-    assert scene.state == "untried"
-    scene.pass_time(10 * LATE_S)
-    assert scene.state == "untried"
-
-
-def test_with_its_minimum_it_is_up(filled: Watched) -> None:
-    assert filled.state == "up"
-
-
-def test_whatever_its_pool_says_it_is_paused_and_a_drain_comes_first(filled: Watched) -> None:
-    filled.forwarder.pause()
-    assert filled.state == "paused"
-    assert filled.pool.warm == 0
-    filled.pass_time(10 * LATE_S)
-    assert (filled.state, filled.pending) == ("paused", 0)
-    filled.forwarder.drain()
-    assert filled.state == "draining"
-
-
-def test_a_paused_route_leases_nothing_and_names_the_way_back(filled: Watched) -> None:
-    filled.forwarder.pause()
-    with pytest.raises(RoutePaused, match=f"pomagent resume {filled.route.name}"):
-        filled.forwarder.lease(Deadline(1.0, filled.clock))
-
-
-def test_who_waits_for_a_tunnel_when_the_route_is_paused_still_gets_it(scene: Watched) -> None:
-    scene.fail_all(NOWHERE)
-    waiting = scene.client()
-    scene.forwarder.pause()
-    while scene.pending:
-        scene.succeed()
-    assert waiting.get(timeout=1) is not None
-
-
-def test_below_its_minimum_for_no_longer_than_a_dial_it_stays_up(filled: Watched) -> None:
-    filled.client()
-    filled.pass_time(LATE_S)
-    assert filled.state == "up"
-
-
-def test_below_its_minimum_for_longer_it_is_degraded_until_it_has_it_again(filled: Watched) -> None:
-    filled.client()
-    filled.pass_time(MOST_REFILL_DELAY_S)
-    filled.pass_time(LATE_S)
-    filled.pass_time(0.1)
-    assert filled.state == "degraded"
-    while filled.pending:
-        filled.succeed()
-    assert filled.state == "up"
-
-
-def test_with_tunnels_left_failed_dials_degrade_it_and_an_open_breaker_means_down(filled: Watched) -> None:
-    filled.client()
-    filled.pass_time(0.1)
-    filled.fail_all(DOWN)
-    assert (filled.pool.warm, filled.state) == (1, "degraded")
-    for _ in range(FAST_TRIES):
-        filled.pass_time(1.0)
-        filled.fail_all(DOWN)
-    assert filled.state == "down"
-
-
-def test_with_nothing_left_one_failed_dial_means_down(scene: Watched) -> None:
-    scene.fail_all(DOWN)
-    assert scene.state == "down"
-
-
-def test_connections_are_no_help_where_the_destination_is_down() -> None:
-    scene = Watched(warm="tls")
-    scene.start()
-    while scene.pending:
-        scene.succeed()
-    client = scene.client()
-    scene.fail(NOWHERE)
-    assert (client.value, scene.pool.standing.is_warm, scene.state) == (NOWHERE, True, "down")
-    scene.close()
-
-
-def test_a_verdict_of_the_gateway_is_named(scene: Watched) -> None:
-    scene.fail_all(DENIED)
-    assert scene.state == "denied"
-
-
-def test_a_limit_that_keeps_clients_out_degrades_it_and_is_named(filled: Watched) -> None:
-    filled.shared.resize(0)
-    filled.shared.take(0)
-    assert (filled.state, filled.forwarder.overrun) == ("degraded", filled.shared.why_full)
-    filled.shared.resize(1)
-    assert (filled.state, filled.forwarder.overrun) == ("up", "")
+@pytest.mark.parametrize(
+    ("expected", "facts"),
+    [
+        ("untried", RouteFacts()),
+        ("untried", RouteFacts(is_short=True)),
+        ("up", RouteFacts(has_succeeded=True)),
+        ("degraded", RouteFacts(has_succeeded=True, is_short=True)),
+        ("degraded", RouteFacts(has_succeeded=True, is_overrun=True)),
+        ("degraded", RouteFacts(is_overrun=True)),
+        ("degraded", RouteFacts(error=UNREACHABLE, still_serves=True)),
+        ("down", RouteFacts(error=UNREACHABLE, still_serves=True, is_breaker_closed=False)),
+        ("down", RouteFacts(error=UNREACHABLE)),
+        ("down", RouteFacts(error=DESTINATION_DOWN, has_succeeded=True, is_overrun=True)),
+        ("unauthenticated", RouteFacts(error=REJECTED, has_succeeded=True, still_serves=True)),
+        ("unauthenticated", RouteFacts(error=MISSING)),
+        ("denied", RouteFacts(error=FORBIDDEN, is_breaker_closed=False)),
+        ("paused", RouteFacts(is_paused=True, error=FORBIDDEN)),
+        ("draining", RouteFacts(is_draining=True, is_paused=True, error=UNREACHABLE)),
+    ],
+)
+def test_the_state_follows_from_the_first_fact_that_applies(expected: State, facts: RouteFacts) -> None:
+    assert state_of(facts) == expected

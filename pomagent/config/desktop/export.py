@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pomagent.config.wording import describe
+from pomagent.config.messages import describe
 from pomagent.errors import ConfigError, Problem
 
 MAX_EXPORT_BYTES = 16 * 1024 * 1024  # 10,000 connections with a certificate each

@@ -14,7 +14,7 @@ from pomagent.errors import StreamBroken, StreamLost, StreamReset
 from pomagent.protocol.http2 import frames
 from pomagent.protocol.http2.flow import DEFAULT_WINDOW, MAX_WINDOW, Receiving, Sending
 from pomagent.protocol.http2.frames import FRAME_BYTES, STREAM, Code, Flag, Kind, Setting, Violation
-from pomagent.protocol.http2.heads import MAX_BLOCK_BYTES, Head, HeadReader, connect_block
+from pomagent.protocol.http2.headers import MAX_BLOCK_BYTES, Head, HeadReader, connect_block
 from pomagent.protocol.http2.rules import admit
 from pomagent.protocol.http2.splitter import Splitter
 

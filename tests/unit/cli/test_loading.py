@@ -18,7 +18,7 @@ def loaded(code: str) -> set[str]:
     return set(done.stdout.decode().split())
 
 
-RUN = "from pomagent.cli import command\ncommand('run')\nimport pomagent.service"
+RUN = "from pomagent.cli import command\ncommand('run')\nimport pomagent.daemon.service"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_the_agent_binds_before_it_loads(library: str, by_run: set[str]) -> None
 
 def test_the_agent_loads_no_other_command(by_run: set[str]) -> None:
     assert {name for name in by_run if name.startswith("pomagent.cli.")} <= {
-        "pomagent.cli.exits", "pomagent.cli.options", "pomagent.cli.run",
+        "pomagent.cli.options", "pomagent.cli.run",
     }  # fmt: skip
 
 
@@ -52,6 +52,8 @@ def test_every_command_is_found_under_its_name() -> None:
 
 
 def test_nothing_is_left_to_be_loaded_but_what_only_commands_use() -> None:
-    before = loaded(f"{RUN}\nfrom pomagent import preload\npreload.load_all()")
-    assert {"requests", "prometheus_client", "pomagent.edge", "pomagent.status.page"} <= before
-    assert not [name for name in before if name.startswith(("pomagent.login.flow", "pomagent.config.desktop"))]
+    before = loaded(f"{RUN}\nfrom pomagent.daemon import preload\npreload.load_all()")
+    assert {"requests", "prometheus_client", "pomagent.credentials.edge_api", "pomagent.admin.status.page"} <= before
+    assert not [
+        name for name in before if name.startswith(("pomagent.credentials.login.flow", "pomagent.config.desktop"))
+    ]

@@ -8,9 +8,9 @@ import sys
 import click
 import pytest
 
+from pomagent.admin.status.route_states import STATES
 from pomagent.cli import tables
 from pomagent.cli.tables import duration, many, plain, size
-from pomagent.status.states import STATES
 
 LONG = "a-route-whose-name-is-longer-than-most-terminals-are-wide." * 4
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pomagent.config.changes import CONTENTS, Change, changes
 from pomagent.errors import ConfigError
-from pomagent.plan import diff
+from pomagent.reload.key_changes import CONTENTS, Change, changes
+from pomagent.reload.plan import diff
 from pomagent.settings import ForwardProxy, HostPort, Settings
 
 Load = Callable[..., Settings]

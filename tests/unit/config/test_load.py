@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pomagent.config import usual_places as default_paths
+from pomagent.config import default_paths
+from pomagent.config.default_paths import SYSTEM_PATH, default_control_socket, distrust_of_local_config, find_config
 from pomagent.config.load import load
-from pomagent.config.usual_places import SYSTEM_PATH, default_control_socket, distrust_of_local_config, find_config
 from pomagent.errors import ConfigError
 from pomagent.settings import HostPort, Settings
 

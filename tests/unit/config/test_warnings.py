@@ -1,4 +1,4 @@
-"""What is accepted, but has no effect yet or is not as safe as it looks, is said with file and line."""
+"""A setting that is accepted but unsafe is reported with its file and line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from pomagent.config.pending import PENDING
 from pomagent.settings import Settings
 
 Load = Callable[..., Settings]
@@ -14,30 +13,11 @@ Load = Callable[..., Settings]
 ROUTE = '[[routes]]\nname = "redis"\nfrom = "redis.example.com:6379"\nlisten = "127.0.0.1:6379"\n'
 HEADERS = {
     "gateways": '[gateways.corp]\nurl = "https://edge.example.com"\n',
-    "credentials": "[credentials.default]\n",
-    "routes": ROUTE,
-}
-VALUES = {
-    ("routes", "pool_decay_s"): "1800",
 }
 
 
-@pytest.mark.parametrize(("kind", "key"), VALUES, ids=".".join)
-def test_a_key_without_effect_is_warned_of_where_it_is_set(kind: str, key: str, load_text: Load) -> None:
-    text = HEADERS[kind] + f"{key} = {VALUES[kind, key]}\n"
-    warnings = load_text(text + ("" if kind == "routes" else ROUTE)).warnings
-    line = text.splitlines().index(f"{key} = {VALUES[kind, key]}") + 1
-    assert [warning for warning in warnings if warning.startswith(f"agent.toml:{line}: {kind}.")]
-    assert any(f".{key}: has " in warning and "EFFECT YET" in warning.upper() for warning in warnings)
-
-
-def test_every_key_without_effect_is_tested() -> None:
-    assert {(kind, key) for kind, keys in PENDING.items() for key in keys} == set(VALUES)
-
-
-def test_a_default_is_warned_of_once_and_not_for_each_route(load_text: Load) -> None:
-    warnings = load_text("[defaults]\npool_decay_s = 60\n" + ROUTE).warnings
-    assert [warning.rpartition(": has")[0] for warning in warnings] == ["agent.toml:2: defaults.pool_decay_s"]
+def test_every_key_that_is_accepted_has_an_effect(load_text: Load) -> None:
+    assert load_text(ROUTE + "pool_decay_s = 1800\n").warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pomagent.errors import GatewayUnreachable, RouteForbidden, TunnelError
 from pomagent.pool.breaker import SHARE_S
-from pomagent.pool.dials import MAX_DIALS_PER_ROUTE, MAX_REFILLS_PER_ROUTE
-from pomagent.pool.keeper import LOOK_AROUND_S
+from pomagent.pool.dial_budget import MAX_DIALS_PER_ROUTE, MAX_REFILLS_PER_ROUTE
+from pomagent.pool.housekeeper import LOOK_AROUND_S
 from pomagent.protocol.lifecycle import State
 from tests.fakes.greenlets import settle
 from tests.fakes.pool import NAMED, ROUTE, Scene

@@ -8,7 +8,6 @@ from dataclasses import replace
 import gevent
 import pytest
 
-from pomagent import events
 from pomagent.errors import (
     GatewayOverloaded,
     PoolClosed,
@@ -16,18 +15,19 @@ from pomagent.errors import (
     PoolExhausted,
     TunnelError,
 )
-from pomagent.losses import REFILLS_PER_S
+from pomagent.gateway.mass_loss import REFILLS_PER_S
+from pomagent.log import events
 from pomagent.pool import Pool
-from pomagent.pool import keeper as module
+from pomagent.pool import housekeeper as module
 from pomagent.pool.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
 from pomagent.pool.breaker import SHARE_S, BreakerState
 from pomagent.pool.demand import REFILL_DELAY_S
-from pomagent.pool.dials import MAX_DIALS_PER_ROUTE
-from pomagent.pool.keeper import LOOK_AROUND_S
-from pomagent.pool.reserve import FEWEST
-from pomagent.pool.supplier import BACK_AFTER_S
+from pomagent.pool.dial_budget import MAX_DIALS_PER_ROUTE
+from pomagent.pool.dialing import BACK_AFTER_S
+from pomagent.pool.housekeeper import LOOK_AROUND_S
+from pomagent.pool.shared_reserve import FEWEST
 from pomagent.pool.waiters import MAX_WAITING
-from pomagent.pool.warmth import LISTEN_S
+from pomagent.pool.warm_policy import LISTEN_S
 from pomagent.protocol.lifecycle import Reason, State
 from pomagent.settings import HostPort
 from tests.fakes.greenlets import caught_crashes, settle

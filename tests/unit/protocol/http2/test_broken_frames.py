@@ -19,7 +19,7 @@ from pomagent.protocol.http2.connection import (
 )
 from pomagent.protocol.http2.flow import MAX_WINDOW
 from pomagent.protocol.http2.frames import FRAME_BYTES, HEAD, Code, Flag, Kind, Setting, frame
-from pomagent.protocol.http2.heads import MAX_BLOCK_BYTES, MAX_CONTINUATIONS
+from pomagent.protocol.http2.headers import MAX_BLOCK_BYTES, MAX_CONTINUATIONS
 from tests.fakes.http2_peer import ACCEPTED, GREETING, accepted, feed, opened
 
 END = Flag.END_STREAM

@@ -1,0 +1,96 @@
+"""The commands' side of the control socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pomagent.config.default_paths import default_control_socket
+from pomagent.errors import PomagentError
+
+TIMEOUT_S = 60.0
+"""For an answer: a reload reads and validates everything first."""
+VARIABLE = "POMAGENT_STATUS__CONTROL_SOCKET"
+
+
+class ControlError(PomagentError):
+    """The agent did not do what was asked."""
+
+
+class NotRunning(ControlError):
+    """Nobody answers at the control socket."""
+
+
+class NotPermitted(ControlError):
+    """The socket, or the agent, refuses this user."""
+
+
+def find_socket(config: Path, environ: Mapping[str, str]) -> Path:
+    """The control socket of the agent that runs on ``config``, even if that file is invalid now.
+
+    Raises NotRunning if there is no telling.
+    """
+    named = environ.get(VARIABLE) or _named_in(config)
+    path = config.absolute().parent / named if named else default_control_socket(environ)
+    if path is None:
+        raise NotRunning("no place for a control socket: set status.control_socket, or XDG_RUNTIME_DIR")
+    return path
+
+
+def ask(
+    path: Path, method: str, url: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S
+) -> dict[str, Any]:
+    """Send one request and return the document that answers it. Blocks. Raises ControlError."""
+    content = None if body is None else json.dumps(body).encode()
+    connection = _UnixConnection(path, timeout_s)
+    try:
+        connection.request(method, url, content)
+        response = connection.getresponse()
+        document: dict[str, Any] = json.loads(response.read())
+    except PermissionError as error:
+        raise NotPermitted(f"this user may not open {path}; use sudo, or join the group pomagent") from error
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise NotRunning(f"no agent answers at {path}; is it running, and on the same agent.toml?") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ControlError(f"no answer from the agent at {path}: {error}; look at its log") from error
+    finally:
+        connection.close()
+    if response.status == http.client.FORBIDDEN:
+        raise NotPermitted(str(document.get("error")))
+    if response.status != http.client.OK:
+        raise ControlError(str(document.get("error")))
+    return document
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def names_socket(config: Path, environ: Mapping[str, str]) -> bool:
+    """Whether it is known that the agent listens where ``find_socket`` says: the file, or a variable, can be read."""
+    return bool(environ.get(VARIABLE)) or _named_in(config) is not None
+
+
+def _named_in(config: Path) -> str | None:
+    """What the file says, which may be nothing; None where it cannot be read."""
+    with suppress(OSError, ValueError):
+        table = tomllib.loads(config.read_text()).get("status")
+        if isinstance(table, dict) and isinstance(named := table.get("control_socket"), str):
+            return named
+        return ""
+    return None

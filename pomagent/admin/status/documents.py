@@ -1,0 +1,225 @@
+"""What the agent is doing, as one document."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pomagent import __version__
+from pomagent.admin.status.batches import in_portions
+from pomagent.admin.status.greenlet_count import greenlets
+from pomagent.admin.status.route_states import RouteState, route_state
+from pomagent.agent import Agent
+from pomagent.credentials.token import Token
+from pomagent.forwarder import Forwarder
+from pomagent.gateway.dialer import Dialer
+from pomagent.log.recent import Note
+from pomagent.reload.reloader import Outcome, Reloader
+from pomagent.sessions.facts import SessionFacts
+from pomagent.settings import Route
+
+Document = dict[str, Any]
+
+
+def document(
+    agent: Agent, reloader: Reloader, started_at: float, predecessors: Sequence[Document] = (),
+    give_way: Callable[[], None] = lambda: None,
+) -> Document:  # fmt: skip
+    """The agent's state now; times are ISO 8601 in UTC. Blocks only in ``give_way``, which lets others run."""
+    settings = reloader.current
+    routes = settings.routes if settings else ()
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "started_at": _iso(started_at),
+        "uptime_s": round(time.time() - started_at, 3),
+        "generation": agent.generation,
+        "config": config_document(reloader),
+        "last_reload": _reload(reloader.last),
+        "sessions": agent.sessions,
+        "old_processes": list(predecessors),
+        "routes": [_route(route, agent) for route in in_portions(routes, give_way)],
+        "gateways": [
+            _gateway(dialer, agent) for dialer in sorted(agent.gateways.dialers, key=lambda dialer: dialer.gateway.name)
+        ],
+        "credentials": [_credential(token) for token in sorted(agent.tokens, key=lambda token: token.credential.name)],
+        "process": {"descriptors": _descriptors(), "greenlets_since_start": greenlets(give_way)},
+    }
+
+
+def sessions_document(
+    agent: Agent, limit: int, predecessors: Sequence[Document] = (), give_way: Callable[[], None] = lambda: None
+) -> Document:
+    """The sessions that run, those that came last first, and how many there are. Blocks only in ``give_way``."""
+    found = sorted(agent.running_sessions(), key=lambda pair: -pair[1].number)
+    return {
+        "total": len(found),
+        "old_processes": list(predecessors),
+        "sessions": [_session(route, facts) for route, facts in in_portions(found[:limit], give_way)],
+    }
+
+
+def _session(route: str, facts: SessionFacts) -> Document:
+    return {
+        "session": facts.number,
+        "route": route,
+        "peer": facts.peer,
+        "uid": facts.uid,
+        "user": facts.user,
+        "age_s": round(facts.age_s, 3),
+        "idle_s": None if facts.idle_s is None else round(facts.idle_s, 3),
+        "waited_ms": facts.waited_ms,
+        "bytes_up": facts.bytes_up,
+        "bytes_down": facts.bytes_down,
+        "warm": facts.was_warm,
+        "request_id": facts.request_id,
+    }
+
+
+def readiness_document(state: RouteState) -> Document:
+    """Whether one route is ready, and why not."""
+    return {"name": state.name, "state": state.state, "reason": state.reason, "is_ready": state.is_ready}
+
+
+def event_document(note: Note) -> Document:
+    """A notable line of the log, its values as text where JSON has nothing better."""
+    said = {name: value for name, value in note.fields.items() if name != "event"}
+    return {
+        "event": note.fields["event"], "level": note.level, "at": _iso(note.at), "count": note.count,
+        "fields": json.loads(json.dumps(said, default=str)),
+    }  # fmt: skip
+
+
+def config_document(reloader: Reloader) -> Document:
+    """Which file the agent runs on, and which version of it; empty before it runs."""
+    settings = reloader.current
+    return {"path": str(settings.path), "sha": settings.sha} if settings else {}
+
+
+def reload_document(outcome: Outcome) -> Document:
+    """What a reload, or a preview of one, came to."""
+    plan = outcome.plan
+    return {
+        "result": outcome.result,
+        "at": _iso(outcome.at),
+        "problems": list(map(str, outcome.problems)),
+        "started": [route.name for route in plan.started],
+        "replaced": [replaced.new.name for replaced in plan.replaced],
+        "stopped": [route.name for route in plan.stopped],
+        "kept": len(plan.kept),
+        "changes": [
+            {"key": change.key, "apply": change.apply, "before": change.before, "after": change.after}
+            for change in outcome.changes
+        ],
+    }
+
+
+def _reload(outcome: Outcome | None) -> Document | None:
+    if outcome is None:
+        return None
+    return {"result": outcome.result, "at": _iso(outcome.at), "problems": list(map(str, outcome.problems))}
+
+
+def _route(route: Route, agent: Agent) -> Document:
+    forwarder = agent.forwarder(route.name)
+    how = route_state(route, agent)
+    return {
+        "name": route.name,
+        "description": route.description,
+        "tags": list(route.tags),
+        "listen": str(agent.listen_address(route.name) if forwarder else route.listen),
+        "destination": str(route.destination),
+        "gateway": str(route.gateway.address),
+        "protocol": forwarder.memory.warmth.protocol if forwarder else route.protocol,
+        "state": how.state,
+        "reason": how.reason,
+        "is_ready": how.is_ready,
+        "keeps_warm": forwarder.pool.keeping.level if forwarder else route.warm,
+        "pool": _pool(forwarder) if forwarder else None,
+        "warm": forwarder.pool.warm if forwarder else 0,
+        "target": forwarder.pool.target if forwarder else 0,
+        "waiting": forwarder.pool.waiting if forwarder else 0,
+        "sessions": forwarder.sessions if forwarder else 0,
+        "traffic": _traffic(forwarder) if forwarder else None,
+    }
+
+
+def _traffic(forwarder: Forwarder) -> Document:
+    """Counters that never go back, since the route began to run."""
+    counts = forwarder.counts
+    moved_up, moved_down = forwarder.moved
+    return {
+        "bytes_up": counts.bytes_up + moved_up,
+        "bytes_down": counts.bytes_down + moved_down,
+        "leases": counts.leases,
+        "waited_ms": counts.waited_ms,
+        "closed": sum(counts.closed.values()),
+        "refused": dict(counts.refused),
+    }
+
+
+def _pool(forwarder: Forwarder) -> Document:
+    """What the route keeps warm and why, and what has become of its dials; counters never go back."""
+    pool, memory = forwarder.pool, forwarder.memory
+    found = memory.periods.found
+    return {
+        "level": pool.keeping.level,
+        "why": pool.keeping.why.value,
+        "warm": pool.standing.stock,
+        "dialling": pool.standing.dialling,
+        "takes": dict(memory.takes),
+        "refusals": dict(memory.refusals),
+        "discards": dict(memory.discards),
+        "failures": dict(memory.failures),
+        "breaker": {
+            "state": pool.standing.breaker.value,
+            "failures": pool.standing.failures,
+            "retry_in_s": round(pool.standing.retry_in_s, 3),
+        },
+        "period": {"kind": found.kind, "seconds": round(found.seconds, 1), "says": str(found)} if found else None,
+    }
+
+
+def _gateway(dialer: Dialer, agent: Agent) -> Document:
+    watch = agent.gateways.watch(dialer.gateway)
+    expires_at = watch.certificate_expires_at
+    return {
+        "name": dialer.gateway.name,
+        "address": str(dialer.gateway.address),
+        "handshakes": dialer.gate.under_way,
+        "handshakes_waiting": dialer.gate.waiting,
+        "max_dials": dialer.gateway.max_dials,
+        "transport": dialer.transport,
+        "transport_wanted": dialer.gateway.transport,
+        "reserve": agent.reserves.of(dialer.gateway).warm,
+        "tunnels_lost": watch.losses.total,
+        "addresses_avoided": dialer.avoided,
+        "certificate_expires": None if expires_at is None else _iso(expires_at),
+        "clock_offset_s": None if watch.clock_offset_s is None else round(watch.clock_offset_s, 1),
+    }
+
+
+def _credential(token: Token) -> Document:
+    expires_at = token.life.expires_at
+    return {
+        "name": token.credential.name,
+        "source": token.credential.source,
+        "has_token": token.value is not None,
+        "expires_at": None if expires_at is None else _iso(expires_at),
+        "problem": token.problem,
+        "note": "systemd copies it at start: rotating it needs a restart"
+        if token.credential.source == "systemd_credential" else "",
+    }  # fmt: skip
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

@@ -1,0 +1,147 @@
+"""Which gateway a command is about, and the token to show it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from pydantic import SecretStr
+
+from pomagent.cli.completion import gateway_names
+from pomagent.cli.options import config_path
+from pomagent.config.load import load
+from pomagent.config.secrets import read_token
+from pomagent.errors import ConfigError, CredentialError, TunnelError
+from pomagent.protocol.route_url import AddressError, EdgeUrl, parse_edge_url, parse_host_port
+from pomagent.runtime.exit_codes import CANNOT_SERVE
+from pomagent.settings import Credential, Gateway, Settings, Trust
+
+_PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+gateway_argument: Callable[[Callable[..., Any]], Callable[..., Any]] = click.argument(
+    "gateway", required=False, metavar="[GATEWAY]", shell_complete=gateway_names
+)
+ca_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--alternate-ca-path", "ca_file", type=_PEM, metavar="FILE",
+    help="CA certificates to trust instead of the system's, for a GATEWAY that agent.toml does not have.",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A gateway as agent.toml has it, or as it was named."""
+
+    gateway: Gateway
+    credential: Credential | None = None
+    settings: Settings | None = None
+    """None for a gateway that was named by its address."""
+
+    @property
+    def is_for_login(self) -> bool:
+        """Whether the running agent waits for a login at this gateway."""
+        routes = self.settings.routes if self.settings else ()
+        return any(
+            route.gateway.name == self.gateway.name and route.credential and route.credential.source == "login"
+            for route in routes
+        )
+
+
+def find_target(name: str | None, config: Path | None, ca_file: Path | None) -> Target:
+    """What GATEWAY means: a name in agent.toml, an address, or the only gateway there is. Raises UsageError."""
+    address = _address(name) if name else None
+    settings = _settings(config, is_needed=address is None)
+    known = _known(settings) if settings else {}
+    if address is not None and name not in known:  # an address that agent.toml has under a name
+        name = next((known_name for known_name, (g, _) in known.items() if g.address == address.address), name)
+    if name in known and not ca_file:
+        return Target(*known[name], settings)
+    if address is not None:
+        where = str(address.address)
+        return Target(Gateway(where, address.address, address.tls, trust=Trust(ca_file=ca_file)))
+    if name:
+        raise click.UsageError(f"no gateway is named {name}{_choices(known)}")
+    return Target(*_only(known, settings), settings)
+
+
+def token_of(target: Target) -> SecretStr:
+    """The token for a target: its credential's, else this user's last login; says why there is none and exits 69."""
+    from pomagent.credentials.command import run_command  # noqa: PLC0415
+    from pomagent.credentials.login.cluster_login import cluster_of  # noqa: PLC0415 - few commands need requests
+    from pomagent.credentials.login.stored import user_cache  # noqa: PLC0415
+
+    credential = target.credential
+    try:
+        if credential and credential.source == "command":
+            return run_command(credential, os.environ).token
+        if credential and credential.source != "login":
+            return read_token(credential, os.environ)
+    except CredentialError as error:
+        give_up(f'credential "{credential.name if credential else ""}": {error}')
+    cache = user_cache(os.environ)
+    kept = cache.find(target.gateway.address)
+    if not kept and cache.all():  # a login at another name of the cluster is as good
+        with suppress(TunnelError):
+            kept = cache.siblings(target.gateway.address, *cluster_of(target.gateway))
+    if not kept:
+        give_up(f"nobody is logged in at {target.gateway.address}; run: pomagent login {target.gateway.name}")
+    return kept[0].token
+
+
+def give_up(why: object) -> NoReturn:
+    """Say why and exit with 69."""
+    click.echo(f"pomagent: {why}", err=True)
+    raise SystemExit(CANNOT_SERVE)
+
+
+def _settings(config: Path | None, *, is_needed: bool) -> Settings | None:
+    path = config_path(config)
+    try:
+        return load(path, os.environ) if is_needed or config or path.exists() else None
+    except ConfigError:
+        if is_needed or config:
+            raise
+        return None  # it has nothing to say about a gateway that was named by its address
+
+
+def _address(name: str) -> EdgeUrl | None:
+    """The gateway that a URL or a host name means; None for what can only be a name in agent.toml."""
+    try:
+        if "://" in name:
+            edge = parse_edge_url(name, ignore_path=True)
+            if not edge.tls:
+                raise click.UsageError("GATEWAY would be sent the token in clear text; expected https://")
+            return edge
+        if "." in name or ":" in name:
+            return EdgeUrl(parse_host_port(name, default_port=443))
+    except AddressError as error:
+        raise click.UsageError(f"GATEWAY {error}") from error
+    return None
+
+
+def _known(settings: Settings) -> dict[str, tuple[Gateway, Credential | None]]:
+    """By name: the tables, and the edges that routes imply; a route's own credential counts for neither."""
+    known = {gateway.name: (gateway, credential) for gateway, credential in settings.gateways}
+    for route in settings.routes:
+        known.setdefault(route.gateway.name, (route.gateway, route.credential))
+    return known
+
+
+def _only(
+    known: dict[str, tuple[Gateway, Credential | None]], settings: Settings | None
+) -> tuple[Gateway, Credential | None]:
+    """The one gateway that can be meant, those that want a login before all others."""
+    routes = settings.routes if settings else ()
+    waiting = {r.gateway.name for r in routes if r.credential and r.credential.source == "login"}
+    names = list(waiting) or list(known)
+    if len(names) != 1:
+        raise click.UsageError(f"which GATEWAY?{_choices(known)}")
+    return known[names[0]]
+
+
+def _choices(known: dict[str, tuple[Gateway, Credential | None]]) -> str:
+    return f"; agent.toml has {', '.join(sorted(known))}" if known else "; give its address, such as https://HOST"

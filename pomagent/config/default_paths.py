@@ -1,0 +1,62 @@
+"""Where things are if nobody says otherwise: ``agent.toml``, and the socket at which its agent is steered."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+CONFIG_VARIABLE = "POMAGENT_CONFIG"
+LOCAL_PATH = Path("agent.toml")
+SYSTEM_PATH = Path("/etc/pomagent/agent.toml")
+RUNTIME_DIRECTORY = Path("/run/pomagent")
+CONTROL_SOCKET = "control.sock"
+SYSTEM_DIRECTORY = Path("/var/lib/pomagent")
+ROOT = 0
+
+
+def find_config(flag: str | Path | None, environ: Mapping[str, str]) -> Path:
+    """Return the file to load: ``--config``, else ``POMAGENT_CONFIG``, else a trusted ``./agent.toml``, else /etc's."""
+    if named := flag or environ.get(CONFIG_VARIABLE):
+        return Path(named)
+    return LOCAL_PATH if LOCAL_PATH.is_file() and not distrust_of_local_config() else SYSTEM_PATH
+
+
+def distrust_of_local_config() -> str:
+    """Return why ``./agent.toml`` must not be obeyed; empty if it may be, or if there is none.
+
+    The file runs commands and receives tokens with this user's rights, so nobody but this user or root may be able to
+    change or replace it.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return _writers(LOCAL_PATH, LOCAL_PATH.stat()) or _writers(LOCAL_PATH.parent.absolute(), Path().stat())
+    return ""
+
+
+def _writers(path: Path, status: os.stat_result) -> str:
+    """Return who else can change what is at the path, and how to mend that; empty if it is only this user or root."""
+    if status.st_uid not in {ROOT, os.geteuid()}:
+        return f"{path} belongs to user {status.st_uid}, not to you or root"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"other users may write to {path} (chmod go-w {path})"
+    return ""
+
+
+def default_control_socket(environ: Mapping[str, str]) -> Path | None:
+    """Where the agent of this user, or the service, is steered; None where no directory is the user's own."""
+    is_service = str(RUNTIME_DIRECTORY) in environ.get("RUNTIME_DIRECTORY", "").split(":")
+    if is_service or os.geteuid() == 0:
+        return RUNTIME_DIRECTORY / CONTROL_SOCKET
+    own = environ.get("XDG_RUNTIME_DIR")
+    return Path(own, "pomagent", CONTROL_SOCKET) if own else None
+
+
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """Where this user's agents keep what outlives them."""
+    if given := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(given)
+    if os.geteuid() == 0:
+        return SYSTEM_DIRECTORY
+    return Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pomagent"

@@ -1,0 +1,159 @@
+"""Tokens of logins on disk: one file each, 0600 in a 0700 directory, by cluster, identity provider and gateway."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from pomagent.config.secrets import check_token
+from pomagent.credentials.login.claims import Claims, claims_of
+from pomagent.errors import CredentialError
+from pomagent.settings import HostPort
+
+DIRECTORY_MODE = 0o700
+MAX_FILE_BYTES = 128 * 1024
+SECOND_LEVEL = 3
+"""Characters of the longest label that countries sell names under: co, com, net, org, gov."""
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A token, and the gateway at which somebody logged in for it."""
+
+    gateway: str
+    """``host:port``."""
+    token: SecretStr
+
+    @property
+    def claims(self) -> Claims:
+        return claims_of(self.token)
+
+
+class TokenCache:
+    """All tokens in one directory. Its methods block for milliseconds."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def find(self, gateway: HostPort) -> list[Kept]:
+        """The tokens of this gateway, the newest first."""
+        return [kept for kept in self.all() if kept.gateway == str(gateway)]
+
+    def siblings(self, gateway: HostPort, issuer: str, idp_id: str) -> list[Kept]:
+        """Tokens of the same cluster and identity provider from gateways of the same domain, the newest first.
+
+        A gateway names its cluster itself. It must not get, by naming somebody else's, the tokens of that one.
+        """
+        domain = _domain(gateway.host)
+        return [
+            kept
+            for kept in self.all()
+            if domain and issuer and idp_id and _domain(kept.gateway.rpartition(":")[0]) == domain
+            and (kept.claims.issuer, kept.claims.idp_id) == (issuer, idp_id) and kept.gateway != str(gateway)
+        ]  # fmt: skip
+
+    def all(self) -> list[Kept]:
+        """Every token, the newest first."""
+        try:
+            files = list(self.directory.glob("*.json"))
+        except OSError:
+            return []
+        dated = [(at, kept) for file in files if (found := _read(file)) for at, kept in [found]]
+        return [kept for _, kept in sorted(dated, key=lambda item: item[0], reverse=True)]
+
+    def keep(self, gateway: HostPort, token: SecretStr) -> None:
+        """Store a token, replacing at once the older one of the same gateway, cluster and provider. Raises OSError."""
+        document = {"gateway": str(gateway), "token": token.get_secret_value()}
+        self._make_directory()
+        descriptor, draft = tempfile.mkstemp(dir=self.directory, suffix=".new")  # 0600
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(document, file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(draft).replace(self._file(gateway, token))
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+
+    def forget(self, token: SecretStr) -> None:
+        """Remove a token wherever it is kept: a gateway has condemned it."""
+        self._remove(lambda kept: kept.token == token)
+
+    def forget_gateway(self, gateway: HostPort | None) -> int:
+        """Remove all tokens of a gateway, or of all of them; return how many."""
+        return self._remove(lambda kept: gateway is None or kept.gateway == str(gateway))
+
+    @contextmanager
+    def exclusive(self, gateway: HostPort, pause: Callable[[], None]) -> Iterator[None]:
+        """Keep other processes of this user from logging in at the same gateway. Blocks: calls ``pause`` while waiting.
+
+        Raises OSError, and what ``pause`` raises.
+        """
+        self._make_directory()
+        name = hashlib.sha256(str(gateway).encode()).hexdigest()[:32]
+        with (self.directory / f"{name}.lock").open("ab") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    pause()
+            yield
+
+    def _make_directory(self) -> None:
+        self.directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        if self.directory.stat().st_mode & _OTHERS:
+            self.directory.chmod(DIRECTORY_MODE)
+
+    def _file(self, gateway: HostPort, token: SecretStr) -> Path:
+        claims = claims_of(token)
+        key = "\0".join((str(gateway), claims.issuer, claims.idp_id))
+        return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+    def _remove(self, is_meant: Callable[[Kept], bool]) -> int:
+        count = 0
+        for file in self.directory.glob("*.json"):
+            if (found := _read(file)) and is_meant(found[1]):
+                with suppress(FileNotFoundError):
+                    file.unlink()
+                    count += 1
+        return count
+
+
+def _read(file: Path) -> tuple[int, Kept] | None:
+    """When it was written, and what it holds; None for a file that is not ours alone or cannot be used."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as opened:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_mode & _OTHERS or status.st_uid != os.geteuid():
+                return None
+            document = json.loads(opened.read(MAX_FILE_BYTES))
+        return status.st_mtime_ns, Kept(str(document["gateway"]), check_token(str(document["token"]), str(file)))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, CredentialError):
+        return None
+
+
+def _domain(host: str) -> str:
+    """All but the first label of a host name, if that belongs to somebody.
+
+    Empty for addresses, single labels and names right below a top level, or below what looks like a country's second
+    level, such as ``co.uk``: its names have nothing in common. Too careful costs one login more.
+    """
+    _, _, parent = host.partition(".")
+    labels = parent.split(".")
+    if len(labels) < 2 or parent.replace(".", "").isdigit():
+        return ""
+    return "" if len(labels) == 2 and len(labels[1]) == 2 and len(labels[0]) <= SECOND_LEVEL else parent

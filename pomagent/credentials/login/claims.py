@@ -1,0 +1,45 @@
+"""What a session's token says of itself, unverified: only the gateway can do that (wire contract §2.2)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr
+
+from pomagent.credentials.expiry import life_of
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Empty and None where the token does not say."""
+
+    issuer: str = ""
+    """The authenticate service's host: one per cluster."""
+    idp_id: str = ""
+    subject: str = ""
+    issued_at: float | None = None
+    expires_at: float | None = None
+
+
+def claims_of(token: SecretStr) -> Claims:
+    """Read the claims of a JWT; an opaque token has none."""
+    text = token.get_secret_value()
+    payload, life = _payload(text), life_of(text)
+    issuer, idp_id, subject = (_text(payload.get(name)) for name in ("iss", "idp_id", "sub"))
+    return Claims(issuer, idp_id, subject, life.issued_at, life.expires_at)
+
+
+def _payload(token: str) -> dict[str, Any]:
+    parts = token.split(".")
+    try:
+        payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (IndexError, ValueError, RecursionError):
+        return {}
+    return payload if isinstance(payload, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) and value.isprintable() else ""

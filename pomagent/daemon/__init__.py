@@ -1,0 +1,1 @@
+"""One process from start to exit: wiring, signals, systemd, drain and upgrades."""

@@ -1,0 +1,29 @@
+"""Everything that this process may ever import: an upgrade replaces the files while it runs, or removes them."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from typing import Final
+
+import pomagent
+
+NOT_NEEDED: Final = (
+    "pomagent.cli", "pomagent.__main__", "pomagent.config.desktop", "pomagent.admin.control.client",
+    "pomagent.credentials.login", "pomagent.sessions.stdio",
+)  # fmt: skip
+"""Commands, each of which is a process of its own, and what only they use."""
+
+
+def load_all() -> None:
+    """Load every module of the agent now, and with them what they use. Blocks."""
+    _load_all(pomagent.__path__, "pomagent.")
+
+
+def _load_all(path: Iterable[str], prefix: str) -> None:
+    for module in pkgutil.iter_modules(path, prefix):
+        if not module.name.startswith(NOT_NEEDED):
+            loaded = importlib.import_module(module.name)
+            if module.ispkg:
+                _load_all(loaded.__path__, f"{module.name}.")

@@ -1,0 +1,241 @@
+"""From a gateway's name to a stream: addresses, TCP, a forward proxy where one is in between, TLS."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import gevent
+
+from pomagent.errors import GatewayTimedOut, GatewayUnreachable, GatewayUntrusted
+from pomagent.gateway.address_health import AddressBook
+from pomagent.gateway.forward_proxy import pass_through
+from pomagent.gateway.handshake_limit import HandshakeLimit
+from pomagent.gateway.health import GatewayHealth
+from pomagent.gateway.hop import Hop, gateway_party, is_mismatch, proxy_party
+from pomagent.protocol.forward_proxy import ProxyFailures, converse
+from pomagent.runtime.deadline import Deadline
+from pomagent.settings import ForwardProxy, Gateway, HostPort
+from pomagent.transport.happy_eyeballs import interleave
+from pomagent.transport.http2_stream import Http2Stream, TunnelStream, new_frames_scratch
+from pomagent.transport.resolver import Resolver
+from pomagent.transport.stream import SCRATCH_BYTES, SocketStream
+from pomagent.transport.tls_context import H2
+from pomagent.transport.tls_resumption import TlsSessions
+from pomagent.transport.tls_stream import TlsStream
+
+MISMATCH_PAUSE_S = 0.5
+"""Before a certificate that is not accepted is looked at once more: an edge that loads another one shows a default
+certificate for a moment (wire contract §3.2)."""
+
+MAX_TARGETS = 4
+"""Addresses of the gateway that a ``socks5`` proxy is asked for, one after the other, each with its budget."""
+
+
+@dataclass(slots=True)
+class Timings:
+    """What each phase of opening a tunnel took, in milliseconds; None for one that did not happen."""
+
+    dns_ms: float | None = None
+    tcp_ms: float | None = None
+    """Until bytes reach the gateway: with all that a forward proxy asks for before."""
+    tls_ms: float | None = None
+    connect_ms: float | None = None
+
+
+@dataclass(slots=True)
+class Secured:
+    """A stream to the gateway that is ready for a CONNECT."""
+
+    stream: TunnelStream
+    timings: Timings = field(default_factory=Timings)
+
+
+class Dialer:
+    """Opens streams to one gateway, a bounded number at a time."""
+
+    def __init__(
+        self, gateway: Gateway, context: ssl.SSLContext | None, resolver: Resolver, scratch: memoryview | None = None,
+        proxy_context: ssl.SSLContext | None = None, watch: GatewayHealth | None = None,
+        gate: HandshakeLimit | None = None,
+    ) -> None:  # fmt: skip
+        """``context`` is None for a gateway without TLS, ``proxy_context`` for a proxy without, or no proxy.
+
+        ``scratch`` may be shared by all dialers of the hub. ``watch`` is shown every certificate.
+        ``gate`` may be shared by all dialers of one address.
+        """
+        self.gateway = gateway
+        self._context = context
+        self._proxy_context = proxy_context
+        self._resolver = resolver
+        self._scratch = scratch or memoryview(bytearray(SCRATCH_BYTES))
+        # TLS within TLS reads into both at once.
+        self._outer_scratch = memoryview(bytearray(SCRATCH_BYTES if proxy_context else 0))
+        self._watch = watch
+        self._book = AddressBook()
+        self.gate = gate or HandshakeLimit(gateway.max_dials)
+        self._sessions = TlsSessions()
+        self._frames = new_frames_scratch() if gateway.transport == "http2" else memoryview(b"")
+        self.transport: Literal["http1", "http2"] | None = None
+        """What the last dial came to; None before the first."""
+        self._is_told = False
+        """Whether the log has it that the gateway does not speak what its table asks for."""
+
+    def retry(self) -> None:
+        """Treat all addresses alike again. Does not block."""
+        self._book.forget()
+
+    @property
+    def avoided(self) -> list[str]:
+        """Addresses that failed lately and come last."""
+        return self._book.avoided(time.monotonic())
+
+    def dial(self, destination: str, on_tls: Callable[[], None] = lambda: None, *, urgent: bool = True) -> Secured:
+        """Return a secured stream. Blocks. Raises GatewayUnreachable, …TimedOut, …Untrusted, …Misbehaved, ProxyRefused.
+
+        ``destination`` is for the errors' sentences; ``on_tls`` is called once, when TCP stands and TLS begins.
+        Dials that are ``urgent``, since an application waits, begin before others.
+        """
+        has_begun = False
+
+        def begin_tls() -> None:
+            nonlocal has_begun
+            if not has_begun:
+                has_begun = True
+                on_tls()
+
+        try:
+            return self._dial_once(destination, begin_tls, urgent=urgent)
+        except GatewayUntrusted as error:
+            if not is_mismatch(error):
+                raise
+        gevent.sleep(MISMATCH_PAUSE_S)
+        return self._dial_once(destination, begin_tls, urgent=urgent)
+
+    def _dial_once(self, destination: str, on_tls: Callable[[], None], *, urgent: bool) -> Secured:
+        with self.gate.place(urgent=urgent):
+            timings = Timings()
+            gateway = Hop(gateway_party(self.gateway), self.gateway, destination, self._book)
+            proxy = self.gateway.proxy
+            if proxy is None:
+                transport: SocketStream | TlsStream = self._reach(gateway, timings)
+            else:
+                transport = self._reach_through(proxy, gateway, destination, timings)
+            if self._context is None:
+                self._answered({}, timings)
+                self.transport = "http1"
+                return Secured(transport, timings)
+            try:
+                on_tls()
+                began = time.monotonic()
+                stream = self._secure(gateway, transport, self._context)
+                timings.tls_ms = _since(began)
+            except BaseException:
+                transport.close()
+                raise
+            self._answered({} if stream.was_resumed else stream.peer_certificate(), timings)
+            return Secured(self._speak(stream), timings)
+
+    def _speak(self, stream: TlsStream) -> TunnelStream:
+        """What the tunnel runs over: what the gateway's table asks for, if the gateway agreed to that."""
+        wanted = self.gateway.transport
+        if wanted == "http2" and stream.application_protocol == H2:
+            self.transport = "http2"
+            return Http2Stream(stream, self._frames)
+        if wanted == "http2" and not self._is_told and self._watch is not None:
+            self._is_told = True
+            self._watch.downgraded(self.gateway.name)
+        self.transport = "http1"
+        return stream
+
+    def accepted(self, stream: TunnelStream, connect_ms: float | None = None) -> None:
+        """The gateway has accepted a CONNECT over this stream, after so long: the next handshake may be a short one."""
+        if self._watch is not None:
+            self._watch.counts.took(connect=connect_ms)
+        tls = stream.transport if isinstance(stream, Http2Stream) else stream
+        if isinstance(tls, TlsStream):
+            self._sessions.learn(tls, time.monotonic())
+
+    def answered(self, status: int, date: str) -> None:
+        """The gateway has answered a CONNECT with this status and this Date."""
+        if self._watch is not None:
+            self._watch.counts.answered(status)
+            self._watch.told_time(date)
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """What the gateway's clock is ahead of ours; None before its first answer."""
+        return self._watch.clock_offset_s if self._watch is not None else None
+
+    def _secure(self, gateway: Hop, transport: SocketStream | TlsStream, context: ssl.SSLContext) -> TlsStream:
+        now = time.monotonic()
+        session = self._sessions.to_resume(now)
+        stream = None
+        try:
+            stream = gateway.secure(transport, context, self._scratch, session)
+        finally:
+            if session is not None and not (stream and stream.was_resumed):
+                self._sessions.refused(now)
+        return stream
+
+    def _answered(self, certificate: Mapping[str, object], timings: Timings) -> None:
+        if self._watch is not None:
+            self._watch.counts.took(dns=timings.dns_ms, tcp=timings.tcp_ms, tls=timings.tls_ms)
+            self._watch.saw(certificate)
+            self._watch.answered()
+
+    def _reach(self, hop: Hop, timings: Timings) -> SocketStream:
+        began = time.monotonic()
+        addresses = hop.look_up(self._resolver)
+        timings.dns_ms = _since(began)
+        began = time.monotonic()
+        stream = hop.connect(addresses)
+        timings.tcp_ms = _since(began)
+        return stream
+
+    # --- through a forward proxy ----------------------------------------------------------------------------------
+
+    def _reach_through(
+        self, proxy: ForwardProxy, gateway: Hop, destination: str, timings: Timings
+    ) -> SocketStream | TlsStream:
+        """A connection to the gateway, by way of the proxy, to the first of its addresses that the proxy reaches."""
+        failures = ProxyFailures(proxy, str(self.gateway.address), destination)
+        began = time.monotonic()
+        *others, last = self._targets(proxy, gateway)
+        for target in others:
+            try:
+                return self._ask(proxy, target, failures, timings, began)
+            except (GatewayUnreachable, GatewayTimedOut):
+                pass  # the next one; if that was the proxy's own trouble, it has the same to say of the last
+        return self._ask(proxy, last, failures, timings, began)
+
+    def _targets(self, proxy: ForwardProxy, gateway: Hop) -> list[HostPort]:
+        """What the proxy is asked for: the name, or with ``socks5`` the addresses that it has here."""
+        dialled = self.gateway.dial_address
+        if proxy.scheme != "socks5":
+            return [dialled]
+        addresses = interleave(gateway.look_up(self._resolver))
+        return [HostPort(*sockaddr) for _, sockaddr in addresses[:MAX_TARGETS]]
+
+    def _ask(
+        self, proxy: ForwardProxy, target: HostPort, failures: ProxyFailures, timings: Timings, began: float
+    ) -> SocketStream | TlsStream:
+        hop = Hop(proxy_party(proxy), self.gateway, failures.destination, self._book)
+        transport: SocketStream | TlsStream = self._reach(hop, timings)
+        try:
+            if self._proxy_context is not None:
+                transport = hop.secure(transport, self._proxy_context, self._outer_scratch)
+            deadline = Deadline(self.gateway.connect_timeout_s)
+            pass_through(transport, converse(target, failures), failures, deadline)
+        except BaseException:
+            transport.close()
+            raise
+        timings.tcp_ms = _since(began)
+        return transport
+
+
+def _since(began: float) -> float:
+    return (time.monotonic() - began) * 1000

@@ -1,0 +1,204 @@
+"""Opens the tunnels of one route: dial, TLS, CONNECT, and one more try where a fresh token or connection may help."""
+
+from __future__ import annotations
+
+import time
+
+from pydantic import SecretStr
+
+from pomagent.credentials.expiry import life_of
+from pomagent.credentials.token import Token, header
+from pomagent.errors import (
+    CredentialError,
+    CredentialRejected,
+    GatewayTimedOut,
+    GatewayUnreachable,
+    GatewayUntrusted,
+    RouteForbidden,
+    TokenMissing,
+    TunnelError,
+)
+from pomagent.gateway import clock_offset
+from pomagent.gateway.connect import ask
+from pomagent.gateway.dialer import Dialer
+from pomagent.gateway.failure_log import Failures
+from pomagent.gateway.tunnel import Presented, Tunnel
+from pomagent.log import events
+from pomagent.log.logger import Logger
+from pomagent.protocol.answers import refusal
+from pomagent.protocol.connect import Answer, Request
+from pomagent.protocol.lifecycle import Reason
+from pomagent.runtime.deadline import Clock
+from pomagent.settings import Route
+
+
+class Connector:
+    """How the tunnels of one route come to be."""
+
+    def __init__(
+        self, route: Route, dialer: Dialer, token: Token | None, log: Logger, wall_clock: Clock = time.time
+    ) -> None:
+        self._route = route
+        self._dialer = dialer
+        self._token = token
+        self._log = log
+        self._wall_clock = wall_clock
+        self._failures = Failures()
+        self._named = {"gateway": str(route.gateway.address), "destination": str(route.destination)}
+        self._request: Request | None = None
+        """Made for the first tunnel that is opened with a token."""
+        self._requested_with: SecretStr | None = None
+
+    def secure(self, *, urgent: bool = True) -> Tunnel:
+        """A connection to the gateway, ready for its CONNECT. Blocks. Raises TunnelError.
+
+        ``urgent``: a client waits for it, so that it begins before others.
+        """
+        tunnel = Tunnel()
+        try:
+            secured = self._dialer.dial(self._named["destination"], tunnel.securing, urgent=urgent)
+        except TunnelError as error:
+            self._failed(tunnel, error)
+            raise
+        except BaseException:
+            tunnel.close(Reason.ABORTED)
+            raise
+        tunnel.secured(secured.stream, secured.timings)
+        self._failures.secured()
+        return tunnel
+
+    def open(self, tunnel: Tunnel, *, urgent: bool = True) -> Tunnel:
+        """Send the CONNECT over a secured tunnel and return the accepted one, which may be another. Blocks.
+
+        Once: a connection that died while it was waiting is replaced, and a refused token is read again.
+        Raises TunnelError.
+        """
+        sent = self._obtain(tunnel)
+        try:
+            return self._connect(tunnel, sent)
+        except (CredentialRejected, RouteForbidden) as error:
+            if self._token is None or not self._may_heal(error) or not self._token.reread(sent):
+                if isinstance(error, CredentialRejected) and (problem := self._login_problem):
+                    raise self._unhealed(error, problem) from error
+                raise
+        except GatewayUnreachable:
+            if not tunnel.was_warm:
+                raise
+        token = self._token.value if self._token else None
+        return self._connect(self.secure(urgent=urgent), token, is_fresh=token != sent)
+
+    def _obtain(self, tunnel: Tunnel) -> SecretStr | None:
+        """The token to send, asked for if there is none yet."""
+        if self._token is None:
+            return None
+        try:
+            return self._token.obtain()
+        except CredentialError as error:
+            missing = TokenMissing(
+                f'no token from the credential "{self._token.credential.name}": {error}', phase="token", **self._named
+            )
+            self._failed(tunnel, missing)
+            raise missing from error
+        except BaseException:
+            tunnel.close(Reason.ABORTED)
+            raise
+
+    def _may_heal(self, error: TunnelError) -> bool:
+        """Whether another token may help: a bad IdP token looks like a denial (wire contract §5.2)."""
+        assert self._token is not None
+        return isinstance(error, CredentialRejected) or self._token.credential.scheme == "bearer"
+
+    @property
+    def _login_problem(self) -> str:
+        """What became of the login that the route depends on."""
+        token = self._token
+        return token.problem if token is not None and token.credential.source == "login" else ""
+
+    def _connect(self, tunnel: Tunnel, token: SecretStr | None, *, is_fresh: bool = False) -> Tunnel:
+        try:
+            tunnel.opening()
+            began = time.monotonic()
+            answer = self._exchange(tunnel, token)
+            tunnel.timings.connect_ms = (time.monotonic() - began) * 1000
+            self._check(answer, token, is_fresh=is_fresh)
+        except TunnelError as error:
+            self._failed(tunnel, error)
+            raise
+        except BaseException:
+            tunnel.close(Reason.ABORTED)
+            raise
+        tunnel.accepted(answer.request_id, answer.early, self._presented(token))
+        self._dialer.accepted(tunnel.stream, tunnel.timings.connect_ms)
+        self._opened(tunnel)
+        return tunnel
+
+    def _presented(self, token: SecretStr | None) -> Presented | None:
+        return Presented(self._route.gateway, self._token.credential, token) if self._token and token else None
+
+    def _check(self, answer: Answer, token: SecretStr | None, *, is_fresh: bool) -> None:
+        self._dialer.answered(answer.status, answer.headers.get("date", ""))
+        if not answer.is_tunnel:
+            credential = self._token.credential.name if self._token and token else None
+            is_login = self._token is not None and self._token.credential.source == "login"
+            login = self._route.gateway.name if is_login else ""
+            raise refusal(
+                answer, credential=credential, login=login, is_fresh=is_fresh,
+                gateway=self._named["gateway"], destination=self._named["destination"],
+                ended=self._ended(token) if token else "", clock=clock_offset.said(self._dialer.clock_offset_s),
+            )  # fmt: skip
+
+    def _ended(self, token: SecretStr) -> str:
+        """How long ago a token ended, by its own claim and the gateway's clock; empty if it did not."""
+        left_s = life_of(token.get_secret_value()).left_s(self._wall_clock() + (self._dialer.clock_offset_s or 0.0))
+        return clock_offset.duration(-left_s) if left_s is not None and left_s <= 0 else ""
+
+    def _unhealed(self, error: CredentialRejected, problem: str) -> CredentialRejected:
+        """A refusal that a login was to heal, with what became of that."""
+        return CredentialRejected(
+            f"refused with {error.status}: {problem}", status=error.status or 401, request_id=error.request_id,
+            gateway=error.gateway, destination=error.destination,
+        )  # fmt: skip
+
+    def _exchange(self, tunnel: Tunnel, token: SecretStr | None) -> Answer:
+        request = self._request
+        if request is None or token is not self._requested_with:
+            request = Request(self._named["destination"], self._headers(token))
+            self._request, self._requested_with = request, token
+        return ask(tunnel.stream, request, self._named["gateway"], self._route.gateway.response_timeout_s)
+
+    def _headers(self, token: SecretStr | None) -> dict[str, str]:
+        if self._token is None or token is None:
+            return {}
+        return header(self._route.gateway.credential_header, self._token.credential.scheme, token)
+
+    def _opened(self, tunnel: Tunnel) -> None:
+        self._failures.accepted()
+        if not self._log.is_enabled_for("debug"):
+            return
+        times = tunnel.timings
+        self._log.debug(
+            events.TUNNEL_OPENED, **self._named, request_id=tunnel.request_id,
+            tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),
+        )  # fmt: skip
+
+    def _failed(self, tunnel: Tunnel, error: TunnelError) -> None:
+        tunnel.close(_reason(error))
+        tell = self._log.warning if self._failures.is_news(error) else self._log.debug
+        tell(
+            events.TUNNEL_FAILED, **self._named, phase=error.phase, error=str(error), recovery=error.recovery.value,
+            status=error.status, request_id=error.request_id, count=self._failures.count,
+        )  # fmt: skip
+
+
+def _reason(error: TunnelError) -> Reason:
+    if isinstance(error, GatewayTimedOut):
+        return Reason.TIMED_OUT
+    if isinstance(error, GatewayUntrusted):
+        return Reason.UNTRUSTED
+    if isinstance(error, GatewayUnreachable):
+        return Reason.UNREACHABLE
+    return Reason.REFUSED
+
+
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 1)

@@ -1,0 +1,1 @@
+"""Local sockets: bound, accepted from, handed over, and quarantined where that fails."""

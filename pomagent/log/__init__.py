@@ -1,0 +1,1 @@
+"""Events and how they are written: formats, the journal, repeats, crash reports."""

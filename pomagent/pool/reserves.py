@@ -1,0 +1,48 @@
+"""The shared reserves of all gateways: made when a first route decays, forgotten with their gateway."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from pomagent.gateway.gateways import Gateways
+from pomagent.log.logger import Logger
+from pomagent.pool.history import RouteHistory
+from pomagent.pool.pool import Pool
+from pomagent.pool.shared_reserve import MOST, Reserve
+from pomagent.runtime.greenlets import GreenletReuse
+from pomagent.settings import Gateway, Route
+
+
+class Reserves:
+    """One reserve per gateway, however many routes decay to it."""
+
+    def __init__(self, gateways: Gateways, log: Logger, crew: GreenletReuse) -> None:
+        self._gateways = gateways
+        self._log = log
+        self._crew = crew
+        self._by_gateway: dict[Gateway, Reserve] = {}
+
+    def of(self, gateway: Gateway) -> Reserve:
+        """Return what all unused routes of a gateway have in common."""
+        if gateway not in self._by_gateway:
+            self._by_gateway[gateway] = Reserve(lambda: self._make_pool(gateway))
+        return self._by_gateway[gateway]
+
+    def keep_only(self, gateways: Collection[Gateway]) -> None:
+        """Forget the reserves of every other gateway. Does not block."""
+        self._by_gateway = {gateway: kept for gateway, kept in self._by_gateway.items() if gateway in gateways}
+
+    def retry(self, gateways: Collection[Gateway]) -> None:
+        """Forget the waits after failures. Does not block."""
+        for gateway in gateways:
+            if gateway in self._by_gateway:
+                self._by_gateway[gateway].retry()
+
+    def _make_pool(self, gateway: Gateway) -> Pool:
+        name, log = f"reserve of {gateway.name}", self._log.bind(gateway=gateway.name)
+        route = Route(
+            name, gateway.address, gateway.address, gateway, warm="tls", pool_min=0, pool_max=MOST, pool_decay_s=0.0
+        )
+        opener, watch = self._gateways.connector(route, log), self._gateways.watch(gateway)
+        return Pool(route, opener, RouteHistory(route, time.monotonic()), watch, log, self._crew)

@@ -1,0 +1,70 @@
+"""The last accepted files, kept for a start with invalid ones and for a preview without a running agent."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from pomagent.config.default_paths import state_directory
+from pomagent.config.load import StoredFiles, load
+from pomagent.errors import ConfigError
+from pomagent.log import events
+from pomagent.log.logger import Logger
+from pomagent.settings import Settings
+
+FILE_MODE, DIRECTORY_MODE = 0o600, 0o700
+
+
+class LastGood:
+    """Where one ``agent.toml`` is kept with what it includes. Its methods block: not for the hub."""
+
+    def __init__(self, config: Path, environ: Mapping[str, str], log: Logger | None = None) -> None:
+        self._config = config
+        self._environ = environ
+        self._log = log
+        name = hashlib.sha256(os.fsencode(config.absolute())).hexdigest()[:16]
+        self._file = state_directory(environ) / "last-good" / f"{name}.json"
+
+    def keep(self, settings: Settings) -> None:
+        """Remember accepted settings, replacing the older ones at once or not at all; a failure is only logged."""
+        try:
+            self._write(settings)
+        except OSError as error:
+            if self._log is not None and settings.agent.boot_from_last_good:
+                problem = (
+                    f"the accepted files cannot be kept for the next start: {error}; give the agent a STATE_DIRECTORY"
+                )
+                self._log.warning(events.CONFIG_WARNED, warning=problem)
+
+    def recall(self) -> Settings | None:
+        """The settings that the kept files make now, with today's tokens and certificates; None if they make none."""
+        files = self._read()
+        try:
+            return load(self._config, self._environ, files) if files else None
+        except ConfigError:
+            return None
+
+    def _write(self, settings: Settings) -> None:
+        document = {str(path): base64.b64encode(content).decode() for path, content in settings.files}
+        self._file.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        fresh = self._file.with_suffix(".new")
+        with suppress(FileNotFoundError):
+            fresh.unlink()
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "w") as file:
+            json.dump({"files": document}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._file)
+
+    def _read(self) -> StoredFiles:
+        """The files as they were accepted, the main one first; empty if there are none."""
+        try:
+            document = json.loads(self._file.read_text())["files"]
+            return [(Path(path), base64.b64decode(content)) for path, content in document.items()]
+        except (OSError, ValueError, KeyError, AttributeError):
+            return []

@@ -1,0 +1,54 @@
+"""Decides which state a route is in: the one place, for log, status, page, metrics and health alike. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from pomagent.errors import Recovery, RouteForbidden, TunnelError
+
+State: TypeAlias = Literal[
+    "untried", "up", "degraded", "down", "unauthenticated", "denied", "quarantined", "paused", "draining", "disabled"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteFacts:
+    """What is known of a running route."""
+
+    is_draining: bool = False
+    is_paused: bool = False
+    error: TunnelError | None = None
+    """The failure of the last dial; None after one that succeeded."""
+    is_breaker_closed: bool = True
+    still_serves: bool = False
+    """Whether something warm may serve the next client although the last dial failed."""
+    is_overrun: bool = False
+    """Whether a limit of sessions keeps clients out."""
+    has_succeeded: bool = False
+    """Whether the gateway has ever accepted a CONNECT of the route."""
+    is_short: bool = False
+    """Whether the pool has been below its minimum for longer than a dial takes."""
+
+
+def state_of(route: RouteFacts) -> State:
+    """Return the state of a route that runs: the operator's own doing first, then errors, then the pool."""
+    if route.is_draining:
+        return "draining"
+    if route.is_paused:
+        return "paused"
+    if route.error is not None:
+        return _state_after(route.error, route)
+    if route.is_overrun:
+        return "degraded"
+    if not route.has_succeeded:
+        return "untried"
+    return "degraded" if route.is_short else "up"
+
+
+def _state_after(error: TunnelError, route: RouteFacts) -> State:
+    if error.recovery is Recovery.REAUTHENTICATE:
+        return "unauthenticated"
+    if isinstance(error, RouteForbidden):
+        return "denied"
+    return "degraded" if route.is_breaker_closed and route.still_serves else "down"

@@ -1,0 +1,1 @@
+"""The process's own machinery: the hub, greenlets, threads, deadlines, signals and sd_notify."""

@@ -1,0 +1,242 @@
+"""One client from accept to close: a place, a tunnel, the relay, a proper end, one line in the log."""
+
+from __future__ import annotations
+
+import random
+
+from pomagent.errors import PoolError, Recovery, StreamLost, TunnelError
+from pomagent.gateway.tunnel import Presented, Tunnel
+from pomagent.log import events
+from pomagent.log.logger import Logger
+from pomagent.protocol.lifecycle import Reason
+from pomagent.runtime.deadline import Deadline
+from pomagent.runtime.interrupt import Interrupt
+from pomagent.sessions.client import Client
+from pomagent.sessions.context import Lease, Observer, SessionContext
+from pomagent.sessions.counters import SessionCounts
+from pomagent.sessions.ends import CLIENT_ABORTED, CLIENT_LOST, CRASHED, GATEWAY_LOST, IDLE, LIFETIME_OVER, End, Side
+from pomagent.sessions.facts import SessionFacts
+from pomagent.sessions.peer_user import PeerUser
+from pomagent.sessions.read_ahead import LAST_BYTES_TIMEOUT_S
+from pomagent.sessions.relay import Relay
+from pomagent.sessions.session_limit import SessionLimit
+from pomagent.sessions.session_log import SessionLog
+from pomagent.settings import Route
+from pomagent.transport.lingering_close import see_off
+
+PLACE_TIMEOUT_S = 1.0
+"""For a place among ``max_sessions``: sessions of short-lived applications end within milliseconds."""
+
+
+class Session:
+    """A client and, once leased, its tunnel."""
+
+    def __init__(
+        self, client: Client, peer: str, route: Route, lease: Lease, observer: Observer, places: SessionLimit,
+        surroundings: SessionContext, counts: SessionCounts, log: Logger, generation: int, number: int = 0,
+    ) -> None:  # fmt: skip
+        self._client = client
+        self._route = route
+        self._lease_tunnel = lease
+        self._observer = observer
+        self._places = (places, surroundings.places)  # who waits for its route takes nothing from the other routes
+        self._taken: list[SessionLimit] = []
+        self._shared = surroundings
+        self._counts = counts
+        self._clock = surroundings.clock
+        self.number = number
+        self._peer = peer
+        self._began = surroundings.clock()
+        longest_s = route.max_lifetime_s
+        self._lifetime_s = longest_s and longest_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, does not protect
+        self._log = log.bind(session=number, peer=peer)
+        self._caller = PeerUser(client, surroundings.users)
+        self._told = SessionLog(
+            self._log, self._caller, counts, surroundings.log_sessions, generation, surroundings.clock
+        )
+        self._waited_ms = 0
+        self._waiting = Interrupt()
+        """Around each wait of ours: for a place, for a tunnel, for both sides to take the last bytes."""
+        self._stopped: End | None = None
+        self._tunnel: Tunnel | None = None
+        self._relay: Relay | None = None
+        """While it runs."""
+        self._failure = ""
+
+    def run(self) -> str:
+        """Serve the client and return why it failed, in a sentence; empty if it did not. Blocks."""
+        try:
+            self._caller.identify_soon()
+            with self._waiting:
+                self._enter()
+            if not self._told.is_over and not self._has_left():
+                self._told.opened()
+                self._serve()
+        except BaseException:
+            if not self._told.is_over:
+                self._refused("it was ended while it waited", reason=CRASHED.reason)
+            raise
+        finally:
+            self._client.abort()  # does nothing to a client that was closed in order
+            for places in self._taken:
+                places.give_back()
+        return self._failure
+
+    def stop(self, end: End) -> None:
+        """End the session, whatever it is doing; the first one's reason counts. Does not block."""
+        if self._stopped is None:
+            self._stopped = end
+        if self._relay is not None:
+            self._relay.stop(end)
+        else:
+            self._waiting.send()
+
+    @property
+    def presented(self) -> Presented | None:
+        """What the gateway was shown when it accepted the tunnel; None without a tunnel, or without a token."""
+        return self._tunnel.presented if self._tunnel is not None else None
+
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes up and down so far; nothing once they are counted as those of a session that is over."""
+        return (0, 0) if self._relay is None or self._told.is_over else (self._relay.bytes_up, self._relay.bytes_down)
+
+    @property
+    def facts(self) -> SessionFacts:
+        """The session as it is now."""
+        now, tunnel, relay = self._clock(), self._tunnel, self._relay
+        moved_up, moved_down = self.moved
+        return SessionFacts(
+            self.number, self._peer, self._caller.uid, self._caller.name, now - self._began,
+            None if tunnel is None else self._waited_ms, moved_up, moved_down,
+            None if relay is None else now - relay.last_byte_at,
+            tunnel.request_id if tunnel else "", tunnel.was_warm if tunnel else False,
+        )  # fmt: skip
+
+    def check(self, now: float) -> None:
+        """End the session if a limit is reached or a side is gone; tell of one that goes on. Does not block."""
+        relay, tunnel = self._relay, self._tunnel
+        if self._told.is_over:
+            return
+        if relay is None or tunnel is None:
+            if self._client.is_at_end() and self._client.has_closed():
+                self.stop(CLIENT_ABORTED)
+        elif self._client.is_lost() and not relay.is_forwarding:
+            self.stop(CLIENT_LOST)
+        elif tunnel.stream.is_dead():
+            self.stop(GATEWAY_LOST)
+        elif self._lifetime_s and now - self._began >= self._lifetime_s:
+            self.stop(LIFETIME_OVER)
+        elif self._route.idle_timeout_s and now - relay.last_byte_at >= self._route.idle_timeout_s:
+            self.stop(IDLE)
+        else:
+            self._told.progress(tunnel, relay, now)
+
+    # --- its stations ---------------------------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        """Take a place of the route, then one of the agent; refused without, and if the route is not for this user."""
+        objection = self._caller.objection(self._route.allow_users)
+        if objection:  # before it costs a place or a tunnel
+            self._refused(objection, Recovery.OPERATOR, reason="user")
+            return
+        for places in self._places:
+            if not places.take(PLACE_TIMEOUT_S):
+                self._refused(places.why_full, reason="limit")
+                return
+            self._taken.append(places)
+
+    def _serve(self) -> None:
+        tunnel = self._lease()
+        if tunnel is None:
+            return
+        relay, end = self._relay_over(tunnel)
+        if tunnel.may_be_stale and relay.is_untouched and end.side is Side.GATEWAY and self._stopped is None:
+            tunnel.close(Reason.PEER_CLOSED)  # it died while nobody used it: once, another takes its place unnoticed
+            self._log.debug(events.TUNNEL_CLOSED, reason=Reason.PEER_CLOSED.value, request_id=tunnel.request_id)
+            tunnel = self._lease()
+            if tunnel is None:
+                return
+            relay, end = self._relay_over(tunnel)
+        self._closed(tunnel, relay, end)
+        try:
+            with self._waiting:
+                if self._stopped is None:
+                    self._say_goodbye(tunnel, end)
+        finally:
+            tunnel.close(Reason.FINISHED if end.is_clean else Reason.ABORTED)
+
+    def _lease(self) -> Tunnel | None:
+        """A tunnel, or None, and refused."""
+        tunnel: Tunnel | None = None
+        try:
+            with self._waiting:
+                tunnel = self._lease_tunnel(Deadline(self._route.wait_timeout_s, self._clock))
+        except (TunnelError, PoolError) as error:
+            self._refused(str(error), error.recovery, error.reason)
+            return None
+        self._waited_ms = self._told.since(self._clock())
+        if tunnel is None:
+            self._has_left()
+        else:
+            self._counts.lease(self._clock() - self._began)
+        return tunnel
+
+    def _has_left(self) -> bool:
+        """Whether it was stopped while it waited; it is refused then."""
+        if self._stopped is not None:
+            self._refused(
+                "the client left, or it was ended here, while it waited for a tunnel", reason=self._stopped.reason
+            )
+        return self._stopped is not None
+
+    def _relay_over(self, tunnel: Tunnel) -> tuple[Relay, End]:
+        relay = Relay(
+            self._client, tunnel.stream, half_close=self._route.half_close,
+            half_close_timeout_s=self._route.half_close_timeout_s, has_closed=self._client.has_closed,
+            on_greeting=lambda first: self._observer.heard(first, tunnel.accepted_s), turns=self._shared.turns,
+            crew=self._shared.crew, clock=self._clock, carries_half_close=tunnel.stream.carries_half_close,
+        )  # fmt: skip
+        if self._stopped is not None:
+            relay.stop(self._stopped)
+        self._tunnel, self._relay = tunnel, relay
+        try:
+            return relay, relay.run(tunnel.early)
+        except BaseException:
+            self._closed(tunnel, relay, self._stopped or CRASHED)
+            tunnel.close(Reason.ABORTED)
+            raise
+        finally:
+            self._tunnel = self._relay = None
+
+    def _say_goodbye(self, tunnel: Tunnel, end: End) -> None:
+        """Let each side have what was sent to it, then its end: the other's own, or a reset. Blocks."""
+        if end.side is Side.CLIENT:
+            tunnel.finish()  # even after a reset, which no gateway passes on: what the client had sent counts
+        elif end.side is Side.GATEWAY:
+            tunnel.close(Reason.FINISHED if end.is_clean else Reason.ABORTED)
+        if end.side is Side.AGENT or end in (CLIENT_ABORTED, CLIENT_LOST):
+            return
+        try:
+            if end.is_clean:
+                self._client.send_eof()
+            see_off(self._client, LAST_BYTES_TIMEOUT_S)
+        except StreamLost:
+            return  # it has gone before us
+        if end.is_clean:
+            self._client.close()
+
+    # --- its lines in the log -------------------------------------------------------------------------------------
+
+    def _closed(self, tunnel: Tunnel, relay: Relay, end: End) -> None:
+        self._counts.close(end.side.value, end.reason, relay.bytes_up, relay.bytes_down)
+        if end.side is Side.GATEWAY:
+            self._observer.was_ended(self._clock() - relay.last_byte_at, tunnel.accepted_s)
+        if not end.is_clean:
+            self._failure = f"ended by the {end.side.value}: {end.reason}"
+        self._told.closed(tunnel, relay, end, self._waited_ms)
+
+    def _refused(self, error: str, recovery: Recovery = Recovery.RETRY, reason: str = "") -> None:
+        self._failure = error
+        self._counts.refuse(reason or recovery.value)
+        self._told.refused(error, recovery, reason)

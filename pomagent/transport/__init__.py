@@ -1,0 +1,1 @@
+"""Byte streams, TLS, and what the kernel is asked about a connection."""

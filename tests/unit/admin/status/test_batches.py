@@ -1,0 +1,77 @@
+"""Who asks for a thousand routes, and how often everybody else has a turn meanwhile."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pomagent.admin.status import resources as site_module
+from pomagent.admin.status.batches import ITEMS_IN_A_ROW, in_portions
+from pomagent.admin.status.http import Request
+from pomagent.admin.status.resources import Site
+from pomagent.settings import Gateway, HostPort, Route
+
+GATEWAY = Gateway("edge", HostPort("edge.invalid", 443))
+ROUTES = tuple(Route(f"r{n}", HostPort("127.0.0.1", 1), HostPort(f"r{n}.invalid", 1), GATEWAY) for n in range(1000))
+
+
+class Turns:
+    """Counts how often it gives way, and what was looked at in between."""
+
+    def __init__(self) -> None:
+        self.looks = [0]
+
+    def looked(self) -> None:
+        self.looks[-1] += 1
+
+    def give_way(self) -> None:
+        self.looks.append(0)
+
+
+def test_others_have_their_turn_after_each_portion() -> None:
+    turns = Turns()
+    for _ in in_portions(range(ITEMS_IN_A_ROW * 2 + 1), turns.give_way):
+        turns.looked()
+    assert turns.looks == [ITEMS_IN_A_ROW, ITEMS_IN_A_ROW, 1]
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    turns = Turns()
+    monkeypatch.setattr(site_module, "give_way", turns.give_way)
+    return turns
+
+
+@pytest.fixture
+def site(turns: Turns) -> Site:
+    def forwarder(_: str) -> None:
+        turns.looked()
+
+    agent: Any = SimpleNamespace(forwarder=forwarder, quarantined={"r7": "the port is taken"})
+    reloader: Any = SimpleNamespace(current=SimpleNamespace(routes=ROUTES))
+    recent: Any = None
+    return Site(agent, reloader, recent, 0.0, is_started=lambda: True, is_draining=lambda: False)
+
+
+def ask(site: Site, path: str, **query: str) -> str:
+    resource = site.find(path)
+    assert resource is not None
+    return resource.show(Request("GET", path, query)).body.decode()
+
+
+def test_the_readiness_of_all_routes_is_found_out_in_portions(site: Site, turns: Turns) -> None:
+    assert "1000 of 1000 routes are not ready" in ask(site, "/readyz", require="all")
+    assert max(turns.looks) <= ITEMS_IN_A_ROW
+    assert sum(turns.looks) == len(ROUTES)
+
+
+def test_the_readiness_of_one_route_takes_a_look_at_that_one(site: Site, turns: Turns) -> None:
+    assert "the port is taken" in ask(site, "/readyz/r7")
+    assert turns.looks == [1]
+
+
+def test_whoever_requires_no_route_costs_none_a_look(site: Site, turns: Turns) -> None:
+    assert ask(site, "/readyz") == "ok\n"
+    assert turns.looks == [0]

@@ -1,0 +1,62 @@
+"""A dead address is dialled last, for a while."""
+
+import pytest
+
+from pomagent.gateway.address_health import AVOID_S, AddressBook
+
+NOW = 1000.0
+A, B, C = ("10.0.0.1", 443), ("10.0.0.2", 443), ("::1", 443)
+ALL = [("inet", A), ("inet", B), ("inet6", C)]
+
+
+@pytest.fixture
+def book() -> AddressBook:
+    return AddressBook()
+
+
+def order(book: AddressBook, now: float = NOW) -> list[tuple[str, int]]:
+    return [address for _, address in book.order(ALL, now)]
+
+
+def test_without_failures_the_order_stays(book):
+    assert order(book) == [A, B, C]
+
+
+def test_what_failed_comes_last_the_longest_ago_first(book):
+    book.failed(B, NOW - 1)
+    book.failed(A, NOW - 2)
+    assert order(book) == [C, A, B]
+    assert sorted(book.avoided(NOW)) == ["10.0.0.1:443", "10.0.0.2:443"]
+
+
+def test_where_all_failed_all_are_still_dialled(book):
+    for number, address in enumerate((C, A, B)):
+        book.failed(address, NOW + number)
+    assert order(book, NOW + 3) == [C, A, B]
+
+
+@pytest.mark.parametrize(("ago_s", "first"), [(AVOID_S - 0.1, B), (AVOID_S, A)])
+def test_a_failure_is_forgotten_after_a_while(book, ago_s, first):
+    book.failed(A, NOW - ago_s)
+    assert order(book)[0] == first
+
+
+def test_a_success_forgets_it_at_once(book):
+    book.failed(A, NOW)
+    book.worked(A)
+    assert order(book) == [A, B, C]
+    assert book.avoided(NOW) == []
+
+
+def test_addresses_that_a_name_has_no_more_are_not_kept_for_ever(book):
+    for number in range(1000):
+        book.failed((f"10.1.{number // 256}.{number % 256}", 443), NOW + number)
+    assert len(book._failed_at) <= AVOID_S
+
+
+def test_an_operator_who_has_mended_something_ends_it_for_all(book):
+    book.failed(A, NOW)
+    book.failed(B, NOW)
+    book.forget()
+    assert order(book) == [A, B, C]
+    assert book.avoided(NOW) == []

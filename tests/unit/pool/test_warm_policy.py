@@ -1,0 +1,251 @@
+"""What a route keeps warm: by its settings, by its port, by what its server says, by its use."""
+
+from typing import Any
+
+import pytest
+
+from pomagent.pool.presets import PRESETS, SILENT_MAX_AGE_S
+from pomagent.pool.warm_policy import (
+    LISTEN_S,
+    PROMOTE_AFTER_MOST_S,
+    PROMOTE_AFTER_S,
+    TLS_LONGEST_AGE_S,
+    TLS_MAX_AGE_S,
+    TRIAL_S,
+    PolicyReason,
+    WarmPolicy,
+    WarmTarget,
+)
+from pomagent.settings import Gateway, HostPort, Route
+
+NOW = 1000.0
+GATEWAY = Gateway("corp", HostPort("edge.example.com", 443))
+GREETING = b"SSH-2.0-OpenSSH_9.6\r\n"
+
+
+def route(port: int = 4711, protocol: str = "auto", warm: Any = "auto", **more: Any) -> Route:
+    return Route(
+        "r", HostPort("127.0.0.1", 1), HostPort("host.example.com", port), GATEWAY, protocol=protocol, warm=warm, **more
+    )
+
+
+def warmth(port: int = 4711, **keys: Any) -> WarmPolicy:
+    return WarmPolicy(route(port, **keys), NOW)
+
+
+def seen(warmth: WarmPolicy, now: float = NOW) -> tuple[str, str, str]:
+    keeping = warmth.keeping(now)
+    return warmth.protocol, keeping.level, keeping.why.value
+
+
+@pytest.mark.parametrize(
+    ("port", "keys", "protocol", "level", "age_s"),
+    [
+        (80, {}, "http", "tunnel", 120),
+        (443, {}, "http", "tunnel", 120),
+        (8080, {}, "http", "tunnel", 120),
+        (6379, {}, "redis", "tunnel", 240),
+        (5432, {}, "postgres", "tunnel", 45),
+        (22, {}, "ssh", "tls", 240),
+        (3306, {}, "mysql", "tls", 240),
+        (3389, {}, "rdp", "tls", 240),
+        (1433, {}, "mssql", "tls", 240),
+        (4711, {}, "unknown", "tunnel", 120),
+        (4711, {"warm": "tunnel"}, "unknown", "tunnel", 120),
+        (4711, {"protocol": "generic"}, "generic", "tunnel", 120),
+        (4711, {"protocol": "mysql"}, "mysql", "tls", 240),
+        (5432, {"protocol": "mysql"}, "mysql", "tls", 240),
+        (22, {"warm": "tunnel"}, "ssh", "tunnel", 240),
+        (6379, {"warm": "tls"}, "redis", "tls", 240),
+        (6379, {"warm": "off"}, "redis", "off", 240),
+        (6379, {"pool_max_age_s": 7.0}, "redis", "tunnel", 7),
+        (22, {"pool_max_age_s": 7.0}, "ssh", "tls", 7),
+        (22, {"pool_max_age_s": 3600.0}, "ssh", "tls", TLS_LONGEST_AGE_S),
+        (6379, {"pool_max_age_s": 3600.0}, "redis", "tunnel", 3600),
+    ],
+)
+def test_level_and_age_follow_from_port_and_settings(port, keys, protocol, level, age_s):
+    known = warmth(port, **keys)
+    keeping = known.keeping(NOW)
+    assert (protocol, level, age_s) == (known.protocol, keeping.level, keeping.max_age_s)
+
+
+class TestClassification:
+    def test_a_server_that_nothing_is_known_of_is_listened_to_with_one_tunnel_that_nobody_gets(self):
+        keeping = warmth().keeping(NOW)
+        assert (keeping.why, keeping.level, keeping.most, keeping.may_be_leased) == (
+            PolicyReason.PROBING, "tunnel", True, False,
+        )  # fmt: skip
+
+    def test_a_greeting_makes_it_tls(self):
+        known = warmth()
+        assert known.heard(GREETING, 0.1)
+        assert seen(known) == ("ssh", "tls", "greeting")
+
+    def test_silence_makes_it_tunnels_of_an_age_that_no_known_server_minds(self):
+        known = warmth()
+        known.listening(NOW)
+        assert known.next_at(NOW) == NOW + LISTEN_S
+        assert not known.listened(NOW + LISTEN_S - 0.1)
+        assert known.listened(NOW + LISTEN_S)
+        assert known.keeping(NOW) == WarmTarget("tunnel", PolicyReason.SILENCE, 45.0)
+        assert known.protocol == "generic"
+
+    def test_silence_is_noticed_once(self):
+        known = warmth()
+        known.listening(NOW)
+        assert known.listened(NOW + 10)
+        assert not known.listened(NOW + 20)
+
+    def test_without_a_tunnel_that_listens_nothing_is_learned(self):
+        known = warmth()
+        known.listening(NOW)
+        known.stopped_listening()
+        assert not known.listened(NOW + 10)
+        known.listening(NOW + 10)
+        assert not known.listened(NOW + 10 + LISTEN_S - 0.1)
+
+    def test_a_second_tunnel_does_not_start_the_listening_anew(self):
+        known = warmth()
+        known.listening(NOW)
+        known.listening(NOW + 2)
+        assert known.listened(NOW + LISTEN_S)
+
+    def test_a_greeting_later_corrects_silence(self):
+        known = warmth()
+        known.listening(NOW)
+        known.listened(NOW + LISTEN_S)
+        assert known.heard(GREETING, 8.0)
+        assert seen(known) == ("ssh", "tls", "greeting")
+
+    def test_a_greeting_corrects_the_port(self):
+        known = warmth(8080)
+        assert known.heard(GREETING, 0.1)
+        assert seen(known) == ("ssh", "tls", "greeting")
+
+    def test_a_postgres_that_complains_is_one_and_keeps_its_tunnels(self):
+        known = warmth()
+        assert known.heard(b"E\x00\x00\x00\x70SFATAL\x00", 60.0)
+        assert known.keeping(NOW) == WarmTarget("tunnel", PolicyReason.GREETING, 45.0)
+
+    def test_the_same_greeting_again_is_nothing_new(self):
+        known = warmth()
+        assert [known.heard(GREETING, 0.1) for _ in range(2)] == [True, False]
+        assert not warmth(22).heard(GREETING, 0.1)
+
+    def test_a_protocol_that_is_given_is_believed(self):
+        known = warmth(protocol="generic")
+        assert not known.heard(GREETING, 0.1)
+        assert seen(known) == ("generic", "tunnel", "protocol")
+
+    def test_where_the_level_is_given_only_the_name_is_learned(self):
+        known = warmth(warm="tunnel")
+        assert known.heard(GREETING, 0.1)
+        assert seen(known) == ("ssh", "tunnel", "configured")
+
+
+class TestDemotion:
+    def test_keeps_tls_connections_for_a_while(self):
+        known = warmth(6379)
+        assert known.demote(NOW) == PROMOTE_AFTER_S
+        assert seen(known) == ("redis", "tls", "demoted")
+        assert known.next_at(NOW) == NOW + 1800  # it decays before
+
+    def test_also_where_the_operator_forced_tunnels(self):
+        known = warmth(3306, warm="tunnel")
+        known.demote(NOW)
+        assert seen(known) == ("mysql", "tls", "demoted")
+
+    def test_then_one_tunnel_is_tried(self):
+        known = warmth(6379)
+        known.demote(NOW)
+        later = NOW + PROMOTE_AFTER_S
+        known.used(later)
+        assert not known.promoted(later - 0.1)
+        assert known.promoted(later)
+        assert not known.promoted(later)
+        keeping = known.keeping(later)
+        assert (keeping.level, keeping.why, keeping.most, keeping.may_be_leased) == (
+            "tunnel", PolicyReason.TRIAL, True, True,
+        )  # fmt: skip
+
+    def test_not_before_somebody_uses_the_route(self):
+        known = warmth(6379)
+        known.demote(NOW)
+        assert not known.promoted(NOW + PROMOTE_AFTER_S)
+        assert known.next_at(NOW + PROMOTE_AFTER_S) is None
+        known.used(NOW + 2 * PROMOTE_AFTER_S)
+        assert known.promoted(NOW + 2 * PROMOTE_AFTER_S)
+
+    def test_a_trial_that_goes_well_ends_it(self):
+        known = warmth(6379, pool_decay_s=0.0)
+        known.demote(NOW)
+        later = NOW + PROMOTE_AFTER_S
+        assert known.next_at(NOW) == later
+        known.promoted(later)
+        assert known.next_at(later) == later + TRIAL_S
+        assert not known.passed(later + TRIAL_S - 0.1)
+        assert known.passed(later + TRIAL_S)
+        assert seen(known, later + TRIAL_S) == ("redis", "tunnel", "port")
+        assert known.demote(later + TRIAL_S) == PROMOTE_AFTER_S
+
+    def test_after_one_that_goes_wrong_the_next_comes_after_twice_as_long_up_to_a_day(self):
+        known = warmth(6379, pool_decay_s=0.0)
+        now, pauses = NOW, []
+        for _ in range(7):
+            pauses.append(known.demote(now))
+            now += pauses[-1]
+            assert known.promoted(now)
+        hours = [pause / 3600 for pause in pauses]
+        assert hours == [1, 2, 4, 8, 16, 24, 24]
+        assert PROMOTE_AFTER_MOST_S == 24 * 3600
+
+    def test_changes_nothing_where_no_tunnels_are_kept(self):
+        for known in (warmth(22), warmth(warm="off")):
+            before = known.keeping(NOW)
+            known.demote(NOW)
+            assert known.keeping(NOW) == before
+
+
+def test_what_may_be_a_postgresql_is_replaced_before_that_gives_up():
+    its_default_s = 60.0  # authentication_timeout
+    assert max(SILENT_MAX_AGE_S, PRESETS["postgres"].max_age_s) < its_default_s
+
+
+def test_a_silent_server_gets_no_shorter_age_where_the_operator_forces_whole_tunnels():
+    ages = []
+    for warm in ("auto", "tunnel"):
+        known = warmth(warm=warm)
+        known.listening(NOW)
+        assert known.listened(NOW + LISTEN_S)
+        ages.append(known.keeping(NOW + LISTEN_S).max_age_s)
+    assert ages == [SILENT_MAX_AGE_S, PRESETS["generic"].max_age_s]
+
+
+class TestDecay:
+    @pytest.mark.parametrize("keys", [{}, {"warm": "tunnel"}, {"warm": "tls"}, {"protocol": "ssh"}])
+    def test_a_route_that_nobody_uses_keeps_none_of_its_own_until_somebody_does(self, keys):
+        known = warmth(pool_decay_s=60.0, **keys)
+        before = known.keeping(NOW + 59.9)
+        assert before.why is not PolicyReason.DECAYED
+        assert known.next_at(NOW) == NOW + 60.0
+        assert known.keeping(NOW + 60.0) == WarmTarget("tls", PolicyReason.DECAYED, TLS_MAX_AGE_S, most=0)
+        assert known.next_at(NOW + 60.0) is None
+        known.used(NOW + 1000.0)
+        assert known.keeping(NOW + 1000.0) == before
+
+    def test_zero_is_never(self):
+        known = warmth(6379, pool_decay_s=0.0)
+        assert known.keeping(NOW + 1e9).why is PolicyReason.PORT
+        assert known.next_at(NOW) is None
+
+    def test_off_stays_off(self):
+        assert warmth(warm="off", pool_decay_s=60.0).keeping(NOW + 1000).level == "off"
+
+
+def test_changed_settings_of_the_same_server_keep_what_is_known():
+    known = warmth()
+    known.heard(GREETING, 0.1)
+    known.follow(route(pool_decay_s=5.0))
+    assert seen(known) == ("ssh", "tls", "greeting")
+    assert known.keeping(NOW + 5).why is PolicyReason.DECAYED

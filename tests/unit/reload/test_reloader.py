@@ -1,0 +1,393 @@
+"""From a change of the files to new settings at work, or to nothing but a list of problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import gevent
+import pytest
+
+from pomagent.errors import ConfigError, Problem
+from pomagent.log import events
+from pomagent.reload import reloader as module
+from pomagent.reload.reloader import Reloader
+from pomagent.settings import AgentSettings, Gateway, HostPort, Route, Settings
+from tests.conftest import wait_until
+from tests.fakes.clock import FakeClock
+from tests.fakes.greenlets import caught_crashes, settle
+from tests.fakes.log import FakeLog
+
+PATH = Path("/etc/pomagent/agent.toml")
+ROUTE = Route(
+    "redis", HostPort("127.0.0.1", 6379), HostPort("redis.example.com", 6379),
+    Gateway("corp", HostPort("edge.example.com", 443)),
+)  # fmt: skip
+INCLUDED, TOKEN = Path("/etc/pomagent/routes.d"), Path("/etc/pomagent/token.jwt")
+FIRST = Settings(PATH, routes=(ROUTE,), sha="first", watched=frozenset({PATH}))
+SECOND = Settings(
+    PATH, routes=(replace(ROUTE, pool_max=9),), sha="second", watched=frozenset({PATH, TOKEN}), patterns=("*.d",)
+)
+
+
+def broken(*messages: str) -> ConfigError:
+    problems = [Problem(PATH, line, "routes", message) for line, message in enumerate(messages, 1)]
+    return ConfigError(problems, frozenset({PATH, INCLUDED}))
+
+
+class Environment:
+    """The files, and the agent that the settings are put to work in."""
+
+    def __init__(self) -> None:
+        self.files: Settings | Exception = FIRST
+        self.refusal: Exception | None = None
+        """Raised by the agent instead of applying."""
+        self.while_applying: Callable[[], None] = lambda: None
+        self.looks = 0
+        self.applied: list[Settings] = []
+        self.followed: list[tuple[frozenset[Path], tuple[str, ...]]] = []
+        self.kept: list[Settings] = []
+        self.recalled: Settings | None = None
+
+    def load(self) -> Settings:
+        self.looks += 1
+        if isinstance(self.files, Exception):
+            raise self.files
+        return self.files
+
+    def apply(self, settings: Settings) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.while_applying()
+        self.applied.append(settings)
+
+    def follow(self, paths: frozenset[Path], patterns: tuple[str, ...]) -> None:
+        self.followed.append((paths, patterns))
+
+    # The memory, in a thread.
+
+    def keep(self, settings: Settings) -> None:
+        self.kept.append(settings)
+
+    def recall(self) -> Settings | None:
+        return self.recalled
+
+
+@pytest.fixture
+def around() -> Environment:
+    return Environment()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def fake_log() -> FakeLog:
+    return FakeLog()
+
+
+@pytest.fixture
+def reloader(around, clock, fake_log, monkeypatch) -> Iterator[Reloader]:
+    """One that has not started."""
+    monkeypatch.setattr(module, "QUIET_S", 0.002)
+    reloader = Reloader(around.load, around.apply, around.follow, around, fake_log.log, clock)
+    yield reloader
+    reloader._threads._pool.kill()
+
+
+@pytest.fixture
+def started(reloader, around, fake_log) -> Reloader:
+    """One that has put FIRST to work, and nothing is known of that any more."""
+    reloader.start()
+    around.looks = 0
+    around.applied.clear()
+    around.followed.clear()
+    around.kept.clear()
+    fake_log.lines.clear()
+    return reloader
+
+
+@pytest.fixture
+def running(started) -> Iterator[Reloader]:
+    greenlet = gevent.spawn(started.run)
+    settle()
+    yield started
+    assert not greenlet.ready(), "the loop has ended"
+    greenlet.kill()
+
+
+class TestStart:
+    def test_the_first_settings_are_loaded_applied_and_followed(self, reloader, around, fake_log):
+        assert reloader.start() is FIRST
+        assert reloader.current is FIRST
+        assert (around.applied, around.kept) == ([FIRST], [FIRST])
+        assert around.followed == [(FIRST.watched, FIRST.patterns)]
+        assert fake_log.events == [events.CONFIG_LOADED]
+        assert (fake_log.lines[0]["sha"], fake_log.lines[0]["routes"]) == ("first", 1)
+
+    def test_an_invalid_file_is_the_callers_business(self, reloader, around, fake_log):
+        around.files = broken("no")
+        with pytest.raises(ConfigError):
+            reloader.start()
+        assert reloader.current is None
+        assert (around.applied, around.kept, fake_log.events) == ([], [], [])
+
+    def test_the_last_good_settings_are_used_if_they_ask_for_it(self, reloader, around, fake_log):
+        around.files = broken("no")
+        around.recalled = replace(FIRST, agent=AgentSettings(boot_from_last_good=True))
+        assert reloader.start() is around.recalled
+        assert around.applied == [around.recalled]
+        assert around.followed == [(FIRST.watched | {INCLUDED}, FIRST.patterns)]
+        assert fake_log.events == [events.CONFIG_REJECTED, events.CONFIG_LOADED]
+        assert reloader.last is not None
+        assert reloader.last.result == "rejected"
+
+    def test_the_last_good_settings_are_not_used_if_they_do_not(self, reloader, around):
+        around.files = broken("no")
+        around.recalled = FIRST
+        with pytest.raises(ConfigError):
+            reloader.start()
+        assert around.applied == []
+
+    def test_warnings_are_logged_one_by_one(self, reloader, around, fake_log):
+        around.files = replace(FIRST, warnings=("one", "two"))
+        reloader.start()
+        assert [line["warning"] for line in fake_log.named(events.CONFIG_WARNED)] == ["one", "two"]
+
+
+class TestReload:
+    def test_changed_files_are_applied_and_followed(self, started, around, fake_log):
+        around.files = SECOND
+        outcome = started.reload()
+        assert outcome.result == "applied"
+        assert started.current is SECOND
+        assert started.last is outcome
+        assert (around.applied, around.kept) == ([SECOND], [SECOND])
+        assert around.followed == [(SECOND.watched, SECOND.patterns)]
+        [line] = fake_log.lines
+        counts = {name: line[name] for name in ("started", "replaced", "stopped", "kept")}
+        assert (line["event"], line["sha"]) == (events.CONFIG_APPLIED, "second")
+        assert counts == {"started": 0, "replaced": 1, "stopped": 0, "kept": 0}
+
+    def test_the_same_bytes_change_nothing(self, started, around, fake_log):
+        around.files = replace(FIRST)
+        assert started.reload().result == "unchanged"
+        assert started.current is FIRST
+        assert (around.applied, around.followed, around.kept) == ([], [], [])
+        assert fake_log.events == [events.CONFIG_UNCHANGED]
+
+    def test_a_directory_that_has_come_without_files_is_watched_from_now_on(self, started, around):
+        around.files = replace(FIRST, watched=FIRST.watched | {Path("/etc/pomagent/sites/paris")})
+        assert started.reload().result == "unchanged"
+        assert Path("/etc/pomagent/sites/paris") in around.followed[-1][0]
+
+    def test_an_invalid_file_changes_nothing_and_every_problem_is_told(self, started, around, fake_log):
+        around.files = broken("no port", "no host")
+        outcome = started.reload()
+        assert outcome.result == "rejected"
+        assert started.current is FIRST
+        assert (around.applied, around.kept) == ([], [])
+        [line] = fake_log.named(events.CONFIG_REJECTED)
+        assert line["level"] == "error"
+        assert line["problems"] == [f"{PATH}:1: routes: no port", f"{PATH}:2: routes: no host"]
+
+    def test_settings_that_cannot_be_put_to_work_change_nothing(self, started, around, fake_log):
+        around.files = SECOND
+        around.refusal = broken("cannot listen on 127.0.0.1:1")
+        assert started.reload().result == "rejected"
+        assert started.current is FIRST
+        assert around.kept == []
+        assert fake_log.events == [events.CONFIG_REJECTED]
+
+    def test_what_a_refused_file_names_is_watched_beside_what_holds(self, started, around):
+        """The mending may happen in a file that only the refused one includes."""
+        around.files = broken("no")
+        started.reload()
+        assert around.followed == [(FIRST.watched | {INCLUDED}, FIRST.patterns)]
+
+    @pytest.mark.parametrize("files", [SECOND, replace(FIRST), broken("no")])
+    def test_the_status_knows_what_came_of_it_before_the_log_tells(self, around, files):
+        """For whoever is told by the log and asks for the status at once."""
+
+        class Asking(FakeLog):
+            def write(self, line: str, fields: bytes = b"") -> None:
+                super().write(line, fields)
+                known.append((dict(reloader.results), reloader.last))
+
+        known: list[object] = []
+        reloader = Reloader(around.load, around.apply, around.follow, around, Asking().log)
+        reloader.start()
+        around.files = files
+        outcome = reloader.reload()
+        reloader._threads._pool.kill()
+        assert known[1:] == [({outcome.result: 1}, None if outcome.result == "unchanged" else outcome)]
+
+    def test_after_a_rejection_the_mended_file_is_applied(self, started, around):
+        around.files = broken("no")
+        started.reload()
+        around.files = SECOND
+        assert started.reload().result == "applied"
+
+    def test_what_needs_a_restart_is_rejected(self, started, around):
+        around.files = replace(SECOND, agent=AgentSettings(workers=2))
+        outcome = started.reload()
+        assert outcome.result == "rejected"
+        assert [problem.key for problem in outcome.problems] == ["agent.workers"]
+        assert around.applied == []
+
+    def test_warnings_are_logged_with_new_settings_only(self, started, around, fake_log):
+        around.files = replace(SECOND, warnings=("one",))
+        started.reload()
+        started.reload()
+        assert len(fake_log.named(events.CONFIG_WARNED)) == 1
+
+    def test_two_at_a_time_follow_one_another(self, started, around):
+        around.files = SECOND
+        around.while_applying = lambda: gevent.sleep(0)
+        outcomes = [gevent.spawn(started.reload) for _ in range(2)]
+        gevent.joinall(outcomes)
+        assert [greenlet.value.result for greenlet in outcomes] == ["applied", "unchanged"]
+        assert around.applied == [SECOND]
+
+
+class TestRejectionsAreToldOnce:
+    def reject(self, started: Reloader, around: Environment, *messages: str) -> None:
+        around.files = broken(*messages)
+        started.reload(is_asked=False)
+
+    def test_the_same_problems_of_a_poll_are_not_told_again(self, started, around, fake_log):
+        self.reject(started, around, "no")
+        self.reject(started, around, "no")
+        assert len(fake_log.named(events.CONFIG_REJECTED)) == 1
+
+    def test_other_problems_are_told(self, started, around, fake_log):
+        self.reject(started, around, "no")
+        self.reject(started, around, "no", "neither")
+        assert len(fake_log.named(events.CONFIG_REJECTED)) == 2
+
+    @pytest.mark.parametrize("good", [FIRST, SECOND], ids=["put back", "mended"])
+    def test_after_a_good_file_the_same_problems_are_told_again(self, started, around, fake_log, good):
+        self.reject(started, around, "no")
+        around.files = good
+        started.reload(is_asked=False)
+        self.reject(started, around, "no")
+        assert len(fake_log.named(events.CONFIG_REJECTED)) == 2
+
+    def test_who_asks_is_always_told(self, started, around, fake_log):
+        self.reject(started, around, "no")
+        started.reload(is_asked=True)
+        assert len(fake_log.named(events.CONFIG_REJECTED)) == 2
+
+
+class TestPreview:
+    def test_it_tells_what_a_reload_would_do_and_does_nothing(self, started, around, fake_log):
+        around.files = SECOND
+        outcome = started.preview()
+        assert outcome.result == "applied"
+        assert [SECOND.routes[0]] == [replaced.new for replaced in outcome.plan.replaced]
+        assert started.current is FIRST
+        assert (started.last, around.applied, fake_log.events) == (None, [], [])
+
+    def test_it_tells_the_problems_and_logs_none(self, started, around, fake_log):
+        around.files = broken("no")
+        assert [problem.message for problem in started.preview().problems] == ["no"]
+        assert fake_log.events == []
+
+
+class TestTheLoop:
+    def test_a_change_is_applied_once_things_are_quiet(self, running, around):
+        around.files = SECOND
+        running.notice()
+        wait_until(lambda: around.applied)
+        assert around.applied == [SECOND]
+
+    def test_many_changes_are_one_look(self, running, around):
+        for _ in range(5):
+            running.notice()
+        wait_until(lambda: around.looks)
+        settle()
+        assert around.looks == 1
+
+    def test_before_it_is_quiet_nobody_looks(self, running, around, monkeypatch):
+        monkeypatch.setattr(module, "QUIET_S", 3600.0)
+        running.notice()
+        settle()
+        assert around.looks == 0
+
+    def test_files_that_never_rest_are_read_after_the_cap(self, running, around, clock):
+        def keep_changing() -> None:
+            while True:
+                running.notice()
+                gevent.sleep(0.0005)
+
+        writer = gevent.spawn(keep_changing)
+        try:
+            before = clock.calls
+            wait_until(lambda: clock.calls > before + 10)  # the loop has found things unquiet several times
+            assert around.looks == 0
+            clock.advance(module.QUIET_CAP_S)
+            wait_until(lambda: around.looks)
+        finally:
+            writer.kill()
+
+    def test_a_request_goes_at_once(self, running, around, monkeypatch):
+        monkeypatch.setattr(module, "QUIET_S", 3600.0)
+        running.request()
+        wait_until(lambda: around.looks)
+
+    def test_a_request_ends_the_wait_for_quiet(self, running, around, monkeypatch):
+        monkeypatch.setattr(module, "QUIET_S", 3600.0)
+        running.notice()
+        settle()
+        running.request()
+        wait_until(lambda: around.looks)
+
+    def test_after_a_request_changes_wait_for_quiet_again(self, running, around, monkeypatch):
+        running.request()
+        wait_until(lambda: around.looks)
+        monkeypatch.setattr(module, "QUIET_S", 3600.0)
+        running.notice()
+        settle()
+        assert around.looks == 1
+
+    def test_who_asks_is_told_of_the_same_problems_again(self, running, around, fake_log):
+        around.files = broken("no")
+        for times in (1, 2):
+            running.request()
+            wait_until(lambda times=times: len(fake_log.named(events.CONFIG_REJECTED)) == times)
+
+    def test_a_change_during_a_reload_is_not_lost(self, running, around):
+        third = replace(SECOND, sha="third")
+
+        def edit_again() -> None:
+            around.while_applying = lambda: None
+            around.files = third
+            running.notice()
+
+        around.files = SECOND
+        around.while_applying = edit_again
+        running.notice()
+        wait_until(lambda: running.current is third)
+        assert around.applied == [SECOND, third]
+
+    def test_a_request_during_a_reload_is_not_lost(self, running, around, monkeypatch):
+        monkeypatch.setattr(module, "QUIET_S", 3600.0)
+        around.files = SECOND
+        around.while_applying = running.request
+        running.request()
+        wait_until(lambda: around.looks == 2)
+
+    def test_a_crash_costs_one_reload_and_not_the_loop(self, running, around):
+        around.files = SECOND
+        around.refusal = ZeroDivisionError("a bug")
+        with caught_crashes() as crashes:
+            running.notice()
+            wait_until(lambda: crashes)
+        assert running.current is FIRST
+        around.refusal = None
+        running.notice()
+        wait_until(lambda: around.applied)
+        assert running.current is SECOND

@@ -1,0 +1,181 @@
+"""Which tokens are asked about, and what each verdict does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from pydantic import SecretStr
+
+from pomagent.errors import CredentialRejected, GatewayUnreachable, RouteForbidden, TunnelError
+from pomagent.gateway.tunnel import Presented
+from pomagent.revocation import Recheck
+from pomagent.settings import Credential, Gateway, HostPort, Route, Settings
+from tests.fakes.log import FakeLog
+
+EDGE, OTHER = (Gateway(name, HostPort(f"{name}.example.com", 443)) for name in ("edge", "other"))
+CREDENTIAL = Credential("default", "command", recheck_s=60.0)
+OLD, NEW = SecretStr("old-token"), SecretStr("new-token")
+NAMED = {"gateway": "edge.example.com:443", "destination": "the user's page"}
+
+
+class FakeForwarder:
+    """A route with sessions that were opened with these."""
+
+    def __init__(
+        self, *presented: Presented, gateway: Gateway = EDGE, credential: Credential | None = CREDENTIAL
+    ) -> None:
+        self.presented = list(presented)
+        self.route = Route("db", HostPort("127.0.0.1", 1), HostPort("db", 1), gateway, credential)
+        self.state = "up"
+        self.distrusted: list[Exception] = []
+
+    def end_revoked(self, revoked: Presented) -> int:
+        ended = [
+            item
+            for item in self.presented
+            if (item.token, item.gateway.address) == (revoked.token, revoked.gateway.address)
+        ]
+        self.presented = [item for item in self.presented if item not in ended]
+        return len(ended)
+
+    def distrust(self, error: Exception) -> None:
+        self.state = "unauthenticated"
+        self.distrusted.append(error)
+
+
+class Asked:
+    """A recheck of these routes, and what its gateways know."""
+
+    def __init__(self, *forwarders: FakeForwarder, now: SecretStr | None = NEW) -> None:
+        self.forwarders = list(forwarders)
+        self.now = now
+        self.log = FakeLog()
+        self.asked: list[tuple[str, str]] = []
+        self.verdicts: dict[str, Callable[[], TunnelError]] = {}
+        given: Any = lambda: self.forwarders  # noqa: E731
+        self.recheck = Recheck(given, lambda _: self.now, self.log.log, self._ask)
+
+    def _ask(self, presented: Presented) -> None:
+        token = presented.token.get_secret_value()
+        self.asked.append((presented.gateway.name, token))
+        if token in self.verdicts:
+            raise self.verdicts[token]()
+
+    def look(self) -> list[tuple[str, str]]:
+        self.asked.clear()
+        self.recheck.look("default")
+        return sorted(self.asked)
+
+
+def opened(token: SecretStr = NEW, gateway: Gateway = EDGE) -> Presented:
+    return Presented(gateway, CREDENTIAL, token)
+
+
+def rejected() -> CredentialRejected:
+    return CredentialRejected("answered 401: not logged in", status=401, request_id="r-1", **NAMED)
+
+
+def test_each_token_is_asked_about_once_at_each_of_its_gateways() -> None:
+    first = FakeForwarder(opened(), opened(), opened(OLD))
+    second = FakeForwarder(opened(), opened(OLD, OTHER), gateway=OTHER)
+    assert Asked(first, second).look() == [
+        ("edge", "new-token"), ("edge", "old-token"), ("other", "new-token"), ("other", "old-token"),
+    ]  # fmt: skip
+
+
+def test_the_present_token_is_asked_about_without_sessions_too() -> None:
+    assert Asked(FakeForwarder()).look() == [("edge", "new-token")]
+
+
+def test_nobody_is_asked_without_a_token_or_about_other_credentials() -> None:
+    other = FakeForwarder(credential=Credential("other", "command"))
+    assert Asked(FakeForwarder(), FakeForwarder(credential=None), other, now=None).look() == []
+
+
+def test_a_route_that_knows_of_its_refusal_does_not_ask_again() -> None:
+    forwarder = FakeForwarder()
+    forwarder.state = "unauthenticated"
+    assert Asked(forwarder).look() == []
+
+
+def test_a_revoked_token_ends_what_it_opened_and_nothing_else() -> None:
+    forwarder = FakeForwarder(opened(), opened(OLD), opened(OLD))
+    asked = Asked(forwarder)
+    asked.verdicts["old-token"] = rejected
+    asked.look()
+    assert forwarder.presented == [opened()]
+    assert not forwarder.distrusted
+    (event,) = asked.log.named("credential.revoked")
+    assert (event["sessions"], event["status"], event["request_id"], event["level"]) == (2, 401, "r-1", "error")
+    assert "old-token" not in asked.log.text
+
+
+def test_a_revoked_present_token_is_distrusted_by_every_route_of_its_gateway() -> None:
+    one, two, elsewhere = FakeForwarder(opened()), FakeForwarder(), FakeForwarder(opened(OLD, OTHER), gateway=OTHER)
+    asked = Asked(one, two, elsewhere)
+    asked.verdicts["new-token"] = rejected
+    elsewhere.state = "unauthenticated"
+    asked.look()
+    assert (len(one.distrusted), len(two.distrusted), len(elsewhere.distrusted)) == (1, 1, 0)
+    assert one.presented == []
+    assert asked.look() == [("other", "old-token")]
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        lambda: GatewayUnreachable("connection refused", phase="connect", **NAMED),
+        lambda: RouteForbidden("answered 403", status=403, **NAMED),
+    ],
+)
+def test_anything_else_touches_nothing_and_is_told_once_in_a_row(verdict: Callable[[], TunnelError]) -> None:
+    forwarder = FakeForwarder(opened())
+    asked = Asked(forwarder)
+    asked.verdicts["new-token"] = verdict
+    asked.look()
+    asked.look()
+    assert (forwarder.presented, forwarder.distrusted) == ([opened()], [])
+    assert len(asked.log.named("credential.unchecked")) == 1
+    asked.verdicts.clear()
+    asked.look()
+    asked.verdicts["new-token"] = verdict
+    asked.look()
+    assert len(asked.log.named("credential.unchecked")) == 2
+
+
+def test_a_session_depends_on_the_credential_that_opened_it_whichever_its_route_has_now() -> None:
+    moved = FakeForwarder(opened(OLD), credential=Credential("another", "env", variable="T"))
+    asked = Asked(moved)
+    asked.verdicts = {"old-token": rejected}
+    assert asked.look() == [("edge", "old-token")]
+    assert moved.presented == []
+    assert moved.distrusted == []
+
+
+def test_sessions_of_a_credential_that_no_route_has_any_more_are_asked_about_too() -> None:
+    moved = FakeForwarder(opened(OLD), credential=None)
+    asked = Asked(moved)
+    asked.recheck.follow(Settings(Path("/agent.toml"), routes=(moved.route,)))
+    assert set(asked.recheck._askers) == {("default", 60.0)}
+    moved.presented = []
+    asked.recheck.follow(Settings(Path("/agent.toml"), routes=(moved.route,)))
+    assert not asked.recheck._askers
+
+
+def test_settings_start_and_stop_the_asking() -> None:
+    asked = Asked(FakeForwarder())
+    often = Settings(Path("/a"), routes=(FakeForwarder(credential=Credential("default", "env", recheck_s=0.01)).route,))
+    asked.recheck.follow(often)
+    with gevent.Timeout(5):
+        while len(asked.asked) < 3:
+            gevent.sleep(0.01)
+    asked.recheck.follow(Settings(Path("/a")))
+    gevent.sleep(0.03)
+    count = len(asked.asked)
+    gevent.sleep(0.05)
+    assert len(asked.asked) == count
+    asked.recheck.close()

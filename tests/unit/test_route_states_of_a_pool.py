@@ -1,0 +1,146 @@
+"""In which state a route is, by what its pool has met: the words of the status."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pomagent.errors import DestinationDown, RoutePaused
+from pomagent.forwarder import Forwarder
+from pomagent.pool.backoff import FAST_TRIES
+from pomagent.pool.demand import MOST_REFILL_DELAY_S
+from pomagent.pool.housekeeper import LATE_S
+from pomagent.runtime.deadline import Deadline
+from pomagent.sessions.session_limit import SessionLimit
+from tests.fakes.pool import DENIED, DOWN, NAMED, ROUTE, Scene
+
+NOWHERE = DestinationDown("503", status=503, **NAMED)
+
+
+class Watched(Scene):
+    """A scene whose pool belongs to a route that is asked for its state."""
+
+    def __init__(self, **changes: Any) -> None:
+        super().__init__(replace(ROUTE, **changes), frozenset({"secure", "open"}))
+        surroundings: Any = SimpleNamespace(clock=self.clock, places=SessionLimit(2000, "agent.max_sessions"))
+        self.shared = surroundings.places
+        self.forwarder = Forwarder(
+            self.route, lambda *_: self.pool, surroundings, None, self.fake_log.log, count(1), generation=1
+        )
+
+    @property
+    def state(self) -> str:
+        return self.forwarder.state
+
+    def fail_all(self, error: Exception) -> None:
+        for _ in range(self.pending):
+            self.fail(error)
+
+
+@pytest.fixture
+def scene() -> Iterator[Watched]:
+    scene = Watched(pool_min=2)
+    yield scene.start()
+    scene.close()
+
+
+@pytest.fixture
+def filled(scene: Watched) -> Watched:
+    while scene.pending:
+        scene.succeed()
+    return scene
+
+
+def test_until_a_connect_is_accepted_nothing_is_known(scene: Watched) -> None:
+    assert scene.state == "untried"
+    scene.pass_time(10 * LATE_S)
+    assert scene.state == "untried"
+
+
+def test_with_its_minimum_it_is_up(filled: Watched) -> None:
+    assert filled.state == "up"
+
+
+def test_whatever_its_pool_says_it_is_paused_and_a_drain_comes_first(filled: Watched) -> None:
+    filled.forwarder.pause()
+    assert filled.state == "paused"
+    assert filled.pool.warm == 0
+    filled.pass_time(10 * LATE_S)
+    assert (filled.state, filled.pending) == ("paused", 0)
+    filled.forwarder.drain()
+    assert filled.state == "draining"
+
+
+def test_a_paused_route_leases_nothing_and_names_the_way_back(filled: Watched) -> None:
+    filled.forwarder.pause()
+    with pytest.raises(RoutePaused, match=f"pomagent resume {filled.route.name}"):
+        filled.forwarder.lease(Deadline(1.0, filled.clock))
+
+
+def test_who_waits_for_a_tunnel_when_the_route_is_paused_still_gets_it(scene: Watched) -> None:
+    scene.fail_all(NOWHERE)
+    waiting = scene.client()
+    scene.forwarder.pause()
+    while scene.pending:
+        scene.succeed()
+    assert waiting.get(timeout=1) is not None
+
+
+def test_below_its_minimum_for_no_longer_than_a_dial_it_stays_up(filled: Watched) -> None:
+    filled.client()
+    filled.pass_time(LATE_S)
+    assert filled.state == "up"
+
+
+def test_below_its_minimum_for_longer_it_is_degraded_until_it_has_it_again(filled: Watched) -> None:
+    filled.client()
+    filled.pass_time(MOST_REFILL_DELAY_S)
+    filled.pass_time(LATE_S)
+    filled.pass_time(0.1)
+    assert filled.state == "degraded"
+    while filled.pending:
+        filled.succeed()
+    assert filled.state == "up"
+
+
+def test_with_tunnels_left_failed_dials_degrade_it_and_an_open_breaker_means_down(filled: Watched) -> None:
+    filled.client()
+    filled.pass_time(0.1)
+    filled.fail_all(DOWN)
+    assert (filled.pool.warm, filled.state) == (1, "degraded")
+    for _ in range(FAST_TRIES):
+        filled.pass_time(1.0)
+        filled.fail_all(DOWN)
+    assert filled.state == "down"
+
+
+def test_with_nothing_left_one_failed_dial_means_down(scene: Watched) -> None:
+    scene.fail_all(DOWN)
+    assert scene.state == "down"
+
+
+def test_connections_are_no_help_where_the_destination_is_down() -> None:
+    scene = Watched(warm="tls")
+    scene.start()
+    while scene.pending:
+        scene.succeed()
+    client = scene.client()
+    scene.fail(NOWHERE)
+    assert (client.value, scene.pool.standing.is_warm, scene.state) == (NOWHERE, True, "down")
+    scene.close()
+
+
+def test_a_verdict_of_the_gateway_is_named(scene: Watched) -> None:
+    scene.fail_all(DENIED)
+    assert scene.state == "denied"
+
+
+def test_a_limit_that_keeps_clients_out_degrades_it_and_is_named(filled: Watched) -> None:
+    filled.shared.resize(0)
+    filled.shared.take(0)
+    assert (filled.state, filled.forwarder.overrun) == ("degraded", filled.shared.why_full)
+    filled.shared.resize(1)
+    assert (filled.state, filled.forwarder.overrun) == ("up", "")
