@@ -21,7 +21,7 @@ from pomagent.log.verbosity import Verbosity
 from pomagent.pool import Pool, RouteHistory
 from pomagent.pool.reserves import Reserves
 from pomagent.reload.plan import Plan, diff
-from pomagent.revocation import Recheck
+from pomagent.revocation import Revocation
 from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.runtime.sd_notify import Notifier
 from pomagent.runtime.threads import Threads
@@ -46,22 +46,24 @@ class Agent:
     ) -> None:
         self._log = log
         self._level = level
-        self._crew = GreenletReuse()
-        self._gateways = Gateways(read_token, log, self._crew, self._renew)
-        self._reserves = Reserves(self._gateways, log, self._crew)
+        self._greenlets = GreenletReuse()
+        self._gateways = Gateways(read_token, log, self._greenlets, self._renew)
+        self._reserves = Reserves(self._gateways, log, self._greenlets)
         self._diag = open_if_possible()
         self._group = Group()
         self._numbers = count(1)
-        self._places = SessionLimit(0, "agent.max_sessions")
+        self._session_limit = SessionLimit(0, "agent.max_sessions")
         self.users = Users()
-        self._surroundings = SessionContext(self._places, FairShare(), self._wished_sessions, self.users, self._crew)
+        self._context = SessionContext(
+            self._session_limit, FairShare(), self._wished_sessions, self.users, self._greenlets
+        )
         self.listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
         self._threads = Threads(1)  # /proc, after an address was taken
         self._forwarders: dict[str, Forwarder] = {}
         self._leaving: set[Forwarder] = set()
         self._settings: Settings | None = None
         self._quarantine = Quarantine(self.listeners, self._enabled_routes, self._connect, self._name_holders, log)
-        self._recheck = Recheck(self.forwarders, self._gateways.token_of, log)
+        self._recheck = Revocation(self.forwarders, self._gateways.token_of, log)
         self.generation = 0
 
     # --- settings -------------------------------------------------------------------------------------------------
@@ -81,7 +83,7 @@ class Agent:
         self._reserves.keep_only({route.gateway for route in new.routes})
         self.listeners.take(prepared)
         self._level.set(new.agent.log_level)
-        self._places.resize(new.agent.max_sessions)
+        self._session_limit.resize(new.agent.max_sessions)
         stopped = [self._forwarders.pop(route.name) for route in plan.stopped if route.name in self._forwarders]
         for replaced in plan.replaced:
             if replaced.new.name in self._forwarders:
@@ -134,9 +136,7 @@ class Agent:
         listener.give_to(route.name, forwarder.accept)
 
     def _make_forwarder(self, route: Route) -> Forwarder:
-        return Forwarder(
-            route, self._make_pool, self._surroundings, self._diag, self._log, self._numbers, self.generation
-        )
+        return Forwarder(route, self._make_pool, self._context, self._diag, self._log, self._numbers, self.generation)
 
     def _renew(self, credential: Credential) -> None:
         """Another token: what is warm was opened with the old one, and who waits for it to heal need not wait."""
@@ -185,7 +185,7 @@ class Agent:
 
     def _make_pool(self, route: Route, memory: RouteHistory, log: Logger) -> Pool:
         to, reserve = self._gateways, self._reserves.of(route.gateway)
-        return Pool(route, to.connector(route, log), memory, to.watch(route.gateway), log, self._crew, reserve)
+        return Pool(route, to.connector(route, log), memory, to.watch(route.gateway), log, self._greenlets, reserve)
 
     def _retire(self, forwarder: Forwarder) -> None:
         """Let the sessions of a removed route finish, within the limit of a drain."""
@@ -202,7 +202,7 @@ class Agent:
         Raises ConfigError.
         """
         self._gateways.adopt(settings, self._gateways.prepare(settings))
-        self._places.resize(1)
+        self._session_limit.resize(1)
         forwarder = self._make_forwarder(settings.routes[0])
         self._forwarders[forwarder.route.name] = forwarder
         forwarder.start()
@@ -223,8 +223,8 @@ class Agent:
         return listener.address if listener is not None else route.listen
 
     @property
-    def sessions(self) -> int:
-        return sum(forwarder.sessions for forwarder in self.forwarders())
+    def session_count(self) -> int:
+        return sum(forwarder.session_count for forwarder in self.forwarders())
 
     def running_sessions(self) -> list[tuple[str, SessionFacts]]:
         """Every session, with the name of its route."""
@@ -235,7 +235,7 @@ class Agent:
         return [*self._forwarders.values(), *self._leaving]
 
     @property
-    def bound(self) -> int:
+    def bound_count(self) -> int:
         """How many routes listen."""
         return len(self._forwarders)
 
@@ -248,7 +248,7 @@ class Agent:
     def is_warm(self) -> bool:
         """Whether every pool has what it keeps, as far as its gateway lets it."""
         pools = [forwarder.pool for forwarder in self._forwarders.values() if not forwarder.is_paused]
-        return all(pool.warm >= pool.target or pool.standing.failures for pool in pools)
+        return all(pool.warm_count >= pool.target or pool.status.failures for pool in pools)
 
     @property
     def paused(self) -> list[str]:
@@ -259,8 +259,10 @@ class Agent:
         """The agent in one line, for ``STATUS=``."""
         states = [forwarder.state for forwarder in self._forwarders.values()] + ["quarantined"] * len(self.quarantined)
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
-        warm = sum(forwarder.pool.warm for forwarder in self._forwarders.values())
-        return f"{len(states)} routes: {counts}; {self.sessions} sessions; {warm} warm; generation {self.generation}"
+        warm = sum(forwarder.pool.warm_count for forwarder in self._forwarders.values())
+        return (
+            f"{len(states)} routes: {counts}; {self.session_count} sessions; {warm} warm; generation {self.generation}"
+        )
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -276,7 +278,7 @@ class Agent:
         finishing = Group()
         jobs = [finishing.spawn(forwarder.finish, timeout_s, end) for forwarder in self.forwarders()]
         finishing.join()
-        self._crew.close()
+        self._greenlets.close()
         self._group.kill()
         self._recheck.close()
         self._gateways.close()

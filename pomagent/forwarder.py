@@ -41,12 +41,12 @@ class Forwarder:
     """Serves the clients of one route; the listener that brings them is somebody else's."""
 
     def __init__(
-        self, route: Route, make_pool: MakePool, surroundings: SessionContext, diag: SockDiag | None, log: Logger,
+        self, route: Route, make_pool: MakePool, context: SessionContext, diag: SockDiag | None, log: Logger,
         numbers: Iterator[int], generation: int,
     ) -> None:  # fmt: skip
         self.route = route
         self._make_pool = make_pool
-        self._surroundings = surroundings
+        self._context = context
         self._diag = diag
         self._log = log.bind(route=route.name)
         self._numbers = numbers
@@ -54,10 +54,10 @@ class Forwarder:
         self._is_draining = False
         self.is_paused = False
         """Whether new clients are turned away."""
-        self._places = SessionLimit(route.max_sessions)
+        self._session_limit = SessionLimit(route.max_sessions)
         self._sessions: dict[Task, Session] = {}
         self._checker = Group()
-        self.memory = RouteHistory(route, surroundings.clock())
+        self.memory = RouteHistory(route, context.clock())
         self.pool = make_pool(route, self.memory, self._log)
         self.counts = SessionCounts()
 
@@ -65,7 +65,7 @@ class Forwarder:
         return f"<Forwarder {self.route.name}: {len(self._sessions)} sessions, {self.pool!r}>"
 
     @property
-    def sessions(self) -> int:
+    def session_count(self) -> int:
         return len(self._sessions)
 
     @property
@@ -87,7 +87,7 @@ class Forwarder:
     @property
     def state(self) -> State:
         """The route's state in the words of the status."""
-        status = self.pool.standing
+        status = self.pool.status
         return state_of(
             RouteFacts(
                 is_draining=self._is_draining,
@@ -104,8 +104,8 @@ class Forwarder:
     @property
     def overrun(self) -> str:
         """Which limit of sessions keeps clients out now, in a sentence; empty if none does."""
-        both = (self._places, self._surroundings.places)
-        return next((places.why_full for places in both if places.is_overrun), "")
+        both = (self._session_limit, self._context.session_limit)
+        return next((session_limit.why_full for session_limit in both if session_limit.is_overrun), "")
 
     def start(self) -> None:
         """Begin to keep tunnels warm."""
@@ -119,10 +119,10 @@ class Forwarder:
         """Serve a client; the value of its task is why it failed, empty if it did not. Does not block."""
         number = next(self._numbers)
         session = Session(
-            client, peer, self.route, self.lease, self, self._places, self._surroundings, self.counts,
+            client, peer, self.route, self.lease, self, self._session_limit, self._context, self.counts,
             self._log, self._generation, number,
         )  # fmt: skip
-        task = self._surroundings.crew.begin(session.run, f"session {number}", self._forget)
+        task = self._context.greenlets.begin(session.run, f"session {number}", self._forget)
         self._sessions[task] = session
         if not self._checker:
             self._checker.spawn(self._check_sessions).name = f"route {self.route.name}: limits"
@@ -151,8 +151,8 @@ class Forwarder:
     def follow(self, route: Route, generation: int, *, retire: bool = True) -> None:
         """Go on under changed settings: sessions live on under the old ones, warm tunnels only without ``retire``."""
         self.route, self._generation = route, generation
-        self._places.resize(route.max_sessions)
-        self.memory.follow(route, self._surroundings.clock())
+        self._session_limit.resize(route.max_sessions)
+        self.memory.follow(route, self._context.clock())
         if retire:
             self.renew()
 
@@ -207,7 +207,7 @@ class Forwarder:
     def finish(self, timeout_s: float, end: End) -> int:
         """Let the sessions finish, end those left after ``timeout_s``, and return how many those were. Blocks."""
         self._wait_for_sessions(timeout_s)
-        left = self.sessions
+        left = self.session_count
         self.stop_sessions(end)
         self._wait_for_sessions(ABORT_TIMEOUT_S)
         for task in self._sessions:
@@ -240,7 +240,7 @@ class Forwarder:
         """Until the last session is over: idle routes cost no greenlet."""
         while self._sessions:
             gevent.sleep(CHECK_EVERY_S)
-            now = self._surroundings.clock()
+            now = self._context.clock()
             for session in list(self._sessions.values()):
                 try:
                     session.check(now)

@@ -31,7 +31,7 @@ Ask = Callable[[Presented], object]
 _Key = tuple[HostPort, SecretStr]
 
 
-class Recheck:
+class Revocation:
     """One greenlet for each credential with ``recheck_s``."""
 
     def __init__(

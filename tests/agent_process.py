@@ -52,7 +52,7 @@ class AgentProcess:
         self.settings = settings
         self._log = EventLog(settings.parent / "agent.log")
         # Each agent has places of its own, or they would meet in those of the user who runs the tests.
-        self.places = {
+        self.session_limit = {
             "POMAGENT_STATUS__CONTROL_SOCKET": str(settings.parent / "control.sock"),
             "STATE_DIRECTORY": str(settings.parent / "state"),
         }
@@ -69,7 +69,7 @@ class AgentProcess:
                 pass_fds=[sock.fileno() for _, sock in sockets],
                 env=clean_environment(
                     **{"POMAGENT_AGENT__LOG_LEVEL": "debug", "POMAGENT_AGENT__LOG_FORMAT": "json"},
-                    **self.places, **environment,
+                    **self.session_limit, **environment,
                 ),
             )  # fmt: skip
 
@@ -120,11 +120,11 @@ class AgentProcess:
 
     def command(self, *arguments: str) -> Any:
         """Run a command of pomagent's that talks to this agent."""
-        return pomagent(*arguments, "--config", str(self.settings), **self.places)
+        return pomagent(*arguments, "--config", str(self.settings), **self.session_limit)
 
     def status(self) -> dict[str, Any]:
         """What the agent says of itself: the document that ``pomagent status --json`` prints."""
-        document = ask(Path(self.places["POMAGENT_STATUS__CONTROL_SOCKET"]), "GET", "/status")
+        document = ask(Path(self.session_limit["POMAGENT_STATUS__CONTROL_SOCKET"]), "GET", "/status")
         minted.search(json.dumps(document), "the status of an agent")
         return document
 

@@ -65,7 +65,7 @@ class EditedAgent(AgentProcess):
         """How many applied states an earlier test has seen already."""
         beside = settings.parent.parent
         self._log = EventLog(beside / "agent.log")
-        self.places = {
+        self.session_limit = {
             "POMAGENT_STATUS__CONTROL_SOCKET": str(beside / "control.sock"),
             "STATE_DIRECTORY": str(beside / "state"),
         }
@@ -75,7 +75,7 @@ class EditedAgent(AgentProcess):
                 [*prefix, *tethered(sys.executable, "-c", start, "run", "--config", str(settings))],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 env=clean_environment(
-                    POMAGENT_AGENT__LOG_LEVEL="debug", POMAGENT_AGENT__LOG_FORMAT="json", **self.places
+                    POMAGENT_AGENT__LOG_LEVEL="debug", POMAGENT_AGENT__LOG_FORMAT="json", **self.session_limit
                 ),
             )  # fmt: skip
 

@@ -58,13 +58,13 @@ def _without_secrets(report: Kind) -> Kind:
     if minted.is_in("\n".join(shown)):
         report.longrepr = minted.redacted(report.longreprtext)
         report.sections = [(title, minted.redacted(text)) for title, text in report.sections]
-    if findings := minted.take_findings():
-        _fail(report, findings)
+    if mistakes := minted.take_findings():
+        _fail(report, mistakes)
     return report
 
 
-def _fail(report: Report, findings: list[str]) -> None:
-    told = "\n".join(["a secret is shown in:", *findings])
+def _fail(report: Report, mistakes: list[str]) -> None:
+    told = "\n".join(["a secret is shown in:", *mistakes])
     report.longrepr = f"{report.longreprtext}\n{told}" if report.failed else told
     report.outcome = "failed"
     if hasattr(report, "wasxfail"):

@@ -52,12 +52,12 @@ def probe(config: Path | None, as_json: bool, routes: tuple[str, ...]) -> None:
     Exits 69 if a route cannot be served.
     """
     settings = load_config(config)
-    findings = _probe_all(settings, _chosen(settings, routes))
+    mistakes = _probe_all(settings, _chosen(settings, routes))
     if as_json:
-        click.echo(json.dumps({"routes": [asdict(finding) for finding in findings]}))
+        click.echo(json.dumps({"routes": [asdict(finding) for finding in mistakes]}))
     else:
-        _print(findings)
-    if not all(finding.ok for finding in findings):
+        _print(mistakes)
+    if not all(finding.ok for finding in mistakes):
         sys.exit(CANNOT_SERVE)
 
 
@@ -119,9 +119,9 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
         writer.close()
 
 
-def _print(findings: list[Finding]) -> None:
-    width = max([len(finding.route) for finding in findings], default=0)
-    for finding in findings:
+def _print(mistakes: list[Finding]) -> None:
+    width = max([len(finding.route) for finding in mistakes], default=0)
+    for finding in mistakes:
         name = f"{finding.route:<{width}}"
         if not finding.ok:
             request = f" (request {finding.request_id})" if finding.request_id else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from pomagent.config.inputs import Inputs
-from pomagent.config.mistakes import Findings
+from pomagent.config.mistakes import Mistakes
 from pomagent.config.model import GatewayTable
 from pomagent.config.secrets import read_secret_file
 from pomagent.config.tables import Entry
@@ -23,16 +23,16 @@ MAX_SOCKS_WORD_BYTES = 255
 
 
 def with_forward_proxy(
-    gateway: Gateway, entry: Entry[GatewayTable], environ: Mapping[str, str], findings: Findings, inputs: Inputs
+    gateway: Gateway, entry: Entry[GatewayTable], environ: Mapping[str, str], mistakes: Mistakes, inputs: Inputs
 ) -> Gateway:
     """The gateway with what stands between it and this host, as far as that could be read. Blocks."""
-    given = check_forward_proxy(entry, findings, inputs)
-    url = _from_environment(gateway, entry, environ, findings) if gateway.forward_proxy == "env" else _url(entry)
+    given = check_forward_proxy(entry, mistakes, inputs)
+    url = _from_environment(gateway, entry, environ, mistakes) if gateway.forward_proxy == "env" else _url(entry)
     if url is None:
         return gateway
     credentials = given or url.credentials
     if credentials and url.scheme.startswith("socks"):
-        _check_for_socks(credentials, entry, findings)
+        _check_for_socks(credentials, entry, mistakes)
     trust = replace(gateway.trust, client_cert_file=None, client_key_file=None, with_system=True)
     return replace(
         gateway,
@@ -40,16 +40,16 @@ def with_forward_proxy(
     )
 
 
-def check_forward_proxy(entry: Entry[GatewayTable], findings: Findings, inputs: Inputs) -> str:
+def check_forward_proxy(entry: Entry[GatewayTable], mistakes: Mistakes, inputs: Inputs) -> str:
     """Reports what is wrong with the two keys; the credentials of the file. Blocks."""
     proxy, place = entry.table.forward_proxy, entry.place
     if proxy and proxy != "env":
         try:
             parse_proxy_url(proxy)
         except AddressError as error:
-            findings.problem(place, "forward_proxy", _explained(str(error), proxy))
+            mistakes.problem(place, "forward_proxy", _explained(str(error), proxy))
     name = entry.table.forward_proxy_credentials_file
-    return _credentials(entry, place.file(name), findings, inputs) if name else ""
+    return _credentials(entry, place.file(name), mistakes, inputs) if name else ""
 
 
 def _explained(error: str, proxy: str) -> str:
@@ -68,7 +68,7 @@ def _url(entry: Entry[GatewayTable]) -> ProxyUrl | None:
 
 
 def _from_environment(
-    gateway: Gateway, entry: Entry[GatewayTable], environ: Mapping[str, str], findings: Findings
+    gateway: Gateway, entry: Entry[GatewayTable], environ: Mapping[str, str], mistakes: Mistakes
 ) -> ProxyUrl | None:
     """The environment's proxy, unless it leaves out the gateway under its name or where it is dialled."""
     name, value = proxy_variable(environ, tls=gateway.tls)
@@ -77,7 +77,7 @@ def _from_environment(
     try:
         return parse_proxy_url(value, default_scheme="http", may_have_credentials=True)
     except AddressError as error:
-        findings.problem(entry.place, "forward_proxy", f"the environment variable {name} {_verb(str(error))}")
+        mistakes.problem(entry.place, "forward_proxy", f"the environment variable {name} {_verb(str(error))}")
         return None
 
 
@@ -85,28 +85,28 @@ def _verb(error: str) -> str:
     return f"holds no proxy; {error}" if error.startswith("expected") else error.partition(";")[0]
 
 
-def _credentials(entry: Entry[GatewayTable], file: Path, findings: Findings, inputs: Inputs) -> str:
+def _credentials(entry: Entry[GatewayTable], file: Path, mistakes: Mistakes, inputs: Inputs) -> str:
     key = "forward_proxy_credentials_file"
     if not entry.table.forward_proxy:
-        findings.problem(entry.place, key, "is set, but forward_proxy is not; expected both or neither")
+        mistakes.problem(entry.place, key, "is set, but forward_proxy is not; expected both or neither")
     inputs.watch(file)
     try:
         content = read_secret_file(file)
     except CredentialError as error:
-        findings.problem(entry.place, key, str(error))
+        mistakes.problem(entry.place, key, str(error))
         return ""
     inputs.add(file, content.encode())
     if not content.partition(":")[0] or ":" not in content or not content.isprintable():
-        findings.problem(entry.place, key, f'{file} does not hold one line "user:password"')
+        mistakes.problem(entry.place, key, f'{file} does not hold one line "user:password"')
         return ""
     return content
 
 
-def _check_for_socks(credentials: str, entry: Entry[GatewayTable], findings: Findings) -> None:
+def _check_for_socks(credentials: str, entry: Entry[GatewayTable], mistakes: Mistakes) -> None:
     user, _, password = credentials.partition(":")
     if not all(0 < len(word.encode()) <= MAX_SOCKS_WORD_BYTES for word in (user, password)):
         file = "forward_proxy_credentials_file"
-        findings.problem(
+        mistakes.problem(
             entry.place, file if entry.table.forward_proxy_credentials_file else "forward_proxy",
             f"SOCKS takes a user and a password of 1 to {MAX_SOCKS_WORD_BYTES} bytes each",
         )  # fmt: skip

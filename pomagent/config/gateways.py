@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pomagent.config.forward_proxy import check_forward_proxy, with_forward_proxy
 from pomagent.config.inputs import Inputs
-from pomagent.config.mistakes import Findings
+from pomagent.config.mistakes import Mistakes
 from pomagent.config.model import CredentialTable, GatewayTable
 from pomagent.config.secrets import looks_like_token, read_token
 from pomagent.config.tables import Entry
@@ -24,16 +24,16 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def resolve_gateway(
-    name: str, entry: Entry[GatewayTable], environ: Mapping[str, str], findings: Findings, inputs: Inputs
+    name: str, entry: Entry[GatewayTable], environ: Mapping[str, str], mistakes: Mistakes, inputs: Inputs
 ) -> Gateway | None:
     """Checks one gateway and reads its files, or reports why it cannot be used. Blocks."""
     table = entry.table
-    url = _url(entry, findings)
-    _check_combinations(entry, url, findings)
-    connect_to = _connect_to(entry, findings)
-    trust = read_trust(entry, findings, inputs)
+    url = _url(entry, mistakes)
+    _check_combinations(entry, url, mistakes)
+    connect_to = _connect_to(entry, mistakes)
+    trust = read_trust(entry, mistakes, inputs)
     if not url:
-        check_forward_proxy(entry, findings, inputs)
+        check_forward_proxy(entry, mistakes, inputs)
         return None
     gateway = Gateway(
         name=name,
@@ -50,24 +50,24 @@ def resolve_gateway(
         response_timeout_s=table.response_timeout_s,
         max_dials=table.max_dials,
     )
-    return with_forward_proxy(gateway, entry, environ, findings, inputs)
+    return with_forward_proxy(gateway, entry, environ, mistakes, inputs)
 
 
 def resolve_credential(
-    name: str, entry: Entry[CredentialTable], environ: Mapping[str, str], findings: Findings, inputs: Inputs
+    name: str, entry: Entry[CredentialTable], environ: Mapping[str, str], mistakes: Mistakes, inputs: Inputs
 ) -> Credential | None:
     """Checks one credential and reads its token, or reports why it cannot be used. Blocks."""
     table, place = entry.table, entry.place
     given = [source for source in SOURCES if source in entry.given]
     if len(given) != 1:
         message = f"has the sources {_listed(given)}" if given else "has no source"
-        findings.problem(place, "", f"{message}; expected exactly one of {', '.join(SOURCES)}")
+        mistakes.problem(place, "", f"{message}; expected exactly one of {', '.join(SOURCES)}")
         return None
     source = given[0]
     if not entry.has(source):
         return None
     if source == "login" and table.scheme == "bearer":
-        findings.problem(place, "scheme", 'is "bearer", but login = "browser" obtains a token of the scheme "pomerium"')
+        mistakes.problem(place, "scheme", 'is "bearer", but login = "browser" obtains a token of the scheme "pomerium"')
     credential = Credential(
         name=name,
         source=source,
@@ -83,7 +83,7 @@ def resolve_credential(
             return credential
         return _with_token(credential, environ, inputs)
     except CredentialError as error:
-        findings.problem(place, source, str(error))
+        mistakes.problem(place, source, str(error))
         return None
 
 
@@ -116,50 +116,50 @@ def _token_file(entry: Entry[CredentialTable], environ: Mapping[str, str]) -> Pa
     return None
 
 
-def _url(entry: Entry[GatewayTable], findings: Findings) -> EdgeUrl | None:
+def _url(entry: Entry[GatewayTable], mistakes: Mistakes) -> EdgeUrl | None:
     if not entry.has("url"):
         return None
     try:
         return parse_edge_url(entry.table.url)
     except AddressError as error:
-        findings.problem(entry.place, "url", str(error))
+        mistakes.problem(entry.place, "url", str(error))
         return None
 
 
-def _connect_to(entry: Entry[GatewayTable], findings: Findings) -> HostPort | None:
+def _connect_to(entry: Entry[GatewayTable], mistakes: Mistakes) -> HostPort | None:
     try:
         return parse_host_port(entry.table.connect_to) if entry.table.connect_to else None
     except AddressError as error:
-        findings.problem(entry.place, "connect_to", str(error))
+        mistakes.problem(entry.place, "connect_to", str(error))
         return None
 
 
-def _check_combinations(entry: Entry[GatewayTable], url: EdgeUrl | None, findings: Findings) -> None:
+def _check_combinations(entry: Entry[GatewayTable], url: EdgeUrl | None, mistakes: Mistakes) -> None:
     table, place = entry.table, entry.place
     if table.client_key_file and not table.client_cert_file:
-        findings.problem(place, "client_key_file", "is set, but client_cert_file is not; expected both or neither")
+        mistakes.problem(place, "client_key_file", "is set, but client_cert_file is not; expected both or neither")
     if table.ca_file and not table.verify_tls:
-        findings.problem(
+        mistakes.problem(
             place, "ca_file", "is set, but verify_tls = false trusts every certificate; expected one of them"
         )
     if not table.verify_tls:
-        findings.warning(place, "verify_tls", "is false: whoever is between here and the gateway can take the token")
+        mistakes.warning(place, "verify_tls", "is false: whoever is between here and the gateway can take the token")
     if table.insecure_http:
-        findings.warning(place, "insecure_http", "is true: the token travels in clear text")
+        mistakes.warning(place, "insecure_http", "is true: the token travels in clear text")
     if url and not url.tls:
-        _check_clear_text(entry, findings)
+        _check_clear_text(entry, mistakes)
 
 
-def _check_clear_text(entry: Entry[GatewayTable], findings: Findings) -> None:
+def _check_clear_text(entry: Entry[GatewayTable], mistakes: Mistakes) -> None:
     table, place = entry.table, entry.place
     if not table.insecure_http and entry.has("insecure_http"):
         message = "is http, which sends the token in clear text; expected https://, or insecure_http = true beside it"
-        findings.problem(place, "url", message)
+        mistakes.problem(place, "url", message)
     if table.transport == "http2":
-        findings.problem(place, "transport", 'is "http2", which needs TLS, but the url is http')
+        mistakes.problem(place, "transport", 'is "http2", which needs TLS, but the url is http')
     for key in ("ca_file", "client_cert_file", "client_key_file"):
         if getattr(table, key):
-            findings.problem(place, key, "is set, but the url is http, which has no certificates")
+            mistakes.problem(place, key, "is set, but the url is http, which has no certificates")
 
 
 def _optional_file(entry: Entry[GatewayTable], name: str) -> Path | None:

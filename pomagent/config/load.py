@@ -13,7 +13,7 @@ from pomagent.config.includes import included_files, is_literal, missing_directo
 from pomagent.config.inputs import Inputs
 from pomagent.config.listen import Listeners
 from pomagent.config.locations import locator
-from pomagent.config.mistakes import Findings
+from pomagent.config.mistakes import Mistakes
 from pomagent.config.model import AgentTable
 from pomagent.config.references import References
 from pomagent.config.resolve import (
@@ -47,7 +47,7 @@ class _Load:
         self._stored = [file for file, _ in stored]
         self._inputs = Inputs(dict(stored))
         self._patterns: tuple[str, ...] = ()
-        self._findings = Findings()
+        self._mistakes = Mistakes()
         self._documents: list[Document] = []
         self._is_complete = True
 
@@ -65,20 +65,20 @@ class _Load:
         return settings
 
     def _error(self) -> ConfigError | None:
-        problems = self._findings.problems(self._documents)
+        problems = self._mistakes.problems(self._documents)
         return ConfigError(problems, self._inputs.watched, self._patterns) if problems else None
 
     def _add_document(self, path: Path) -> None:
         document = read_document(path, self._inputs, order=len(self._documents))
         if isinstance(document, Problem):
-            self._findings.add([document])
+            self._mistakes.add([document])
             self._is_complete = False
         else:
             self._documents.append(document)
 
     def _add_included(self) -> None:
         overlay, _ = overrides(self._environ, _token_variables(self._documents))
-        agent = TableReader(self._documents, overlay, Findings()).single("agent", AgentTable)
+        agent = TableReader(self._documents, overlay, Mistakes()).single("agent", AgentTable)
         self._patterns = names_to_watch(agent.table.include)
         if self._stored:
             for path in self._stored[1:]:
@@ -87,39 +87,39 @@ class _Load:
         try:
             files = included_files(self._documents[0], agent.table.include, self._inputs)
         except ValueError:
-            self._findings.problem(agent.place, "include", "holds something that is no pattern of file names")
+            self._mistakes.problem(agent.place, "include", "holds something that is no pattern of file names")
             return
         for pattern, paths in files.items():
             if is_literal(pattern) and paths and not paths[0].is_file():
-                self._findings.problem(agent.place, "include", f"{paths[0]} is not a file")
+                self._mistakes.problem(agent.place, "include", f"{paths[0]} is not a file")
                 self._is_complete = False
                 continue
             if not is_literal(pattern) and (directory := missing_directory(self._documents[0].directory, pattern)):
-                self._findings.warning(agent.place, "include", f"there is no directory {directory}")
+                self._mistakes.warning(agent.place, "include", f"there is no directory {directory}")
             for path in paths:
                 self._add_document(path)
 
     def _tables(self) -> Tables:
         overlay, misnamed = overrides(self._environ, _token_variables(self._documents))
-        self._findings.add(misnamed)
-        return TableReader(self._documents, overlay, self._findings).read()
+        self._mistakes.add(misnamed)
+        return TableReader(self._documents, overlay, self._mistakes).read()
 
     def _resolved(self, tables: Tables) -> Settings:
-        findings, inputs, environ = self._findings, self._inputs, self._environ
+        mistakes, inputs, environ = self._mistakes, self._inputs, self._environ
         listeners = Listeners()
         gateways = {
-            name: resolve_gateway(name, entry, environ, findings, inputs) for name, entry in tables.gateways.items()
+            name: resolve_gateway(name, entry, environ, mistakes, inputs) for name, entry in tables.gateways.items()
         }
         credentials = {
-            name: resolve_credential(name, entry, environ, findings, inputs)
+            name: resolve_credential(name, entry, environ, mistakes, inputs)
             for name, entry in tables.credentials.items()
         }
-        references = References(tables, gateways, credentials, findings, is_complete=self._is_complete)
+        references = References(tables, gateways, credentials, mistakes, is_complete=self._is_complete)
         references.check_gateways()
-        check_pool(tables.defaults, findings)
-        status = status_settings(tables.status, listeners, environ, findings)
-        agent = agent_settings(tables.agent, findings)
-        resolver = RouteResolver(references, listeners, findings)
+        check_pool(tables.defaults, mistakes)
+        status = status_settings(tables.status, listeners, environ, mistakes)
+        agent = agent_settings(tables.agent, mistakes)
+        resolver = RouteResolver(references, listeners, mistakes)
         routes = tuple(route for entry in tables.routes if (route := resolver.resolve(entry)))
         self._check_not_empty(tables)
         return Settings(
@@ -133,7 +133,7 @@ class _Load:
             gateways=tuple((gateway, references.credential_of(name)) for name, gateway in gateways.items() if gateway),
             files=tuple((document.path.absolute(), document.content) for document in self._documents),
             sha=inputs.sha,
-            warnings=findings.warnings(self._documents),
+            warnings=mistakes.warnings(self._documents),
             locate=locator(tables, self._path),
         )
 
@@ -143,9 +143,9 @@ class _Load:
             return
         for document in self._documents[1:]:
             if not document.text.strip():
-                self._findings.add([Problem(document.path, 0, "", "is empty; remove it or comment out its routes")])
+                self._mistakes.add([Problem(document.path, 0, "", "is empty; remove it or comment out its routes")])
         if not tables.routes and not self._mentions_routes():
-            self._findings.add(
+            self._mistakes.add(
                 [Problem(self._path, 0, "routes", "has no [[routes]]; expected one, or agent.allow_empty = true")]
             )
 

@@ -12,13 +12,13 @@ from pomagent.settings import Locate
 
 def locator(tables: Tables, main: Path) -> Locate:
     """Maps a dotted key such as ``routes.orders-db.listen`` to its file and line; the file alone if it is unknown."""
-    places = {entry.place.label: entry.place for entry in _entries(tables)}
+    session_limit = {entry.place.label: entry.place for entry in _entries(tables)}
 
     def locate(key: str) -> tuple[Path | None, int]:
         table, _, last = key.rpartition(".")
-        if table not in places:
+        if table not in session_limit:
             return main, 0
-        problem = places[table].problem(last, "")
+        problem = session_limit[table].problem(last, "")
         return problem.path, problem.line
 
     return locate

@@ -8,7 +8,7 @@ from pomagent.config.documents import Document, Place
 from pomagent.errors import Problem
 
 
-class Findings:
+class Mistakes:
     """Collects problems and warnings in any order and gives them in the order of the files."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pomagent.config.messages import did_you_mean
-from pomagent.config.mistakes import Findings
+from pomagent.config.mistakes import Mistakes
 from pomagent.config.model import GatewayTable
 from pomagent.config.tables import Entry, RouteEntry, Tables
 from pomagent.protocol.route_url import CLEAR_TEXT, RouteUrl
@@ -22,14 +22,14 @@ class References:
         tables: Tables,
         gateways: Mapping[str, Gateway | None],
         credentials: Mapping[str, Credential | None],
-        findings: Findings,
+        mistakes: Mistakes,
         *,
         is_complete: bool,
     ) -> None:
         self._tables = tables
         self._gateways = gateways
         self._credentials = credentials
-        self._findings = findings
+        self._mistakes = mistakes
         self._is_complete = is_complete
         """False if a file could not be read, so that a missing name may well be in there."""
         self._implied: dict[HostPort, Gateway] = {}
@@ -43,11 +43,11 @@ class References:
         """The gateway of a route: the one it names, else the edge that its ``from`` names."""
         name = entry.table.gateway
         if url and not url.edge.tls and not self._allows_clear_text(name):
-            self._findings.problem(entry.place, "from", CLEAR_TEXT)
+            self._mistakes.problem(entry.place, "from", CLEAR_TEXT)
         if not name:
             return self._edge(url.edge.address) if url else None
         if self._is_missing(name, self._gateways):
-            self._findings.problem(entry.place, "gateway", f"there is no such gateway{_instead(name, self._gateways)}")
+            self._mistakes.problem(entry.place, "gateway", f"there is no such gateway{_instead(name, self._gateways)}")
         return self._gateways.get(name)
 
     def credential(self, entry: RouteEntry) -> Credential | None:
@@ -81,7 +81,7 @@ class References:
     ) -> None:
         if name and self._is_missing(name, self._credentials):
             message = f"there is no such credential{_instead(name, self._credentials)}"
-            self._findings.problem(entry.place, "credential", message)
+            self._mistakes.problem(entry.place, "credential", message)
             return
         credential = self._tables.credentials.get(DEFAULT_CREDENTIAL if name is None else name)
         if not credential or not gateway or credential.table.scheme != "bearer":
@@ -91,7 +91,7 @@ class References:
                 'has scheme = "bearer", but the gateway\'s credential_header = "x-pomerium-authorization" carries '
                 "Pomerium tokens only"
             )
-            self._findings.problem(entry.place, "credential", message)
+            self._mistakes.problem(entry.place, "credential", message)
 
     def _is_missing(self, name: str, known: Iterable[str]) -> bool:
         return name not in known and self._is_complete

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pomagent.config.default_paths import default_control_socket
 from pomagent.config.listen import Listeners, is_loopback, parse_listen
-from pomagent.config.mistakes import Findings
+from pomagent.config.mistakes import Mistakes
 from pomagent.config.model import AgentTable, DrainTable, RouteDefaults, RouteTable, StatusTable
 from pomagent.config.references import References
 from pomagent.config.tables import Entry, RouteEntry
@@ -27,10 +27,10 @@ from pomagent.settings import (
 class RouteResolver:
     """Resolves one route after the other; they share names and addresses."""
 
-    def __init__(self, references: References, listeners: Listeners, findings: Findings) -> None:
+    def __init__(self, references: References, listeners: Listeners, mistakes: Mistakes) -> None:
         self._references = references
         self._listeners = listeners
-        self._findings = findings
+        self._mistakes = mistakes
         self._names: set[str] = set()
 
     def resolve(self, entry: RouteEntry) -> Route | None:
@@ -41,7 +41,7 @@ class RouteResolver:
         gateway = self._references.gateway(entry, url)
         credential = self._references.credential(entry)
         if "pool_min" in entry.given or "pool_max" in entry.given:
-            check_pool(entry, self._findings)
+            check_pool(entry, self._mistakes)
         if not url or not listen or not gateway:
             return None
         table = entry.table
@@ -72,20 +72,20 @@ class RouteResolver:
     def _claim_name(self, entry: RouteEntry) -> None:
         if entry.name in self._names and entry.has("name"):
             missing = "" if "name" in entry.given else "is missing, and the default "
-            self._findings.problem(entry.place, "name", f'{missing}"{entry.name}" is already the name of another route')
+            self._mistakes.problem(entry.place, "name", f'{missing}"{entry.name}" is already the name of another route')
         self._names.add(entry.name)
 
     def _url(self, entry: RouteEntry) -> RouteUrl | None:
         if isinstance(entry.url, RouteUrl):
             return entry.url
         if entry.has("from"):
-            self._findings.problem(entry.place, "from", str(entry.url))
+            self._mistakes.problem(entry.place, "from", str(entry.url))
         return None
 
     def _listen(self, entry: RouteEntry) -> ListenAddress | None:
         owner = f'route "{entry.name}"'
         listeners = self._listeners if entry.table.enabled else Listeners()
-        address = claimed_address(entry, listeners, owner, self._findings)
+        address = claimed_address(entry, listeners, owner, self._mistakes)
         if isinstance(address, Path):
             table = entry.table
             return UnixAddress(address, int(table.socket_mode, 8), table.socket_user, table.socket_group)
@@ -93,7 +93,7 @@ class RouteResolver:
 
 
 def claimed_address(
-    entry: Entry[RouteTable] | Entry[StatusTable], listeners: Listeners, owner: str, findings: Findings
+    entry: Entry[RouteTable] | Entry[StatusTable], listeners: Listeners, owner: str, mistakes: Mistakes
 ) -> HostPort | Path | None:
     """The address that an entry listens on, if nobody else does and it is as safe as the entry says."""
     if not entry.has("listen"):
@@ -101,36 +101,36 @@ def claimed_address(
     try:
         address = parse_listen(entry.table.listen, entry.place.document.directory)
     except AddressError as error:
-        findings.problem(entry.place, "listen", str(error))
+        mistakes.problem(entry.place, "listen", str(error))
         return None
     shown = f"unix:{address}" if isinstance(address, Path) else str(address)
     if present := listeners.claim(address, owner):
-        findings.problem(entry.place, "listen", f"{shown} is already used by {present}")
+        mistakes.problem(entry.place, "listen", f"{shown} is already used by {present}")
     if not is_loopback(address):
-        _check_exposed(entry, shown, findings)
+        _check_exposed(entry, shown, mistakes)
     return address
 
 
-def _check_exposed(entry: Entry[RouteTable] | Entry[StatusTable], shown: str, findings: Findings) -> None:
+def _check_exposed(entry: Entry[RouteTable] | Entry[StatusTable], shown: str, mistakes: Mistakes) -> None:
     if entry.table.unsafe_listen:
-        findings.warning(entry.place, "listen", f"{shown} is not loopback: other hosts can connect")
+        mistakes.warning(entry.place, "listen", f"{shown} is not loopback: other hosts can connect")
     elif entry.has("unsafe_listen"):
         message = f"{shown} is not loopback; expected a loopback address, or unsafe_listen = true beside it"
-        findings.problem(entry.place, "listen", message)
+        mistakes.problem(entry.place, "listen", message)
 
 
-def check_pool(entry: Entry[RouteDefaults] | RouteEntry, findings: Findings) -> None:
+def check_pool(entry: Entry[RouteDefaults] | RouteEntry, mistakes: Mistakes) -> None:
     """Reports a pool whose least is more than its most."""
     table = entry.table
     if table.pool_min > table.pool_max and entry.has("pool_min") and entry.has("pool_max"):
         key = "pool_min" if "pool_min" in entry.given else "pool_max"
-        findings.problem(entry.place, key, f"pool_min = {table.pool_min} is more than pool_max = {table.pool_max}")
+        mistakes.problem(entry.place, key, f"pool_min = {table.pool_min} is more than pool_max = {table.pool_max}")
 
 
-def agent_settings(entry: Entry[AgentTable], findings: Findings) -> AgentSettings:
+def agent_settings(entry: Entry[AgentTable], mistakes: Mistakes) -> AgentSettings:
     """``[agent]`` without the includes, which are read by now."""
     if entry.table.workers != 1:
-        findings.problem(entry.place, "workers", f"is {entry.table.workers}; expected 1, there is no more for now")
+        mistakes.problem(entry.place, "workers", f"is {entry.table.workers}; expected 1, there is no more for now")
     return AgentSettings(**{field.name: getattr(entry.table, field.name) for field in fields(AgentSettings)})
 
 
@@ -139,12 +139,12 @@ def drain_settings(entry: Entry[DrainTable]) -> DrainSettings:
 
 
 def status_settings(
-    entry: Entry[StatusTable], listeners: Listeners, environ: Mapping[str, str], findings: Findings
+    entry: Entry[StatusTable], listeners: Listeners, environ: Mapping[str, str], mistakes: Mistakes
 ) -> StatusSettings:
     """``[status]`` with the default of the control socket."""
-    address = claimed_address(entry, listeners, "status.listen", findings) if entry.table.listen else None
+    address = claimed_address(entry, listeners, "status.listen", mistakes) if entry.table.listen else None
     if isinstance(address, Path):
-        findings.problem(entry.place, "listen", "is a Unix socket; expected IP:PORT")
+        mistakes.problem(entry.place, "listen", "is a Unix socket; expected IP:PORT")
     socket = entry.table.control_socket
     return StatusSettings(
         listen=address if isinstance(address, HostPort) else None,

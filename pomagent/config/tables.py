@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pomagent.config.documents import Document, Place
 from pomagent.config.messages import describe, did_you_mean, sentence
-from pomagent.config.mistakes import Findings
+from pomagent.config.mistakes import Mistakes
 from pomagent.config.model import (
     NAME_PATTERN,
     AgentFile,
@@ -76,10 +76,10 @@ class Tables:
 class TableReader:
     """Validates the tables of several documents; the first one is the main file."""
 
-    def __init__(self, documents: list[Document], overlay: Mapping[str, Mapping[str, Any]], findings: Findings) -> None:
+    def __init__(self, documents: list[Document], overlay: Mapping[str, Mapping[str, Any]], mistakes: Mistakes) -> None:
         self._documents = documents
         self._overlay = overlay
-        self._findings = findings
+        self._mistakes = mistakes
 
     def read(self) -> Tables:
         """Validates everything."""
@@ -102,24 +102,24 @@ class TableReader:
         place = Place(main, (name,), name, frozenset(overlay))
         given = main.data.get(name, {})
         if not isinstance(given, dict):
-            self._findings.problem(place, "", f"is {describe(given)}; expected a table: [{name}]")
+            self._mistakes.problem(place, "", f"is {describe(given)}; expected a table: [{name}]")
             given = {}
         return self._entry(model, {**given, **overlay}, place)
 
     def _named(self, kind: str, model: type[T]) -> Iterator[tuple[str, Entry[T]]]:
-        places: dict[str, Place] = {}
+        session_limit: dict[str, Place] = {}
         overlays = dict(self._overlay.get(kind, {}))
         for document in self._documents:
             for name, given in self._tables_by_name(document, kind):
                 overlay = overlays.pop(name, {})
                 place = Place(document, (kind, name), f"{kind}.{name}", frozenset(overlay))
-                if name in places:
-                    first = places[name].problem("", "")
-                    self._findings.problem(place, "", f"is already declared at {first.path}:{first.line}")
+                if name in session_limit:
+                    first = session_limit[name].problem("", "")
+                    self._mistakes.problem(place, "", f"is already declared at {first.path}:{first.line}")
                 elif not _NAME.fullmatch(name):
-                    self._findings.problem(place, "", "has an invalid name; expected a-z 0-9 - _ . only")
+                    self._mistakes.problem(place, "", "has an invalid name; expected a-z 0-9 - _ . only")
                 else:
-                    places[name] = place
+                    session_limit[name] = place
                     yield name, self._entry(model, {**given, **overlay}, place)
         for name, overlay in overlays.items():
             place = Place(
@@ -131,14 +131,14 @@ class TableReader:
         tables = document.data.get(kind, {})
         if not isinstance(tables, dict):
             message = f"is {describe(tables)}; expected tables with names: [{kind}.NAME]"
-            self._findings.problem(Place(document, (kind,), kind), "", message)
+            self._mistakes.problem(Place(document, (kind,), kind), "", message)
             return
         for name, given in tables.items():
             if isinstance(given, dict):
                 yield name, given
             else:
                 message = f"is {describe(given)}; expected a table: [{kind}.NAME]"
-                self._findings.problem(Place(document, (kind,), kind), name, message)
+                self._mistakes.problem(Place(document, (kind,), kind), name, message)
 
     def _routes(self, defaults: Entry[RouteDefaults]) -> Iterator[RouteEntry]:
         inherited = {k: v for k, v in defaults.given.items() if k in RouteDefaults.model_fields and defaults.has(k)}
@@ -146,14 +146,14 @@ class TableReader:
             routes = document.data.get("routes", [])
             if not isinstance(routes, list):
                 message = f"is {describe(routes)}; expected an array of tables: [[routes]]"
-                self._findings.problem(Place(document, ("routes",), "routes"), "", message)
+                self._mistakes.problem(Place(document, ("routes",), "routes"), "", message)
                 continue
             for index, given in enumerate(routes):
                 if isinstance(given, dict):
                     yield self._route(document, index, given, inherited)
                 else:
                     place = Place(document, ("routes", index), f"routes.#{index + 1}")
-                    self._findings.problem(place, "", f"is {describe(given)}; expected a table: [[routes]]")
+                    self._mistakes.problem(place, "", f"is {describe(given)}; expected a table: [[routes]]")
 
     def _route(self, document: Document, index: int, given: dict[str, Any], inherited: dict[str, Any]) -> RouteEntry:
         url = _route_url(given.get("from"))
@@ -181,7 +181,7 @@ class TableReader:
         for detail in error.errors(include_url=False, include_input=False):
             key = str(detail["loc"][0])
             if key not in wrong:  # a union reports once for each of its types
-                self._findings.problem(place, key, sentence(detail, model, given.get(key)))
+                self._mistakes.problem(place, key, sentence(detail, model, given.get(key)))
             wrong.add(key)
         return frozenset(wrong)
 
@@ -196,7 +196,7 @@ class TableReader:
                 message = "belongs into the main file; an included one holds only routes, gateways and credentials"
             else:
                 message = f"there is no such table{did_you_mean(name, known)}"
-            self._findings.problem(place, name, message)
+            self._mistakes.problem(place, name, message)
 
 
 def default_name(url: RouteUrl) -> str:

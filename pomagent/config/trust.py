@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from pomagent.config.inputs import Inputs
-from pomagent.config.mistakes import Findings
+from pomagent.config.mistakes import Mistakes
 from pomagent.config.model import GatewayTable
 from pomagent.config.tables import Entry
 from pomagent.settings import Trust
@@ -19,12 +19,12 @@ _FILES = ("ca_file", "client_cert_file", "client_key_file")
 _ENCRYPTED = (b"ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")
 
 
-def read_trust(entry: Entry[GatewayTable], findings: Findings, inputs: Inputs) -> Trust:
+def read_trust(entry: Entry[GatewayTable], mistakes: Mistakes, inputs: Inputs) -> Trust:
     """Reads the files of a gateway, reports those that are of no use, and takes the digest of all. Blocks."""
     paths = {key: entry.place.file(name) for key in _FILES if (name := getattr(entry.table, key))}
-    contents = {key: _read(entry, key, path, findings, inputs) for key, path in paths.items()}
+    contents = {key: _read(entry, key, path, mistakes, inputs) for key, path in paths.items()}
     if None not in contents.values():
-        _check_pair(entry, paths, contents, findings)
+        _check_pair(entry, paths, contents, mistakes)
     return Trust(
         verify=entry.table.verify_tls,
         ca_file=paths.get("ca_file"),
@@ -34,7 +34,7 @@ def read_trust(entry: Entry[GatewayTable], findings: Findings, inputs: Inputs) -
     )
 
 
-def _read(entry: Entry[GatewayTable], key: str, path: Path, findings: Findings, inputs: Inputs) -> bytes | None:
+def _read(entry: Entry[GatewayTable], key: str, path: Path, mistakes: Mistakes, inputs: Inputs) -> bytes | None:
     """The contents if the file is of use."""
     try:
         content = inputs.read(path, limit=MAX_PEM_BYTES)
@@ -45,9 +45,9 @@ def _read(entry: Entry[GatewayTable], key: str, path: Path, findings: Findings, 
     else:
         problem = _defect(key, path, content)
         if not problem and b"PRIVATE KEY-----" in content and path.stat().st_mode & stat.S_IROTH:
-            findings.warning(entry.place, key, f"{path} holds a private key and can be read by every user")
+            mistakes.warning(entry.place, key, f"{path} holds a private key and can be read by every user")
     if problem:
-        findings.problem(entry.place, key, problem)
+        mistakes.problem(entry.place, key, problem)
         return None
     return content
 
@@ -71,7 +71,7 @@ def _key_defect(path: Path, content: bytes) -> str:
 
 
 def _check_pair(
-    entry: Entry[GatewayTable], paths: dict[str, Path], contents: dict[str, bytes | None], findings: Findings
+    entry: Entry[GatewayTable], paths: dict[str, Path], contents: dict[str, bytes | None], mistakes: Mistakes
 ) -> None:
     certificate = paths.get("client_cert_file")
     if not certificate:
@@ -80,17 +80,17 @@ def _check_pair(
     key = paths[key_holder]
     if defect := _key_defect(key, contents[key_holder] or b""):
         hint = "; name the key's file: client_key_file" if key == certificate else ""
-        findings.problem(entry.place, key_holder, defect + hint)
+        mistakes.problem(entry.place, key_holder, defect + hint)
         return
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=lambda: "")
     except (ssl.SSLError, OSError) as error:
         if defect := _defect("client_cert_file", certificate, contents["client_cert_file"] or b""):
-            findings.problem(entry.place, "client_cert_file", defect)  # it is being replaced: it was whole a moment ago
+            mistakes.problem(entry.place, "client_cert_file", defect)  # it is being replaced: it was whole a moment ago
             return
         mismatch = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
         what = f"is not the key of the certificate {certificate}" if mismatch else "holds a key that cannot be parsed"
-        findings.problem(entry.place, key_holder, f"{key} {what}")
+        mistakes.problem(entry.place, key_holder, f"{key} {what}")
 
 
 def _digest(contents: dict[str, bytes | None]) -> str:

@@ -55,7 +55,7 @@ class Drain:
     @property
     def status(self) -> str:
         """One line, for ``STATUS=``."""
-        left = f"draining: {self._agent.sessions + self._predecessors.sessions} sessions left"
+        left = f"draining: {self._agent.session_count + self._predecessors.sessions} sessions left"
         return f"{left}, {max(0, self._until - self._clock()):.0f} s" if self.is_limited else left
 
     def run(self, stop_accepting: Callable[[], None], accept_for_s: float, timeout_s: float | None) -> int:
@@ -66,7 +66,7 @@ class Drain:
             self.limit(accept_for_s + timeout_s)
         self._now.wait(accept_for_s)
         stop_accepting()
-        while self._agent.sessions and not self._now.is_set() and self._clock() < self._until:
+        while self._agent.session_count and not self._now.is_set() and self._clock() < self._until:
             gevent.sleep(LOOK_EVERY_S)
         ended = self._agent.finish(0)
         self._wait_for_others()

@@ -132,7 +132,7 @@ class Service:
             self._takeover.fail("the configuration is invalid", INVALID, list(map(str, error.problems)))
             return INVALID
         gc.freeze()  # what a start builds stays; looking through it each time would stall the hub (1,000 routes: 40 ms)
-        if self._agent.quarantined and not self._agent.bound:
+        if self._agent.quarantined and not self._agent.bound_count:
             self._log.error(events.AGENT_STOPPED, error="no route could be bound", signal="")
             self._takeover.fail("no route could be bound", NOTHING_BOUND, list(self._agent.quarantined.values()))
             return NOTHING_BOUND
@@ -147,7 +147,7 @@ class Service:
         self._start_control()
         self._store.settle()
         self._log.info(
-            events.AGENT_STARTED, version=__version__, routes=self._agent.bound,
+            events.AGENT_STARTED, version=__version__, routes=self._agent.bound_count,
             quarantined=len(self._agent.quarantined), pid=os.getpid(),
         )  # fmt: skip
         self._is_started = True
@@ -233,7 +233,7 @@ class Service:
     def _drain_when_asked(self) -> status.Document:
         """The same as the first signal; unlike a second one, asking again hurries nobody."""
         self._begin_to_stop("drain")
-        return {"sessions_left": self._agent.sessions}
+        return {"sessions_left": self._agent.session_count}
 
     def _hurry(self) -> None:
         """A second signal ends everything; to an old process that may take its time, it is the first."""
@@ -255,14 +255,14 @@ class Service:
         self._status_server.leave()
         if self._control is not None:
             self._control.leave()
-        self._log.info(events.AGENT_DRAINING, signal=SIGNAL, sessions_left=self._agent.sessions)
+        self._log.info(events.AGENT_DRAINING, signal=SIGNAL, sessions_left=self._agent.session_count)
         return self._succession.finish(self._close)
 
     def _end(self) -> int:
         settings = self._reloader.current
         assert settings is not None
         self._notifier.stopping("draining")
-        self._log.info(events.AGENT_DRAINING, signal=self._signal, sessions_left=self._agent.sessions)
+        self._log.info(events.AGENT_DRAINING, signal=self._signal, sessions_left=self._agent.session_count)
         drain = settings.drain
         return self._close(self._drain.run(self._agent.stop_accepting, drain.accept_for_s, drain.timeout_s))
 

@@ -13,7 +13,7 @@ from pomagent.errors import ConfigError, Problem
 from pomagent.gateway.dialer import Dialer
 from pomagent.gateway.handshake_limit import HandshakeLimit
 from pomagent.gateway.health import GatewayHealth
-from pomagent.gateway.tunnel_opener import Connector
+from pomagent.gateway.tunnel_opener import TunnelOpener
 from pomagent.log.logger import Logger
 from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.runtime.threads import Threads
@@ -32,11 +32,11 @@ class Gateways:
         self,
         read_token: ReadToken,
         log: Logger,
-        crew: GreenletReuse,
+        greenlets: GreenletReuse,
         on_token: Callable[[Credential], None] = lambda _: None,
     ) -> None:
-        """``crew`` dials; ``on_token`` is told when a credential has got another token than the one in use."""
-        self._crew = crew
+        """``greenlets`` dials; ``on_token`` is told when a credential has got another token than the one in use."""
+        self._greenlets = greenlets
         self._on_token = on_token
         self._read_token = read_token
         self._log = log
@@ -79,10 +79,10 @@ class Gateways:
             else:
                 token.credential, self._tokens[heir] = heir, token
 
-    def connector(self, route: Route, log: Logger) -> Connector:
+    def connector(self, route: Route, log: Logger) -> TunnelOpener:
         """How the tunnels of a route through a gateway of the adopted settings are opened."""
         token = self._token(route.credential) if route.credential else None
-        return Connector(route, self._dialer(route.gateway), token, log)
+        return TunnelOpener(route, self._dialer(route.gateway), token, log)
 
     def retry(self, routes: Sequence[Route]) -> None:
         """Forget what has failed on the way of these routes: addresses, sources of tokens. Does not block."""

@@ -32,7 +32,7 @@ from pomagent.runtime.deadline import Clock
 from pomagent.settings import Route
 
 
-class Connector:
+class TunnelOpener:
     """How the tunnels of one route come to be."""
 
     def __init__(

@@ -89,7 +89,10 @@ class Listener:
         """Whether it does not accept: somebody waits, as at the last question, and it has not turned in between."""
         if self._greenlet is None:
             return False
-        seen, self._turns_when_somebody_waited = self._turns_when_somebody_waited, self._turns if somebody_waits else -1
+        seen, self._turns_when_somebody_waited = (
+            self._turns_when_somebody_waited,
+            self._turns if somebody_waits else -1,
+        )
         return self._greenlet.ready() or (somebody_waits and seen == self._turns)
 
     def permit(self, address: UnixAddress) -> None:

@@ -24,8 +24,8 @@ class DialBudget:
     def wanted_by_stock(self, missing: int, waiting: int) -> int:
         """How many to begin so that nothing is missing, counting what clients ordered and no longer need."""
         left_over = max(0, self.by_clients - waiting)
-        places = min(MAX_REFILLS_PER_ROUTE, MAX_DIALS_PER_ROUTE - self.by_clients) - self.by_stock
-        return max(0, min(missing - self.by_stock - left_over, places))
+        session_limit = min(MAX_REFILLS_PER_ROUTE, MAX_DIALS_PER_ROUTE - self.by_clients) - self.by_stock
+        return max(0, min(missing - self.by_stock - left_over, session_limit))
 
     def suffice_without_one(self, waiting: int) -> bool:
         """Whether, if one of the clients' dials fails, the others are enough for everybody who waits."""

@@ -49,7 +49,7 @@ class DialScheduler:
 
     def __init__(
         self, route: str, opener: Opener, shelf: WarmTunnels, demand: Demand, memory: RouteHistory,
-        gateway: GatewayHealth, log: Logger, clock: Clock, dice: Dice, crew: GreenletReuse, *, supply: Supply,
+        gateway: GatewayHealth, log: Logger, clock: Clock, dice: Dice, greenlets: GreenletReuse, *, supply: Supply,
         on_change: Callable[[], None],
     ) -> None:  # fmt: skip
         """``on_change`` is called whenever more, or fewer, dials may be wanted."""
@@ -64,7 +64,7 @@ class DialScheduler:
         self._dice = dice
         self._supply = supply
         self._on_change = on_change
-        self._crew = crew
+        self._greenlets = greenlets
         self._tasks: set[Task] = set()
         """Dials under way."""
         self._failed_at = 0.0
@@ -242,4 +242,4 @@ class DialScheduler:
 
     def _spawn(self, name: str, run: Callable[..., None], argument: object) -> None:
         name = f"pool {self._route}: {name}"
-        self._tasks.add(self._crew.begin(lambda: run(argument), name, self._tasks.discard))
+        self._tasks.add(self._greenlets.begin(lambda: run(argument), name, self._tasks.discard))

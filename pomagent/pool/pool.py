@@ -36,10 +36,10 @@ class Pool:
 
     def __init__(
         self, route: Route, opener: Opener, memory: RouteHistory, gateway: GatewayHealth, log: Logger,
-        crew: GreenletReuse, reserve: Reserve | None = None, *, clock: Clock = time.monotonic,
+        greenlets: GreenletReuse, reserve: Reserve | None = None, *, clock: Clock = time.monotonic,
         dice: Dice = random.uniform,
     ) -> None:  # fmt: skip
-        """``crew`` dials; ``reserve``: what the route falls back on when nobody uses it, None if it never decays."""
+        """``greenlets`` dial; ``reserve``: what an unused route falls back on, None if it never decays."""
         self._route = route
         self._memory = memory
         self._gateway = gateway
@@ -50,24 +50,24 @@ class Pool:
         self._shelf = WarmTunnels(memory, log, clock, dice, on_end=self._ended, on_early=self._heard)
         alarm = WakeupTimer(clock)
         self._supplier = DialScheduler(
-            route.name, opener, self._shelf, self._demand, memory, gateway, log, clock, dice, crew,
+            route.name, opener, self._shelf, self._demand, memory, gateway, log, clock, dice, greenlets,
             supply=self._supply, on_change=alarm.ring,
         )  # fmt: skip
         self._keeper = Housekeeper(
             route, memory, gateway, self._shelf, self._supplier, self._demand, log, clock, dice, alarm
         )
         self._keeper.on_decay = self._decay
-        self.standing = PoolStatus(self._shelf, self._supplier, self._keeper, memory, self._reserve, clock)
+        self.status = PoolStatus(self._shelf, self._supplier, self._keeper, memory, self._reserve, clock)
         self._is_draining = False
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"<Pool {self._route.name}: {self.warm}/{self.target} warm, {self.waiting} waiting>"
+        return f"<Pool {self._route.name}: {self.warm_count}/{self.target} warm, {self.waiting} waiting>"
 
     # --- what it is doing -------------------------------------------------------------------------------------------
 
     @property
-    def warm(self) -> int:
+    def warm_count(self) -> int:
         return len(self._shelf)
 
     @property
@@ -88,7 +88,7 @@ class Pool:
     @property
     def last_error(self) -> TunnelError | None:
         """Of the last dial, None after one that succeeded: of a CONNECT, only after one was accepted."""
-        return self.standing.last_error
+        return self.status.last_error
 
     # --- what others ask of it --------------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class Pool:
 
     def _starved(self, deadline: Deadline) -> PoolExhausted:
         self._memory.refusals["starved"] += 1
-        self._log.warning(events.POOL_STARVED, warm=self.warm, waiting=self.waiting)
+        self._log.warning(events.POOL_STARVED, warm=self.warm_count, waiting=self.waiting)
         return PoolExhausted(
             f"no tunnel of route {self._route.name} was ready within {deadline.budget_s:g} s"
             + (f"; last failure: {self.last_error}" if self.last_error else "")
@@ -240,7 +240,7 @@ class Pool:
         if tunnel.early:
             self._heard(tunnel)
         keeping = self.keeping
-        has_room = self.warm < keeping.within(self._demand.maximum)
+        has_room = self.warm_count < keeping.within(self._demand.maximum)
         listens = is_refill and keeping.why is PolicyReason.PROBING and has_room
         waiter = self._supplier.waiters.next() if tunnel.is_ready and not listens else None
         if waiter is not None:
@@ -254,7 +254,7 @@ class Pool:
             if tunnel.is_ready:
                 self._memory.warmth.listening(self._clock())
             self._shelf.put(tunnel, keeping.max_age_s)
-            self._log.debug(events.POOL_FILLED, warm=self.warm, target=self.target)
+            self._log.debug(events.POOL_FILLED, warm=self.warm_count, target=self.target)
 
     def _heard(self, tunnel: Tunnel) -> None:
         """The destination has said something on a tunnel that nobody has leased. Called in the hub."""

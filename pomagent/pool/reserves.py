@@ -17,10 +17,10 @@ from pomagent.settings import Gateway, Route
 class Reserves:
     """One reserve per gateway, however many routes decay to it."""
 
-    def __init__(self, gateways: Gateways, log: Logger, crew: GreenletReuse) -> None:
+    def __init__(self, gateways: Gateways, log: Logger, greenlets: GreenletReuse) -> None:
         self._gateways = gateways
         self._log = log
-        self._crew = crew
+        self._greenlets = greenlets
         self._by_gateway: dict[Gateway, Reserve] = {}
 
     def of(self, gateway: Gateway) -> Reserve:
@@ -45,4 +45,4 @@ class Reserves:
             name, gateway.address, gateway.address, gateway, warm="tls", pool_min=0, pool_max=MOST, pool_decay_s=0.0
         )
         opener, watch = self._gateways.connector(route, log), self._gateways.watch(gateway)
-        return Pool(route, opener, RouteHistory(route, time.monotonic()), watch, log, self._crew)
+        return Pool(route, opener, RouteHistory(route, time.monotonic()), watch, log, self._greenlets)

@@ -21,7 +21,7 @@ class Stocked(Protocol):
     """What a reserve keeps its connections in: a ``Pool`` of level ``tls``."""
 
     @property
-    def warm(self) -> int: ...
+    def warm_count(self) -> int: ...
     @property
     def last_error(self) -> TunnelError | None: ...
     def start(self) -> None: ...
@@ -40,9 +40,9 @@ class Reserve:
         self._routes: set[object] = set()
 
     @property
-    def warm(self) -> int:
+    def warm_count(self) -> int:
         """How many connections wait."""
-        return self._pool.warm if self._pool else 0
+        return self._pool.warm_count if self._pool else 0
 
     @property
     def last_error(self) -> TunnelError | None:

@@ -47,7 +47,7 @@ class PoolStatus:
     def is_warm(self) -> bool:
         """Whether the next client finds a tunnel, or a connection."""
         reserve = self._reserve_in_use
-        return len(self._shelf) > 0 or (reserve is not None and reserve.warm > 0)
+        return len(self._shelf) > 0 or (reserve is not None and reserve.warm_count > 0)
 
     @property
     def still_serves(self) -> bool:

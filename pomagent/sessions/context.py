@@ -32,10 +32,10 @@ class Observer(Protocol):
 class SessionContext:
     """What all sessions of the agent share."""
 
-    places: SessionLimit
+    session_limit: SessionLimit
     """Of the whole agent."""
-    turns: FairShare
+    fair_share: FairShare
     log_sessions: Callable[[], str]
     users: Users
-    crew: GreenletReuse
+    greenlets: GreenletReuse
     clock: Clock = time.monotonic

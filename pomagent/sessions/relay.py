@@ -39,14 +39,14 @@ class Relay:
 
     def __init__(
         self, client: Stream, tunnel: Stream, *, half_close: HalfClose, half_close_timeout_s: float,
-        has_closed: Callable[[], bool | None], turns: FairShare, crew: GreenletReuse,
+        has_closed: Callable[[], bool | None], fair_share: FairShare, greenlets: GreenletReuse,
         on_greeting: Callable[[bytes], None] = lambda _: None, clock: Clock = time.monotonic,
         carries_half_close: bool = False,
     ) -> None:  # fmt: skip
         """``has_closed`` tells of a client that sent its end: closed, only shut down, or None if nobody can know.
 
-        ``turns`` and ``crew`` are shared by all relays of the hub. ``on_greeting`` gets the destination's first bytes
-        if they come before any of the client. ``carries_half_close``: the tunnel can end one direction alone.
+        All relays of the hub share ``fair_share`` and ``greenlets``. ``on_greeting`` gets the destination's first
+        bytes if they come before any of the client. ``carries_half_close``: the tunnel can end one direction alone.
         """
         self._client = client
         self._tunnel = tunnel
@@ -54,10 +54,10 @@ class Relay:
         self._carries_half_close = carries_half_close and half_close == "auto"
         self._half_close_timeout_s = half_close_timeout_s
         self._has_closed = has_closed
-        self._turns = turns
+        self._fair_share = fair_share
         self._on_greeting = on_greeting
         self._clock = clock
-        self._crew = crew
+        self._greenlets = greenlets
         self._tasks: set[Task] = set()
         """Greenlets beside the one that runs the relay."""
         self._down: Task | None = None
@@ -118,7 +118,7 @@ class Relay:
         return self._down
 
     def _begin(self, run: Callable[[], None]) -> Task:
-        task = self._crew.begin(run, "relay", self._forget)
+        task = self._greenlets.begin(run, "relay", self._forget)
         self._tasks.add(task)
         return task
 
@@ -141,7 +141,7 @@ class Relay:
         self.stop(CLIENT_ABORTED if self._is_client_lost else end)
 
     def _copy_down_to_end(self) -> None:
-        tunnel, turns, scratch, in_turn = self._tunnel, self._turns, self._turns.scratch, 0
+        tunnel, fair_share, scratch, in_turn = self._tunnel, self._fair_share, self._fair_share.scratch, 0
         while True:
             count = tunnel.recv_into(scratch)
             if count == 0:
@@ -155,7 +155,7 @@ class Relay:
                 self._ahead.wait_for_room()
             elif count is None or count < len(scratch):  # it had no more: asked again, it would say so at a price
                 tunnel.wait_readable()
-            in_turn = turns.go_on(in_turn)
+            in_turn = fair_share.go_on(in_turn)
 
     def _deliver(self, view: memoryview) -> None:
         if self._is_client_lost:
@@ -193,7 +193,7 @@ class Relay:
             self.stop(CLIENT_ABORTED)
 
     def _copy_up_to_end(self) -> None:
-        client, turns, scratch, in_turn = self._client, self._turns, self._turns.scratch, 0
+        client, fair_share, scratch, in_turn = self._client, self._fair_share, self._fair_share.scratch, 0
         while True:
             count = client.recv_into(scratch)
             if count:
@@ -208,7 +208,7 @@ class Relay:
             if count is None or (count < len(scratch) and not self._is_client_lost):
                 with self._reading_client:
                     client.wait_readable()
-            in_turn = turns.go_on(in_turn)
+            in_turn = fair_share.go_on(in_turn)
 
     def _forward(self, view: memoryview) -> None:
         self.is_forwarding = True

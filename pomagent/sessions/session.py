@@ -32,28 +32,29 @@ class Session:
     """A client and, once leased, its tunnel."""
 
     def __init__(
-        self, client: Client, peer: str, route: Route, lease: Lease, observer: Observer, places: SessionLimit,
-        surroundings: SessionContext, counts: SessionCounts, log: Logger, generation: int, number: int = 0,
+        self, client: Client, peer: str, route: Route, lease: Lease, observer: Observer, session_limit: SessionLimit,
+        context: SessionContext, counts: SessionCounts, log: Logger, generation: int, number: int = 0,
     ) -> None:  # fmt: skip
         self._client = client
         self._route = route
         self._lease_tunnel = lease
         self._observer = observer
-        self._places = (places, surroundings.places)  # who waits for its route takes nothing from the other routes
+        self._session_limit = (
+            session_limit,
+            context.session_limit,
+        )  # who waits for its route takes nothing from the other routes
         self._taken: list[SessionLimit] = []
-        self._shared = surroundings
+        self._shared = context
         self._counts = counts
-        self._clock = surroundings.clock
+        self._clock = context.clock
         self.number = number
         self._peer = peer
-        self._began = surroundings.clock()
+        self._began = context.clock()
         longest_s = route.max_lifetime_s
         self._lifetime_s = longest_s and longest_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, does not protect
         self._log = log.bind(session=number, peer=peer)
-        self._caller = PeerUser(client, surroundings.users)
-        self._told = SessionLog(
-            self._log, self._caller, counts, surroundings.log_sessions, generation, surroundings.clock
-        )
+        self._caller = PeerUser(client, context.users)
+        self._told = SessionLog(self._log, self._caller, counts, context.log_sessions, generation, context.clock)
         self._waited_ms = 0
         self._waiting = Interrupt()
         """Around each wait of ours: for a place, for a tunnel, for both sides to take the last bytes."""
@@ -78,8 +79,8 @@ class Session:
             raise
         finally:
             self._client.abort()  # does nothing to a client that was closed in order
-            for places in self._taken:
-                places.give_back()
+            for session_limit in self._taken:
+                session_limit.give_back()
         return self._failure
 
     def stop(self, end: End) -> None:
@@ -140,11 +141,11 @@ class Session:
         if objection:  # before it costs a place or a tunnel
             self._refused(objection, Recovery.OPERATOR, reason="user")
             return
-        for places in self._places:
-            if not places.take(PLACE_TIMEOUT_S):
-                self._refused(places.why_full, reason="limit")
+        for session_limit in self._session_limit:
+            if not session_limit.take(PLACE_TIMEOUT_S):
+                self._refused(session_limit.why_full, reason="limit")
                 return
-            self._taken.append(places)
+            self._taken.append(session_limit)
 
     def _serve(self) -> None:
         tunnel = self._lease()
@@ -194,8 +195,9 @@ class Session:
         relay = Relay(
             self._client, tunnel.stream, half_close=self._route.half_close,
             half_close_timeout_s=self._route.half_close_timeout_s, has_closed=self._client.has_closed,
-            on_greeting=lambda first: self._observer.heard(first, tunnel.accepted_s), turns=self._shared.turns,
-            crew=self._shared.crew, clock=self._clock, carries_half_close=tunnel.stream.carries_half_close,
+            on_greeting=lambda first: self._observer.heard(first, tunnel.accepted_s),
+            fair_share=self._shared.fair_share, greenlets=self._shared.greenlets, clock=self._clock,
+            carries_half_close=tunnel.stream.carries_half_close,
         )  # fmt: skip
         if self._stopped is not None:
             relay.stop(self._stopped)

@@ -28,7 +28,7 @@ NAMED = {"gateway": "edge.example.com:443", "destination": "db.example.com:5432"
 DOWN = GatewayUnreachable("connection refused", phase="tcp", **NAMED)
 DENIED = RouteForbidden("refused with 403", status=403, **NAMED)
 
-CREW = GreenletReuse()
+GREENLETS = GreenletReuse()
 
 
 class Scene:
@@ -50,14 +50,14 @@ class Scene:
     def _make_pool(self) -> Pool:
         return Pool(
             self.route, self.opener, self.memory, self.gateway, self.fake_log.log,  # type: ignore[arg-type]
-            CREW, self.reserve, clock=self.clock, dice=self.dice,
+            GREENLETS, self.reserve, clock=self.clock, dice=self.dice,
         )  # fmt: skip
 
     def _make_reserve(self) -> Pool:
         route = replace(self.route, name="reserve", warm="tls", pool_min=0, pool_max=MOST, pool_decay_s=0.0)
         self.reserve_pool = Pool(
             route, self.reserve_opener, RouteHistory(route, self.clock()), self.gateway, self.fake_log.log,  # type: ignore[arg-type]
-            CREW, clock=self.clock, dice=self.dice,
+            GREENLETS, clock=self.clock, dice=self.dice,
         )  # fmt: skip
         return self.reserve_pool
 
@@ -117,7 +117,7 @@ class Scene:
         """Move the clock, and bring the keeper's timer forward accordingly."""
         self.clock.advance(seconds)
         self.pool._keeper.look()
-        if self.reserve.warm:
+        if self.reserve.warm_count:
             self.reserve_pool._keeper.look()
         settle()
 
@@ -132,7 +132,7 @@ class Scene:
 
     def in_reserve(self) -> list[FakeTunnel]:
         """What waits for any unused route of the gateway."""
-        stock = self.reserve_pool._shelf._secured._warm if self.reserve.warm else {}
+        stock = self.reserve_pool._shelf._secured._warm if self.reserve.warm_count else {}
         return [warm.tunnel for warm in stock.values()]  # type: ignore[misc]
 
     def close(self) -> None:

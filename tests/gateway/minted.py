@@ -18,7 +18,7 @@ CONTEXT = 200
 
 _RUNS = re.compile(rf"[\w+/=-]{{{PIECE},}}")
 _pieces: set[str] = set()
-_findings: list[str] = []
+_mistakes: list[str] = []
 _shared = {"read": 0}
 
 
@@ -48,15 +48,15 @@ def search(text: str, where: str) -> None:
         if _shows(run[0]):
             before = redacted(text[max(0, run.start() - CONTEXT) : run.start()])
             finding = f"{redacted(where)}: …{before}<a secret>"
-            if finding not in _findings:
-                _findings.append(finding)
+            if finding not in _mistakes:
+                _mistakes.append(finding)
             return
 
 
 def take_findings() -> list[str]:
     """Where secrets were found since this was asked last."""
-    found = _findings[:]
-    del _findings[: len(found)]
+    found = _mistakes[:]
+    del _mistakes[: len(found)]
     return found
 
 

@@ -49,13 +49,13 @@ def test_a_stop_in_the_middle_of_a_reload_waits_for_the_sessions_of_removed_rout
     address = agent.listen_address("one")
     assert isinstance(address, HostPort)
     with socket.create_connection((address.host, address.port)):
-        wait_until(lambda: agent.sessions == 1)
+        wait_until(lambda: agent.session_count == 1)
         reload = gevent.Greenlet.spawn(agent.apply, settings(fake, "three"))
         while agent.generation == 1:
             gevent.sleep(0)
         reload.kill()  # as a signal does, when the first listener is closed and the second one is not
         assert isinstance(reload.value, gevent.GreenletExit)
-        assert agent.sessions == 1
+        assert agent.session_count == 1
         agent.stop_accepting()
         assert agent.finish(0) == 1
 

@@ -19,7 +19,7 @@ from pomagent.credentials.token import Token
 from pomagent.forwarder import Forwarder
 from pomagent.gateway.dialer import Dialer
 from pomagent.gateway.health import GatewayHealth
-from pomagent.gateway.tunnel_opener import Connector
+from pomagent.gateway.tunnel_opener import TunnelOpener
 from pomagent.log.logger import Logger
 from pomagent.pool import Pool, RouteHistory
 from pomagent.runtime.greenlets import GreenletReuse
@@ -55,14 +55,14 @@ class Bench:
         self.fake = fake
         self.log = FakeLog()
         self.wished = "all"
-        self.places = SessionLimit(changes.pop("agent_sessions", 100))
+        self.session_limit = SessionLimit(changes.pop("agent_sessions", 100))
         self.users = Users()
-        self.surroundings = SessionContext(self.places, FairShare(), lambda: self.wished, self.users, GreenletReuse())
+        self.context = SessionContext(self.session_limit, FairShare(), lambda: self.wished, self.users, GreenletReuse())
         self.diag = SockDiag()
         self.listener = socket.create_server((LOOPBACK, 0))
         self.route = fake.route(**{"warm": "off", "pool_min": 1, "pool_max": 1, **changes})
         self.forwarder = Forwarder(
-            self.route, self.make_pool, self.surroundings, self.diag, self.log.log, count(1), generation=1
+            self.route, self.make_pool, self.context, self.diag, self.log.log, count(1), generation=1
         )
         self.applications: list[Any] = []
         self.forwarder.start()
@@ -73,11 +73,11 @@ class Bench:
         credential = Credential("default", "service_account_file")
         return Pool(
             route,
-            Connector(route, dialer, Token(credential, lambda _: None, log), log),
+            TunnelOpener(route, dialer, Token(credential, lambda _: None, log), log),
             memory,
             GatewayHealth("fake", log),
             log,
-            self.surroundings.crew,
+            self.context.greenlets,
         )  # type: ignore[arg-type,return-value]
 
     def connect(self) -> Any:
@@ -92,11 +92,11 @@ class Bench:
         for application in self.applications:
             application.close()
         self.forwarder.finish(0, DRAINED)
-        self.surroundings.crew.close()
+        self.context.greenlets.close()
         self.listener.close()
         self.diag.close()
-        assert self.places.taken == 0, "a place was not given back"
-        assert self.forwarder._places.taken == 0, "a place of the route was not given back"
+        assert self.session_limit.taken == 0, "a place was not given back"
+        assert self.forwarder._session_limit.taken == 0, "a place of the route was not given back"
 
     def lines(self) -> list[dict[str, Any]]:
         return [line for line in self.log.lines if line["event"] in ("session.closed", "session.refused")]
@@ -106,7 +106,7 @@ class Bench:
         wait_until(lambda: len(self.lines()) >= number)
         for connection in self.fake.connections:
             connection.finish()  # as a gateway does once the client has said good-bye
-        wait_until(lambda: self.forwarder.sessions == 0)
+        wait_until(lambda: self.forwarder.session_count == 0)
         assert len(self.lines()) == number
         return self.lines()[-1]
 
@@ -365,7 +365,7 @@ class TestRefusal:
         for _ in range(5):
             here.connect()
         settle()
-        assert here.places.taken == 1
+        assert here.session_limit.taken == 1
 
     def test_by_the_agents_limit_gives_the_routes_place_back(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
@@ -375,7 +375,7 @@ class TestRefusal:
         here.connect()
         fake.tunnel()
         assert reset_soon(here.connect())
-        assert here.forwarder._places.taken == 1
+        assert here.forwarder._session_limit.taken == 1
 
     def test_after_the_wait_for_a_tunnel_is_over(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         fake.plays(play.says_nothing)
@@ -389,9 +389,9 @@ class TestADeadWarmTunnel:
     def test_is_replaced_unnoticed(self, bench: Callable[..., Bench], fake: FakeGateway, end: play.Script) -> None:
         here = bench(warm="tunnel")
         first = fake.tunnel()
-        wait_until(lambda: here.forwarder.pool.warm == 1)
+        wait_until(lambda: here.forwarder.pool.warm_count == 1)
         application = here.connect()
-        wait_until(lambda: here.forwarder.pool.warm == 0)
+        wait_until(lambda: here.forwarder.pool.warm_count == 0)
         end(first)
         second = fake.tunnel()
         application.sendall(b"hello")
@@ -417,9 +417,9 @@ class TestADeadWarmTunnel:
         fake.plays(accepts(), then(accepts(), Connection.finish))
         here = bench(warm="tunnel")
         first = fake.tunnel()
-        wait_until(lambda: here.forwarder.pool.warm == 1)
+        wait_until(lambda: here.forwarder.pool.warm_count == 1)
         application = here.connect()
-        wait_until(lambda: here.forwarder.pool.warm == 0)
+        wait_until(lambda: here.forwarder.pool.warm_count == 0)
         first.finish()
         assert read(application) == b""
         assert ending(here.line()) == ("session.closed", "gateway", "finished")
@@ -427,7 +427,7 @@ class TestADeadWarmTunnel:
     def test_is_not_replaced_after_a_byte_of_the_client(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench(warm="tunnel")
         first = fake.tunnel()
-        wait_until(lambda: here.forwarder.pool.warm == 1)
+        wait_until(lambda: here.forwarder.pool.warm_count == 1)
         application = here.connect()
         application.sendall(b"x")
         assert first.receive(1) == b"x"
@@ -441,7 +441,7 @@ class TestADeadWarmTunnel:
         fake.plays(accepts(early=b"421 too many connections\r\n"))
         here = bench(warm="tunnel")
         first = fake.tunnel()
-        wait_until(lambda: here.forwarder.pool.warm == 1)
+        wait_until(lambda: here.forwarder.pool.warm_count == 1)
         application = here.connect()
         assert read(application, 5) == b"421 t"
         first.finish()
@@ -460,7 +460,7 @@ class TestADeadWarmTunnel:
     ) -> None:
         fake.plays(then(accepts(), Connection.finish))
         here = bench(warm="tls")
-        wait_until(lambda: here.forwarder.pool.warm == 1)
+        wait_until(lambda: here.forwarder.pool.warm_count == 1)
         assert read(here.connect()) == b""
         assert ending(here.line()) == ("session.closed", "gateway", "finished")
         assert len([c for c in fake.connections if c.request]) == 1
@@ -471,9 +471,9 @@ class TestADeadWarmTunnel:
         fake.plays(accepts(), play.says_nothing)
         here = bench(warm="tunnel")
         first = fake.tunnel()
-        wait_until(lambda: here.forwarder.pool.warm == 1)
+        wait_until(lambda: here.forwarder.pool.warm_count == 1)
         application = here.connect()
-        wait_until(lambda: here.forwarder.pool.warm == 0)
+        wait_until(lambda: here.forwarder.pool.warm_count == 0)
         first.finish()
         wait_until(lambda: here.forwarder.pool.waiting == 1)
         here.forwarder.stop_sessions(DRAINED)
@@ -632,11 +632,11 @@ class TestAWaitingClient:
 
     def test_another_token_in_a_drain_makes_nothing_warm(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench(warm="tunnel")
-        wait_until(lambda: here.forwarder.pool.warm == 1)
+        wait_until(lambda: here.forwarder.pool.warm_count == 1)
         here.forwarder.drain()
         here.forwarder.renew()
         settle()
-        assert (here.forwarder.pool.warm, here.forwarder.state) == (0, "draining")
+        assert (here.forwarder.pool.warm_count, here.forwarder.state) == (0, "draining")
         assert len(fake.connections) == 1
 
 
@@ -697,7 +697,7 @@ class TestFinish:
         self, bench: Callable[..., Bench], fake: FakeGateway, rounds: int
     ) -> None:
         here = bench(warm="tunnel")
-        wait_until(lambda: here.forwarder.pool.warm == 1)
+        wait_until(lambda: here.forwarder.pool.warm_count == 1)
         application = here.connect()
         for _ in range(rounds):
             gevent.sleep(0)
@@ -724,7 +724,7 @@ class TestFinish:
         application = here.connect()
         tunnel = fake.tunnel()
         sending = gevent.Greenlet.spawn(lambda: (tunnel.send(bytes(3 * MIB)), tunnel.finish()))
-        wait_until(lambda: here.forwarder.sessions == 1 and (sending.ready() or sending.started))
+        wait_until(lambda: here.forwarder.session_count == 1 and (sending.ready() or sending.started))
         gevent.sleep(0.1)
         with Timeout(scaled(2.5)):  # before anybody has to be killed
             here.forwarder.finish(0, DRAINED)
@@ -830,7 +830,7 @@ class TestLogSessions:
         here.wished = wish
         for _ in range(3):
             reset_soon(here.connect())
-            wait_until(lambda: here.forwarder.sessions == 0)
+            wait_until(lambda: here.forwarder.session_count == 0)
         assert len(here.lines()) == expected
 
 

@@ -357,7 +357,7 @@ class TestASession:
         edge.read_until(lambda: edge.has_ended)
         assert edge.received == b"last words"
         wait_until(here.lines)
-        assert here.forwarder.sessions == 1, "it waits for the destination's end"
+        assert here.forwarder.session_count == 1, "it waits for the destination's end"
         edge.end()
         assert ending(here.line()) == ("session.closed", "client", "finished")
         edge.read_until(lambda: edge.left_with is not None)

@@ -65,8 +65,8 @@ def test_a_terminal_that_lacks_a_character_is_no_cause_for_a_traceback(bastion: 
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tls"})
     agent.stop()
     bastion.save({"echo": ANY}, defaults={"warm": "off"})
-    places = {**agent.places, "PYTHONIOENCODING": "latin-1"}
-    done = pomagent("check", "--diff", "--config", str(bastion.path), **places)
+    session_limit = {**agent.session_limit, "PYTHONIOENCODING": "latin-1"}
+    done = pomagent("check", "--diff", "--config", str(bastion.path), **session_limit)
     assert (done.returncode, "tls \\u2192 off" in done.stdout) == (0, True), done.stderr
 
 

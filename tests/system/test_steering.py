@@ -263,10 +263,10 @@ def test_the_log_level_may_end_by_itself(bastion: Bastion) -> None:
 
 def test_wait_returns_when_an_agent_that_did_not_run_yet_can_serve(bastion: Bastion) -> None:
     bastion.save({"echo": ANY}, defaults={"warm": "tunnel"})
-    places = {"POMAGENT_STATUS__CONTROL_SOCKET": str(bastion.directory / "control.sock")}
+    session_limit = {"POMAGENT_STATUS__CONTROL_SOCKET": str(bastion.directory / "control.sock")}
     with ThreadPoolExecutor(1) as pool:
         asked = ["wait", "--timeout", str(scaled(50)), "--config", str(bastion.path), "echo"]
-        waiting = pool.submit(pomagent, *asked, **places)
+        waiting = pool.submit(pomagent, *asked, **session_limit)
         agent = bastion.resume()
         done = waiting.result()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -312,7 +312,7 @@ main()
 def watch(agent: AgentProcess, *arguments: str, **options: object) -> processes.Process:
     command = [sys.executable, "-c", HEARING, "status", "--watch", "--config", str(agent.settings), *arguments]
     return processes.Process(
-        command, env=clean_environment(**agent.places, TERM="xterm", COLUMNS="120", LINES="40"), **options
+        command, env=clean_environment(**agent.session_limit, TERM="xterm", COLUMNS="120", LINES="40"), **options
     )
 
 

@@ -199,7 +199,7 @@ def test_unix_listeners_the_status_page_and_the_control_socket_stay_where_they_a
 ) -> None:
     path, page = bastion.directory / "e.sock", unused_port()
     agent = service.start({"slow": f"unix:{path}"}, status={"listen": on(page)})
-    control = Path(agent.places["POMAGENT_STATUS__CONTROL_SOCKET"])
+    control = Path(agent.session_limit["POMAGENT_STATUS__CONTROL_SOCKET"])
     files, inode = (path.stat().st_ino, control.stat().st_ino), listening_inode(page)
     new = service.upgrade()
     service.wait_for_end(agent.pid)
@@ -418,7 +418,7 @@ def test_a_stop_calls_an_upgrade_off(service: Service) -> None:
 
 def test_while_an_upgrade_is_under_way_there_is_no_second_one_and_no_login(service: Service) -> None:
     agent = service.start({"echo": ANY})
-    control = Path(agent.places["POMAGENT_STATUS__CONTROL_SOCKET"])
+    control = Path(agent.session_limit["POMAGENT_STATUS__CONTROL_SOCKET"])
     service.install(SABOTAGED.format(word="hello", what=HANG) + GOOD)
     agent.signal(signal.SIGUSR2)
     agent.wait_for("agent.upgrading")

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from pomagent.errors import CredentialRejected, GatewayUnreachable, RouteForbidden, TunnelError
 from pomagent.gateway.tunnel import Presented
-from pomagent.revocation import Recheck
+from pomagent.revocation import Revocation
 from pomagent.settings import Credential, Gateway, HostPort, Route, Settings
 from tests.fakes.log import FakeLog
 
@@ -57,7 +57,7 @@ class Asked:
         self.asked: list[tuple[str, str]] = []
         self.verdicts: dict[str, Callable[[], TunnelError]] = {}
         given: Any = lambda: self.forwarders  # noqa: E731
-        self.recheck = Recheck(given, lambda _: self.now, self.log.log, self._ask)
+        self.recheck = Revocation(given, lambda _: self.now, self.log.log, self._ask)
 
     def _ask(self, presented: Presented) -> None:
         token = presented.token.get_secret_value()

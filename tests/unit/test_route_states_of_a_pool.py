@@ -25,10 +25,10 @@ class Watched(Scene):
 
     def __init__(self, **changes: Any) -> None:
         super().__init__(replace(ROUTE, **changes), frozenset({"secure", "open"}))
-        surroundings: Any = SimpleNamespace(clock=self.clock, places=SessionLimit(2000, "agent.max_sessions"))
-        self.shared = surroundings.places
+        context: Any = SimpleNamespace(clock=self.clock, session_limit=SessionLimit(2000, "agent.max_sessions"))
+        self.shared = context.session_limit
         self.forwarder = Forwarder(
-            self.route, lambda *_: self.pool, surroundings, None, self.fake_log.log, count(1), generation=1
+            self.route, lambda *_: self.pool, context, None, self.fake_log.log, count(1), generation=1
         )
 
     @property
@@ -67,7 +67,7 @@ def test_with_its_minimum_it_is_up(filled: Watched) -> None:
 def test_whatever_its_pool_says_it_is_paused_and_a_drain_comes_first(filled: Watched) -> None:
     filled.forwarder.pause()
     assert filled.state == "paused"
-    assert filled.pool.warm == 0
+    assert filled.pool.warm_count == 0
     filled.pass_time(10 * LATE_S)
     assert (filled.state, filled.pending) == ("paused", 0)
     filled.forwarder.drain()
@@ -110,7 +110,7 @@ def test_with_tunnels_left_failed_dials_degrade_it_and_an_open_breaker_means_dow
     filled.client()
     filled.pass_time(0.1)
     filled.fail_all(DOWN)
-    assert (filled.pool.warm, filled.state) == (1, "degraded")
+    assert (filled.pool.warm_count, filled.state) == (1, "degraded")
     for _ in range(FAST_TRIES):
         filled.pass_time(1.0)
         filled.fail_all(DOWN)
@@ -129,7 +129,7 @@ def test_connections_are_no_help_where_the_destination_is_down() -> None:
         scene.succeed()
     client = scene.client()
     scene.fail(NOWHERE)
-    assert (client.value, scene.pool.standing.is_warm, scene.state) == (NOWHERE, True, "down")
+    assert (client.value, scene.pool.status.is_warm, scene.state) == (NOWHERE, True, "down")
     scene.close()
 
 

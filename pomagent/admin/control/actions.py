@@ -61,7 +61,7 @@ class OperatorActions:
         for forwarder in chosen:
             if not forwarder.is_paused:
                 forwarder.pause()
-        left = {forwarder.route.name: forwarder.sessions for forwarder in chosen}
+        left = {forwarder.route.name: forwarder.session_count for forwarder in chosen}
         return {"paused": changed, "sessions_left": left}
 
     def resume(self, asked: Document) -> Document:

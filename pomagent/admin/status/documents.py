@@ -41,7 +41,7 @@ def document(
         "generation": agent.generation,
         "config": config_document(reloader),
         "last_reload": _reload(reloader.last),
-        "sessions": agent.sessions,
+        "sessions": agent.session_count,
         "old_processes": list(predecessors),
         "routes": [_route(route, agent) for route in in_portions(routes, give_way)],
         "gateways": [
@@ -141,10 +141,10 @@ def _route(route: Route, agent: Agent) -> Document:
         "is_ready": how.is_ready,
         "keeps_warm": forwarder.pool.keeping.level if forwarder else route.warm,
         "pool": _pool(forwarder) if forwarder else None,
-        "warm": forwarder.pool.warm if forwarder else 0,
+        "warm": forwarder.pool.warm_count if forwarder else 0,
         "target": forwarder.pool.target if forwarder else 0,
         "waiting": forwarder.pool.waiting if forwarder else 0,
-        "sessions": forwarder.sessions if forwarder else 0,
+        "sessions": forwarder.session_count if forwarder else 0,
         "traffic": _traffic(forwarder) if forwarder else None,
     }
 
@@ -170,16 +170,16 @@ def _pool(forwarder: Forwarder) -> Document:
     return {
         "level": pool.keeping.level,
         "why": pool.keeping.why.value,
-        "warm": pool.standing.stock,
-        "dialling": pool.standing.dialling,
+        "warm": pool.status.stock,
+        "dialling": pool.status.dialling,
         "takes": dict(memory.takes),
         "refusals": dict(memory.refusals),
         "discards": dict(memory.discards),
         "failures": dict(memory.failures),
         "breaker": {
-            "state": pool.standing.breaker.value,
-            "failures": pool.standing.failures,
-            "retry_in_s": round(pool.standing.retry_in_s, 3),
+            "state": pool.status.breaker.value,
+            "failures": pool.status.failures,
+            "retry_in_s": round(pool.status.retry_in_s, 3),
         },
         "period": {"kind": found.kind, "seconds": round(found.seconds, 1), "says": str(found)} if found else None,
     }
@@ -196,7 +196,7 @@ def _gateway(dialer: Dialer, agent: Agent) -> Document:
         "max_dials": dialer.gateway.max_dials,
         "transport": dialer.transport,
         "transport_wanted": dialer.gateway.transport,
-        "reserve": agent.reserves.of(dialer.gateway).warm,
+        "reserve": agent.reserves.of(dialer.gateway).warm_count,
         "tunnels_lost": watch.losses.total,
         "addresses_avoided": dialer.avoided,
         "certificate_expires": None if expires_at is None else _iso(expires_at),

@@ -34,7 +34,7 @@ def route_state(route: Route, agent: Agent) -> RouteState:
     if forwarder is None:
         return RouteState(route.name, "quarantined", agent.quarantined.get(route.name, ""), is_ready=False)
     state = forwarder.state
-    expects = state == "untried" and (forwarder.pool.keeping.level == "off" or forwarder.pool.standing.is_warm)
+    expects = state == "untried" and (forwarder.pool.keeping.level == "off" or forwarder.pool.status.is_warm)
     reason = str(RoutePaused(route.name) if state == "paused" else forwarder.pool.last_error or "") or forwarder.overrun
     is_ready = (expects or state in ("up", "degraded")) and not forwarder.overrun
     return RouteState(route.name, state, reason, is_ready=is_ready)

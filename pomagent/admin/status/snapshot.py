@@ -121,12 +121,12 @@ def _routes(routes: tuple[Route, ...], agent: Agent, give_way: Callable[[], None
 def _route(state: RouteState, forwarder: Forwarder) -> RouteFacts:
     pool, counts, memory = forwarder.pool, forwarder.counts, forwarder.memory
     moved_up, moved_down = forwarder.moved
-    stock = pool.standing.stock | {"dialling": sum(pool.standing.dialling.values())}
+    stock = pool.status.stock | {"dialling": sum(pool.status.dialling.values())}
     return RouteFacts(
-        state, forwarder.sessions, dict(counts.closed), dict(counts.refused), counts.bytes_up + moved_up,
-        counts.bytes_down + moved_down, pool.warm, pool.target, pool.waiting,
+        state, forwarder.session_count, dict(counts.closed), dict(counts.refused), counts.bytes_up + moved_up,
+        counts.bytes_down + moved_down, pool.warm_count, pool.target, pool.waiting,
         dict(memory.takes), dict(memory.discards), dict(memory.failures),
-        pool.standing.breaker is not BreakerState.CLOSED,
+        pool.status.breaker is not BreakerState.CLOSED,
         stock, counts.waits.now if counts.leases else None,
     )  # fmt: skip
 

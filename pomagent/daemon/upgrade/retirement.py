@@ -42,7 +42,7 @@ class Retirement:
         """Never returns."""
         told = -1
         while True:
-            if (count := self._agent.sessions) != told:
+            if (count := self._agent.session_count) != told:
                 self._channel.try_to_send({"is": "sessions", "count": count})
                 told = count
             gevent.sleep(TELL_EVERY_S)

@@ -56,7 +56,7 @@ class Upgrade:
     def run(self) -> Document:
         """Say what came of it: another main process, or nothing that has changed. Blocks. See ``guarding``."""
         self._is_under_way = True
-        self._log.info(events.AGENT_UPGRADING, version=__version__, sessions=self._agent.sessions)
+        self._log.info(events.AGENT_UPGRADING, version=__version__, sessions=self._agent.session_count)
         try:
             new = self._replace()
         except UpgradeFailed as error:
@@ -64,7 +64,7 @@ class Upgrade:
             return {"result": "failed", "code": error.code, "error": str(error), "problems": error.problems}
         finally:
             self._is_under_way = False
-        account = {"version": new.version, "pid": new.pid, "sessions_left": self._agent.sessions}
+        account = {"version": new.version, "pid": new.pid, "sessions_left": self._agent.session_count}
         self._log.info(events.AGENT_UPGRADED, **account)
         return {"result": "upgraded", **account}
 
@@ -116,7 +116,7 @@ class Upgrade:
     def _account(self) -> dict[str, Any]:
         """What the new process should know of this one."""
         return {
-            "pid": os.getpid(), "version": __version__, "sessions": self._agent.sessions,
+            "pid": os.getpid(), "version": __version__, "sessions": self._agent.session_count,
             "quarantined": sorted(self._agent.quarantined), "paused": self._agent.paused,
         }  # fmt: skip
 

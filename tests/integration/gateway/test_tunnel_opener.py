@@ -28,7 +28,7 @@ from pomagent.errors import (
 from pomagent.gateway.connect import READ_BYTES
 from pomagent.gateway.dialer import Dialer
 from pomagent.gateway.tunnel import Tunnel
-from pomagent.gateway.tunnel_opener import Connector
+from pomagent.gateway.tunnel_opener import TunnelOpener
 from pomagent.protocol.connect import MAX_HEAD_BYTES
 from pomagent.protocol.lifecycle import Reason
 from pomagent.settings import Credential, Route
@@ -69,7 +69,7 @@ class Opened:
         dialer = Dialer(gateway, make_context(gateway.tunnel_trust) if gateway.tls else None, Resolver())
         credential = Credential("default", "service_account_file", token=OLD)
         self.source = source or Source(OLD)
-        self.connector = Connector(self.route, dialer, Token(credential, self.source, self.log.log), self.log.log)
+        self.connector = TunnelOpener(self.route, dialer, Token(credential, self.source, self.log.log), self.log.log)
 
     def open(self) -> Tunnel:
         return self.connector.open(self.connector.secure())

@@ -102,13 +102,13 @@ def read_all(descriptor: int, length: int) -> bytes:
 def relayed(client: StdioClient, linger_s: float = 2.0) -> tuple[gevent.Greenlet, FakeStream]:
     """A relay that runs, and the gateway's end of its tunnel."""
     tunnel, gateway = stream_pair(MIB)
-    crew = GreenletReuse()
+    greenlets = GreenletReuse()
     relay = Relay(
         client, tunnel, half_close="auto", half_close_timeout_s=linger_s, has_closed=client.has_closed,
-        turns=FairShare(), crew=crew,
+        fair_share=FairShare(), greenlets=greenlets,
     )  # fmt: skip
     greenlet = gevent.Greenlet(relay.run, b"")
-    greenlet.link(lambda _: gevent.spawn(crew.close))
+    greenlet.link(lambda _: gevent.spawn(greenlets.close))
     greenlet.start()
     return greenlet, gateway
 

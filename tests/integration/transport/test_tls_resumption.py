@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from pomagent.credentials.token import Token
 from pomagent.errors import GatewayUntrusted
 from pomagent.gateway.dialer import Dialer
-from pomagent.gateway.tunnel_opener import Connector
+from pomagent.gateway.tunnel_opener import TunnelOpener
 from pomagent.protocol.lifecycle import Reason
 from pomagent.settings import Credential, HostPort, Route, Trust
 from pomagent.settings import Gateway as Table
@@ -38,7 +38,7 @@ def opener(
     log, token_of_it = FakeLog().log, SecretStr(gateway.token)
     token = Token(Credential("default", "env", token=token_of_it), lambda _: token_of_it, log)
     way = Route(route, HostPort(LOOPBACK, 1), HostPort(host, int(port)), table)
-    connector = Connector(way, Dialer(table, make_context(table.tunnel_trust), Resolver()), token, log)
+    connector = TunnelOpener(way, Dialer(table, make_context(table.tunnel_trust), Resolver()), token, log)
 
     def open_one() -> bool:
         tunnel = connector.open(connector.secure())

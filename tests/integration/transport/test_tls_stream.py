@@ -379,24 +379,24 @@ class TestCrossedWishes:
         stream, gateway = pair
         where = "_records" if isinstance(stream, TlsOverSocket) else "_ssl"
         setattr(stream, where, Crossed(getattr(stream, where), times=2))
-        turns = Turning()
+        fair_share = Turning()
         view = memoryview(b"to the gateway")
         while view:
             view = view[stream.send(view) :]
             assert stream.wait_writable(scaled(5))
         assert stream.flush(scaled(5))
         assert gateway.receive(14) == b"to the gateway"
-        assert turns.seen >= 2
+        assert fair_share.seen >= 2
 
     def test_a_read_that_must_write_waits_a_moment_and_goes(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         if not isinstance(stream, TlsOverSocket):
             return  # memory always has room
         stream._records = Crossed(stream._records, times=2)
-        turns = Turning()
+        fair_share = Turning()
         gateway.send(b"from the gateway")
         assert read(stream, 16) == b"from the gateway"
-        assert turns.seen >= 2
+        assert fair_share.seen >= 2
 
     def test_no_wait_is_longer_than_it_may_be(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, _ = pair
@@ -506,15 +506,15 @@ class TestGoodBye:
         theirs.setblocking(False)
         while stream.send(bytes(SCRATCH_BYTES)):
             pass
-        turns = []
+        fair_share = []
 
         def flood() -> None:
-            while len(turns) < 50:
+            while len(fair_share) < 50:
                 try:
                     theirs.send(bytes(SCRATCH_BYTES))
                 except BlockingIOError:
                     gevent.sleep(0)
-                turns.append(1)
+                fair_share.append(1)
 
         flooding = gevent.Greenlet.spawn(flood)
         seeing_off = gevent.Greenlet.spawn(see_off, stream, 60)

@@ -156,7 +156,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert not self.waiting()
         assert pool._shelf.count(pool.keeping) >= pool.target
         if pool.keeping.level != "off" and pool.keeping.most is None:
-            assert pool.warm >= self.scene.route.pool_min
+            assert pool.warm_count >= self.scene.route.pool_min
 
     def succeed_all(self) -> None:
         while pending := self.scene.opener.pending:
@@ -169,8 +169,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def never_more_warm_than_the_most(self) -> None:
-        assert self.scene.pool.warm <= max(self.scene.route.pool_min, self.scene.route.pool_max)
-        assert len(self.scene.warm()) == self.scene.pool.warm
+        assert self.scene.pool.warm_count <= max(self.scene.route.pool_min, self.scene.route.pool_max)
+        assert len(self.scene.warm()) == self.scene.pool.warm_count
 
     @invariant()
     def no_tunnel_is_used_twice_and_no_failure_is_older_than_who_it_is_told(self) -> None:
@@ -188,13 +188,13 @@ class PoolMachine(RuleBasedStateMachine):
         """Who waits is in line, and a dial is under way for him, or one may begin within a second."""
         pool, waiting = self.scene.pool, self.waiting()
         assert pool.waiting == len(waiting)
-        if waiting and not pool.standing.dialling["clients"]:
+        if waiting and not pool.status.dialling["clients"]:
             assert pool._supplier.share_at is not None
             assert pool._supplier.share_at <= self.scene.clock.now + SHARE_S
 
     @invariant()
     def the_caps_are_kept(self) -> None:
-        dialling = self.scene.pool.standing.dialling
+        dialling = self.scene.pool.status.dialling
         assert dialling["clients"] + dialling["stock"] <= MAX_DIALS_PER_ROUTE
         assert dialling["stock"] <= MAX_REFILLS_PER_ROUTE
 
@@ -202,7 +202,7 @@ class PoolMachine(RuleBasedStateMachine):
     def what_is_missing_is_on_its_way_or_waits_for_a_reason_that_ends(self) -> None:
         pool = self.scene.pool
         missing = pool.target - pool._shelf.count(pool.keeping)
-        if missing > 0 and not any(pool.standing.dialling.values()):
+        if missing > 0 and not any(pool.status.dialling.values()):
             begin = pool._keeper._refill(pool.keeping, self.scene.clock.now)
             assert begin is not None
             assert begin <= self.scene.clock.now + LONG_ENOUGH_S

@@ -31,7 +31,7 @@ from pomagent.pool.warm_policy import LISTEN_S
 from pomagent.protocol.lifecycle import Reason, State
 from pomagent.settings import HostPort
 from tests.fakes.greenlets import caught_crashes, settle
-from tests.fakes.pool import CREW, DENIED, DOWN, NAMED, ROUTE, Scene
+from tests.fakes.pool import DENIED, DOWN, GREENLETS, NAMED, ROUTE, Scene
 from tests.fakes.tunnels import FakeOpener, FakeTunnel
 
 
@@ -47,7 +47,12 @@ def make() -> Iterator[object]:
     for scene in scenes:
         scene.close()
         pool = scene.pool
-        assert (pool._supplier.dials.by_clients, pool._supplier.dials.by_stock, pool.waiting, pool.warm) == (0, 0, 0, 0)
+        assert (pool._supplier.dials.by_clients, pool._supplier.dials.by_stock, pool.waiting, pool.warm_count) == (
+            0,
+            0,
+            0,
+            0,
+        )
         assert all(tunnel.state is State.ACTIVE for tunnel in scene.opener.open_tunnels)
 
 
@@ -62,7 +67,7 @@ class TestWarming:
         assert scene.pending == 2
         scene.succeed()
         scene.succeed()
-        assert scene.pool.warm == 2
+        assert scene.pool.warm_count == 2
         assert scene.pending == 0
         assert repr(scene.pool) == "<Pool orders: 2/2 warm, 0 waiting>"
 
@@ -71,7 +76,7 @@ class TestWarming:
         scene.client()
         scene.client()
         scene.succeed()
-        assert (scene.pool.warm, scene.pool.target, scene.pool.waiting) == (0, 4, 1)
+        assert (scene.pool.warm_count, scene.pool.target, scene.pool.waiting) == (0, 4, 1)
 
     def test_nothing_is_dialled_before_the_start(self, scene):
         settle()
@@ -116,8 +121,8 @@ class TestWarming:
         gevent.killall(clients)
         while scene.opener.pending:
             scene.succeed()
-            assert scene.pool.warm <= 2
-        assert scene.pool.warm == 2
+            assert scene.pool.warm_count <= 2
+        assert scene.pool.warm_count == 2
         assert len(scene.opener.open_tunnels) == 2
 
 
@@ -162,7 +167,7 @@ class TestLease:
         for tunnel in scene.warm():
             tunnel.die_unnoticed()
         client = scene.client()
-        assert scene.pool.warm == 0
+        assert scene.pool.warm_count == 0
         tunnel = scene.succeed()
         assert client.value is tunnel
 
@@ -264,14 +269,14 @@ class TestFailures:
         assert pytest.approx(waits) == [0.3, 0.3, 0.3, 1.0, 2.0, 4.0]
 
     def test_the_last_failure_is_known_until_a_dial_succeeds(self, scene):
-        assert not scene.pool.standing.has_succeeded
+        assert not scene.pool.status.has_succeeded
         scene.start()
         scene.fail()
         assert scene.pool.last_error is DOWN
-        assert not scene.pool.standing.has_succeeded
+        assert not scene.pool.status.has_succeeded
         scene.succeed()
         assert scene.pool.last_error is None
-        assert scene.pool.standing.has_succeeded
+        assert scene.pool.status.has_succeeded
 
 
 class TestBudget:
@@ -374,7 +379,7 @@ class TestEndedTunnels:
         tunnel.end()
         settle()
         assert tunnel.reason is Reason.PEER_CLOSED
-        assert (scene.pool.warm, scene.pending) == (0, 0)
+        assert (scene.pool.warm_count, scene.pending) == (0, 0)
         scene.pass_time(LOOK_AROUND_S)
         assert scene.pending == 1
 
@@ -383,7 +388,7 @@ class TestEndedTunnels:
         for _ in range(4):
             scene.warm()[0].end()
             settle()
-            assert scene.pool.warm == 0
+            assert scene.pool.warm_count == 0
             assert scene.pending == 0
             scene.pass_time(2.0)  # more than any wait so far
             scene.pass_time(0.0)
@@ -395,7 +400,7 @@ class TestEndedTunnels:
             dial.tunnel.die_unnoticed()
             dial.succeed()
         settle()
-        assert scene.pool.warm == 0
+        assert scene.pool.warm_count == 0
         assert scene.pending == 0
         assert {Reason.PEER_CLOSED} == {tunnel.reason for tunnel in scene.opener.tunnels}
 
@@ -423,7 +428,7 @@ class TestLevelTls:
         scene.succeed()
         assert client.value is oldest
         assert oldest.was_warm
-        assert scene.pool.warm == 1
+        assert scene.pool.warm_count == 1
 
     def test_without_a_secured_connection_a_lease_dials(self, scene):
         for tunnel in scene.warm():
@@ -454,25 +459,25 @@ class TestLevelTls:
             dial.succeed()
         settle()
         assert not client.ready()
-        assert scene.pool.warm == 2
+        assert scene.pool.warm_count == 2
 
     def test_it_is_refilled_after_the_lease(self, scene):
         scene.client()
         scene.pass_time(REFILL_DELAY_S)
-        assert scene.pool.warm == 2
+        assert scene.pool.warm_count == 2
 
     def test_a_refusal_stands_until_a_connect_is_accepted(self, scene):
         """TLS alone says nothing about the route: it must not look up while every client is refused."""
-        assert not scene.pool.standing.has_succeeded
+        assert not scene.pool.status.has_succeeded
         scene.client()
         scene.fail(DENIED)
         scene.pass_time(RETRY_AFTER_CAP_S)
-        assert scene.pool.warm == 2
+        assert scene.pool.warm_count == 2
         assert scene.pool.last_error is DENIED
         scene.client()
         scene.succeed()
         assert scene.pool.last_error is None
-        assert scene.pool.standing.has_succeeded
+        assert scene.pool.status.has_succeeded
 
     def test_a_failure_to_connect_is_over_with_the_next_connection(self, make):
         scene = make(warm="tls", held=frozenset({"secure"})).start()
@@ -598,7 +603,7 @@ class TestBugs:
             assert len(scene.opener.dials) == 1
             scene.opener.bug = None
             scene.pass_time(0.3)
-        assert scene.pool.warm == 1
+        assert scene.pool.warm_count == 1
 
     def test_a_crashed_dial_is_its_clients_failure_and_not_a_tight_loop(self, scene):
         scene.opener.bug = ZeroDivisionError("a bug")
@@ -633,7 +638,7 @@ class TestBugs:
         assert len(crashes) == 1
         assert scene.pending == 1
         scene.succeed()
-        assert scene.pool.warm == 1
+        assert scene.pool.warm_count == 1
 
     @pytest.mark.parametrize("level", ["tunnel", "tls", "off"])
     @pytest.mark.parametrize("error", [DOWN, DENIED, ZeroDivisionError()])
@@ -672,7 +677,7 @@ class TestAServerThatNothingIsKnownOf:
     def test_one_tunnel_listens_first(self, scene):
         assert scene.pending == 1
         scene.succeed()
-        assert (scene.pending, scene.pool.warm, scene.pool.target) == (0, 1, 1)
+        assert (scene.pending, scene.pool.warm_count, scene.pool.target) == (0, 1, 1)
 
     def test_no_client_gets_it_before_it_has_heard_enough(self, scene):
         probe = scene.succeed()
@@ -695,7 +700,7 @@ class TestAServerThatNothingIsKnownOf:
         scene.pass_time(LISTEN_S)
         assert self.classified(scene) == [("generic", "tunnel", "silence")]
         scene.filled()
-        assert scene.pool.warm == 3
+        assert scene.pool.warm_count == 3
         assert scene.client().value is probe
 
     def test_where_nobody_listens_any_more_silence_tells_nothing(self, scene):
@@ -731,7 +736,7 @@ class TestAServerThatNothingIsKnownOf:
         settle()
         opener = FakeOpener(scene.clock, frozenset())
         following = Pool(
-            scene.pool._route, opener, scene.memory, scene.gateway, scene.fake_log.log, CREW, clock=scene.clock
+            scene.pool._route, opener, scene.memory, scene.gateway, scene.fake_log.log, GREENLETS, clock=scene.clock
         )  # type: ignore[arg-type]
         following.start()
         settle()
@@ -771,7 +776,7 @@ class TestDemotion:
             "warning", "tls", "demoted", 3_600_000,
         )  # fmt: skip
         assert {State.SECURED} == {tunnel.state for tunnel in scene.warm()}
-        assert scene.pool.warm == depth
+        assert scene.pool.warm_count == depth
 
     def test_an_expiry_of_our_own_is_no_early_end(self, make):
         scene = make(held=frozenset(), pool_min=4).start()
@@ -834,12 +839,12 @@ class TestAGatewayThatIsBack:
         scene = make(pool_min=1).start()
         for _ in range(9):
             scene.fail(DOWN)
-            scene.pass_time(scene.pool.standing.retry_in_s)
+            scene.pass_time(scene.pool.status.retry_in_s)
         scene.fail(DOWN)
-        assert scene.pool.standing.retry_in_s == 30.0
+        assert scene.pool.status.retry_in_s == 30.0
         scene.clock.advance(BACK_AFTER_S)
         scene.gateway.answered()  # to another route
-        assert scene.pool.standing.retry_in_s == pytest.approx(1 / REFILLS_PER_S)
+        assert scene.pool.status.retry_in_s == pytest.approx(1 / REFILLS_PER_S)
         scene.pass_time(1 / REFILLS_PER_S)
         assert scene.pending == 1
 
@@ -847,16 +852,16 @@ class TestAGatewayThatIsBack:
         scene = make(pool_min=1).start()
         for _ in range(9):
             scene.fail(DOWN)
-            scene.pass_time(scene.pool.standing.retry_in_s)
+            scene.pass_time(scene.pool.status.retry_in_s)
         scene.fail(DOWN)
         scene.gateway.answered()
-        assert scene.pool.standing.retry_in_s == BACK_AFTER_S
+        assert scene.pool.status.retry_in_s == BACK_AFTER_S
 
     def test_is_no_news_for_a_route_that_it_denies(self, make):
         scene = make(pool_min=1).start()
         scene.fail(DENIED)
         scene.gateway.answered()
-        assert scene.pool.standing.retry_in_s == 5.0
+        assert scene.pool.status.retry_in_s == 5.0
 
 
 class TestDecay:
@@ -872,7 +877,7 @@ class TestDecay:
         assert [tunnel.state for tunnel in scene.in_reserve()] == [State.SECURED]
         scene.pass_time(10_000.0)
         assert [tunnel.state for tunnel in scene.in_reserve()] == [State.SECURED]
-        assert scene.pool.standing.is_warm
+        assert scene.pool.status.is_warm
 
     def test_the_next_use_takes_it_and_fills_the_pool_again(self, scene):
         scene.pass_time(60.0)
@@ -881,24 +886,24 @@ class TestDecay:
         assert scene.memory.takes == {"tls": 1}
         scene.pass_time(REFILL_DELAY_S)
         assert [tunnel.state for tunnel in scene.warm()] == [State.READY] * 3
-        assert scene.reserve.warm == 0
+        assert scene.reserve.warm_count == 0
 
     def test_a_burst_takes_one_connection_of_the_reserve_and_dials_the_others(self, scene):
         for other in range(10):
             scene.reserve.join(other)
         scene.pass_time(60.0)
-        assert scene.reserve.warm == FEWEST
+        assert scene.reserve.warm_count == FEWEST
         clients = [scene.client() for _ in range(3)]
         assert all(client.value.state is State.ACTIVE for client in clients)
         assert scene.memory.takes == {"tls": 1, "cold": 2}
         scene.pass_time(1.0)
-        assert scene.reserve.warm == FEWEST
+        assert scene.reserve.warm_count == FEWEST
 
     def test_what_keeps_nothing_at_least_has_no_part_in_the_reserve(self, make):
         scene = make(pool_decay_s=60.0, pool_min=0, held=frozenset()).start()
         scene.pass_time(60.0)
-        assert scene.reserve.warm == 0
-        assert not scene.pool.standing.is_warm
+        assert scene.reserve.warm_count == 0
+        assert not scene.pool.status.is_warm
 
     def test_a_gateway_that_refuses_the_reserve_is_the_routes_last_error_until_it_lets_it_in(self, scene):
         scene.reserve_opener.held = frozenset({"secure"})
@@ -911,29 +916,29 @@ class TestDecay:
         scene.clock.advance(10.0)
         scene.reserve_pool._keeper.look()
         settle()
-        assert (scene.pool.last_error, scene.pool.standing.is_warm) == (None, True)
+        assert (scene.pool.last_error, scene.pool.status.is_warm) == (None, True)
 
     def test_a_failure_on_the_way_to_the_gateway_is_not_the_routes_own_any_more(self, make):
         scene = make(pool_decay_s=60.0, pool_min=1, held=frozenset({"secure"})).start()
         for _ in range(5):
             scene.fail()
             scene.pass_time(1.0)
-        assert scene.pool.standing.breaker is not BreakerState.CLOSED
+        assert scene.pool.status.breaker is not BreakerState.CLOSED
         scene.pass_time(60.0)
         for dial in scene.opener.pending:
             dial.fail(DOWN)
         settle()
         scene.pass_time(1.0)
-        assert (scene.pool.last_error, scene.pool.standing.breaker) == (None, BreakerState.CLOSED)
+        assert (scene.pool.last_error, scene.pool.status.breaker) == (None, BreakerState.CLOSED)
 
     @pytest.mark.parametrize("end", ["drain", "close"])
     def test_the_last_route_that_goes_takes_the_reserve_with_it(self, scene, end):
         scene.pass_time(60.0)
         [secured] = scene.in_reserve()
         getattr(scene.pool, end)(Reason.DRAINED)
-        assert (scene.reserve.warm, secured.state) == (0, State.CLOSED)
+        assert (scene.reserve.warm_count, secured.state) == (0, State.CLOSED)
         scene.pass_time(1.0)
-        assert scene.reserve.warm == 0
+        assert scene.reserve.warm_count == 0
 
     def test_a_use_in_time_puts_it_off(self, scene):
         scene.pass_time(59.0)

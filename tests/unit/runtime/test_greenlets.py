@@ -16,10 +16,10 @@ from pomagent.runtime.greenlets import MOST_AT_REST, GreenletReuse, Task
 
 
 @pytest.fixture
-def crew() -> Iterator[GreenletReuse]:
-    crew = GreenletReuse()
-    yield crew
-    crew.close()
+def greenlets() -> Iterator[GreenletReuse]:
+    greenlets = GreenletReuse()
+    yield greenlets
+    greenlets.close()
 
 
 @pytest.fixture
@@ -34,133 +34,138 @@ def done(task: Task) -> object:
     return task.value
 
 
-def waiting(crew: GreenletReuse) -> tuple[Task, Event]:
+def waiting(greenlets: GreenletReuse) -> tuple[Task, Event]:
     """Work that has begun and waits."""
     until = Event()
-    task = crew.begin(until.wait, "waits")
+    task = greenlets.begin(until.wait, "waits")
     gevent.sleep(0)
     return task, until
 
 
 class TestWork:
-    def test_is_done_once_somebody_waits_and_its_outcome_is_kept(self, crew: GreenletReuse) -> None:
-        task = crew.begin(lambda: 42, "sum")
+    def test_is_done_once_somebody_waits_and_its_outcome_is_kept(self, greenlets: GreenletReuse) -> None:
+        task = greenlets.begin(lambda: 42, "sum")
         assert not task.is_over
         assert done(task) == 42
         assert (task.is_over, task.has_crashed) == (True, False)
 
-    def test_goes_to_a_greenlet_that_has_done_its_last(self, crew: GreenletReuse) -> None:
-        first, second = done(crew.begin(gevent.getcurrent, "first")), done(crew.begin(gevent.getcurrent, "second"))
+    def test_goes_to_a_greenlet_that_has_done_its_last(self, greenlets: GreenletReuse) -> None:
+        first, second = (
+            done(greenlets.begin(gevent.getcurrent, "first")),
+            done(greenlets.begin(gevent.getcurrent, "second")),
+        )
         assert first is second
 
-    def test_does_not_wait_for_another(self, crew: GreenletReuse) -> None:
-        task, until = waiting(crew)
-        assert done(crew.begin(lambda: "meanwhile", "other")) == "meanwhile"
+    def test_does_not_wait_for_another(self, greenlets: GreenletReuse) -> None:
+        task, until = waiting(greenlets)
+        assert done(greenlets.begin(lambda: "meanwhile", "other")) == "meanwhile"
         until.set()
         assert done(task) is True
 
-    def test_lends_the_greenlet_its_name(self, crew: GreenletReuse) -> None:
+    def test_lends_the_greenlet_its_name(self, greenlets: GreenletReuse) -> None:
         for name in ("session 1", "session 2"):
-            assert done(crew.begin(lambda: gevent.getcurrent().name, name)) == name
+            assert done(greenlets.begin(lambda: gevent.getcurrent().name, name)) == name
 
-    def test_tells_of_its_end_before_whoever_joins_goes_on(self, crew: GreenletReuse) -> None:
+    def test_tells_of_its_end_before_whoever_joins_goes_on(self, greenlets: GreenletReuse) -> None:
         ended: list[Task] = []
-        task = crew.begin(lambda: None, "short", ended.append)
+        task = greenlets.begin(lambda: None, "short", ended.append)
         done(task)
         assert ended == [task]
 
-    def test_is_not_kept_by_a_greenlet_at_rest(self, crew: GreenletReuse) -> None:
+    def test_is_not_kept_by_a_greenlet_at_rest(self, greenlets: GreenletReuse) -> None:
         class Load:
             def run(self) -> None: ...
 
         load = Load()
         gone = weakref.ref(load)
-        done(crew.begin(load.run, "load"))
+        done(greenlets.begin(load.run, "load"))
         del load
         gc.collect()
         assert gone() is None
 
-    def test_joined_for_a_while_only(self, crew: GreenletReuse) -> None:
-        task, _ = waiting(crew)
+    def test_joined_for_a_while_only(self, greenlets: GreenletReuse) -> None:
+        task, _ = waiting(greenlets)
         assert not task.join(0.001)
         task.kill()
 
 
 class TestCrash:
     def test_is_told_to_the_hub_by_the_name_of_the_work(
-        self, crew: GreenletReuse, crashes: list[tuple[Any, type[BaseException]]]
+        self, greenlets: GreenletReuse, crashes: list[tuple[Any, type[BaseException]]]
     ) -> None:
-        task = crew.begin(lambda: 1 // 0, "division")
+        task = greenlets.begin(lambda: 1 // 0, "division")
         done(task)
         assert task.has_crashed
         assert [(context.name, kind) for context, kind in crashes] == [("division", ZeroDivisionError)]
 
-    def test_costs_no_greenlet(self, crew: GreenletReuse, crashes: list[tuple[Any, type[BaseException]]]) -> None:
+    def test_costs_no_greenlet(self, greenlets: GreenletReuse, crashes: list[tuple[Any, type[BaseException]]]) -> None:
         def crash() -> None:
-            greenlets.append(gevent.getcurrent())
+            crashed.append(gevent.getcurrent())
             raise ZeroDivisionError
 
-        greenlets: list[Any] = []
-        done(crew.begin(crash, "division"))
-        assert done(crew.begin(gevent.getcurrent, "next")) is greenlets[0]
+        crashed: list[Any] = []
+        done(greenlets.begin(crash, "division"))
+        assert done(greenlets.begin(gevent.getcurrent, "next")) is crashed[0]
 
 
 class TestKill:
-    def test_ends_what_waits(self, crew: GreenletReuse, crashes: list[Any]) -> None:
-        task, _ = waiting(crew)
+    def test_ends_what_waits(self, greenlets: GreenletReuse, crashes: list[Any]) -> None:
+        task, _ = waiting(greenlets)
         task.kill()
         assert done(task) is None
         assert (task.has_crashed, crashes) == (False, [])
 
-    def test_of_what_has_not_begun_leaves_it_undone(self, crew: GreenletReuse) -> None:
+    def test_of_what_has_not_begun_leaves_it_undone(self, greenlets: GreenletReuse) -> None:
         ran: list[bool] = []
         ended: list[Task] = []
-        task = crew.begin(lambda: ran.append(True), "never", ended.append)
+        task = greenlets.begin(lambda: ran.append(True), "never", ended.append)
         task.kill()
         done(task)
         assert (ran, ended) == ([], [task])
 
-    def test_that_comes_too_late_hits_nobody_else(self, crew: GreenletReuse) -> None:
-        task, until = waiting(crew)
+    def test_that_comes_too_late_hits_nobody_else(self, greenlets: GreenletReuse) -> None:
+        task, until = waiting(greenlets)
         until.set()  # it will end in the same turn of the loop
         after: list[Task] = []
-        get_hub().loop.run_callback(lambda: after.append(crew.begin(lambda: gevent.sleep(0.01) or "whole", "next")))
+        get_hub().loop.run_callback(
+            lambda: after.append(greenlets.begin(lambda: gevent.sleep(0.01) or "whole", "next"))
+        )
         get_hub().loop.run_callback(task.kill)
         done(task)
         assert done(after[0]) == "whole"
 
     @pytest.mark.parametrize("times", [1, 2])
-    def test_hits_the_next_work_of_the_same_greenlet_never(self, crew: GreenletReuse, times: int) -> None:
-        task, _ = waiting(crew)
+    def test_hits_the_next_work_of_the_same_greenlet_never(self, greenlets: GreenletReuse, times: int) -> None:
+        task, _ = waiting(greenlets)
         for _ in range(times):
             task.kill()
         done(task)
-        assert done(crew.begin(lambda: gevent.sleep(0.001) or "whole", "next")) == "whole"
+        assert done(greenlets.begin(lambda: gevent.sleep(0.001) or "whole", "next")) == "whole"
 
 
 class TestCrew:
-    def test_keeps_so_many_and_no_more(self, crew: GreenletReuse) -> None:
-        tasks = [waiting(crew) for _ in range(MOST_AT_REST + 5)]
-        greenlets = [task._greenlet for task, _ in tasks]
+    def test_keeps_so_many_and_no_more(self, greenlets: GreenletReuse) -> None:
+        tasks = [waiting(greenlets) for _ in range(MOST_AT_REST + 5)]
+        used = [task._greenlet for task, _ in tasks]
         for _, until in tasks:
             until.set()
-        gevent.joinall(greenlets, timeout=0.1)
-        assert sum(not greenlet.ready() for greenlet in greenlets) == MOST_AT_REST  # type: ignore[union-attr]
+        gevent.joinall(used, timeout=0.1)
+        assert sum(not greenlet.ready() for greenlet in used) == MOST_AT_REST  # type: ignore[union-attr]
 
-    def test_does_work_that_is_begun_while_it_closes(self, crew: GreenletReuse) -> None:
-        done(crew.begin(lambda: None, "so that one is at rest"))
+    def test_does_work_that_is_begun_while_it_closes(self, greenlets: GreenletReuse) -> None:
+        done(greenlets.begin(lambda: None, "so that one is at rest"))
         late: list[Task] = []
-        get_hub().loop.run_callback(lambda: late.append(crew.begin(lambda: "done", "late")))
-        crew.close()
+        get_hub().loop.run_callback(lambda: late.append(greenlets.begin(lambda: "done", "late")))
+        greenlets.close()
         assert done(late[0]) == "done"
 
     @pytest.mark.parametrize("finish", [Task.kill, lambda _: None])
     def test_once_closed_ends_each_greenlet_with_its_work(self, finish: Callable[[Task], None]) -> None:
-        crew = GreenletReuse()
-        idle = done(crew.begin(gevent.getcurrent, "done"))
-        task, until = waiting(crew)
+        greenlets = GreenletReuse()
+        idle = done(greenlets.begin(gevent.getcurrent, "done"))
+        task, until = waiting(greenlets)
         busy = task._greenlet
-        crew.close()
+        greenlets.close()
         assert busy is idle or idle.ready()  # type: ignore[attr-defined]
         assert not task.is_over
         finish(task)

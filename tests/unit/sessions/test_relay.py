@@ -34,7 +34,7 @@ from tests.gateway.waiting import wait_until
 MIB = 1024 * 1024
 ENDLESS = 1 << 30
 
-CREW = GreenletReuse()
+GREENLETS = GreenletReuse()
 
 
 class Session:
@@ -47,7 +47,7 @@ class Session:
         self.relay = Relay(
             self.client, self.tunnel,
             **{"half_close": "auto", "half_close_timeout_s": 60.0, "has_closed": lambda: self.closed,
-               "turns": FairShare(), "crew": CREW, **changes},
+               "fair_share": FairShare(), "greenlets": GREENLETS, **changes},
         )  # fmt: skip
         self.after: list[str] = []
         self._greenlet: gevent.Greenlet | None = None
@@ -129,8 +129,8 @@ class TestBothWays:
         assert (session.relay.bytes_up, session.relay.bytes_down) == (len(up), len(down))
 
     def test_two_sessions_share_a_scratch_buffer_and_nothing_else(self) -> None:
-        turns = FairShare()
-        sessions = [Session(client_capacity=999, tunnel_capacity=777, turns=turns).start() for _ in range(2)]
+        fair_share = FairShare()
+        sessions = [Session(client_capacity=999, tunnel_capacity=777, fair_share=fair_share).start() for _ in range(2)]
         bodies = [b"".join(pseudo_random(seed, MIB)) for seed in range(4)]
         work = []
         for number, running in enumerate(sessions):

@@ -13,8 +13,8 @@ FOREVER_S = 3600.0
 class Guests:
     """Clients that ask for a place and keep it."""
 
-    def __init__(self, places: SessionLimit) -> None:
-        self.places = places
+    def __init__(self, session_limit: SessionLimit) -> None:
+        self.session_limit = session_limit
         self.seated: list[str] = []
         self.greenlets: dict[str, gevent.Greenlet] = {}
 
@@ -29,120 +29,120 @@ class Guests:
         settle()
 
     def _come(self, name: str) -> None:
-        if self.places.take(FOREVER_S):
+        if self.session_limit.take(FOREVER_S):
             self.seated.append(name)
 
 
 @pytest.fixture
-def places():
+def session_limit():
     return SessionLimit(2)
 
 
 @pytest.fixture
-def guests(places):
-    guests = Guests(places)
+def guests(session_limit):
+    guests = Guests(session_limit)
     yield guests
     gevent.killall(list(guests.greenlets.values()))
 
 
-def test_places_up_to_the_limit_are_given_at_once(places):
-    assert [places.take(0), places.take(0)] == [True, True]
-    assert places.taken == 2
+def test_places_up_to_the_limit_are_given_at_once(session_limit):
+    assert [session_limit.take(0), session_limit.take(0)] == [True, True]
+    assert session_limit.taken == 2
 
 
-def test_over_the_limit_the_answer_is_no_once_the_time_is_over(places):
-    places.take(0)
-    places.take(0)
-    assert places.take(0) is False
-    assert places.taken == 2
+def test_over_the_limit_the_answer_is_no_once_the_time_is_over(session_limit):
+    session_limit.take(0)
+    session_limit.take(0)
+    assert session_limit.take(0) is False
+    assert session_limit.taken == 2
 
 
 def test_no_place_at_all_is_a_limit_too():
     assert SessionLimit(0).take(0) is False
 
 
-def test_a_place_given_back_goes_to_whoever_asked_first(places, guests):
+def test_a_place_given_back_goes_to_whoever_asked_first(session_limit, guests):
     guests.come("a", "b", "c", "d")
     assert guests.seated == ["a", "b"]
-    places.give_back()
+    session_limit.give_back()
     settle()
     assert guests.seated == ["a", "b", "c"]
-    places.give_back()
+    session_limit.give_back()
     settle()
     assert guests.seated == ["a", "b", "c", "d"]
-    assert places.taken == 2
+    assert session_limit.taken == 2
 
 
-def test_nobody_overtakes_those_who_wait(places, guests):
+def test_nobody_overtakes_those_who_wait(session_limit, guests):
     guests.come("a", "b", "c")
-    places.give_back()  # "c" is called but has not run yet
-    assert places.take(0) is False
+    session_limit.give_back()  # "c" is called but has not run yet
+    assert session_limit.take(0) is False
     settle()
     assert guests.seated == ["a", "b", "c"]
 
 
-def test_a_larger_limit_lets_the_waiting_in(places, guests):
+def test_a_larger_limit_lets_the_waiting_in(session_limit, guests):
     guests.come("a", "b", "c", "d", "e")
-    places.resize(4)
+    session_limit.resize(4)
     settle()
     assert guests.seated == ["a", "b", "c", "d"]
 
 
-def test_a_smaller_limit_takes_no_place_away_and_gives_none_out(places, guests):
+def test_a_smaller_limit_takes_no_place_away_and_gives_none_out(session_limit, guests):
     guests.come("a", "b", "c")
-    places.resize(1)
-    places.give_back()
+    session_limit.resize(1)
+    session_limit.give_back()
     settle()
     assert guests.seated == ["a", "b"]
-    assert places.taken == 1
-    places.give_back()
+    assert session_limit.taken == 1
+    session_limit.give_back()
     settle()
     assert guests.seated == ["a", "b", "c"]
 
 
-def test_a_waiter_that_was_killed_is_skipped(places, guests):
+def test_a_waiter_that_was_killed_is_skipped(session_limit, guests):
     guests.come("a", "b", "c", "d")
     guests.leave("c")
-    places.give_back()
+    session_limit.give_back()
     settle()
     assert guests.seated == ["a", "b", "d"]
 
 
-def test_a_waiter_that_is_killed_just_as_it_is_called_passes_its_place_on(places, guests):
+def test_a_waiter_that_is_killed_just_as_it_is_called_passes_its_place_on(session_limit, guests):
     guests.come("a", "b", "c", "d")
     guests.greenlets["c"].kill(block=False)
-    places.give_back()
+    session_limit.give_back()
     settle()
     assert guests.seated == ["a", "b", "d"]
-    assert places.taken == 2
+    assert session_limit.taken == 2
 
 
-def test_a_waiter_whose_time_was_over_leaves_no_trace(places, guests):
+def test_a_waiter_whose_time_was_over_leaves_no_trace(session_limit, guests):
     guests.come("a", "b")
-    places.take(0)
-    places.give_back()
-    assert places.taken == 1
-    assert places.take(0) is True
+    session_limit.take(0)
+    session_limit.give_back()
+    assert session_limit.taken == 1
+    assert session_limit.take(0) is True
 
 
 @pytest.mark.parametrize(("waiting", "may_wait"), [(2, True), (3, False)])
-def test_beyond_so_many_waiting_the_answer_is_no_at_once(waiting, may_wait, places, guests, monkeypatch):
+def test_beyond_so_many_waiting_the_answer_is_no_at_once(waiting, may_wait, session_limit, guests, monkeypatch):
     monkeypatch.setattr(module, "MAX_WAITING", 3)
     guests.come("a", "b", *(f"w{index}" for index in range(waiting)))
     guests.come("one more")
     assert bool(guests.greenlets["one more"]) is may_wait  # still waiting
 
 
-def test_it_is_overrun_from_the_first_no_until_a_place_is_free(places, guests):
+def test_it_is_overrun_from_the_first_no_until_a_place_is_free(session_limit, guests):
     guests.come("a", "b")
-    assert not places.is_overrun
-    places.take(0)
-    assert places.is_overrun
+    assert not session_limit.is_overrun
+    session_limit.take(0)
+    assert session_limit.is_overrun
     guests.come("c")
-    places.give_back()
-    assert places.is_overrun, "who waited has the place"
-    places.give_back()
-    assert not places.is_overrun
+    session_limit.give_back()
+    assert session_limit.is_overrun, "who waited has the place"
+    session_limit.give_back()
+    assert not session_limit.is_overrun
 
 
 def test_why_it_is_full_names_the_setting_and_its_value():

@@ -23,7 +23,7 @@ class Forwarder:
         self.is_paused = False
 
     @property
-    def sessions(self) -> int:
+    def session_count(self) -> int:
         return len(self.numbers)
 
     def stop_sessions(self, end: End, numbers: set[int] | None = None) -> list[int]:

@@ -93,7 +93,7 @@ def test_one_that_is_over_is_not(owner: Owner) -> None:
 
 
 def test_others_get_their_turn_meanwhile(owner: Owner) -> None:
-    turns: list[int] = []
+    fair_share: list[int] = []
     owner.others["many"] = [Owner() for _ in range(OBJECTS_IN_A_ROW)]
-    dump([owner], lambda: turns.append(1))
-    assert len(turns) >= 1
+    dump([owner], lambda: fair_share.append(1))
+    assert len(fair_share) >= 1

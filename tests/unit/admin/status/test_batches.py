@@ -31,23 +31,23 @@ class Turns:
 
 
 def test_others_have_their_turn_after_each_portion() -> None:
-    turns = Turns()
-    for _ in in_portions(range(ITEMS_IN_A_ROW * 2 + 1), turns.give_way):
-        turns.looked()
-    assert turns.looks == [ITEMS_IN_A_ROW, ITEMS_IN_A_ROW, 1]
+    fair_share = Turns()
+    for _ in in_portions(range(ITEMS_IN_A_ROW * 2 + 1), fair_share.give_way):
+        fair_share.looked()
+    assert fair_share.looks == [ITEMS_IN_A_ROW, ITEMS_IN_A_ROW, 1]
 
 
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
-    turns = Turns()
-    monkeypatch.setattr(site_module, "give_way", turns.give_way)
-    return turns
+def fair_share(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    fair_share = Turns()
+    monkeypatch.setattr(site_module, "give_way", fair_share.give_way)
+    return fair_share
 
 
 @pytest.fixture
-def site(turns: Turns) -> Site:
+def site(fair_share: Turns) -> Site:
     def forwarder(_: str) -> None:
-        turns.looked()
+        fair_share.looked()
 
     agent: Any = SimpleNamespace(forwarder=forwarder, quarantined={"r7": "the port is taken"})
     reloader: Any = SimpleNamespace(current=SimpleNamespace(routes=ROUTES))
@@ -61,17 +61,17 @@ def ask(site: Site, path: str, **query: str) -> str:
     return resource.show(Request("GET", path, query)).body.decode()
 
 
-def test_the_readiness_of_all_routes_is_found_out_in_portions(site: Site, turns: Turns) -> None:
+def test_the_readiness_of_all_routes_is_found_out_in_portions(site: Site, fair_share: Turns) -> None:
     assert "1000 of 1000 routes are not ready" in ask(site, "/readyz", require="all")
-    assert max(turns.looks) <= ITEMS_IN_A_ROW
-    assert sum(turns.looks) == len(ROUTES)
+    assert max(fair_share.looks) <= ITEMS_IN_A_ROW
+    assert sum(fair_share.looks) == len(ROUTES)
 
 
-def test_the_readiness_of_one_route_takes_a_look_at_that_one(site: Site, turns: Turns) -> None:
+def test_the_readiness_of_one_route_takes_a_look_at_that_one(site: Site, fair_share: Turns) -> None:
     assert "the port is taken" in ask(site, "/readyz/r7")
-    assert turns.looks == [1]
+    assert fair_share.looks == [1]
 
 
-def test_whoever_requires_no_route_costs_none_a_look(site: Site, turns: Turns) -> None:
+def test_whoever_requires_no_route_costs_none_a_look(site: Site, fair_share: Turns) -> None:
     assert ask(site, "/readyz") == "ok\n"
-    assert turns.looks == [0]
+    assert fair_share.looks == [0]
