@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from scripts import bench_process
-from tests.agent_process import clean_environment
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled
+from tests.support.agent.agent_process import clean_environment
 
 POLL_S = 0.02
 TIMEOUT_S = 120

@@ -20,13 +20,13 @@ from typing import Any
 
 from scripts.bench_agent import BenchedAgent, Row, Tables, percentile
 from scripts.bench_envoy import EnvoyClient
-from tests.agent_process import connect
-from tests.bastion import ANY, say
 from tests.gateway import client
 from tests.gateway.agent_toml import write_agent_toml
 from tests.gateway.distance import Distance
 from tests.gateway.facade import HOST, Gateway, destination
 from tests.gateway.ports import LOOPBACK
+from tests.support.agent.agent_process import connect
+from tests.support.agent.bastion import ANY, say
 
 ROUNDS = {0: 300, 20: 150, 80: 60}
 """By the delay each way, in milliseconds: the longer, the less depends on the machine."""

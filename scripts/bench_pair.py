@@ -11,9 +11,9 @@ from scripts import bench_process
 from scripts.bench_agent import BenchedAgent
 from scripts.bench_envoy import EnvoyClient
 from scripts.bench_traffic import Traffic
-from tests.bastion import ANY
 from tests.gateway.agent_toml import write_agent_toml
 from tests.gateway.facade import Gateway
+from tests.support.agent.bastion import ANY
 
 AGENT, ENVOY = "pomagent", "Envoy"
 DESTINATION = "traffic.example.test:7000"

@@ -21,7 +21,6 @@ from pomagent.pool.shared_reserve import FEWEST
 from pomagent.pool.warm_policy import TLS_MAX_AGE_S
 from scripts.bench_agent import BenchedAgent, Row, Tables, ms, percentile, seconds_of
 from scripts.bench_routes import check_descriptors
-from tests.bastion import ANY
 from tests.gateway import client
 from tests.gateway.agent_toml import write_agent_toml
 from tests.gateway.configuration import Route
@@ -29,6 +28,7 @@ from tests.gateway.distance import Distance
 from tests.gateway.facade import Gateway, destination
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
+from tests.support.agent.bastion import ANY
 
 ROUTES, QUICK_ROUTES = 1000, 20
 PROTOCOLS = [name for name, preset in PRESETS.items() if preset.level == "tunnel"]

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from tests import event_document, secret_scan
 from tests.gateway import ports
 from tests.gateway.waiting import wait_until
+from tests.support.agent import event_document
+from tests.support.inspection import secret_scan
 
 if TYPE_CHECKING:
-    from tests.bastion import Bastion
     from tests.gateway.facade import Gateway
+    from tests.support.agent.bastion import Bastion
 
 __all__ = ["wait_until"]
 
@@ -48,7 +49,7 @@ def own_gateway() -> "Iterator[Gateway]":
 @pytest.fixture
 def bastion(gateway: "Gateway", tmp_path: Path) -> "Iterator[Bastion]":
     """A bastion host for the shared gateway; its agents are stopped, and looked at, after the test."""
-    from tests.bastion import Bastion
+    from tests.support.agent.bastion import Bastion
 
     with Bastion(gateway, tmp_path) as here:
         yield here

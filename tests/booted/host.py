@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
-from tests.bastion import on
 from tests.booted.machine import Machine
-from tests.event_log import Event
 from tests.gateway.agent_toml import Listen, Table, agent_toml
 from tests.gateway.facade import Gateway
 from tests.gateway.waiting import wait_until
+from tests.support.agent.bastion import on
+from tests.support.agent.event_log import Event
 
 UNIT = "pomagent.service"
 AGENT_TOML = "/etc/pomagent/agent.toml"

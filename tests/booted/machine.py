@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests import processes
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
+from tests.support.agent import processes
 
 BOOT_TIMEOUT_S = 60
 COMMAND_TIMEOUT_S = 60

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from tests import processes
+from tests.support.agent import processes
 
 CLONE_NEWNET = 0x40000000
 WayOut = Callable[[], AbstractContextManager[None]]

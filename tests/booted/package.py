@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from tests import processes
 from tests.booted.machine import Machine
 from tests.booted.trees import cache, lock
 from tests.gateway.waiting import scaled
+from tests.support.agent import processes
 
 ROOT = Path(__file__).parents[2]
 BUILD_TIMEOUT_S = 300

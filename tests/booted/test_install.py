@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from scripts.deb_library import SUITES, Target
-from tests import processes, wheels
 from tests.booted.host import ECHO, UNIT, Host
 from tests.booted.machine import Machine
 from tests.booted.network import WayOut
 from tests.gateway.facade import Gateway
-from tests.load import Load
+from tests.support.agent import processes, wheels
+from tests.support.load.steady_load import Load
 
 SOURCE = "/root/pomagent"
 PARTS = ("pomagent", "scripts", "systemd", "man", "completions", "debian", "agent.toml", "pyproject.toml")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.booted.host import AGENT_TOML, BUSY, ECHO, UNIT, Host
-from tests.load import Load
-from tests.pump import Pump
+from tests.support.load.pump import Pump
+from tests.support.load.steady_load import Load
 
 PACKAGE = "/root/pomagent.deb"
 

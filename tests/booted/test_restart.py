@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.agent_process import connect
-from tests.bastion import on, refuses, say
 from tests.booted.host import ECHO, UNIT, Host
 from tests.gateway.waiting import wait_until
-from tests.load import Load
+from tests.support.agent.agent_process import connect
+from tests.support.agent.bastion import on, refuses, say
+from tests.support.load.steady_load import Load
 
 OTHER = 5432
 Record = Callable[[str, object], None]

@@ -4,10 +4,10 @@ import socket
 
 import pytest
 
-from tests.agent_process import connect, read_to_end
-from tests.bastion import on, say
 from tests.booted.host import ECHO, UNIT, Host
 from tests.booted.package import ROOT
+from tests.support.agent.agent_process import connect, read_to_end
+from tests.support.agent.bastion import on, say
 
 OTHER = 5432
 PRIVILEGED = 389

@@ -1,9 +1,9 @@
 """Stops, and what systemd's watchdog does to an agent that hangs."""
 
-from tests.agent_process import connect, read_to_end
-from tests.bastion import on, say
 from tests.booted.host import ECHO, UNIT, Host
 from tests.gateway.waiting import wait_until
+from tests.support.agent.agent_process import connect, read_to_end
+from tests.support.agent.bastion import on, say
 
 OTHER = 5432
 SESSIONS = 20

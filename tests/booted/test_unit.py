@@ -2,9 +2,9 @@
 
 import json
 
-from tests.agent_process import connect
-from tests.bastion import on, refuses, say
 from tests.booted.host import ECHO, UNIT, Host
+from tests.support.agent.agent_process import connect
+from tests.support.agent.bastion import on, refuses, say
 
 OTHER = 5432
 # Succeeds only if the port is open as soon as the agent counts as started.

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.agent_process import connect, read_to_end
-from tests.bastion import on, say
 from tests.booted.host import AGENT_TOML, BUSY, ECHO, UNIT, Host
 from tests.gateway.waiting import wait_until
-from tests.load import Load
-from tests.pump import Pump
+from tests.support.agent.agent_process import connect, read_to_end
+from tests.support.agent.bastion import on, say
+from tests.support.load.pump import Pump
+from tests.support.load.steady_load import Load
 
 WATCHDOG = "[Service]\nWatchdogSec=3\n"
 Record = Callable[[str, object], None]

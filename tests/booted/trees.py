@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests import processes
+from tests.support.agent import processes
 
 SUITES = ("bookworm", "trixie")
 """The oldest systemd that is supported (252), and a newer one."""

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from pomagent.log.logger import Logger, LogLevel, make_logger
-from tests import event_document
 from tests.gateway import minted
+from tests.support.agent import event_document
 
 
 class Lines(list[str]):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import AgentProcess, connect
-from tests.bastion import ANY, Bastion
 from tests.gateway.facade import Gateway
+from tests.support.agent.agent_process import AgentProcess, connect
+from tests.support.agent.bastion import ANY, Bastion
 
 STALLED = "stalled_downloads"
 SIZES = {1: 300_000, 2: 1_000_000, 3: 20_000_000}

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.agent_process import connect, read_to_end
-from tests.bastion import ANY, Bastion, say
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
+from tests.support.agent.agent_process import connect, read_to_end
+from tests.support.agent.bastion import ANY, Bastion, say
 
 RESET = struct.pack("ii", 1, 0)
 

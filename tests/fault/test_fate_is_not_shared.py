@@ -2,10 +2,10 @@
 
 from contextlib import ExitStack, suppress
 
-from tests.agent_process import AgentProcess, connect
-from tests.bastion import ANY, Bastion, on, say
 from tests.gateway.agent_toml import write_token
 from tests.gateway.waiting import wait_until
+from tests.support.agent.agent_process import AgentProcess, connect
+from tests.support.agent.bastion import ANY, Bastion, on, say
 
 SESSIONS = 100
 DEPTH = 4

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.agent_process import connect
-from tests.bastion import ANY, Bastion, say
 from tests.gateway.waiting import wait_until
+from tests.support.agent.agent_process import connect
+from tests.support.agent.bastion import ANY, Bastion, say
 
 GATEWAY = {"connect_timeout_s": 1, "tls_timeout_s": 1, "response_timeout_s": 1}
 

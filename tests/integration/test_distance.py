@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.agent_process import connect, read_to_end
 from tests.conftest import wait_until
 from tests.gateway.destinations import Destinations, pseudo_random, sha256_of
 from tests.gateway.distance import Distance
 from tests.gateway.facade import Gateway
 from tests.gateway.ports import LOOPBACK, unused_port
+from tests.support.agent.agent_process import connect, read_to_end
 
 MIB = 1024 * 1024
 ONE_WAY_MS = 10

@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests import processes
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.servers.programs import Server, program
 from tests.servers.users import as_user, give, unprivileged
+from tests.support.agent import processes
 
 USER = "tester"
 GUEST = "127.83.0.2"

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests import processes
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.servers.programs import listens, program, serve
+from tests.support.agent import processes
 
 PRIVILEGE_SEPARATION = Path("/run/sshd")
 """A server that is started as root insists on it; Debian makes it when the service starts."""

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes
-from tests.agent_process import clean_environment
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
+from tests.support.agent import processes
+from tests.support.agent.agent_process import clean_environment
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 20

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests import processes
-from tests.agent_process import AgentProcess, clean_environment
-from tests.bastion import ANY, Bastion
 from tests.gateway.facade import Gateway
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import scaled
 from tests.servers.programs import program
 from tests.servers.redis import redis
+from tests.support.agent import processes
+from tests.support.agent.agent_process import AgentProcess, clean_environment
+from tests.support.agent.bastion import ANY, Bastion
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as somebody else")
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests import processes
-from tests.agent_process import clean_environment, connect, pomagent
-from tests.bastion import ANY, Bastion, on, say
 from tests.conftest import wait_until
-from tests.tcp_process import gateway_flags
+from tests.support.agent import processes
+from tests.support.agent.agent_process import clean_environment, connect, pomagent
+from tests.support.agent.bastion import ANY, Bastion, on, say
+from tests.support.agent.tcp_process import gateway_flags
 
 USAGE, CANNOT_SERVE, CANNOT_WRITE, NOT_PERMITTED, INVALID = 2, 69, 74, 77, 78
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes
-from tests.agent_process import clean_environment
 from tests.gateway.waiting import scaled
+from tests.support.agent import processes
+from tests.support.agent.agent_process import clean_environment
 
 ROOT = Path(__file__).parents[2]
 FILE = """

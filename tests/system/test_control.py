@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes
-from tests.agent_process import AgentProcess, clean_environment, connect, pomagent
-from tests.bastion import ANY, Bastion, listening_inode, on, say
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
+from tests.support.agent import processes
+from tests.support.agent.agent_process import AgentProcess, clean_environment, connect, pomagent
+from tests.support.agent.bastion import ANY, Bastion, listening_inode, on, say
 
 
 def test_reload_returns_when_the_edit_is_applied(bastion: Bastion, unused_port: int) -> None:

@@ -3,10 +3,10 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.agent_process import AgentProcess, connect
-from tests.bastion import ANY, Bastion, say
 from tests.gateway.facade import Gateway, destination
 from tests.gateway.waiting import wait_until
+from tests.support.agent.agent_process import AgentProcess, connect
+from tests.support.agent.bastion import ANY, Bastion, say
 
 
 def sent(gateway: Gateway, name: str = "echo") -> list[str]:

@@ -12,11 +12,11 @@ import pytest
 
 from scripts.build_deb import FILES, SCRIPTS
 from scripts.deb_library import SUITES, Target
-from tests import processes
 from tests.booted.package import BUILD_TIMEOUT_S, ROOT
 from tests.booted.package import build as build_at
 from tests.booted.trees import lock
 from tests.gateway.waiting import scaled
+from tests.support.agent import processes
 
 pytestmark = pytest.mark.timeout(3 * BUILD_TIMEOUT_S)
 PROGRAMS = ("dpkg-deb", "lintian")

@@ -6,10 +6,10 @@ import tarfile
 import tomllib
 from pathlib import Path
 
-from tests.agent_process import connect, pomagent
-from tests.bastion import ANY, Bastion, say
 from tests.gateway import minted
 from tests.gateway.agent_toml import write_token
+from tests.support.agent.agent_process import connect, pomagent
+from tests.support.agent.bastion import ANY, Bastion, say
 
 ALWAYS = {"README.txt", "check.txt", "versions.json"}
 OF_AN_AGENT = {"status.json", "events.jsonl", "greenlets.txt", "configuration/00-agent.toml"}

@@ -14,9 +14,11 @@ import pytest
 
 from pomagent.reload import watcher as watch_module
 from pomagent.reload.watcher import POLL_INTERVAL_S, RESTLESS_LOOKS, Watch
-from tests import processes
 from tests.conftest import wait_until
-from tests.edited_agent import (
+from tests.fakes.log import FakeLog
+from tests.gateway.certificates import Authority
+from tests.support.agent import processes
+from tests.support.agent.edited_agent import (
     HEAD,
     SOON_S,
     Desk,
@@ -28,7 +30,7 @@ from tests.edited_agent import (
     sha,
     toml,
 )
-from tests.editors import (
+from tests.support.agent.editors import (
     EDITORS,
     PROGRAMS,
     TOOLS,
@@ -41,8 +43,6 @@ from tests.editors import (
     tee,
     write_in_place,
 )
-from tests.fakes.log import FakeLog
-from tests.gateway.certificates import Authority
 
 INCLUDING = '[agent]\ninclude = ["routes.d/*.toml"]\n\n' + HEAD
 WITH_FILES = (

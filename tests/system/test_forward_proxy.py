@@ -13,15 +13,15 @@ from pomagent import settings
 from pomagent.credentials import edge_api
 from pomagent.errors import CredentialRejected, GatewayUnreachable, GatewayUntrusted, ProxyRefused
 from pomagent.settings import ForwardProxy, HostPort, Trust
-from tests.agent_process import AgentProcess, connect, pomagent
-from tests.bastion import ANY, Bastion, hear, say
 from tests.gateway.destinations import pseudo_random
 from tests.gateway.facade import Gateway
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
 from tests.servers.microsocks import Microsocks, microsocks
 from tests.servers.squid import Squid, squid
-from tests.visitor import Visitor
+from tests.support.agent.agent_process import AgentProcess, connect, pomagent
+from tests.support.agent.bastion import ANY, Bastion, hear, say
+from tests.support.browser.visitor import Visitor
 
 USER, PASSWORD = "bastion", "hunter2-of-the-proxy"
 ROUTE = {"echo": {"listen": ANY, "warm": "tunnel"}}

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests import processes
-from tests.agent_process import AgentProcess, connect, read_to_end
-from tests.bastion import ANY, Bastion
 from tests.gateway.configuration import STAT_PREFIX
 from tests.gateway.destinations import sha256_of
 from tests.gateway.facade import Gateway
 from tests.gateway.waiting import wait_until
+from tests.support.agent import processes
+from tests.support.agent.agent_process import AgentProcess, connect, read_to_end
+from tests.support.agent.bastion import ANY, Bastion
 
 MIB = 1024 * 1024
 HTTP2 = {"gateways.demo": {"transport": "http2"}}

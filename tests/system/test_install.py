@@ -9,8 +9,8 @@ import pytest
 
 from pomagent import __version__
 from scripts.install import AGENT_TOML, COMMAND, FILES, LINK
-from tests import processes, wheels
 from tests.gateway.waiting import scaled
+from tests.support.agent import processes, wheels
 
 INSTALL_TIMEOUT_S = 240
 pytestmark = pytest.mark.timeout(2 * INSTALL_TIMEOUT_S)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests import processes
-from tests.agent_process import clean_environment
+from tests.support.agent import processes
+from tests.support.agent.agent_process import clean_environment
 
 STRANGER = 65534
 COMMANDS = (

@@ -17,16 +17,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests import processes
-from tests.agent_process import AgentProcess, clean_environment, connect, pomagent, read_to_end
-from tests.bastion import ANY, Bastion, say
 from tests.conftest import wait_until
 from tests.gateway.agent_toml import write_token
 from tests.gateway.facade import Gateway, destination
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.waiting import scaled
-from tests.tcp_process import TcpProcess
-from tests.visitor import SIGN_IN, Visitor, printed_address
+from tests.support.agent import processes
+from tests.support.agent.agent_process import AgentProcess, clean_environment, connect, pomagent, read_to_end
+from tests.support.agent.bastion import ANY, Bastion, say
+from tests.support.agent.tcp_process import TcpProcess
+from tests.support.browser.visitor import SIGN_IN, Visitor, printed_address
 
 CANNOT_SERVE, USAGE = 69, 2
 ECHO = destination("echo")

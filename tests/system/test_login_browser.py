@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import connect
-from tests.bastion import ANY, Bastion, say
-from tests.chromium import PROGRAM, Chromium
 from tests.conftest import wait_until
 from tests.gateway.facade import Gateway, destination
+from tests.support.agent.agent_process import connect
+from tests.support.agent.bastion import ANY, Bastion, say
+from tests.support.agent.tcp_process import TcpProcess
+from tests.support.browser.chromium import PROGRAM, Chromium
 from tests.system.test_login import LOGIN_TABLES
-from tests.tcp_process import TcpProcess
 
 pytestmark = pytest.mark.skipif(not shutil.which(PROGRAM), reason="Chromium is not installed")
 ECHO = destination("echo")

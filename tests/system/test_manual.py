@@ -7,7 +7,7 @@ import pytest
 
 from pomagent.cli import commands
 from pomagent.config.reference import tables
-from tests import processes
+from tests.support.agent import processes
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "man").glob("*.[0-9]"))

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests import processes
-from tests.agent_process import AgentProcess, connect
-from tests.bastion import ANY, Bastion, say
 from tests.gateway.facade import Gateway
 from tests.gateway.waiting import wait_until
-from tests.prometheus import Prometheus
-from tests.scrape import ask
+from tests.support.agent import processes
+from tests.support.agent.agent_process import AgentProcess, connect
+from tests.support.agent.bastion import ANY, Bastion, say
+from tests.support.inspection.prometheus import Prometheus
+from tests.support.inspection.scrape import ask
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "docs/monitoring"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import AgentProcess, connect
-from tests.bastion import ANY, Bastion, say
 from tests.gateway.certificates import Authority, Certificate
 from tests.gateway.facade import Gateway, destination
 from tests.gateway.waiting import wait_until
+from tests.support.agent.agent_process import AgentProcess, connect
+from tests.support.agent.bastion import ANY, Bastion, say
 
 ROUTES = {"echo": {"listen": ANY, "warm": "tunnel"}}
 

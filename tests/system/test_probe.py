@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.agent_process import pomagent
-from tests.bastion import ANY, Bastion
 from tests.gateway.certificates import Authority
 from tests.gateway.facade import Gateway, destination
+from tests.support.agent.agent_process import pomagent
+from tests.support.agent.bastion import ANY, Bastion
 
 CANNOT_SERVE, USAGE, INVALID = 69, 2, 78
 ECHO = destination("echo")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes
-from tests.agent_process import AgentProcess, clean_environment, pomagent
 from tests.gateway.agent_toml import write_agent_toml, write_token
 from tests.gateway.facade import Gateway
 from tests.gateway.ports import LOOPBACK, unused_port
+from tests.support.agent import processes
+from tests.support.agent.agent_process import AgentProcess, clean_environment, pomagent
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 COMMANDS = [

@@ -11,9 +11,6 @@ from typing import IO, Any
 
 import pytest
 
-from tests import processes
-from tests.agent_process import AgentProcess, clean_environment, connect, pomagent
-from tests.bastion import ANY, Bastion, hear
 from tests.conftest import wait_until
 from tests.gateway.agent_toml import write_token
 from tests.gateway.destinations import pseudo_random, sha256_of
@@ -24,7 +21,10 @@ from tests.servers.openssh import SshServer, openssh
 from tests.servers.postgres import USER, Postgres, postgres
 from tests.servers.programs import program, run
 from tests.servers.redis import redis
-from tests.tcp_process import gateway_flags
+from tests.support.agent import processes
+from tests.support.agent.agent_process import AgentProcess, clean_environment, connect, pomagent
+from tests.support.agent.bastion import ANY, Bastion, hear
+from tests.support.agent.tcp_process import gateway_flags
 
 # The usual ports, so that the presets of the protocols apply.
 REDIS, POSTGRES, SSH = "redis.example.test:6379", "postgres.example.test:5432", "ssh.example.test:22"

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.agent_process import AgentProcess, connect
-from tests.bastion import ANY, Bastion, say
 from tests.gateway.waiting import scaled, wait_until
+from tests.support.agent.agent_process import AgentProcess, connect
+from tests.support.agent.bastion import ANY, Bastion, say
 
 RECHECK_S = 1
 ROUTES = {"echo": {"listen": ANY, "warm": "tunnel"}, "page": {"listen": ANY, "warm": "tls"}}

@@ -5,12 +5,12 @@ import socket
 
 import pytest
 
-from tests.agent_process import AgentProcess, connect, read_to_end
-from tests.bastion import ANY, Bastion, hear, listening_inode, on, refuses, say
 from tests.conftest import wait_until
 from tests.gateway.destinations import BANNER
 from tests.gateway.facade import destination
 from tests.gateway.ports import LOOPBACK, unused_port
+from tests.support.agent.agent_process import AgentProcess, connect, read_to_end
+from tests.support.agent.bastion import ANY, Bastion, hear, listening_inode, on, refuses, say
 
 ECHO, BANNER_ROUTE = destination("echo"), destination("banner")
 PROOF = b"never lost\n"

@@ -22,10 +22,10 @@ from hypothesis.stateful import (
 )
 
 from pomagent.admin.control.client import ask
-from tests.agent_process import connect
-from tests.bastion import Bastion, listening_inode, on, say
 from tests.gateway.facade import Gateway
 from tests.gateway.ports import unused_port
+from tests.support.agent.agent_process import connect
+from tests.support.agent.bastion import Bastion, listening_inode, on, say
 
 NAMES = ("one", "two", "three", "four")
 

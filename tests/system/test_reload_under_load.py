@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from pomagent.admin.control.client import ask
-from tests.agent_process import AgentProcess, connect
-from tests.bastion import Bastion, listening_inode, on
 from tests.gateway.facade import Gateway, destination
 from tests.gateway.ports import unused_port
 from tests.gateway.waiting import scaled, wait_until
+from tests.support.agent.agent_process import AgentProcess, connect
+from tests.support.agent.bastion import Bastion, listening_inode, on
 
 RELOADS = 100
 PUMPS = 20

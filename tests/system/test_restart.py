@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import AgentProcess, connect
-from tests.bastion import ANY, Bastion, listening_inode, on, refuses, say
 from tests.conftest import wait_until
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.waiting import scaled
-from tests.service_manager import Manager, inode
+from tests.support.agent.agent_process import AgentProcess, connect
+from tests.support.agent.bastion import ANY, Bastion, listening_inode, on, refuses, say
+from tests.support.agent.service_manager import Manager, inode
 
 ENDLESS = 600
 """Seconds that no test waits for."""

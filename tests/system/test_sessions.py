@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.agent_process import AgentProcess, connect, read_to_end
-from tests.bastion import ANY, Bastion
 from tests.gateway.destinations import pseudo_random, sha256_of
 from tests.gateway.facade import Gateway
 from tests.gateway.ports import LOOPBACK
+from tests.support.agent.agent_process import AgentProcess, connect, read_to_end
+from tests.support.agent.bastion import ANY, Bastion
 
 MIB = 1024 * 1024
 Start = Callable[..., tuple[AgentProcess, dict[str, int]]]

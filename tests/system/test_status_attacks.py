@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from pomagent.admin.status.server import MAX_CONNECTIONS
-from tests.agent_process import AgentProcess, connect
-from tests.bastion import ANY, Bastion, hear, say
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
-from tests.scrape import ask
-from tests.web_page import WebPage
+from tests.support.agent.agent_process import AgentProcess, connect
+from tests.support.agent.bastion import ANY, Bastion, hear, say
+from tests.support.browser.web_page import WebPage
+from tests.support.inspection.scrape import ask
 
 STATUS = {"listen": ANY}
 

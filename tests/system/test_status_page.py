@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import AgentProcess, connect
-from tests.axe import violations
-from tests.bastion import ANY, Bastion, say
 from tests.gateway.facade import Gateway
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
-from tests.scrape import ask
-from tests.web_page import DESKTOP, PHONE, WebPage
+from tests.support.agent.agent_process import AgentProcess, connect
+from tests.support.agent.bastion import ANY, Bastion, say
+from tests.support.browser.axe import violations
+from tests.support.browser.web_page import DESKTOP, PHONE, WebPage
+from tests.support.inspection.scrape import ask
 
 STATUS = {"listen": ANY}
 LOOKS = [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light"), (PHONE, "dark")]

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from pomagent.admin.status.server import MAX_CONNECTIONS
-from tests import processes
-from tests.agent_process import AgentProcess, clean_environment, connect
-from tests.bastion import ANY, Bastion, on, say
 from tests.gateway.facade import Gateway
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.waiting import wait_until
-from tests.scrape import Answer, ask
+from tests.support.agent import processes
+from tests.support.agent.agent_process import AgentProcess, clean_environment, connect
+from tests.support.agent.bastion import ANY, Bastion, on, say
+from tests.support.inspection.scrape import Answer, ask
 
 STATUS = {"listen": ANY}
 PYTHON_FOR_ALL = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes
-from tests.agent_process import AgentProcess, clean_environment, connect, pomagent, read_to_end
-from tests.bastion import ANY, Bastion, on, say
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import scaled, wait_until
+from tests.support.agent import processes
+from tests.support.agent.agent_process import AgentProcess, clean_environment, connect, pomagent, read_to_end
+from tests.support.agent.bastion import ANY, Bastion, on, say
 
 
 def sessions(agent: AgentProcess, *routes: str) -> list[dict[str, object]]:

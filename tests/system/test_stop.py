@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import AgentProcess, connect, read_to_end
-from tests.bastion import ANY, Bastion, hear, on, refuses, say
 from tests.conftest import wait_until
 from tests.gateway.destinations import HANDLERS
 from tests.gateway.facade import destination
 from tests.gateway.ports import unused_port
 from tests.gateway.waiting import scaled
-from tests.service_manager import Manager
+from tests.support.agent.agent_process import AgentProcess, connect, read_to_end
+from tests.support.agent.bastion import ANY, Bastion, hear, on, refuses, say
+from tests.support.agent.service_manager import Manager
 
 BLOCKABLE = """
 import signal, time

@@ -13,9 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes
-from tests.agent_process import clean_environment, connect, pomagent
-from tests.bastion import say
 from tests.conftest import wait_until
 from tests.gateway.agent_toml import write_token
 from tests.gateway.certificates import Authority
@@ -23,7 +20,10 @@ from tests.gateway.destinations import BANNER, pseudo_random, sha256_of
 from tests.gateway.facade import Gateway, destination
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.waiting import scaled
-from tests.tcp_process import TcpProcess, gateway_flags
+from tests.support.agent import processes
+from tests.support.agent.agent_process import clean_environment, connect, pomagent
+from tests.support.agent.bastion import say
+from tests.support.agent.tcp_process import TcpProcess, gateway_flags
 
 CANNOT_SERVE, USAGE, NOT_PERMITTED, INVALID = 69, 2, 77, 78
 ECHO = destination("echo")

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests import clock
-from tests.agent_process import AgentProcess, connect
-from tests.bastion import ANY, Bastion, on, say
 from tests.gateway import tokens
 from tests.gateway.certificates import Authority
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
-from tests.scrape import ask
+from tests.support.agent import clock
+from tests.support.agent.agent_process import AgentProcess, connect
+from tests.support.agent.bastion import ANY, Bastion, on, say
+from tests.support.inspection.scrape import ask
 
 DOCUMENT = Path(__file__).parents[2] / "docs/troubleshooting.md"
 ROW = re.compile(r"^\| ([^|`]+) \| `(\w+)` \| `(.+)` \|$", re.MULTILINE)

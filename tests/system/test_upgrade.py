@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from pomagent.admin.control.client import ControlError, ask
-from tests.agent_process import AgentProcess, connect, read_to_end
-from tests.bastion import ANY, Bastion, hear, listening_inode, on, refuses, say
 from tests.conftest import wait_until
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.waiting import scaled
-from tests.load import Load
-from tests.pump import Pump
-from tests.service_manager import Manager
+from tests.support.agent.agent_process import AgentProcess, connect, read_to_end
+from tests.support.agent.bastion import ANY, Bastion, hear, listening_inode, on, refuses, say
+from tests.support.agent.service_manager import Manager
+from tests.support.load.pump import Pump
+from tests.support.load.steady_load import Load
 
 BUSY = {"listen": ANY, "protocol": "generic", "pool_min": 8, "pool_max": 16, "max_sessions": 2000}
 """A route for a load, on a machine that may be slow: what ends is ended by the gateway a second later."""

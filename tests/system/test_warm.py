@@ -3,11 +3,11 @@
 import pytest
 
 from pomagent.pool.shared_reserve import FEWEST
-from tests.agent_process import connect
-from tests.bastion import ANY, Bastion, say
 from tests.conftest import wait_until
 from tests.gateway.configuration import Route
 from tests.gateway.facade import destination
+from tests.support.agent.agent_process import connect
+from tests.support.agent.bastion import ANY, Bastion, say
 
 ECHO = destination("echo")
 MANY = 200

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.agent_process import AgentProcess
-from tests.bastion import ANY, Bastion
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.waiting import wait_until
 from tests.servers import mariadb, openssh, postgres
@@ -18,6 +16,8 @@ from tests.servers.openssh import SshServer
 from tests.servers.postgres import Postgres
 from tests.servers.programs import program, run
 from tests.servers.redis import redis
+from tests.support.agent.agent_process import AgentProcess
+from tests.support.agent.bastion import ANY, Bastion
 
 DEPTH = 32
 CYCLES = 200

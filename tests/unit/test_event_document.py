@@ -11,8 +11,8 @@ import pytest
 
 import pomagent
 from pomagent.log import events
-from tests import event_document
-from tests.event_document import Documented, objections, shortcomings
+from tests.support.agent import event_document
+from tests.support.agent.event_document import Documented, objections, shortcomings
 
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 SPREAD = {

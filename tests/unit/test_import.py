@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from pomagent.cli import cli
 from pomagent.config.desktop import MAX_EXPORT_BYTES
-from tests.agent_process import pomagent
+from tests.support.agent.agent_process import pomagent
 
 DATA = Path(__file__).parents[1] / "data" / "desktop"
 

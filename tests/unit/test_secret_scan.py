@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes
 from tests.gateway import minted
+from tests.support.agent import processes
 
 TESTS = Path(__file__).parents[1]
 SAMPLE = TESTS / "data/secret_scan/every_way_to_show_a_token.py"
@@ -39,7 +39,7 @@ class Run:
 @pytest.fixture(scope="module", params=WORKERS)
 def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     directory = tmp_path_factory.mktemp("sample")
-    (directory / "conftest.py").write_text("from tests.secret_scan import *\n")
+    (directory / "conftest.py").write_text("from tests.support.inspection.secret_scan import *\n")
     (directory / "test_sample.py").write_text(SAMPLE.read_text())
     (directory / "pytest.ini").write_text("[pytest]\n")
     told = directory / "told"

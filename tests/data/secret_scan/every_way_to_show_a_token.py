@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import process_list, processes
 from tests.fakes.log import FakeLog
 from tests.gateway import tokens
+from tests.support.agent import processes
+from tests.support.inspection import process_list
 
 PRINT = "import os, sys; print('here it is:', sys.stdin.read())"
 

@@ -29,7 +29,7 @@ from tests.fakes.gateway import HOST, FakeGateway, black_hole
 from tests.gateway.certificates import A_DAY, Authority
 from tests.gateway.ports import LOOPBACK, ReservedPort
 from tests.gateway.waiting import wait_until
-from tests.leaks import open_sockets
+from tests.support.inspection.leaks import open_sockets
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -14,10 +14,10 @@ from pomagent.log.logger import LogLevel, make_logger
 from pomagent.reload import watcher as watch_module
 from pomagent.reload.fingerprint import survey
 from pomagent.reload.watcher import Watch, _Trap
-from tests import processes
 from tests.fakes.greenlets import caught_crashes
 from tests.fakes.log import Lines
 from tests.gateway.waiting import wait_until
+from tests.support.agent import processes
 
 NEVER_S = 3600
 PATIENCE_S = 30

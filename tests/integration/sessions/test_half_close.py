@@ -11,7 +11,7 @@ import pytest
 
 from pomagent.sessions.half_close import _is_local, peer_has_closed
 from pomagent.transport.sock_diag import SockDiag
-from tests import processes
+from tests.support.agent import processes
 
 REPEATS = 300
 RESET_ON_CLOSE = b"\1\0\0\0\0\0\0\0"

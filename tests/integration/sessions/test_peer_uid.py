@@ -13,9 +13,9 @@ import pytest
 from pomagent.sessions import peer_uid
 from pomagent.sessions.peer_uid import OVERFLOW_UID, user_of
 from pomagent.transport.sock_diag import SockDiag
-from tests import processes
-from tests.agent_process import clean_environment
 from tests.conftest import wait_until
+from tests.support.agent import processes
+from tests.support.agent.agent_process import clean_environment
 
 PYTHON_FOR_ALL = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
 ANYBODY = 4711

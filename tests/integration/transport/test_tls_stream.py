@@ -25,7 +25,6 @@ from pomagent.transport.tls_context import make_context
 from pomagent.transport.tls_over_memory import TlsOverMemory
 from pomagent.transport.tls_over_socket import TlsOverSocket
 from pomagent.transport.tls_stream import TlsStream
-from tests import processes
 from tests.fakes import gateway as play
 from tests.fakes.gateway import HOST, Connection, FakeGateway
 from tests.fakes.greenlets import settle
@@ -33,6 +32,7 @@ from tests.gateway.certificates import Authority
 from tests.gateway.destinations import pseudo_random
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.waiting import scaled, wait_until
+from tests.support.agent import processes
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

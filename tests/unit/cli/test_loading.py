@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pomagent.cli import commands
-from tests import processes
+from tests.support.agent import processes
 
 
 def loaded(code: str) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from pomagent.transport import cipher_order
 from pomagent.transport.cipher_order import PREFERRED, prefer_aes_128
-from tests import processes
+from tests.support.agent import processes
 
 OTHER = "TLS_AES_256_GCM_SHA384"
 PRINT_ORDER = """

@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from tests import process_list
 from tests.gateway import minted
+from tests.support.inspection import process_list
 
 CHUNK_BYTES = 1024 * 1024
 LONGEST = 128

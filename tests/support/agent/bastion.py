@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.agent_process import AgentProcess
 from tests.gateway.agent_toml import Listen, Table, agent_toml, write_token
 from tests.gateway.facade import Gateway
 from tests.gateway.ports import LOOPBACK
+from tests.support.agent.agent_process import AgentProcess
 
 ANY = f"{LOOPBACK}:0"
 """Where a route listens whose port the kernel may choose; ``AgentProcess.port`` tells it."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import gevent
 
-from tests import process_list
 from tests.gateway.waiting import wait_until
+from tests.support.inspection import process_list
 
 LISTENING = "0A"
 

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests import fake_browser
 from tests.conftest import wait_until
 from tests.gateway.facade import Gateway
+from tests.support.browser import fake_browser
 
 SIGN_IN = re.compile(r"https://\S+/\.pomerium/sign_in\?\S+")
 

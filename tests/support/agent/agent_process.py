@@ -13,14 +13,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from pomagent.admin.control.client import ask
-from tests import processes
-from tests.event_document import shortcomings
-from tests.event_log import Event, EventLog
 from tests.gateway import minted
 from tests.gateway.ports import LOOPBACK
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
-from tests.service_manager import passing
+from tests.support.agent import processes
+from tests.support.agent.event_document import shortcomings
+from tests.support.agent.event_log import Event, EventLog
+from tests.support.agent.service_manager import passing
 
 STOP_TIMEOUT_S = 20
 MODULE = ["-m", "pomagent"]

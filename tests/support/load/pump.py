@@ -6,9 +6,9 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from tests.agent_process import connect
-from tests.bastion import hear
 from tests.gateway.waiting import scaled, wait_until
+from tests.support.agent.agent_process import connect
+from tests.support.agent.bastion import hear
 
 
 class Pump:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes
 from tests.gateway.waiting import scaled
+from tests.support.agent import processes
 
 Way = Callable[[Path, str], None]
 

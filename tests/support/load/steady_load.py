@@ -8,12 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests import processes
-from tests.arrivals import PATIENCE_S
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import wait_until
+from tests.support.agent import processes
+from tests.support.load.arrivals import PATIENCE_S
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 PER_SECOND = 50
 
 
@@ -31,7 +31,7 @@ class Load:
 
     def __init__(self, port: int) -> None:
         self._process = processes.Process(
-            tethered(sys.executable, "-m", "tests.arrivals", str(port), str(PER_SECOND)),
+            tethered(sys.executable, "-m", "tests.support.load.arrivals", str(port), str(PER_SECOND)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
         self._arrivals: dict[int, Arrival] = {}

@@ -7,11 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests import processes
-from tests.agent_process import clean_environment
 from tests.gateway.facade import Gateway
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
+from tests.support.agent import processes
+from tests.support.agent.agent_process import clean_environment
 
 STOP_TIMEOUT_S = 20
 LISTENING = "listening on "

@@ -1,4 +1,4 @@
-"""Applications that come at a steady pace, whatever becomes of those before them: ``tests.arrivals PORT PER_SECOND``
+"""Connects at a steady pace, whatever becomes of earlier connections: ``python -m tests.support.load.arrivals PORT RATE``
 
 In a process of its own, or what the tests do meanwhile would look like a wait. A line says of each, as soon as it is
 known, what became of it: its number, the milliseconds it waited, the error or nothing. A line on standard input is

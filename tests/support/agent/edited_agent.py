@@ -13,11 +13,11 @@ from typing import Final
 
 import pytest
 
-from tests import processes
-from tests.agent_process import AgentProcess, clean_environment
-from tests.event_log import EventLog
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import wait_until
+from tests.support.agent import processes
+from tests.support.agent.agent_process import AgentProcess, clean_environment
+from tests.support.agent.event_log import EventLog
 
 HOST: Final = f"127.{os.getpid() // 250 % 250 + 1}.{os.getpid() % 250 + 1}.1"
 """A loopback address of this process's own: on it every port is free, and stays so."""

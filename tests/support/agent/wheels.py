@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from tests import processes
 from tests.gateway.waiting import scaled
+from tests.support.agent import processes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 300
 
 

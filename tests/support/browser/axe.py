@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests import processes
-from tests.agent_process import clean_environment
 from tests.gateway.waiting import scaled
-from tests.web_page import WebPage
+from tests.support.agent import processes
+from tests.support.agent.agent_process import clean_environment
+from tests.support.browser.web_page import WebPage
 
 VERSION = "4.10.3"
 PLACE = Path(sys.prefix) / "axe-core"

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import pytest
 
-from tests import process_list, processes
 from tests.gateway import minted
+from tests.support.agent import processes
+from tests.support.inspection import process_list
 
 Report = pytest.TestReport | pytest.CollectReport
 Kind = TypeVar("Kind", pytest.TestReport, pytest.CollectReport)

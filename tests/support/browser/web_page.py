@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests import processes
-from tests.agent_process import clean_environment
-from tests.chromium import FLAGS, PROGRAM
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
+from tests.support.agent import processes
+from tests.support.agent.agent_process import clean_environment
+from tests.support.browser.chromium import FLAGS, PROGRAM
 
 TIMEOUT_S = 30
 DESKTOP, PHONE = (1280, 900), (390, 844)

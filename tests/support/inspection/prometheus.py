@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import pytest
 
-from tests import processes
 from tests.gateway.ports import LOOPBACK, unused_port
 from tests.gateway.tether import tethered
 from tests.gateway.waiting import scaled, wait_until
+from tests.support.agent import processes
 
 OFTEN = "250ms"
 START_TIMEOUT_S = 60

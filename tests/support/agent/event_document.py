@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-DOCUMENT = Path(__file__).parents[1] / "docs/events.md"
+DOCUMENT = Path(__file__).parents[3] / "docs/events.md"
 ALWAYS = frozenset({"event", "timestamp", "level"})
 IN_ANY = frozenset({"unrenderable", "repeated"})
 _noted: list[str] = []

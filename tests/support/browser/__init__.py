@@ -1,0 +1,1 @@
+"""Browsers, real and scripted, and what they show."""

@@ -1,0 +1,1 @@
+"""Traffic that goes on whatever happens to the agent."""
