@@ -1,4 +1,4 @@
-"""Connects at a steady pace, whatever becomes of earlier connections: ``python -m tests.support.load.arrivals PORT RATE``
+"""Connects at a steady pace: ``python -m tests.support.load.arrivals PORT PER_SECOND``
 
 In a process of its own, or what the tests do meanwhile would look like a wait. A line says of each, as soon as it is
 known, what became of it: its number, the milliseconds it waited, the error or nothing. A line on standard input is
