@@ -1,4 +1,4 @@
-"""What a tunnel has brought and a slow client has not taken yet."""
+"""Holds the bytes that a tunnel has brought and a slow client has not accepted yet."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from pomagent.errors import StreamLost
 from pomagent.transport.stream import Stream
 
 READ_AHEAD_BYTES = 256 * 1024
-"""Read from the tunnel beyond what a slow client takes: at its end the gateway drops what is unread after a second."""
+"""Maximum bytes read from the tunnel beyond what a slow client accepts.
+
+Reading ahead matters at the end: the gateway drops what is unread one second after it.
+"""
 LAST_BYTES_TIMEOUT_S = 300.0
-"""A client that takes none of the last bytes for so long is not slow but gone."""
+"""Seconds in which a client must accept some of its last bytes; after that it is not slow but gone."""
 
 
 class ReadAhead:
-    """What the tunnel has brought and the client has not taken yet."""
+    """The bytes on their way to one client."""
 
     def __init__(
-        self, client: Stream, begin: Callable[[Callable[[], None]], object], on_lost: Callable[[], None]
+        self, client: Stream, start: Callable[[Callable[[], None]], object], on_lost: Callable[[], None]
     ) -> None:
+        """``start`` runs a function in another greenlet. ``on_lost`` is called there if the client is lost."""
         self._client = client
-        self._begin = begin
+        self._start = start
         self._on_lost = on_lost
         self._kept = bytearray()
         self._progress = Event()
-
         self._is_dropping = False
 
     @property
@@ -38,9 +41,9 @@ class ReadAhead:
         return not self._kept
 
     def put(self, view: memoryview) -> None:
-        """Send what the client takes now and keep a copy of the rest, to be sent as it goes on reading.
+        """Send what the client accepts now, and keep a copy of the rest to send as the client reads on.
 
-        Raises StreamLost.
+        Does not block. Raises StreamLost.
         """
         if self._is_dropping:
             return
@@ -48,23 +51,23 @@ class ReadAhead:
             view = view[self._client.send(view) :]
             if not view:
                 return
-            self._begin(self._drain)
+            self._start(self._drain)
         self._kept += view
 
     def drop(self) -> None:
-        """Keep nothing from now on: nobody will take it."""
+        """Discard what is kept and everything put from now on."""
         self._is_dropping = True
-        self._kept = bytearray()  # not clear(): the frames of a failed send may still hold a view of it
+        self._kept = bytearray()  # not clear(): the frames of a failed send may still hold a view of the old buffer
         self._progress.set()
 
     def wait_for_room(self) -> None:
-        """Blocks until less than the limit is kept."""
+        """Wait until less than the limit is kept. Blocks."""
         while self.is_full:
             self._progress.clear()
             self._progress.wait()
 
     def wait_until_empty(self) -> bool:
-        """Blocks until the client's kernel has everything; False if the client takes nothing for too long."""
+        """Wait until the client's kernel has everything; return False if the client accepts nothing. Blocks."""
         while self._kept:
             self._progress.clear()
             if not self._progress.wait(LAST_BYTES_TIMEOUT_S):

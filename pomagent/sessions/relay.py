@@ -1,123 +1,124 @@
-"""Copies between a client and its tunnel until the session is over, and says how it ended."""
+"""Copies bytes between a client and its tunnel until the session ends, and reports how it ended."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from contextlib import suppress
-from itertools import chain, repeat
-
-import gevent
+from typing import Protocol
 
 from pomagent.errors import StreamLost, StreamReset
 from pomagent.protocol.http2.frames import Code
 from pomagent.runtime.deadline import Clock
 from pomagent.runtime.greenlets import GreenletReuse, Task
 from pomagent.runtime.interrupt import Interrupt
+from pomagent.sessions.client import Client
 from pomagent.sessions.ends import CLIENT_ABORTED, CLIENT_FINISHED, CLIENT_LOST, CRASHED, GATEWAY_FINISHED, End, Side
 from pomagent.sessions.fair_share import FairShare
+from pomagent.sessions.half_close import HalfClosePolicy, wait_for_answer
 from pomagent.sessions.read_ahead import ReadAhead
-from pomagent.settings import HalfClose
 from pomagent.transport.stream import Stream
 
 KILL_TIMEOUT_S = 1.0
-"""For the copying greenlets to go; each only has to leave its wait."""
-REMOTE_LINGER_S = 5.0
-"""Without a byte, after the end of a client on another host, which may have closed or only shut down."""
+"""Maximum seconds to wait for a killed copying greenlet; each only has to leave its current wait."""
 GREETING_BYTES = 64
-"""Of a destination that speaks first, for whoever wants to know what it is."""
-LOOK_AGAIN_S = (0.001, 0.005, 0.02, 0.1, 0.5, 1.0)
-"""When to ask again whether a client that sent its end has closed; the last one repeats."""
+"""Maximum bytes of a server's greeting that are reported, enough to recognise its protocol."""
+
+
+class RelayContext(Protocol):
+    """What all relays of one hub share."""
+
+    @property
+    def fair_share(self) -> FairShare: ...
+    @property
+    def greenlets(self) -> GreenletReuse: ...
+    @property
+    def clock(self) -> Clock: ...
 
 
 class _TunnelClogged(Exception):
-    """The tunnel takes nothing more; what the gateway has sent before may still be on its way."""
+    """The tunnel accepts no more bytes, but what the gateway sent earlier may still arrive."""
 
 
 class Relay:
     """One session's two directions: up from the client, down from the gateway."""
 
     def __init__(
-        self, client: Stream, tunnel: Stream, *, half_close: HalfClose, half_close_timeout_s: float,
-        has_closed: Callable[[], bool | None], fair_share: FairShare, greenlets: GreenletReuse,
-        on_greeting: Callable[[bytes], None] = lambda _: None, clock: Clock = time.monotonic,
-        carries_half_close: bool = False,
+        self, client: Client, tunnel: Stream, half_close: HalfClosePolicy, context: RelayContext,
+        on_greeting: Callable[[bytes], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        """``has_closed`` tells of a client that sent its end: closed, only shut down, or None if nobody can know.
-
-        All relays of the hub share ``fair_share`` and ``greenlets``. ``on_greeting`` gets the destination's first
-        bytes if they come before any of the client. ``carries_half_close``: the tunnel can end one direction alone.
-        """
+        """``on_greeting`` is called with the destination's first bytes if they come before any of the client's."""
         self._client = client
         self._tunnel = tunnel
         self._half_close = half_close
-        self._carries_half_close = carries_half_close and half_close == "auto"
-        self._half_close_timeout_s = half_close_timeout_s
-        self._has_closed = has_closed
-        self._fair_share = fair_share
+        self._fair_share = context.fair_share
         self._on_greeting = on_greeting
-        self._clock = clock
-        self._greenlets = greenlets
+        self._clock = context.clock
+        self._greenlets = context.greenlets
         self._tasks: set[Task] = set()
-        """Greenlets beside the one that runs the relay."""
+        """Tasks in greenlets other than the one that runs the relay."""
         self._down: Task | None = None
-        self._ahead = ReadAhead(client, self._begin, self._client_lost)
+        self._read_ahead = ReadAhead(client, self._start, self._lose_client)
         self._copying = Interrupt()
         self._reading_client = Interrupt()
         self._is_up_over = False
-        """Whether nothing of the client goes up any more."""
-        self._is_client_lost = False
+        """Whether no more bytes of the client go up."""
         self._end: End | None = None
+        self.is_client_lost = False
+        """Whether the client accepts no more bytes."""
         self.is_forwarding = False
-        """Whether bytes of the client are on their way to the gateway, even if the client has gone since."""
+        """Whether bytes of the client are on their way to the gateway, even if the client has left meanwhile."""
         self.bytes_up = 0
         self.bytes_down = 0
         self.first_byte_at: float | None = None
-        """By the clock, when the client got its first byte."""
-        self.last_byte_at = clock()
-        """By the clock, when a byte last went either way; before the first, when it was made."""
+        """Clock time at which the client got its first byte."""
+        self.last_byte_at = self._clock()
+        """Clock time of the last byte in either direction; before the first byte, of the relay's creation."""
 
     @property
     def is_untouched(self) -> bool:
-        """Whether not one byte has gone either way: then another tunnel can take this one's place unnoticed."""
+        """Whether no byte has moved yet, so that another tunnel can replace this one unnoticed."""
         return not self.bytes_up and not self.bytes_down
 
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the client's kernel has everything that came down so far."""
+        return self._read_ahead.is_empty
+
     def run(self, early: bytes | bytearray) -> End:
-        """Copy until the end; what the destination said before goes first. Blocks. Neither stream is closed."""
+        """Deliver ``early``, then copy in both directions until the end. Blocks. Closes neither stream."""
         try:
             with self._copying:
                 if self._end is None:
                     self._copy(early)
         finally:
-            self._ahead.drop()
-            left = list(self._tasks)  # all are told before the first wait, in which this greenlet may be killed itself
-            for task in left:
+            self._read_ahead.drop()
+            tasks = list(self._tasks)  # kill all before the first wait, in which this greenlet may be killed itself
+            for task in tasks:
                 task.kill()
-            for task in left:
+            for task in tasks:
                 task.join(KILL_TIMEOUT_S)
-        assert self._end is not None, "whoever ends the copying says why"
+        assert self._end is not None, "copying ended without a reason"
         return self._end
 
     def _copy(self, early: bytes | bytearray) -> None:
         if early:
             self._deliver(memoryview(early))
-        self._copy_up()  # in this greenlet: what the client has said already goes at once
+        self._copy_up()  # in this greenlet, so that bytes which the client has already sent go up at once
         if self._end is None:
-            self._begin_down().join()
+            self._start_down().join()
 
     def stop(self, end: End) -> None:
-        """End the session from any greenlet; the first one's reason counts. Does not block."""
+        """End the session from any greenlet; only the first call's reason counts. Does not block."""
         if self._end is None:
             self._end = end
             self._copying.send()
 
-    def _begin_down(self) -> Task:
-        """Copy down from now on, in another greenlet, which begins as soon as this one waits for anything."""
+    def _start_down(self) -> Task:
+        """Start copying down in another greenlet, which first runs when this one waits. Does not block."""
         if self._down is None:
-            self._down = self._begin(self._copy_down)
+            self._down = self._start(self._copy_down)
         return self._down
 
-    def _begin(self, run: Callable[[], None]) -> Task:
+    def _start(self, run: Callable[[], None]) -> Task:
         task = self._greenlets.begin(run, "relay", self._forget)
         self._tasks.add(task)
         return task
@@ -130,35 +131,35 @@ class Relay:
     # --- down: gateway to client ----------------------------------------------------------------------------------
 
     def _copy_down(self) -> None:
-        """Copy to the end, and wait until the client's kernel has everything: also what came before a loss."""
+        """Copy until the tunnel's end or loss, then wait until the client's kernel has every byte. Blocks."""
         try:
             self._copy_down_to_end()
             end = GATEWAY_FINISHED
         except StreamLost as loss:
-            end = _ended_by(loss)
-        if not self._ahead.wait_until_empty():
+            end = _end_of(loss)
+        if not self._read_ahead.wait_until_empty():
             end = CLIENT_LOST
-        self.stop(CLIENT_ABORTED if self._is_client_lost else end)
+        self.stop(CLIENT_ABORTED if self.is_client_lost else end)
 
     def _copy_down_to_end(self) -> None:
-        tunnel, fair_share, scratch, in_turn = self._tunnel, self._fair_share, self._fair_share.scratch, 0
+        tunnel, fair_share, scratch, copied = self._tunnel, self._fair_share, self._fair_share.scratch, 0
         while True:
             count = tunnel.recv_into(scratch)
             if count == 0:
                 return
             if count:
                 self._deliver(scratch[:count])
-                in_turn += count
+                copied += count
             if self._end is not None:
                 return
-            if self._ahead.is_full:
-                self._ahead.wait_for_room()
-            elif count is None or count < len(scratch):  # it had no more: asked again, it would say so at a price
+            if self._read_ahead.is_full:
+                self._read_ahead.wait_for_room()
+            elif count is None or count < len(scratch):  # drained: another read would only cost a system call
                 tunnel.wait_readable()
-            in_turn = fair_share.go_on(in_turn)
+            copied = fair_share.wait_for_turn(copied)
 
     def _deliver(self, view: memoryview) -> None:
-        if self._is_client_lost:
+        if self.is_client_lost:
             return
         self.last_byte_at = self._clock()
         if self.first_byte_at is None:
@@ -167,14 +168,14 @@ class Relay:
                 self._on_greeting(bytes(view[:GREETING_BYTES]))
         self.bytes_down += len(view)
         try:
-            self._ahead.put(view)
+            self._read_ahead.put(view)
         except StreamLost:
-            self._client_lost()
+            self._lose_client()
 
-    def _client_lost(self) -> None:
-        """The client takes nothing more. What it has sent before still goes up, and what comes down is dropped."""
-        self._is_client_lost = True
-        self._ahead.drop()
+    def _lose_client(self) -> None:
+        """Note that the client accepts nothing more: forward what it sent earlier, drop what comes down."""
+        self.is_client_lost = True
+        self._read_ahead.drop()
         self._reading_client.send()
         if self._is_up_over:
             self.stop(CLIENT_ABORTED)
@@ -184,39 +185,40 @@ class Relay:
     def _copy_up(self) -> None:
         try:
             self._copy_up_to_end()
-            self.stop(self._after_client_end())
+            wait_for_answer(self, self._client, self._tunnel, self._half_close, self._clock)
+            self.stop(CLIENT_FINISHED)
         except _TunnelClogged:
             self._is_up_over = True
-            if self._is_client_lost:
+            if self.is_client_lost:
                 self.stop(CLIENT_ABORTED)
         except StreamLost:
             self.stop(CLIENT_ABORTED)
 
     def _copy_up_to_end(self) -> None:
-        client, fair_share, scratch, in_turn = self._client, self._fair_share, self._fair_share.scratch, 0
+        client, fair_share, scratch, copied = self._client, self._fair_share, self._fair_share.scratch, 0
         while True:
             count = client.recv_into(scratch)
             if count:
                 self.bytes_up += count
                 self.last_byte_at = self._clock()
                 self._forward(scratch[:count])
-                in_turn += count
+                copied += count
             if self._down is None:
-                self._begin_down()  # not before: a client's first bytes do not wait until a greenlet is made
+                self._start_down()  # only now: a client's first bytes do not wait for a new greenlet
             if count == 0:
                 return
-            if count is None or (count < len(scratch) and not self._is_client_lost):
+            if count is None or (count < len(scratch) and not self.is_client_lost):
                 with self._reading_client:
                     client.wait_readable()
-            in_turn = fair_share.go_on(in_turn)
+            copied = fair_share.wait_for_turn(copied)
 
     def _forward(self, view: memoryview) -> None:
         self.is_forwarding = True
         try:
-            taken = self._tunnel.send(view)
-            if taken < len(view) or not self._tunnel.flush(0):  # it has to wait, and what comes down may not
-                rest = bytes(view[taken:])  # a copy: the scratch is others' as soon as we wait
-                self._begin_down()
+            sent = self._tunnel.send(view)
+            if sent < len(view) or not self._tunnel.flush(0):  # this direction has to wait, the other one must not
+                rest = bytes(view[sent:])  # a copy: other sessions reuse the scratch buffer during the wait
+                self._start_down()
                 self._forward_slowly(rest)
                 self._tunnel.flush()
         except StreamLost:
@@ -230,35 +232,8 @@ class Relay:
             self._tunnel.wait_writable()
             view = view[self._tunnel.send(view) :]
 
-    def _after_client_end(self) -> End:
-        """Wait until nothing more can reach the client that sent its end."""
-        if self._half_close == "close":
-            return CLIENT_FINISHED
-        if self._carries_half_close:
-            self._carry_half_close()
-        seen, quiet_since = self.bytes_down, self._clock()
-        for pause_s in chain(LOOK_AGAIN_S, repeat(LOOK_AGAIN_S[-1])):
-            closed = self._has_closed()
-            if closed or self._is_client_lost:
-                break
-            if self.bytes_down != seen or not self._ahead.is_empty:
-                seen, quiet_since = self.bytes_down, self._clock()
-            linger_s = (
-                REMOTE_LINGER_S if closed is None and not self._carries_half_close else self._half_close_timeout_s
-            )
-            left_s = linger_s - (self._clock() - quiet_since)
-            if left_s <= 0:
-                break
-            gevent.sleep(min(pause_s, left_s))
-        return CLIENT_FINISHED
 
-    def _carry_half_close(self) -> None:
-        with suppress(StreamLost):  # that the tunnel is lost shows below
-            self._tunnel.send_eof()
-            self._tunnel.flush(self._half_close_timeout_s)
-
-
-def _ended_by(loss: StreamLost) -> End:
-    """Over HTTP/2 the gateway tells of a destination that has reset its connection."""
+def _end_of(loss: StreamLost) -> End:
+    """Classify a lost tunnel; over HTTP/2 the gateway reports a destination that reset its connection."""
     is_reset = isinstance(loss, StreamReset) and loss.code == Code.CONNECT_ERROR
     return End(Side.GATEWAY, "aborted" if is_reset else "lost", is_clean=False, cause=str(loss))

@@ -16,6 +16,7 @@ from pomagent.sessions.context import Lease, Observer, SessionContext
 from pomagent.sessions.counters import SessionCounts
 from pomagent.sessions.ends import CLIENT_ABORTED, CLIENT_LOST, CRASHED, GATEWAY_LOST, IDLE, LIFETIME_OVER, End, Side
 from pomagent.sessions.facts import SessionFacts
+from pomagent.sessions.half_close import HalfClosePolicy
 from pomagent.sessions.peer_user import PeerUser
 from pomagent.sessions.read_ahead import LAST_BYTES_TIMEOUT_S
 from pomagent.sessions.relay import Relay
@@ -192,12 +193,11 @@ class Session:
         return self._stopped is not None
 
     def _relay_over(self, tunnel: Tunnel) -> tuple[Relay, End]:
+        route, stream = self._route, tunnel.stream
         relay = Relay(
-            self._client, tunnel.stream, half_close=self._route.half_close,
-            half_close_timeout_s=self._route.half_close_timeout_s, has_closed=self._client.has_closed,
-            on_greeting=lambda first: self._observer.heard(first, tunnel.accepted_s),
-            fair_share=self._shared.fair_share, greenlets=self._shared.greenlets, clock=self._clock,
-            carries_half_close=tunnel.stream.carries_half_close,
+            self._client, stream,
+            HalfClosePolicy(route.half_close, route.half_close_timeout_s, can_carry=stream.carries_half_close),
+            self._shared, on_greeting=lambda first: self._observer.heard(first, tunnel.accepted_s),
         )  # fmt: skip
         if self._stopped is not None:
             relay.stop(self._stopped)

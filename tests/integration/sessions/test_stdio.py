@@ -15,10 +15,11 @@ import pytest
 from pomagent.errors import StreamLost
 from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.sessions.ends import CLIENT_ABORTED, CLIENT_FINISHED, GATEWAY_FINISHED, End
-from pomagent.sessions.fair_share import FairShare
+from pomagent.sessions.half_close import HalfClosePolicy
 from pomagent.sessions.relay import Relay
 from pomagent.sessions.stdio import ATOMIC_BYTES, StdioClient
 from tests.fakes.greenlets import settle
+from tests.fakes.relays import FakeRelayContext
 from tests.fakes.streams import FakeStream, stream_pair
 from tests.gateway.destinations import pseudo_random
 from tests.gateway.waiting import wait_until
@@ -104,9 +105,8 @@ def relayed(client: StdioClient, linger_s: float = 2.0) -> tuple[gevent.Greenlet
     tunnel, gateway = stream_pair(MIB)
     greenlets = GreenletReuse()
     relay = Relay(
-        client, tunnel, half_close="auto", half_close_timeout_s=linger_s, has_closed=client.has_closed,
-        fair_share=FairShare(), greenlets=greenlets,
-    )  # fmt: skip
+        client, tunnel, HalfClosePolicy("auto", linger_s, can_carry=False), FakeRelayContext(greenlets=greenlets)
+    )
     greenlet = gevent.Greenlet(relay.run, b"")
     greenlet.link(lambda _: gevent.spawn(greenlets.close))
     greenlet.start()
