@@ -43,7 +43,8 @@ LIMITS = {
     "semicolons": 3.3,
 }
 PRONOUN_TEST = re.compile(
-    r"def test_(?:its?|they|their|them|he|who|whoever|whom|whose|what|whatever|nobody|somebody|everybody|one|those|others)_"
+    r"def test_(?:its?|they|their|them|he|who|whoever|whom|whose|what|whatever"
+    r"|nobody|somebody|everybody|one|those|others)_"
 )
 """A test whose name has no noun for a subject."""
 SENTENCE = re.compile(r"[A-Za-z’']+(?: [A-Za-z’'(]+){3,}")
