@@ -12,9 +12,9 @@ from pomagent.credentials.token import ReadToken, Token
 from pomagent.errors import BindError, ConfigError
 from pomagent.forwarder import Forwarder
 from pomagent.gateway.gateways import Gateways
-from pomagent.listeners.fd_store import SocketStore
+from pomagent.listeners.fd_store import FdStore
 from pomagent.listeners.listeners import Listeners, Prepared
-from pomagent.listeners.port_owner import holder_of
+from pomagent.listeners.port_owner import owner_of
 from pomagent.listeners.quarantine import Quarantine
 from pomagent.log.logger import Logger, LogLevel
 from pomagent.log.verbosity import Verbosity
@@ -42,7 +42,7 @@ class Agent:
     """Everything that runs, for one set of settings at a time."""
 
     def __init__(
-        self, log: Logger, level: LogLevel | Verbosity, read_token: ReadToken, store: SocketStore | None = None
+        self, log: Logger, level: LogLevel | Verbosity, read_token: ReadToken, store: FdStore | None = None
     ) -> None:
         self._log = log
         self._level = level
@@ -57,7 +57,7 @@ class Agent:
         self._context = SessionContext(
             self._session_limit, FairShare(), self._wished_sessions, self.users, self._greenlets
         )
-        self.listeners = Listeners(store or SocketStore(Notifier({}), (), log), log)
+        self.listeners = Listeners(store or FdStore(Notifier({}), (), log), log)
         self._threads = Threads(1)  # /proc, after an address was taken
         self._forwarders: dict[str, Forwarder] = {}
         self._leaving: set[Forwarder] = set()
@@ -81,7 +81,7 @@ class Agent:
         self._settings = new
         self._gateways.adopt(new, contexts)
         self._reserves.keep_only({route.gateway for route in new.routes})
-        self.listeners.take(prepared)
+        self.listeners.commit(prepared)
         self._level.set(new.agent.log_level)
         self._session_limit.resize(new.agent.max_sessions)
         stopped = [self._forwarders.pop(route.name) for route in plan.stopped if route.name in self._forwarders]
@@ -97,20 +97,22 @@ class Agent:
         for forwarder in stopped:
             self._retire(forwarder)
         without = {route.name for route in new.enabled_routes if route.name not in self._forwarders}
-        self._quarantine.keep(without, prepared.failures)
+        self._quarantine.update(without, prepared.failures)
         self._recheck.follow(new)
         return plan
 
     def _bind(self, new: Settings) -> Prepared:
         """Bind the addresses that are new; what a quarantined route waits for is left to its retries."""
-        waiting = {route.name: route.listen for route in self._enabled_routes() if route.name in self._quarantine.why}
+        waiting = {
+            route.name: route.listen for route in self._enabled_routes() if route.name in self._quarantine.reasons
+        }
         routes = [route for route in new.enabled_routes if route.listen != waiting.get(route.name)]
         prepared = self.listeners.prepare(routes, all_routes=new.enabled_routes)
         if not prepared.failures:
             return prepared
         self._name_holders(prepared.failures)
         if self._settings is not None:
-            self.listeners.undo(prepared)
+            self.listeners.rollback(prepared)
             raise ConfigError(
                 [new.problem(f"routes.{name}.listen", str(error)) for name, error in prepared.failures.items()]
             )
@@ -133,7 +135,7 @@ class Agent:
         if forwarder is None:
             forwarder = self._forwarders[route.name] = self._make_forwarder(route)
             forwarder.start()
-        listener.give_to(route.name, forwarder.accept)
+        listener.deliver_to(route.name, forwarder.accept)
 
     def _make_forwarder(self, route: Route) -> Forwarder:
         return Forwarder(route, self._make_pool, self._context, self._diag, self._log, self._numbers, self.generation)
@@ -242,7 +244,7 @@ class Agent:
     @property
     def quarantined(self) -> dict[str, str]:
         """Routes that could not be bound, and why."""
-        return dict(self._quarantine.why)
+        return dict(self._quarantine.reasons)
 
     @property
     def is_warm(self) -> bool:
@@ -269,7 +271,7 @@ class Agent:
     def stop_accepting(self, *, to_successor: bool = False) -> None:
         """Leave all listeners and close what is warm; sessions go on, and clients that wait still get their tunnels."""
         self._quarantine.close()
-        self.listeners.leave(to_successor=to_successor)
+        self.listeners.stop(to_successor=to_successor)
         for forwarder in self._forwarders.values():
             forwarder.drain()
 
@@ -307,4 +309,4 @@ class Agent:
 
 
 def _holders_of(failures: dict[str, BindError]) -> dict[str, str]:
-    return {name: holder for name, error in failures.items() if (holder := holder_of(error.address))}
+    return {name: holder for name, error in failures.items() if (holder := owner_of(error.address))}

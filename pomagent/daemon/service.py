@@ -36,7 +36,7 @@ from pomagent.daemon.upgrade.takeover import Takeover, TakeoverFailed
 from pomagent.daemon.upgrade.upgrade import Upgrade
 from pomagent.daemon.watchdog import Watchdog
 from pomagent.errors import BindError, ConfigError
-from pomagent.listeners.fd_store import SocketStore
+from pomagent.listeners.fd_store import FdStore
 from pomagent.listeners.inherited import Inherited
 from pomagent.log import events
 from pomagent.log.crash_reports import install_crash_boundary
@@ -70,7 +70,7 @@ class Service:
         self._notifier = Notifier(environ)
         self._sources = TokenSources(environ, log)
         self._takeover = takeover or Takeover()
-        self._store = SocketStore(self._notifier, self._takeover.inherited, log)
+        self._store = FdStore(self._notifier, self._takeover.inherited, log)
         self._verbosity = Verbosity(level)
         self._agent = Agent(log, self._verbosity, self._read_token, self._store)
         self._steering = OperatorActions(self._agent, self._verbosity)
@@ -97,7 +97,7 @@ class Service:
             self._agent, lambda: self._reloader.current, self._site.status, self._recent, environ, owners=(self,)
         )
         self._account = Account(sources)
-        gate = self._agent.listeners.gate
+        gate = self._agent.listeners.accepting
         self._status_server = StatusServer(
             self._site, self._agent.diag, self._agent.users, log, store=self._store, gate=gate
         )
@@ -145,7 +145,7 @@ class Service:
             return error.code
         self._predecessors.follow(self._takeover.predecessors)
         self._start_control()
-        self._store.settle()
+        self._store.discard_unclaimed()
         self._log.info(
             events.AGENT_STARTED, version=__version__, routes=self._agent.bound_count,
             quarantined=len(self._agent.quarantined), pid=os.getpid(),
@@ -245,7 +245,7 @@ class Service:
 
     def _shared(self) -> list[Inherited]:
         control = self._control.shared if self._control is not None else []
-        return [*self._agent.listeners.shared(), *self._status_server.shared, *control]
+        return [*self._agent.listeners.inheritable(), *self._status_server.shared, *control]
 
     # --- the end --------------------------------------------------------------------------------------------------
 

@@ -1,1 +1,1 @@
-"""Local sockets: bound, accepted from, handed over, and quarantined where that fails."""
+"""Local sockets: bind them, accept connections, hand them over, and quarantine routes that cannot be bound."""

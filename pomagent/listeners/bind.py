@@ -1,4 +1,4 @@
-"""Local addresses to listening sockets: permissions, leftovers, overlaps, and what to say when it fails."""
+"""Turns local addresses into listening sockets: permissions, leftover files, overlaps, and errors with a remedy."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from pomagent.errors import BindError
 from pomagent.settings import HostPort, ListenAddress, UnixAddress
 
 BACKLOG = 4096
-"""Who connects during a restart waits there; the kernel cuts it to net.core.somaxconn."""
+"""Maximum connections that wait to be accepted, such as during a restart. The kernel cuts it to net.core.somaxconn."""
 
 
-def bind(address: ListenAddress, instead_of: Sequence[socket.socket] = ()) -> socket.socket:
-    """A socket that listens there; ``instead_of`` are our own sockets that may overlap with it. Raises BindError."""
+def bind(address: ListenAddress, may_overlap: Sequence[socket.socket] = ()) -> socket.socket:
+    """Return a socket that listens on ``address``. ``may_overlap`` are sockets of this process. Raises BindError."""
     try:
         return _bind(address)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE or isinstance(address, UnixAddress) or not instead_of:
+        if error.errno != errno.EADDRINUSE or isinstance(address, UnixAddress) or not may_overlap:
             raise _failure(address, error) from error
     try:
-        return _bind_beside(address, instead_of)
+        return _bind_beside(address, may_overlap)
     except OSError as error:
         raise _failure(address, error) from error
 
 
 def _bind_beside(address: HostPort, others: Sequence[socket.socket]) -> socket.socket:
-    """Bind an address that overlaps with some of ours, such as 0.0.0.0 with 127.0.0.1, so that nobody is refused.
+    """Bind an address that overlaps with our own, such as 0.0.0.0 with 127.0.0.1, without refusing any client.
 
-    SO_REUSEPORT on both sides allows it to sockets of one user. It is taken back at once: it would let other programs
-    of that user share the port, too.
+    SO_REUSEPORT on both sides allows the overlap for sockets of one user. The option is cleared at once, because it
+    would also let other programs of that user share the port.
     """
     same_port = [
         other
@@ -76,7 +76,8 @@ def _bind(address: ListenAddress, *, share: bool = False) -> socket.socket:
 
 def _bind_unix(sock: socket.socket, address: UnixAddress) -> None:
     _remove_leftover(address)
-    os.fchmod(sock.fileno(), 0)  # nobody connects before the permissions are right; a umask would be all threads'
+    # No client may connect before the permissions are set. A umask would apply to all threads.
+    os.fchmod(sock.fileno(), 0)
     sock.bind(str(address.path))
     try:
         set_permissions(address)
@@ -86,7 +87,7 @@ def _bind_unix(sock: socket.socket, address: UnixAddress) -> None:
 
 
 def set_permissions(address: UnixAddress) -> None:
-    """Give the socket's file its owner, group and mode. Raises BindError."""
+    """Set the owner, group and mode of the socket's file. Raises BindError."""
     try:
         uid = pwd.getpwnam(address.user).pw_uid if address.user else -1
         gid = grp.getgrnam(address.group).gr_gid if address.group else -1
@@ -101,7 +102,7 @@ def set_permissions(address: UnixAddress) -> None:
 
 
 def file_of(address: ListenAddress) -> tuple[int, int] | None:
-    """Which file stands at a Unix socket's path now (device and inode); None for TCP and where there is none."""
+    """Return the device and inode of the file at a Unix socket's path, or None for TCP and where there is no file."""
     if not isinstance(address, UnixAddress):
         return None
     try:
@@ -112,7 +113,7 @@ def file_of(address: ListenAddress) -> tuple[int, int] | None:
 
 
 def _remove_leftover(address: UnixAddress) -> None:
-    """Remove the socket file of a process that is gone; anything that is in use or no socket stays."""
+    """Remove the socket file of a process that has ended. Keep a file that is in use or is no socket."""
     try:
         if not stat.S_ISSOCK(address.path.lstat().st_mode):
             return
@@ -130,10 +131,11 @@ def _family(address: ListenAddress) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address.host else socket.AF_INET
 
 
-def bound_address(sock: socket.socket, asked: ListenAddress) -> ListenAddress:
-    if isinstance(asked, UnixAddress):
-        return asked
-    return HostPort(asked.host, sock.getsockname()[1])
+def bound_address(sock: socket.socket, requested: ListenAddress) -> ListenAddress:
+    """Return the requested address, with the port that the kernel chose if port 0 was requested."""
+    if isinstance(requested, UnixAddress):
+        return requested
+    return HostPort(requested.host, sock.getsockname()[1])
 
 
 def _failure(address: ListenAddress, error: OSError) -> BindError:
@@ -142,13 +144,14 @@ def _failure(address: ListenAddress, error: OSError) -> BindError:
 
 
 def explain(error: OSError) -> str:
-    said = (error.strerror or str(error)).lower()
+    """Describe a failed bind or accept, with its remedy where there is one."""
+    cause = (error.strerror or str(error)).lower()
     if error.errno == errno.EACCES:
-        return f"{said}; ports below 1024 need CAP_NET_BIND_SERVICE, Unix sockets a directory that may be written to"
+        return f"{cause}; ports below 1024 need CAP_NET_BIND_SERVICE, Unix sockets need a writable directory"
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{said}; raise LimitNOFILE of the service"
+        return f"{cause}; raise LimitNOFILE of the service"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{said}; no interface of this host has it now"
+        return f"{cause}; no interface of this host has this address now"
     if error.errno == errno.ENOENT:
-        return f"{said}; make its directory first"
-    return said
+        return f"{cause}; create its directory first"
+    return cause

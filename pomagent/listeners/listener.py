@@ -1,4 +1,4 @@
-"""A bound local socket: it accepts until it is closed, whatever happens to descriptors and routes meanwhile."""
+"""One bound local socket, which accepts until it is closed, whatever happens to descriptors and routes meanwhile."""
 
 from __future__ import annotations
 
@@ -21,61 +21,63 @@ from pomagent.settings import ListenAddress, ListenKey, UnixAddress
 from pomagent.transport import tcp
 
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.005, 1.0
-"""After an accept that failed for want of descriptors or memory: it must neither spin nor give up."""
+"""Pause after an accept that failed for lack of descriptors or memory: the listener neither spins nor gives up."""
 
 Accept = Callable[[socket.socket, str], None]
-"""Takes over an accepted connection and the peer's name; must not block."""
+"""Takes over an accepted connection and the peer's name. It must not block."""
 
 
 class Listener:
-    """One listening socket; to whom it gives its connections may change while it listens."""
+    """One listening socket. The receiver of its connections may change while it listens."""
 
     def __init__(
-        self, address: ListenAddress, log: Logger, instead_of: Sequence[socket.socket] = (),
-        inherited: Inherited | None = None, gate: Event | None = None,
+        self, address: ListenAddress, log: Logger, may_overlap: Sequence[socket.socket] = (),
+        inherited: Inherited | None = None, accepting: Event | None = None,
     ) -> None:  # fmt: skip
-        """Listen on the inherited socket, or bind one; ``instead_of`` are our own that will close and may overlap.
+        """Listen on the inherited socket, or bind one. Raises BindError.
 
-        It accepts while ``gate`` is set, always if there is none. Raises BindError.
+        ``may_overlap`` are our own sockets that will close and may overlap with the address. The listener accepts while
+        ``accepting`` is set, or always if there is none.
         """
-        self.asked = address
+        self.requested = address
         self.inherited = inherited
-        """How it came to us; None if it was bound here."""
+        """The socket as it was inherited, or None if it was bound here."""
         self._log = log
-        self.sock: socket.socket = inherited.sock if inherited else bind(address, instead_of)
-        if isinstance(address, UnixAddress) and inherited and not self.is_units:
-            set_permissions(address)  # the file may say others by now; a unit's has its own SocketMode=
+        self.sock: socket.socket = inherited.sock if inherited else bind(address, may_overlap)
+        if isinstance(address, UnixAddress) and inherited and not self.is_from_unit:
+            set_permissions(address)  # the settings may have changed since. A unit has its own SocketMode=
         self.sock.setblocking(False)
-        tcp.prepare(self.sock)  # for all that it will accept
+        tcp.prepare(self.sock)  # accepted sockets inherit the options
         self._reader = get_hub().loop.io(self.sock.fileno(), 1)
-        self._gate = gate
-        self._turns = 0
-        self._turns_when_somebody_waited = -1
+        self._accepting = accepting
+        self._wakeups = 0
+        self._wakeups_when_clients_waited = -1
         self._accept: Accept | None = None
         self._greenlet: gevent.Greenlet | None = None
         self._file = file_of(address)
         self.address: ListenAddress = bound_address(self.sock, address)
-        """Where it listens: with the port that the kernel chose where 0 was asked for."""
+        """The listen address, with the port that the kernel chose if port 0 was requested."""
 
     def __repr__(self) -> str:
         return f"<Listener {self.address}>"
 
     @property
     def inode(self) -> int:
-        """Of the socket: the same number means that it is the same socket."""
+        """Inode of the socket: an equal number means the same socket."""
         return os.fstat(self.sock.fileno()).st_ino
 
     @property
-    def is_units(self) -> bool:
-        """Whether a ``.socket`` unit of systemd's listens there as well: then the address is not ours to give up."""
-        return self.inherited is not None and self.inherited.is_units
+    def is_from_unit(self) -> bool:
+        """Whether a systemd ``.socket`` unit listens there as well, so that the address is not ours to give up."""
+        return self.inherited is not None and self.inherited.is_from_unit
 
-    def shared(self, key: ListenKey) -> Inherited:
-        """The socket under the name by which another process of this service finds it."""
-        return Inherited(self.sock, self.inherited.name if self.inherited and self.is_units else store_name(key))
+    def inheritable(self, key: ListenKey) -> Inherited:
+        """Return the socket under the name by which another process of this service finds it."""
+        name = self.inherited.name if self.inherited and self.is_from_unit else store_name(key)
+        return Inherited(self.sock, name)
 
-    def give_to(self, route: str, accept: Accept) -> None:
-        """From now on hand connections to ``accept``, on behalf of that route, if any; the first starts to accept."""
+    def deliver_to(self, route: str, accept: Accept) -> None:
+        """Pass connections to ``accept`` from now on. The first call starts accepting. ``route`` may be empty."""
         self._accept = accept
         if route:
             self._log = self._log.bind(route=route)
@@ -85,47 +87,48 @@ class Listener:
             self._greenlet.start()
             self._log.info(events.LISTENER_BOUND, listen=str(self.address))
 
-    def is_stuck(self, *, somebody_waits: bool) -> bool:
-        """Whether it does not accept: somebody waits, as at the last question, and it has not turned in between."""
+    def is_stuck(self, *, has_waiting: bool) -> bool:
+        """Return whether a client waits, one waited at the last call, and the greenlet has not woken in between."""
         if self._greenlet is None:
             return False
-        seen, self._turns_when_somebody_waited = (
-            self._turns_when_somebody_waited,
-            self._turns if somebody_waits else -1,
+        seen, self._wakeups_when_clients_waited = (
+            self._wakeups_when_clients_waited,
+            self._wakeups if has_waiting else -1,
         )
-        return self._greenlet.ready() or (somebody_waits and seen == self._turns)
+        return self._greenlet.ready() or (has_waiting and seen == self._wakeups)
 
-    def permit(self, address: UnixAddress) -> None:
-        """Take over the permissions of another address with the same path. Raises BindError."""
-        if not self.is_units:
+    def set_permissions(self, address: UnixAddress) -> None:
+        """Apply the permissions of another address with the same path. Raises BindError."""
+        if not self.is_from_unit:
             set_permissions(address)
-        self.asked = self.address = address
+        self.requested = self.address = address
 
     def close(self) -> None:
-        """Give up the address; who has connected already is still served. Does nothing the second time."""
-        if self._leave() and not self.is_units:
+        """Give up the address. Clients that have connected already are still served. A second call does nothing."""
+        if self._stop_accepting() and not self.is_from_unit:
             self._remove_file()
             self.end(self.sock)
         self.sock.close()
 
-    def leave(self, *, to_next: bool, serve_waiting: bool = True) -> None:
-        """Stop listening at the end of this process; ``to_next``: another one may go on with the socket.
+    def stop(self, *, keep_socket: bool, serve_waiting: bool = True) -> None:
+        """Stop listening as this process exits. With ``keep_socket`` another process may go on with the socket.
 
-        Who has connected already is served here, unless that other process accepts: nobody knows if it ever comes.
+        ``serve_waiting`` accepts clients that have connected already. Only an upgrade, where the other process surely
+        accepts, does without.
         """
-        if self._leave(serve_waiting=serve_waiting) and not (to_next or self.is_units):
+        if self._stop_accepting(serve_waiting=serve_waiting) and not (keep_socket or self.is_from_unit):
             self._remove_file()
         self.sock.close()
 
     @staticmethod
     def end(sock: socket.socket) -> None:
-        """Close a listening socket for all who hold it: systemd's store must not keep a port alive for nobody."""
+        """Close a listening socket in every process that has it, so that systemd's store does not keep its port."""
         with suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
         sock.close()
 
-    def _leave(self, *, serve_waiting: bool = True) -> bool:
-        """Accept no more; False if that was done before."""
+    def _stop_accepting(self, *, serve_waiting: bool = True) -> bool:
+        """Stop accepting. Return False if that has happened before."""
         if self.sock.fileno() < 0:
             return False
         if self._greenlet is not None:
@@ -139,20 +142,21 @@ class Listener:
         return True
 
     def _remove_file(self) -> None:
-        if isinstance(self.asked, UnixAddress) and file_of(self.asked) == self._file:  # else somebody else's by now
-            with suppress(OSError):  # a directory that may not be written to any more: it is not worth a failure
-                self.asked.path.unlink()
+        if isinstance(self.requested, UnixAddress) and file_of(self.requested) == self._file:  # else another program's
+            with suppress(OSError):  # such as a directory that is no longer writable: not worth a failure
+                self.requested.path.unlink()
 
     def _run(self) -> None:
         pause_s = PAUSE_FIRST_S
         while True:
             wait(self._reader)
-            if self._gate is not None and not self._gate.is_set():
-                self._gate.wait()
-                continue  # whoever was there may have been accepted by another process
-            self._turns += 1
+            if self._accepting is not None and not self._accepting.is_set():
+                self._accepting.wait()
+                continue  # another process may have accepted the connection meanwhile
+            self._wakeups += 1
             try:
-                self._accept_one()  # of many, the next one in the next turn of the loop: it begins after this one has
+                # One connection per turn of the loop, so that its session begins before the next one is accepted.
+                self._accept_one()
                 pause_s = PAUSE_FIRST_S
                 continue
             except OSError as error:
@@ -166,13 +170,13 @@ class Listener:
             pause_s = min(PAUSE_MAX_S, pause_s * 2)
 
     def _accept_one(self) -> bool:
-        """Accept a connection if one is there; False if not. Raises OSError."""
+        """Accept a waiting connection, or return False if there is none. Raises OSError."""
         try:
             sock, peer = self.sock.accept()
         except BlockingIOError:
             return False
         except ConnectionAbortedError:
-            return True  # the client left before we got to it
+            return True  # the client left before it was accepted
         assert self._accept is not None
         self._accept(sock, _peer_name(peer))
         return True

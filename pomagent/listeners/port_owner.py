@@ -1,4 +1,4 @@
-"""Which process listens on an address, as far as /proc lets us see."""
+"""Finds the process that listens on an address, as far as /proc shows it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _LISTEN = "0A"
 _PROC = Path("/proc")
 
 
-def holder_of(address: object) -> str:
-    """``redis-server (pid 1234)`` or so; empty if nobody listens there. Blocks: not for the hub."""
+def owner_of(address: object) -> str:
+    """Return text such as ``redis-server (pid 1234)``, or nothing if the address is free. Blocks: not for the hub."""
     inodes = {f"socket:[{inode}]" for inode in _inodes(address)}
     if not inodes:
         return ""
     for process in _PROC.iterdir():
-        if process.name.isdigit() and _holds(process, inodes):
+        if process.name.isdigit() and _has_open(process, inodes):
             return f"{_name(process)} (pid {process.name})"
     return "another user's process"
 
 
 def _inodes(address: object) -> Iterator[str]:
-    """Of the sockets that listen on the address or on one that covers it."""
+    """Yield the inodes of sockets that listen on the address or on one that covers it."""
     with suppress(OSError):
         if isinstance(address, UnixAddress):
             for line in (_PROC / "net/unix").read_text().splitlines()[1:]:
@@ -44,19 +44,19 @@ def _inodes(address: object) -> Iterator[str]:
 
 def _covers(local: str, address: HostPort) -> bool:
     host, _, port = local.partition(":")
-    wanted = _as_in_proc(address.host)
-    any_host = "0" * len(wanted)
-    return int(port, 16) == address.port and (host in (wanted, any_host) or wanted == any_host)
+    requested = _as_in_proc(address.host)
+    wildcard = "0" * len(requested)
+    return int(port, 16) == address.port and (host in (requested, wildcard) or requested == wildcard)
 
 
 def _as_in_proc(host: str) -> str:
-    """An address as /proc/net/tcp writes it: words of four bytes in the machine's order."""
+    """Return an address as /proc/net/tcp prints it: words of four bytes in the machine's byte order."""
     packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
     return "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
 
 
-def _holds(process: Path, inodes: set[str]) -> bool:
-    with suppress(OSError):  # it has ended, or it is another user's
+def _has_open(process: Path, inodes: set[str]) -> bool:
+    with suppress(OSError):  # the process has ended, or belongs to another user
         for descriptor in (process / "fd").iterdir():
             with suppress(OSError):
                 if os.readlink(descriptor) in inodes:  # noqa: PTH115 - no path: "socket:[4711]"

@@ -17,10 +17,10 @@ from gevent.pool import Group
 from pomagent.admin.status.http import METHODS, Page, Request, converse, is_from_elsewhere, is_own_name, text_page
 from pomagent.admin.status.resources import Resource, Site
 from pomagent.errors import BindError, ConfigError
-from pomagent.listeners.fd_store import SocketStore
+from pomagent.listeners.fd_store import FdStore
 from pomagent.listeners.inherited import Inherited
 from pomagent.listeners.listener import Listener
-from pomagent.listeners.port_owner import holder_of
+from pomagent.listeners.port_owner import owner_of
 from pomagent.log import events
 from pomagent.log.logger import Logger
 from pomagent.runtime.deadline import Clock
@@ -50,7 +50,7 @@ class StatusServer:
 
     def __init__(
         self, site: Site, diag: SockDiag | None, users: Users, log: Logger, clock: Clock = time.monotonic,
-        store: SocketStore | None = None, gate: Event | None = None,
+        store: FdStore | None = None, gate: Event | None = None,
     ) -> None:  # fmt: skip
         """Sockets that another process has opened for it are in ``store``; it answers while ``gate`` is set."""
         self._store = store
@@ -86,7 +86,7 @@ class StatusServer:
             try:
                 fresh = self._bind(wanted)
             except BindError as error:
-                if holder := self._threads.call(holder_of, wanted):
+                if holder := self._threads.call(owner_of, wanted):
                     error.held_by(holder)
                 if not is_start:
                     raise ConfigError([settings.problem("status.listen", str(error))]) from error
@@ -104,13 +104,13 @@ class StatusServer:
     @property
     def shared(self) -> list[Inherited]:
         """Its socket, if it has one, for a successor of this process."""
-        return [self._listener.shared(_key(self._listener.asked))] if self._listener else []
+        return [self._listener.inheritable(_key(self._listener.requested))] if self._listener else []
 
     def leave(self) -> None:
         """Stop listening: a successor goes on with the socket. Blocks for a moment."""
         self._binding.kill()
         if self._listener is not None:
-            self._listener.leave(to_next=True, serve_waiting=False)
+            self._listener.stop(keep_socket=True, serve_waiting=False)
             self._listener = None
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class StatusServer:
     def _take(self, listener: Listener | None) -> None:
         self._listener = listener
         if listener is not None:
-            listener.give_to("", self._accept)
+            listener.deliver_to("", self._accept)
 
     def _try_again(self, wanted: HostPort) -> None:
         pause_s = REBIND_FIRST_S

@@ -65,7 +65,7 @@ class Takeover:
     def hold(self, agent: Agent, notifier: Notifier) -> None:
         """Accept nothing and say nothing until ``complete``."""
         if self._channel is not None:
-            agent.listeners.gate.clear()
+            agent.listeners.accepting.clear()
             notifier.hold()
 
     def fail(self, error: str, code: int, problems: Sequence[str] = ()) -> None:
@@ -83,7 +83,7 @@ class Takeover:
         _warm_up(agent)
         self._say("ready")
         self._expect("serve")
-        agent.listeners.gate.set()
+        agent.listeners.accepting.set()
         self._say("serving")
         self._expect("main")
         self._say("taken")

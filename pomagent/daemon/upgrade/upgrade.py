@@ -95,8 +95,8 @@ class Upgrade:
         except BaseException:
             if successor is not None:
                 successor.kill()
-                self._agent.listeners.permit_again()
-            self._agent.listeners.gate.set()
+                self._agent.listeners.restore_permissions()
+            self._agent.listeners.accepting.set()
             self._reloader.let_go()
             raise
         return successor
@@ -124,7 +124,7 @@ class Upgrade:
         """Only here may systemd be told: a process that dies earlier never becomes its main process."""
         self._is_committing = True
         try:
-            self._agent.listeners.gate.clear()
+            self._agent.listeners.accepting.clear()
             with gevent.Timeout(STEP_TIMEOUT_S, UpgradeFailed("systemd takes no notice of the new process")):
                 while not self._notifier.name_main(successor.pid):
                     gevent.sleep(LOOK_EVERY_S)

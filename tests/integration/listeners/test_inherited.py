@@ -1,4 +1,4 @@
-"""Sockets that somebody else opened: found by address, named for systemd's store."""
+"""Inherited sockets are found by address and named for systemd's store."""
 
 import os
 import socket
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pomagent.listeners.inherited import MAX_NAME, OURS, Inherited, comparable, from_systemd, store_name
+from pomagent.listeners.inherited import MAX_NAME, OURS, Inherited, canonical, from_systemd, store_name
 from pomagent.settings import HostPort, UnixAddress
 
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A short one: a Unix socket's path has 107 bytes."""
+    """A short path: a Unix socket's path is limited to 107 bytes."""
     with tempfile.TemporaryDirectory() as made:
         yield Path(made)
 
@@ -29,12 +29,12 @@ def directory() -> Iterator[Path]:
         (("unix:/run/a,b@c\n\u00e4", ""), "pomagent@unix,/run/a%2Cb%40c%0A%C3%A4"),
     ],
 )
-def test_the_name_in_the_store_says_where_it_listens(key: tuple[str, str], name: str) -> None:
+def test_the_name_in_the_store_contains_the_address(key: tuple[str, str], name: str) -> None:
     assert store_name(key) == name
 
 
 @pytest.mark.parametrize("length", [-1, 0, 1])
-def test_a_name_that_systemd_would_not_take_is_shortened(length: int) -> None:
+def test_a_name_too_long_for_systemd_is_shortened(length: int) -> None:
     path = "/" + "a" * (MAX_NAME + length - len("pomagent@unix,/"))
     name = store_name((f"unix:{path}", ""))
     assert len(name) <= MAX_NAME
@@ -43,29 +43,29 @@ def test_a_name_that_systemd_would_not_take_is_shortened(length: int) -> None:
     assert store_name((f"unix:{path}b", "")) != name
 
 
-def test_an_ipv6_address_is_found_however_it_is_written() -> None:
+def test_an_ipv6_address_is_found_in_any_spelling() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as sock:
         port = sock.getsockname()[1]
         inherited = Inherited(sock, "x")
         assert inherited.address == f"[::1]:{port}"
-        assert inherited.leads_to(HostPort("0:0:0:0:0:0:0:1", port))
-        assert not inherited.leads_to(HostPort("127.0.0.1", port))
-    assert comparable(HostPort("::ffff:7f00:1", 1)) == comparable(HostPort("::ffff:7f00:0001", 1))
+        assert inherited.listens_on(HostPort("0:0:0:0:0:0:0:1", port))
+        assert not inherited.listens_on(HostPort("127.0.0.1", port))
+    assert canonical(HostPort("::ffff:7f00:1", 1)) == canonical(HostPort("::ffff:7f00:0001", 1))
 
 
-def test_a_unix_socket_leads_nowhere_once_its_file_is_gone(directory: Path) -> None:
+def test_a_unix_socket_whose_file_is_gone_listens_on_no_address(directory: Path) -> None:
     address = UnixAddress(directory / "x.sock")
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(address.path))
         sock.listen()
-        assert Inherited(sock, "x").leads_to(address)
+        assert Inherited(sock, "x").listens_on(address)
         address.path.unlink()
-        assert not Inherited(sock, "x").leads_to(address)
+        assert not Inherited(sock, "x").listens_on(address)
         address.path.write_text("no socket")
-        assert not Inherited(sock, "x").leads_to(address)
+        assert not Inherited(sock, "x").listens_on(address)
 
 
-def test_what_is_no_listening_stream_socket_has_no_address() -> None:
+def test_a_socket_that_is_no_listening_stream_socket_has_no_address() -> None:
     with socket.socket() as unbound, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", 0))
         assert [Inherited(sock, "x").address for sock in (unbound, datagrams)] == ["", ""]
@@ -75,11 +75,11 @@ def test_what_is_no_listening_stream_socket_has_no_address() -> None:
         assert Inherited(abstract, "x").address == ""
 
 
-def test_a_socket_is_ours_by_its_name_only() -> None:
+def test_the_name_alone_shows_that_a_socket_is_ours() -> None:
     with socket.socket() as sock:
-        assert not Inherited(sock, store_name(("127.0.0.1:1", ""))).is_units
-        assert Inherited(sock, "pomagent.socket").is_units
-        assert Inherited(sock, "").is_units
+        assert not Inherited(sock, store_name(("127.0.0.1:1", ""))).is_from_unit
+        assert Inherited(sock, "pomagent.socket").is_from_unit
+        assert Inherited(sock, "").is_from_unit
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_socket_is_ours_by_its_name_only() -> None:
         {"LISTEN_FDS": "0", "LISTEN_PID": str(os.getpid())},
     ],
 )
-def test_what_was_not_meant_for_this_process_is_not_taken(environ: dict[str, str]) -> None:
+def test_sockets_meant_for_another_process_are_ignored(environ: dict[str, str]) -> None:
     variables = {"HOME": "/", **environ}
     assert from_systemd(variables) == []
     assert variables == {"HOME": "/"}

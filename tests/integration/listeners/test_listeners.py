@@ -1,4 +1,4 @@
-"""All local sockets at once: prepared, taken, undone, handed over; nobody who connects is refused meanwhile."""
+"""Listeners are prepared, committed, rolled back and handed over without refusing a client."""
 
 import errno
 import os
@@ -14,10 +14,10 @@ from gevent.event import Event
 
 from pomagent.errors import BindError
 from pomagent.listeners.bind import bind
-from pomagent.listeners.fd_store import SocketStore
+from pomagent.listeners.fd_store import FdStore
 from pomagent.listeners.listener import Listener
 from pomagent.listeners.listeners import Listeners, Prepared
-from pomagent.listeners.port_owner import holder_of
+from pomagent.listeners.port_owner import owner_of
 from pomagent.log.logger import LogLevel, LogWriter, make_logger
 from pomagent.runtime.sd_notify import Notifier
 from pomagent.sessions.client import LocalClient
@@ -35,16 +35,16 @@ def listeners() -> Iterator[Listeners]:
     sink = os.open(os.devnull, os.O_WRONLY)
     writer = LogWriter(sink)
     log = make_logger(writer, format="json", level=LogLevel())
-    made = Listeners(SocketStore(Notifier({}), (), log), log)
+    made = Listeners(FdStore(Notifier({}), (), log), log)
     yield made
-    made.leave()
+    made.stop()
     writer.close()
     os.close(sink)
 
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A short one: a Unix socket's path has 107 bytes."""
+    """A short path: a Unix socket's path is limited to 107 bytes."""
     with tempfile.TemporaryDirectory() as made:
         yield Path(made)
 
@@ -55,14 +55,14 @@ def route(listen: ListenAddress, name: str = "redis") -> Route:
 
 
 def change(listeners: Listeners, *routes: Route) -> Prepared:
-    """What a reload does, with every connection accepted and closed."""
+    """Apply routes as a reload does. Every connection is accepted and closed."""
     prepared = listeners.prepare(routes, all_routes=routes)
     assert not prepared.failures, prepared.failures
-    listeners.take(prepared)
+    listeners.commit(prepared)
     for each in routes:
         found = listeners.of(each)
         assert found is not None
-        found.give_to(each.name, lambda sock, _peer: sock.close())
+        found.deliver_to(each.name, lambda sock, _peer: sock.close())
     listeners.close_unused(routes)
     return prepared
 
@@ -91,14 +91,14 @@ def test_an_overlapping_address_takes_over_without_a_gap(listeners: Listeners, o
     prepared = listeners.prepare([after], all_routes=[after])
     assert not prepared.failures
     host = LOOPBACK if "." in old else "::1"
-    assert connects(host, port)  # both listen now
-    listeners.undo(prepared)
+    assert connects(host, port)  # both sockets listen now
+    listeners.rollback(prepared)
     assert connects(host, port)
     change(listeners, after)
     assert connects(host, port)
 
 
-def test_an_overlap_is_no_excuse_while_the_other_route_stays(listeners: Listeners) -> None:
+def test_an_address_that_overlaps_with_a_kept_route_fails(listeners: Listeners) -> None:
     port = unused_port()
     stays, new = route(HostPort("0.0.0.0", port)), route(HostPort(LOOPBACK, port), "other")
     change(listeners, stays)
@@ -134,35 +134,35 @@ def test_a_unix_socket_gets_new_permissions_without_a_new_socket(listeners: List
     assert stat.S_IMODE(old.path.stat().st_mode) == 0o666
 
 
-def test_undone_permissions_are_the_old_ones_again(listeners: Listeners, directory: Path) -> None:
+def test_a_rollback_restores_permissions(listeners: Listeners, directory: Path) -> None:
     old, new = UnixAddress(directory / "x.sock", 0o600), UnixAddress(directory / "x.sock", 0o666)
     change(listeners, route(old))
-    listeners.undo(listeners.prepare([route(new)], all_routes=[route(new)]))
+    listeners.rollback(listeners.prepare([route(new)], all_routes=[route(new)]))
     assert stat.S_IMODE(old.path.stat().st_mode) == 0o600
 
 
-def test_one_failure_undone_leaves_what_listened_and_frees_the_rest(listeners: Listeners) -> None:
+def test_a_rollback_keeps_old_listeners_and_frees_new_addresses(listeners: Listeners) -> None:
     kept = route(HostPort(LOOPBACK, unused_port()), "kept")
-    fresh = route(HostPort(LOOPBACK, unused_port()), "fresh")
+    new = route(HostPort(LOOPBACK, unused_port()), "new")
     change(listeners, kept)
     with socket.create_server((LOOPBACK, 0)) as taken:
         bad = route(HostPort(LOOPBACK, taken.getsockname()[1]), "bad")
-        prepared = listeners.prepare([kept, fresh, bad], all_routes=[kept, fresh, bad])
+        prepared = listeners.prepare([kept, new, bad], all_routes=[kept, new, bad])
         assert list(prepared.failures) == ["bad"]
-        listeners.undo(prepared)
+        listeners.rollback(prepared)
     assert connects(LOOPBACK, kept.listen.port)  # type: ignore[union-attr]
-    assert not connects(LOOPBACK, fresh.listen.port)  # type: ignore[union-attr]
+    assert not connects(LOOPBACK, new.listen.port)  # type: ignore[union-attr]
 
 
-def test_who_has_connected_before_the_close_is_still_served(listeners: Listeners) -> None:
+def test_clients_that_connected_before_the_close_are_served(listeners: Listeners) -> None:
     address = HostPort(LOOPBACK, unused_port())
     served: list[str] = []
     prepared = listeners.prepare([route(address)], all_routes=[route(address)])
-    listeners.take(prepared)
+    listeners.commit(prepared)
     listener = listeners.of(route(address))
     assert isinstance(listener, Listener)
-    listener.give_to("redis", lambda sock, peer: (served.append(peer), sock.close()))
-    gevent.sleep(0)  # it waits for connections now
+    listener.deliver_to("redis", lambda sock, peer: (served.append(peer), sock.close()))
+    gevent.sleep(0)  # the listener waits for connections now
     clients = [socket.create_connection((LOOPBACK, address.port)) for _ in range(5)]
     listeners.close_unused([])  # before the loop has seen a single one
     assert len(served) == 5
@@ -176,7 +176,7 @@ def accepted_by(listening: socket.socket) -> socket.socket:
         return listening.accept()[0]
 
 
-def test_what_a_listener_accepts_needs_no_more_options() -> None:
+def test_an_accepted_socket_inherits_all_options() -> None:
     listener = Listener(HostPort(LOOPBACK, 0), FakeLog().log)
     with accepted_by(listener.sock) as accepted, socket.socket() as prepared:
         tcp.prepare(prepared)
@@ -185,7 +185,7 @@ def test_what_a_listener_accepts_needs_no_more_options() -> None:
     listener.close()
 
 
-def test_what_waited_before_the_socket_became_a_listeners_gets_its_options() -> None:
+def test_a_connection_older_than_the_listener_gets_its_options() -> None:
     with socket.create_server((LOOPBACK, 0)) as before, accepted_by(before) as accepted, socket.socket() as prepared:
         assert not tcp.is_prepared(accepted)
         client = LocalClient(accepted, None)
@@ -194,7 +194,7 @@ def test_what_waited_before_the_socket_became_a_listeners_gets_its_options() -> 
         client.close()
 
 
-def test_what_waited_there_with_options_of_somebody_else_gets_ours() -> None:
+def test_a_connection_with_options_of_a_socket_unit_gets_ours() -> None:
     with socket.create_server((LOOPBACK, 0)) as before, socket.socket() as prepared:
         before.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # KeepAlive= of a unit
         with accepted_by(before) as accepted:
@@ -205,52 +205,52 @@ def test_what_waited_there_with_options_of_somebody_else_gets_ours() -> None:
 
 
 @pytest.mark.parametrize(("host", "name"), [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")])
-def test_a_peer_is_named_as_addresses_are(host: str, name: str) -> None:
+def test_a_peer_is_named_by_its_address(host: str, name: str) -> None:
     peers: list[str] = []
     listener = Listener(HostPort(host, 0), FakeLog().log)
-    listener.give_to("", lambda sock, peer: (sock.close(), peers.append(peer)))  # type: ignore[func-returns-value]
+    listener.deliver_to("", lambda sock, peer: (sock.close(), peers.append(peer)))  # type: ignore[func-returns-value]
     with socket.create_connection(listener.sock.getsockname()[:2]) as client:
         wait_until(lambda: peers)
         assert peers == [f"{name}{client.getsockname()[1]}"]
     listener.close()
 
 
-def test_a_socket_file_that_is_somebody_elses_by_now_stays(listeners: Listeners, directory: Path) -> None:
+def test_a_replaced_socket_file_is_kept(listeners: Listeners, directory: Path) -> None:
     path = directory / "x.sock"
     change(listeners, route(UnixAddress(path)))
     path.unlink()
     path.write_text("not ours")
-    listeners.leave()
+    listeners.stop()
     assert path.read_text() == "not ours"
 
 
-def test_the_holder_of_a_port_is_named() -> None:
+def test_the_owner_of_a_port_is_named() -> None:
     with socket.create_server((LOOPBACK, 0)) as mine:
-        assert f"(pid {os.getpid()})" in holder_of(HostPort(LOOPBACK, mine.getsockname()[1]))
+        assert f"(pid {os.getpid()})" in owner_of(HostPort(LOOPBACK, mine.getsockname()[1]))
 
 
-def test_the_holder_of_a_wildcard_is_named_for_an_address_it_covers() -> None:
+def test_the_owner_of_a_wildcard_is_named_for_an_address_it_covers() -> None:
     with socket.create_server(("0.0.0.0", 0)) as mine:
-        assert f"(pid {os.getpid()})" in holder_of(HostPort(LOOPBACK, mine.getsockname()[1]))
+        assert f"(pid {os.getpid()})" in owner_of(HostPort(LOOPBACK, mine.getsockname()[1]))
 
 
-def test_nobody_holds_a_free_port() -> None:
-    assert holder_of(HostPort(LOOPBACK, unused_port())) == ""
+def test_a_free_port_has_no_owner() -> None:
+    assert owner_of(HostPort(LOOPBACK, unused_port())) == ""
 
 
-def test_the_holder_of_a_unix_socket_is_named(directory: Path) -> None:
+def test_the_owner_of_a_unix_socket_is_named(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as mine:
         mine.bind(str(directory / "x.sock"))
         mine.listen()
-        assert f"(pid {os.getpid()})" in holder_of(UnixAddress(directory / "x.sock"))
-    wait_until(lambda: holder_of(UnixAddress(directory / "x.sock")) == "")
+        assert f"(pid {os.getpid()})" in owner_of(UnixAddress(directory / "x.sock"))
+    wait_until(lambda: owner_of(UnixAddress(directory / "x.sock")) == "")
 
 
-def test_a_listener_that_was_handed_over_is_logged_under_its_new_route() -> None:
+def test_a_reassigned_listener_is_logged_under_its_new_route() -> None:
     log = FakeLog()
     listener = Listener(HostPort(LOOPBACK, 0), log.log)
-    listener.give_to("one", lambda sock, _peer: sock.close())
-    listener.give_to("two", lambda sock, _peer: sock.close())
+    listener.deliver_to("one", lambda sock, _peer: sock.close())
+    listener.deliver_to("two", lambda sock, _peer: sock.close())
     listener.close()
     assert [(line["event"], line["route"]) for line in log.lines] == [
         ("listener.bound", "one"),
@@ -258,15 +258,13 @@ def test_a_listener_that_was_handed_over_is_logged_under_its_new_route() -> None
     ]
 
 
-def test_permissions_that_cannot_be_put_back_do_not_hide_why_they_could_not_be_changed(
-    listeners: Listeners, directory: Path
-) -> None:
+def test_a_failed_rollback_of_permissions_does_not_hide_the_first_error(listeners: Listeners, directory: Path) -> None:
     path = directory / "x.sock"
     change(listeners, route(UnixAddress(path)))
     path.unlink()
     changed = [route(UnixAddress(path, mode=0o600))]
     prepared = listeners.prepare(changed, all_routes=changed)
-    listeners.undo(prepared)
+    listeners.rollback(prepared)
     assert "no such file" in str(prepared.failures["redis"])
 
 
@@ -284,23 +282,23 @@ def test_a_socket_file_that_cannot_be_removed_does_not_fail_the_close(
 
     change(listeners, route(UnixAddress(directory / "x.sock")), other := route(HostPort(LOOPBACK, unused_port()), "b"))
     monkeypatch.setattr(Path, "unlink", denied)
-    listeners.leave()
+    listeners.stop()
     assert listeners.of(other) is None
 
 
-def test_a_close_that_is_broken_off_is_finished_by_the_next_one(listeners: Listeners) -> None:
+def test_an_interrupted_close_is_finished_by_the_next_one(listeners: Listeners) -> None:
     ports = [unused_port() for _ in range(2)]
     change(listeners, *[route(HostPort(LOOPBACK, port), f"r{port}") for port in ports])
-    gevent.sleep(0)  # they wait for connections now
+    gevent.sleep(0)  # the listeners wait for connections now
     closing = gevent.Greenlet.spawn(listeners.close_unused, [])
-    gevent.sleep(0)  # and that waits until the first one has stopped
+    gevent.sleep(0)  # the close waits until the first listener has stopped
     closing.kill()
     assert [connects(LOOPBACK, port) for port in ports] == [False, True]
-    listeners.leave()
+    listeners.stop()
     assert not connects(LOOPBACK, ports[1])
 
 
-def test_a_bug_in_taking_over_a_connection_costs_that_one_only() -> None:
+def test_a_bug_in_taking_over_a_connection_costs_that_connection_only() -> None:
     served: list[str] = []
 
     def take(sock: socket.socket, peer: str) -> None:
@@ -311,7 +309,7 @@ def test_a_bug_in_taking_over_a_connection_costs_that_one_only() -> None:
 
     listener = Listener(HostPort(LOOPBACK, port := unused_port()), FakeLog().log)
     with caught_crashes() as crashes:
-        listener.give_to("one", take)
+        listener.deliver_to("one", take)
         assert connects(LOOPBACK, port)
         assert connects(LOOPBACK, port)
         wait_until(lambda: len(served) == 2)
@@ -319,7 +317,7 @@ def test_a_bug_in_taking_over_a_connection_costs_that_one_only() -> None:
     assert [str(crash) for crash in crashes] == ["a bug"]
 
 
-# What the watchdog asks.
+# --- stuck listeners, as the watchdog finds them ---
 
 
 def stuck(listeners: Listeners) -> int:
@@ -335,14 +333,14 @@ def test_a_listener_that_accepts_is_not_stuck(listeners: Listeners) -> None:
         gevent.sleep(0.01)
 
 
-def test_a_listener_that_does_not_return_from_taking_over_a_connection_is_stuck(listeners: Listeners) -> None:
+def test_a_listener_that_blocks_on_a_connection_is_stuck(listeners: Listeners) -> None:
     address = HostPort(LOOPBACK, unused_port())
     change(listeners, route(address), route(HostPort(LOOPBACK, unused_port()), "other"))
     free = Event()
-    listeners.of(route(address)).give_to("redis", lambda sock, _peer: (free.wait(), sock.close()))  # type: ignore[union-attr]
+    listeners.of(route(address)).deliver_to("redis", lambda sock, _peer: (free.wait(), sock.close()))  # type: ignore[union-attr]
     with socket.create_connection((LOOPBACK, address.port)):
         gevent.sleep(0.01)
-        assert [stuck(listeners) for _ in range(3)] == [0, 0, 0]  # nobody waits
+        assert [stuck(listeners) for _ in range(3)] == [0, 0, 0]  # no client waits
         with socket.create_connection((LOOPBACK, address.port)):
             assert [stuck(listeners) for _ in range(3)] == [0, 1, 1]
             free.set()
@@ -350,7 +348,7 @@ def test_a_listener_that_does_not_return_from_taking_over_a_connection_is_stuck(
             assert stuck(listeners) == 0
 
 
-def test_a_listener_whose_loop_is_gone_is_stuck(listeners: Listeners) -> None:
+def test_a_listener_whose_greenlet_has_ended_is_stuck(listeners: Listeners) -> None:
     one = route(HostPort(LOOPBACK, unused_port()))
     change(listeners, one)
     listener = listeners.of(one)
@@ -359,17 +357,17 @@ def test_a_listener_whose_loop_is_gone_is_stuck(listeners: Listeners) -> None:
     assert listeners.find_stuck() == [listener]
 
 
-def test_a_listener_that_is_told_not_to_accept_is_not_stuck(listeners: Listeners) -> None:
+def test_a_listener_that_may_not_accept_is_not_stuck(listeners: Listeners) -> None:
     address = HostPort(LOOPBACK, unused_port())
     change(listeners, route(address))
     gevent.sleep(0)
-    listeners.gate.clear()
+    listeners.accepting.clear()
     with socket.create_connection((LOOPBACK, address.port)) as client:
         client.setblocking(False)
         gevent.sleep(0.01)
         assert [stuck(listeners) for _ in range(3)] == [0, 0, 0]
         with pytest.raises(BlockingIOError):
             client.recv(1)
-        listeners.gate.set()
+        listeners.accepting.set()
         gevent.sleep(0.01)
         assert client.recv(1) == b""

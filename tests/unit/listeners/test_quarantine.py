@@ -1,4 +1,4 @@
-"""A route whose address is taken is tried again, at an operator's word at once, and never after it is gone."""
+"""The quarantine retries a route with a taken address, at once on request, and never after the route is gone."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ TAKEN = BindError(ROUTE.listen, "address in use")
 
 
 class Listeners:
-    """Of which no address is free until the test says so."""
+    """Fake listeners with addresses that stay taken until the test frees them."""
 
     def __init__(self) -> None:
         self.is_free = False
-        self.tries = 0
-        self.taken: list[Prepared] = []
+        self.attempts = 0
+        self.committed: list[Prepared] = []
 
     def prepare(self, routes: list[Route], *, all_routes: list[Route]) -> Prepared:
-        self.tries += 1
+        self.attempts += 1
         return Prepared() if self.is_free else Prepared(failures={route.name: TAKEN for route in routes})
 
-    def take(self, prepared: Prepared) -> None:
-        self.taken.append(prepared)
+    def commit(self, prepared: Prepared) -> None:
+        self.committed.append(prepared)
 
 
 class Scene:
@@ -45,7 +45,7 @@ class Scene:
         self.quarantine = Quarantine(
             self.listeners, lambda: self.routes, self.released.append, lambda _: None, self.log.log
         )
-        self.quarantine.keep({NAME}, {NAME: TAKEN})
+        self.quarantine.update({NAME}, {NAME: TAKEN})
         settle()
 
     def retry(self, name: str = NAME) -> None:
@@ -62,42 +62,42 @@ def scene() -> Iterator[Scene]:
 
 
 def test_it_says_who_is_in_it_and_why(scene: Scene) -> None:
-    assert scene.quarantine.why == {NAME: str(TAKEN)}
+    assert scene.quarantine.reasons == {NAME: str(TAKEN)}
     assert scene.log.events == ["route.quarantined"]
 
 
-def test_a_word_of_the_operator_is_a_try_at_once(scene: Scene) -> None:
+def test_a_requested_retry_is_immediate(scene: Scene) -> None:
     scene.retry()
-    assert scene.listeners.tries == 1
+    assert scene.listeners.attempts == 1
     assert scene.log.named("listener.bind_failed")[0]["retry_in_ms"] == 2000
     scene.listeners.is_free = True
     scene.retry()
-    assert (scene.released, scene.quarantine.why) == ([ROUTE], {})
-    assert len(scene.listeners.taken) == 1
+    assert (scene.released, scene.quarantine.reasons) == ([ROUTE], {})
+    assert len(scene.listeners.committed) == 1
 
 
-def test_a_word_about_another_route_changes_nothing(scene: Scene) -> None:
+def test_a_retry_of_another_route_changes_nothing(scene: Scene) -> None:
     scene.retry("another")
-    assert scene.listeners.tries == 0
+    assert scene.listeners.attempts == 0
 
 
-def test_a_route_that_is_gone_is_not_bound(scene: Scene) -> None:
+def test_a_removed_route_is_not_bound(scene: Scene) -> None:
     scene.listeners.is_free = True
     scene.routes = []
-    scene.quarantine.keep(set(), {})
+    scene.quarantine.update(set(), {})
     settle()
-    assert (scene.listeners.tries, scene.released, scene.quarantine.why) == (0, [], {})
+    assert (scene.listeners.attempts, scene.released, scene.quarantine.reasons) == (0, [], {})
 
 
-def test_it_is_bound_where_the_file_says_now(scene: Scene) -> None:
+def test_a_retry_uses_the_current_settings_of_the_route(scene: Scene) -> None:
     scene.listeners.is_free = True
     scene.routes = [moved := replace(ROUTE, description="elsewhere")]
     scene.retry()
     assert scene.released == [moved]
 
 
-def test_after_the_end_nobody_is_bound(scene: Scene) -> None:
+def test_a_closed_quarantine_binds_nothing(scene: Scene) -> None:
     scene.listeners.is_free = True
     scene.quarantine.close()
     scene.retry()
-    assert (scene.listeners.tries, scene.quarantine.why) == (0, {})
+    assert (scene.listeners.attempts, scene.quarantine.reasons) == (0, {})
