@@ -72,7 +72,8 @@ def unused_port() -> int:
 def pytest_configure(config: pytest.Config) -> None:
     # No test judges by the time that something takes.
     slow = [hypothesis.HealthCheck.too_slow]
-    hypothesis.settings.register_profile("unhurried", deadline=None, suppress_health_check=slow)
+    examples = int(os.environ.get("POMAGENT_TEST_EXAMPLES") or hypothesis.settings().max_examples)
+    hypothesis.settings.register_profile("unhurried", max_examples=examples, deadline=None, suppress_health_check=slow)
     hypothesis.settings.load_profile("unhurried")
     config.pluginmanager.register(secret_scan, "secret-scan")
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):

@@ -17,6 +17,7 @@ from tests.gateway.facade import Gateway
 
 PROGRAMS = ("debootstrap", "systemd-nspawn", "nsenter", "unshare", "ip", "dpkg-deb")
 OLDEST = SUITES[0]
+EVERY_SUITE = "POMAGENT_TEST_EVERY_SUITE"
 MACHINES = "machines.lock"
 """Held by whoever runs a machine: shared, or alone by a test that measures."""
 
@@ -29,9 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """On every release, unless the test is marked ``one_suite`` because another release would only cost time."""
+    """Run each test on every release, but one marked ``one_suite`` on the oldest, unless EVERY_SUITE is set."""
     if "suite" in metafunc.fixturenames:
-        suites = [OLDEST] if metafunc.definition.get_closest_marker("one_suite") else SUITES
+        is_short = metafunc.definition.get_closest_marker("one_suite") and not os.environ.get(EVERY_SUITE)
+        suites = [OLDEST] if is_short else SUITES
         metafunc.parametrize("suite", suites, indirect=True, scope="package")
 
 

@@ -16,7 +16,7 @@ def test_each_way_in_which_pomerium_cli_differs_has_a_test_or_no_counterpart() -
 def test_every_test_that_a_document_names_exists() -> None:
     named = {
         (path.name, name)
-        for path in (ROOT / "docs").glob("*.md")
+        for path in [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
         for name in re.findall(r"`(test_\w+)`", path.read_text())
     }
     assert named
