@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import click
 
 from pomagent.admin.control import client
 from pomagent.admin.control.client import ControlError, NotPermitted, NotRunning
-from pomagent.cli.options import config_path
+from pomagent.cli.options import Decorator, config_path
 from pomagent.runtime.exit_codes import CANNOT_SERVE, NOT_PERMITTED
 
-socket_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+socket_option: Decorator = click.option(
     "--control-socket", metavar="PATH", type=click.Path(path_type=Path),
     help="The running agent's control socket. Default: what agent.toml says, else this user's own.",
 )  # fmt: skip

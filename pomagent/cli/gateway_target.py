@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 from pydantic import SecretStr
 
 from pomagent.cli.completion import gateway_names
-from pomagent.cli.options import config_path
+from pomagent.cli.options import Decorator, config_path
 from pomagent.config.load import load
 from pomagent.config.secrets import read_token
 from pomagent.errors import ConfigError, CredentialError, TunnelError
@@ -23,10 +22,10 @@ from pomagent.settings import Credential, Gateway, Settings, Trust
 
 _PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
 
-gateway_argument: Callable[[Callable[..., Any]], Callable[..., Any]] = click.argument(
+gateway_argument: Decorator = click.argument(
     "gateway", required=False, metavar="[GATEWAY]", shell_complete=gateway_names
 )
-ca_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+ca_option: Decorator = click.option(
     "--alternate-ca-path", "ca_file", type=_PEM, metavar="FILE",
     help="CA certificates to trust instead of the system's, for a GATEWAY that agent.toml does not have.",
 )  # fmt: skip

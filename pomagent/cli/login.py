@@ -15,7 +15,7 @@ import click
 from pomagent.admin.control.client import NotRunning
 from pomagent.cli.agent_client import ask_if_running, socket_option
 from pomagent.cli.gateway_target import Target, ca_option, find_target, gateway_argument, give_up, token_of
-from pomagent.cli.options import config_option
+from pomagent.cli.options import browser_cmd_option, callback_port_option, config_option, no_browser_option
 from pomagent.errors import CredentialError, CredentialRejected, RouteUnknown, TunnelError
 from pomagent.runtime.exit_codes import CANNOT_SERVE
 
@@ -28,10 +28,9 @@ credential_option = click.option("--credential", default="", metavar="NAME", hel
 @socket_option
 @ca_option
 @credential_option
-@click.option("--browser-cmd", default="", metavar="CMD", help="Opens the sign-in page; %s stands for its address.")
-@click.option("--callback-port", default=0, type=click.IntRange(0, 65535), metavar="N",
-              help="Listen for the browser on this port of 127.0.0.1, for ssh -L; 0: any.")  # fmt: skip
-@click.option("--no-browser", is_flag=True, help="Open none: print the address of the sign-in page.")
+@browser_cmd_option
+@callback_port_option
+@no_browser_option
 def login(
     gateway: str | None, config: Path | None, control_socket: Path | None, ca_file: Path | None, credential: str,
     browser_cmd: str, callback_port: int, no_browser: bool,

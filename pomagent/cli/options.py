@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -16,11 +16,23 @@ from pomagent.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from pomagent.settings import Settings
 
-config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+config_option: Decorator = click.option(
     "--config", "-c", "config", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
     help="The agent.toml to use. Default: $POMAGENT_CONFIG, ./agent.toml if only you or root can write it, "
     "/etc/pomagent/agent.toml.",
 )  # fmt: skip
+browser_cmd_option: Decorator = click.option(
+    "--browser-cmd", default="", metavar="CMD", help="Command that opens the sign-in page; %s stands for its address."
+)
+callback_port_option: Decorator = click.option(
+    "--callback-port", default=0, type=click.IntRange(0, 65535), metavar="N",
+    help="Port of 127.0.0.1 on which to wait for the browser, for ssh -L; 0: any free port.",
+)  # fmt: skip
+no_browser_option: Decorator = click.option(
+    "--no-browser", is_flag=True, help="Print the address of the sign-in page instead of opening a browser."
+)
 
 
 def config_path(flag: Path | None) -> Path:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from pomagent.cli.agent_client import ask, socket_option
 from pomagent.cli.completion import route_names
-from pomagent.cli.options import config_option
+from pomagent.cli.options import Decorator, config_option
 from pomagent.cli.tables import many
 
 LEVELS = ("debug", "info", "warning", "error")
-json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
-    "--json", "as_json", is_flag=True, help="One JSON document instead of sentences."
-)
-routes_argument: Callable[[Callable[..., Any]], Callable[..., Any]] = click.argument(
+json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of sentences.")
+routes_argument: Decorator = click.argument(
     "routes", nargs=-1, required=True, metavar="ROUTE…", shell_complete=route_names
 )
 

@@ -336,7 +336,7 @@ def test_a_disk_that_is_full_is_no_success(flags: list[str]) -> None:
             timeout=scaled(60), env=clean_environment(),
         )  # fmt: skip
     assert done.returncode == CANNOT_SERVE
-    assert done.stderr.decode() == "pomagent: standard output takes nothing more: no space left on device\n"
+    assert done.stderr.decode() == "pomagent: cannot write to standard output: no space left on device\n"
 
 
 def _command(flags: list[str], address: str = ECHO) -> list[str]:
