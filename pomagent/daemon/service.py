@@ -18,11 +18,12 @@ from pydantic import SecretStr
 
 from pomagent import __version__
 from pomagent.admin.control.actions import OperatorActions
-from pomagent.admin.control.login_tokens import Handover
+from pomagent.admin.control.login_tokens import LoginTokens
 from pomagent.admin.control.server import ControlServer, Declined, key_of
-from pomagent.admin.diagnosis.agent_report import Account, Sources
+from pomagent.admin.diagnosis.agent_report import AgentReport, ReportSources
+from pomagent.admin.json_object import JsonObject
 from pomagent.admin.status import documents as status
-from pomagent.admin.status.resources import Site
+from pomagent.admin.status.resources import StatusResources
 from pomagent.admin.status.server import StatusServer
 from pomagent.agent import Agent
 from pomagent.config.load import load
@@ -74,7 +75,7 @@ class Service:
         self._verbosity = Verbosity(level)
         self._agent = Agent(log, self._verbosity, self._read_token, self._store)
         self._steering = OperatorActions(self._agent, self._verbosity)
-        self._handover = Handover(self._agent, environ, log)
+        self._handover = LoginTokens(self._agent, environ, log)
         self._reloader = Reloader(self._load, self._apply, self._follow, LastGood(path, environ, log), log)
         self._watch = Watch(self._reloader.notice, log)
         self._group = Group()
@@ -89,14 +90,14 @@ class Service:
         self._began = time.monotonic()
         self._started_at = time.time()
         self._is_started = False
-        self._site = Site(
+        self._site = StatusResources(
             self._agent, self._reloader, self._recent, self._started_at, is_started=lambda: self._is_started,
             is_draining=self._stop.is_set, predecessors=lambda: [each.document for each in self._predecessors.all],
         )  # fmt: skip
-        sources = Sources(
+        sources = ReportSources(
             self._agent, lambda: self._reloader.current, self._site.status, self._recent, environ, owners=(self,)
         )
-        self._account = Account(sources)
+        self._account = AgentReport(sources)
         gate = self._agent.listeners.accepting
         self._status_server = StatusServer(
             self._site, self._agent.diag, self._agent.users, log, store=self._store, gate=gate
@@ -169,12 +170,16 @@ class Service:
         path = self._reloader.current.status.control_socket
         if path is None:
             return
-        takes = {**self._handover.takes, **self._steering.takes, "/upgrade": self._succession.when_asked}
+        takes = {
+            **self._handover.body_handlers,
+            **self._steering.body_handlers,
+            "/upgrade": self._succession.when_asked,
+        }
         self._control = ControlServer(
             path,
-            shows={**self._site.shows, **self._steering.shows, "/diag": self._account.files},
-            changes={"/reload": self._reload, "/drain": self._drain_when_asked},
-            takes={url: self._upgrade.guarding(take) for url, take in takes.items()},
+            get_handlers={**self._site.get_handlers, **self._steering.get_handlers, "/diag": self._account.files},
+            post_handlers={"/reload": self._reload, "/drain": self._drain_when_asked},
+            body_handlers={url: self._upgrade.guarding(take) for url, take in takes.items()},
             log=self._log,
         )
         try:
@@ -194,7 +199,7 @@ class Service:
             self._agent.apply(settings)
         self._format.name = resolve_format(settings.agent.log_format, sys.stderr.fileno())
 
-    def _reload(self) -> status.Document:
+    def _reload(self) -> JsonObject:
         """What was asked for over the control socket, in a greenlet that a stop ends like any other reload."""
         if not self._stop.is_set():
             outcome = self._group.spawn(self._reloader.reload).get()
@@ -230,7 +235,7 @@ class Service:
         self._stop.set()
         return True
 
-    def _drain_when_asked(self) -> status.Document:
+    def _drain_when_asked(self) -> JsonObject:
         """The same as the first signal; unlike a second one, asking again hurries nobody."""
         self._begin_to_stop("drain")
         return {"sessions_left": self._agent.session_count}

@@ -7,7 +7,8 @@ from typing import Final
 
 import gevent
 
-from pomagent.admin.control.server import Action, Declined, Document, Taker
+from pomagent.admin.control.server import BodyHandler, Declined, Handler
+from pomagent.admin.json_object import JsonObject
 from pomagent.agent import Agent
 from pomagent.forwarder import ABORT_TIMEOUT_S, Forwarder
 from pomagent.log.verbosity import LEVELS, Verbosity
@@ -27,19 +28,19 @@ class OperatorActions:
         self._verbosity = verbosity
 
     @property
-    def shows(self) -> Mapping[str, Action]:
+    def get_handlers(self) -> Mapping[str, Handler]:
         """As ``takes``, for what changes nothing."""
         return {"/log-level": self.level}
 
     @property
-    def takes(self) -> Mapping[str, Taker]:
+    def body_handlers(self) -> Mapping[str, BodyHandler]:
         """By the path of the control socket's URL."""
         return {
             "/close": self.close, "/pause": self.pause, "/resume": self.resume, "/retry": self.retry,
             "/log-level": self.log_level,
         }  # fmt: skip
 
-    def close(self, asked: Document) -> Document:
+    def close(self, asked: JsonObject) -> JsonObject:
         """End the ``sessions`` of these numbers, or all of ``routes``; return when they are over. Blocks."""
         names, numbers = set(_names(asked)), _numbers(asked)
         if bool(names) == bool(numbers):
@@ -54,7 +55,7 @@ class OperatorActions:
         self._wait_for_the_end_of(set(closed))
         return {"closed": sorted(closed)}
 
-    def pause(self, asked: Document) -> Document:
+    def pause(self, asked: JsonObject) -> JsonObject:
         """Let nobody into these ``routes`` until they are resumed. Does not block."""
         chosen = self._forwarders(asked)
         changed = [forwarder.route.name for forwarder in chosen if not forwarder.is_paused]
@@ -64,7 +65,7 @@ class OperatorActions:
         left = {forwarder.route.name: forwarder.session_count for forwarder in chosen}
         return {"paused": changed, "sessions_left": left}
 
-    def resume(self, asked: Document) -> Document:
+    def resume(self, asked: JsonObject) -> JsonObject:
         """Let clients into these ``routes`` again. Does not block."""
         chosen = self._forwarders(asked)
         changed = [forwarder.route.name for forwarder in chosen if forwarder.is_paused]
@@ -72,7 +73,7 @@ class OperatorActions:
             forwarder.resume()
         return {"resumed": changed}
 
-    def retry(self, asked: Document) -> Document:
+    def retry(self, asked: JsonObject) -> JsonObject:
         """Forget the waits of these ``routes`` after failures, of all if none is named. Does not block."""
         names = _names(asked)
         enabled = [route.name for route in self._agent.routes if route.enabled]
@@ -80,7 +81,7 @@ class OperatorActions:
         self._agent.retry(names or None)
         return {"retried": names or enabled}
 
-    def log_level(self, asked: Document) -> Document:
+    def log_level(self, asked: JsonObject) -> JsonObject:
         """Log from ``level`` on, ``for_s`` seconds or until told otherwise; an empty level: as the file says."""
         level = next((each for each in LEVELS if each == asked.get("level")), None)
         if level is None and asked.get("level") != "":
@@ -88,11 +89,11 @@ class OperatorActions:
         self._verbosity.want(level, _seconds(asked, "for_s"))
         return self.level()
 
-    def level(self) -> Document:
+    def level(self) -> JsonObject:
         """What is logged now, and what the file says."""
         return {"level": self._verbosity.now, "configured": self._verbosity.configured}
 
-    def _forwarders(self, asked: Document) -> list[Forwarder]:
+    def _forwarders(self, asked: JsonObject) -> list[Forwarder]:
         names = _names(asked)
         found = {name: forwarder for name in names if (forwarder := self._agent.forwarder(name)) is not None}
         if not names:
@@ -115,7 +116,7 @@ def _expect(wanted: set[str] | set[int], known: set[str] | set[int], otherwise: 
         raise Declined(f"{otherwise} {', '.join(unknown)}")
 
 
-def _names(asked: Document) -> list[str]:
+def _names(asked: JsonObject) -> list[str]:
     """The names under ``routes``, each once."""
     names = asked.get("routes", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -123,14 +124,14 @@ def _names(asked: Document) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _numbers(asked: Document) -> set[int]:
+def _numbers(asked: JsonObject) -> set[int]:
     numbers = asked.get("sessions", [])
     if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
         raise Declined("sessions is not a list of numbers")
     return set(numbers)
 
 
-def _seconds(asked: Document, key: str) -> float:
+def _seconds(asked: JsonObject, key: str) -> float:
     seconds = asked.get(key, 0)
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds <= MAX_FOR_S:
         raise Declined(f"{key} is not a number of seconds, {MAX_FOR_S} at most")

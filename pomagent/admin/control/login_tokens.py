@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from pydantic import SecretStr
 
-from pomagent.admin.control.server import Declined, Document, Taker
+from pomagent.admin.control.server import BodyHandler, Declined
+from pomagent.admin.json_object import JsonObject
 from pomagent.agent import Agent
 from pomagent.config.secrets import MAX_TOKEN_BYTES, check_token
 from pomagent.credentials.login.stored import forget_tokens, store_token, stored_token
@@ -17,7 +18,7 @@ from pomagent.runtime.threads import Threads
 from pomagent.settings import Credential, HostPort, Route
 
 
-class Handover:
+class LoginTokens:
     """Takes tokens for the credentials with ``login = "browser"``, keeps them, and gives them to their routes."""
 
     def __init__(self, agent: Agent, environ: Mapping[str, str], log: Logger) -> None:
@@ -27,7 +28,7 @@ class Handover:
         self._threads = Threads(1)
 
     @property
-    def takes(self) -> Mapping[str, Taker]:
+    def body_handlers(self) -> Mapping[str, BodyHandler]:
         """By the path of the control socket's URL."""
         return {"/token": self.take, "/forget-token": self.forget}
 
@@ -38,7 +39,7 @@ class Handover:
             raise CredentialError(f"nobody is logged in; run: pomagent login {self._gateway_of(credential)}".rstrip())
         return token
 
-    def take(self, asked: Document) -> Document:
+    def take(self, asked: JsonObject) -> JsonObject:
         """``POST /token``: ``gateway`` and ``token``, and ``credential`` where the gateway has several. Blocks.
 
         Raises Declined.
@@ -57,7 +58,7 @@ class Handover:
         self._agent.take_token(credential, token)
         return {"credential": credential.name, "routes": [route.name for route in routes], "kept": is_kept}
 
-    def forget(self, asked: Document) -> Document:
+    def forget(self, asked: JsonObject) -> JsonObject:
         """``POST /forget-token``: the same without ``token``. What is open lives on. Blocks. Raises Declined."""
         routes = self._routes(asked)
         credential = routes[0].credential
@@ -78,7 +79,7 @@ class Handover:
             return False
         return True
 
-    def _routes(self, asked: Document) -> list[Route]:
+    def _routes(self, asked: JsonObject) -> list[Route]:
         """The routes of one credential that a request is about. Raises Declined."""
         gateway, named = _text(asked, "gateway"), _text(asked, "credential")
         routes = [route for route in self._login_routes() if route.gateway.name == gateway]
@@ -98,7 +99,7 @@ class Handover:
         return next((route.gateway.name for route in self._login_routes() if route.credential == credential), "")
 
 
-def _text(document: Document, key: str) -> str:
+def _text(document: JsonObject, key: str) -> str:
     value = document.get(key, "")
     if not isinstance(value, str):
         raise Declined(f"{key} is not a text")

@@ -22,7 +22,8 @@ from gevent import socket as gevent_socket
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from pomagent.admin.control.audit import arguments
+from pomagent.admin.control.audit import loggable_arguments
+from pomagent.admin.json_object import JsonObject
 from pomagent.errors import PomagentError
 from pomagent.listeners.bind import bind, file_of
 from pomagent.listeners.inherited import Inherited, store_name
@@ -42,10 +43,9 @@ MAX_BODY_BYTES = 128 * 1024
 READ_TIMEOUT_S = 10.0
 """Between two pieces of a request, which a command has ready before it connects."""
 
-Document = Mapping[str, Any]
-Action = Callable[[], Document]
+Handler = Callable[[], JsonObject]
 """Does what was asked and returns the answer. May block its greenlet."""
-Taker = Callable[[Document], Document]
+BodyHandler = Callable[[JsonObject], JsonObject]
 """The same, with what the request's body says. Raises Declined."""
 
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
@@ -68,14 +68,14 @@ class ControlServer:
     """Answers on the control socket: ``GET`` shows, ``POST`` changes, and a change is logged with who asked for it."""
 
     def __init__(
-        self, path: Path, shows: Mapping[str, Action], changes: Mapping[str, Action], log: Logger,
-        takes: Mapping[str, Taker] | None = None,
+        self, path: Path, get_handlers: Mapping[str, Handler], post_handlers: Mapping[str, Handler], log: Logger,
+        body_handlers: Mapping[str, BodyHandler] | None = None,
     ) -> None:  # fmt: skip
         """All are keyed by the path of the URL; ``takes`` are changes with a JSON object as the request's body."""
-        self._takes = dict(takes or {})
+        self._body_handlers = dict(body_handlers or {})
         self._path = path
-        self._actions = {("GET", url): action for url, action in shows.items()}
-        self._actions |= {("POST", url): action for url, action in changes.items()}
+        self._actions = {("GET", url): action for url, action in get_handlers.items()}
+        self._actions |= {("POST", url): action for url, action in post_handlers.items()}
         self._log = log
         self._threads = Threads(1)
         self._server: WSGIServer | None = None
@@ -125,17 +125,17 @@ class ControlServer:
         )
         return [body]
 
-    def _act(self, environ: Mapping[str, Any]) -> tuple[HTTPStatus, Document]:
+    def _act(self, environ: Mapping[str, Any]) -> tuple[HTTPStatus, JsonObject]:
         method, url, peer = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["pomagent.peer"]
         if not self._may_steer(peer):
             self._log.warning(events.CONTROL_REFUSED, uid=peer.uid, pid=peer.pid, command=url)
             return HTTPStatus.FORBIDDEN, {"error": f"only root, the agent's user and members of {GROUP} may steer it"}
         action, asked = self._actions.get((method, url)), dict[str, Any]()
-        if method == "POST" and url in self._takes:
+        if method == "POST" and url in self._body_handlers:
             body = _body(environ)
             if isinstance(body, HTTPStatus):
                 return body, {"error": f"expected a JSON object of at most {MAX_BODY_BYTES} bytes"}
-            action, asked = partial(self._takes[url], body), arguments(body)
+            action, asked = partial(self._body_handlers[url], body), loggable_arguments(body)
         if action is None:
             return HTTPStatus.NOT_FOUND, {"error": f"this agent knows no {method} {url}; is the command newer than it?"}
         if method == "POST":
@@ -180,7 +180,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         return environ
 
 
-def _body(environ: Mapping[str, Any]) -> Document | HTTPStatus:
+def _body(environ: Mapping[str, Any]) -> JsonObject | HTTPStatus:
     """The JSON object that came with a request, or what is wrong with it; nothing of it is repeated."""
     length = str(environ.get("CONTENT_LENGTH") or "")
     if not (length.isascii() and length.isdigit()):

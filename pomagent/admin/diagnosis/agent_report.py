@@ -25,7 +25,7 @@ _ODD: Final = re.compile(r"[^\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class ReportSources:
     """Where the agent's part comes from."""
 
     agent: Agent
@@ -38,10 +38,10 @@ class Sources:
     """Objects by way of which every greenlet can be found."""
 
 
-class Account:
+class AgentReport:
     """Made anew each time that somebody asks."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: ReportSources) -> None:
         self._sources = sources
         self._threads = Threads(1)
 

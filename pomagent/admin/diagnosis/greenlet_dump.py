@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import greenlet
 
-OBJECTS_IN_A_ROW: Final = 500
+BATCH_SIZE: Final = 500
 """Looked at before other greenlets get their turn."""
 NAMES_SHOWN: Final = 10
 """Of greenlets that wait at the same place."""
@@ -65,7 +65,7 @@ def _owned(roots: Iterable[object], give_way: Callable[[], None]) -> Iterator[An
     while left:
         owner = left.pop()
         count += 1
-        if count % OBJECTS_IN_A_ROW == 0:
+        if count % BATCH_SIZE == 0:
             give_way()
         if isinstance(owner, greenlet.greenlet):
             yield owner

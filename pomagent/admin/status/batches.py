@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
-ITEMS_IN_A_ROW = 50
+BATCH_SIZE = 50
 """Some milliseconds, before other greenlets get their turn."""
 
 
-def in_portions(items: Iterable[T], give_way: Callable[[], None]) -> Iterator[T]:
+def in_batches(items: Iterable[T], give_way: Callable[[], None]) -> Iterator[T]:
     """The items; blocks only in ``give_way``, which lets others run."""
     for number, item in enumerate(items, 1):
         yield item
-        if number % ITEMS_IN_A_ROW == 0:
+        if number % BATCH_SIZE == 0:
             give_way()

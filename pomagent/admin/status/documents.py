@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pomagent import __version__
-from pomagent.admin.status.batches import in_portions
+from pomagent.admin.json_object import JsonObject
+from pomagent.admin.status.batches import in_batches
 from pomagent.admin.status.greenlet_count import greenlets
-from pomagent.admin.status.route_states import RouteState, route_state
+from pomagent.admin.status.route_states import RouteStatus, route_status
 from pomagent.agent import Agent
 from pomagent.credentials.token import Token
 from pomagent.forwarder import Forwarder
@@ -23,13 +23,11 @@ from pomagent.reload.reloader import Outcome, Reloader
 from pomagent.sessions.facts import SessionFacts
 from pomagent.settings import Route
 
-Document = dict[str, Any]
-
 
 def document(
-    agent: Agent, reloader: Reloader, started_at: float, predecessors: Sequence[Document] = (),
+    agent: Agent, reloader: Reloader, started_at: float, predecessors: Sequence[JsonObject] = (),
     give_way: Callable[[], None] = lambda: None,
-) -> Document:  # fmt: skip
+) -> JsonObject:  # fmt: skip
     """The agent's state now; times are ISO 8601 in UTC. Blocks only in ``give_way``, which lets others run."""
     settings = reloader.current
     routes = settings.routes if settings else ()
@@ -43,7 +41,7 @@ def document(
         "last_reload": _reload(reloader.last),
         "sessions": agent.session_count,
         "old_processes": list(predecessors),
-        "routes": [_route(route, agent) for route in in_portions(routes, give_way)],
+        "routes": [_route(route, agent) for route in in_batches(routes, give_way)],
         "gateways": [
             _gateway(dialer, agent) for dialer in sorted(agent.gateways.dialers, key=lambda dialer: dialer.gateway.name)
         ],
@@ -53,18 +51,18 @@ def document(
 
 
 def sessions_document(
-    agent: Agent, limit: int, predecessors: Sequence[Document] = (), give_way: Callable[[], None] = lambda: None
-) -> Document:
+    agent: Agent, limit: int, predecessors: Sequence[JsonObject] = (), give_way: Callable[[], None] = lambda: None
+) -> JsonObject:
     """The sessions that run, those that came last first, and how many there are. Blocks only in ``give_way``."""
     found = sorted(agent.running_sessions(), key=lambda pair: -pair[1].number)
     return {
         "total": len(found),
         "old_processes": list(predecessors),
-        "sessions": [_session(route, facts) for route, facts in in_portions(found[:limit], give_way)],
+        "sessions": [_session(route, facts) for route, facts in in_batches(found[:limit], give_way)],
     }
 
 
-def _session(route: str, facts: SessionFacts) -> Document:
+def _session(route: str, facts: SessionFacts) -> JsonObject:
     return {
         "session": facts.number,
         "route": route,
@@ -81,12 +79,12 @@ def _session(route: str, facts: SessionFacts) -> Document:
     }
 
 
-def readiness_document(state: RouteState) -> Document:
+def readiness_document(state: RouteStatus) -> JsonObject:
     """Whether one route is ready, and why not."""
     return {"name": state.name, "state": state.state, "reason": state.reason, "is_ready": state.is_ready}
 
 
-def event_document(note: Note) -> Document:
+def event_document(note: Note) -> JsonObject:
     """A notable line of the log, its values as text where JSON has nothing better."""
     said = {name: value for name, value in note.fields.items() if name != "event"}
     return {
@@ -95,13 +93,13 @@ def event_document(note: Note) -> Document:
     }  # fmt: skip
 
 
-def config_document(reloader: Reloader) -> Document:
+def config_document(reloader: Reloader) -> JsonObject:
     """Which file the agent runs on, and which version of it; empty before it runs."""
     settings = reloader.current
     return {"path": str(settings.path), "sha": settings.sha} if settings else {}
 
 
-def reload_document(outcome: Outcome) -> Document:
+def reload_document(outcome: Outcome) -> JsonObject:
     """What a reload, or a preview of one, came to."""
     plan = outcome.plan
     return {
@@ -119,15 +117,15 @@ def reload_document(outcome: Outcome) -> Document:
     }
 
 
-def _reload(outcome: Outcome | None) -> Document | None:
+def _reload(outcome: Outcome | None) -> JsonObject | None:
     if outcome is None:
         return None
     return {"result": outcome.result, "at": _iso(outcome.at), "problems": list(map(str, outcome.problems))}
 
 
-def _route(route: Route, agent: Agent) -> Document:
+def _route(route: Route, agent: Agent) -> JsonObject:
     forwarder = agent.forwarder(route.name)
-    how = route_state(route, agent)
+    how = route_status(route, agent)
     return {
         "name": route.name,
         "description": route.description,
@@ -149,7 +147,7 @@ def _route(route: Route, agent: Agent) -> Document:
     }
 
 
-def _traffic(forwarder: Forwarder) -> Document:
+def _traffic(forwarder: Forwarder) -> JsonObject:
     """Counters that never go back, since the route began to run."""
     counts = forwarder.counts
     moved_up, moved_down = forwarder.moved
@@ -163,7 +161,7 @@ def _traffic(forwarder: Forwarder) -> Document:
     }
 
 
-def _pool(forwarder: Forwarder) -> Document:
+def _pool(forwarder: Forwarder) -> JsonObject:
     """What the route keeps warm and why, and what has become of its dials; counters never go back."""
     pool, memory = forwarder.pool, forwarder.memory
     found = memory.periods.found
@@ -185,7 +183,7 @@ def _pool(forwarder: Forwarder) -> Document:
     }
 
 
-def _gateway(dialer: Dialer, agent: Agent) -> Document:
+def _gateway(dialer: Dialer, agent: Agent) -> JsonObject:
     watch = agent.gateways.watch(dialer.gateway)
     expires_at = watch.certificate_expires_at
     return {
@@ -204,7 +202,7 @@ def _gateway(dialer: Dialer, agent: Agent) -> Document:
     }
 
 
-def _credential(token: Token) -> Document:
+def _credential(token: Token) -> JsonObject:
     expires_at = token.life.expires_at
     return {
         "name": token.credential.name,

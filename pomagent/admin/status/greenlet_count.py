@@ -9,7 +9,7 @@ import gevent
 
 from pomagent.runtime.greenlets import ReusedGreenlet
 
-OBJECTS_IN_A_ROW = 20_000
+BATCH_SIZE = 20_000
 """A millisecond, before other greenlets get their turn."""
 
 
@@ -23,7 +23,7 @@ def greenlets(give_way: Callable[[], None]) -> int:
     found = 0
     for number, thing in enumerate(gc.get_objects(), 1):
         found += isinstance(thing, gevent.Greenlet) and not thing.dead and not _is_at_rest(thing)
-        if number % OBJECTS_IN_A_ROW == 0:
+        if number % BATCH_SIZE == 0:
             give_way()
     return found
 

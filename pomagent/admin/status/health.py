@@ -12,7 +12,7 @@ MAX_NAMED = 50
 
 
 class Readiness(Protocol):
-    """What is asked of a route: ``states.RouteState``, or a stand-in."""
+    """What is asked of a route: ``states.RouteStatus``, or a stand-in."""
 
     @property
     def name(self) -> str: ...
@@ -59,7 +59,7 @@ def readiness_of(routes: Mapping[str, Readiness], name: str) -> Health:
     route = routes.get(name)
     if route is None:
         return _unknown([name])
-    return Health(HTTPStatus.OK if route.is_ready else HTTPStatus.SERVICE_UNAVAILABLE, f"{_told(route)}\n")
+    return Health(HTTPStatus.OK if route.is_ready else HTTPStatus.SERVICE_UNAVAILABLE, f"{_logged_at(route)}\n")
 
 
 def _all_of(routes: Sequence[Readiness]) -> Health:
@@ -68,7 +68,7 @@ def _all_of(routes: Sequence[Readiness]) -> Health:
 
 
 def _unready(routes: Sequence[Readiness], first: str) -> Health:
-    lines = [first, *(f"{route.name}: {_told(route)}" for route in routes[:MAX_NAMED])]
+    lines = [first, *(f"{route.name}: {_logged_at(route)}" for route in routes[:MAX_NAMED])]
     if len(routes) > MAX_NAMED:
         lines.append(f"and {len(routes) - MAX_NAMED} more")
     return Health(HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(lines) + "\n")
@@ -80,5 +80,5 @@ def _unknown(names: Sequence[str]) -> Health:
     return Health(HTTPStatus.NOT_FOUND, f"{which}; expected any, all, or names of routes with commas between them\n")
 
 
-def _told(route: Readiness) -> str:
+def _logged_at(route: Readiness) -> str:
     return f"{route.state}: {route.reason}" if route.reason else route.state

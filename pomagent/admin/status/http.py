@@ -26,7 +26,7 @@ OURS = frozenset({"same-origin", "none"})
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """What somebody asks for."""
 
     method: str
@@ -46,7 +46,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class HttpResponse:
     """What they get."""
 
     status: HTTPStatus
@@ -55,14 +55,14 @@ class Page:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Answer = Callable[[Request], Page]
+Responder = Callable[[HttpRequest], HttpResponse]
 
 
-def text_page(status: HTTPStatus, text: str) -> Page:
-    return Page(status, text.encode())
+def text_response(status: HTTPStatus, text: str) -> HttpResponse:
+    return HttpResponse(status, text.encode())
 
 
-def converse(sock: Any, answer: Answer) -> None:
+def serve_request(sock: Any, answer: Responder) -> None:
     """Serve a connection's first request; there is no second. Blocks as long as the client does. Raises OSError."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
     request = None
@@ -73,7 +73,7 @@ def converse(sock: Any, answer: Answer) -> None:
         page = answer(request)
     except h11.RemoteProtocolError as error:
         status = HTTPStatus(error.error_status_hint)
-        page = text_page(status, f"{status.phrase.lower()}: not a request that this server understands\n")
+        page = text_response(status, f"{status.phrase.lower()}: not a request that this server understands\n")
     sock.sendall(_written(connection, page, has_body=request is None or request.method != "HEAD"))
     _let_go(sock)
 
@@ -92,7 +92,7 @@ def is_own_name(host: str, own_names: frozenset[str]) -> bool:
     return False
 
 
-def is_from_elsewhere(request: Request) -> bool:
+def is_cross_site(request: HttpRequest) -> bool:
     """Whether another website asks, through somebody's browser (W3C Fetch Metadata; RFC 6454 §7).
 
     That is everything but our own page and a person who follows a link to us. What is no browser sends none of this.
@@ -111,7 +111,7 @@ def _without_port(host: str) -> str:
     return host.rpartition(":")[0] if host.count(":") == 1 else host
 
 
-def _read(sock: Any, connection: h11.Connection) -> Request | None:
+def _read(sock: Any, connection: h11.Connection) -> HttpRequest | None:
     """The request, None if the client left. Raises h11.RemoteProtocolError."""
     has_line = False
     while True:
@@ -131,13 +131,13 @@ def _read(sock: Any, connection: h11.Connection) -> Request | None:
             return None
 
 
-def _request(event: h11.Request) -> Request:
+def _request(event: h11.Request) -> HttpRequest:
     path, _, query = event.target.decode("ascii", "replace").partition("?")
     headers: dict[str, str] = {}
     for name, value in event.headers:
         key, text = name.decode("latin-1"), value.decode("latin-1")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    return Request(event.method.decode("ascii"), unquote(path), _fields(query), headers)
+    return HttpRequest(event.method.decode("ascii"), unquote(path), _fields(query), headers)
 
 
 def _fields(query: str) -> dict[str, str]:
@@ -148,7 +148,7 @@ def _fields(query: str) -> dict[str, str]:
         return {}
 
 
-def _written(connection: h11.Connection, page: Page, *, has_body: bool) -> bytes:
+def _written(connection: h11.Connection, page: HttpResponse, *, has_body: bool) -> bytes:
     own = {
         "Content-Type": page.kind, "Content-Length": str(len(page.body)), "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin", "Connection": "close",

@@ -10,13 +10,13 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from pomagent.admin.status.snapshot import CredentialFacts, Facts, GatewayFacts, RouteFacts
+from pomagent.admin.status.snapshot import CredentialSnapshot, GatewaySnapshot, RouteSnapshot, Snapshot
 from pomagent.runtime.histogram import Distribution
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-def written(facts: Facts) -> bytes:
+def written(facts: Snapshot) -> bytes:
     """The text of one scrape. Blocks for /proc."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(facts))
@@ -27,7 +27,7 @@ def written(facts: Facts) -> bytes:
 class _Collector:
     """What the library asks for its families."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Snapshot) -> None:
         self._facts = facts
 
     def collect(self) -> Iterator[Metric]:
@@ -40,7 +40,7 @@ class _Collector:
         yield from _of_credentials(self._facts.credentials)
 
 
-def _of_agent(facts: Facts) -> Iterator[Metric]:
+def _of_agent(facts: Snapshot) -> Iterator[Metric]:
     info = GaugeMetricFamily("pomagent_build_info", "1; what runs.", labels=["version", "python"])
     info.add_metric([facts.version, platform.python_version()], 1)
     yield info
@@ -63,14 +63,14 @@ def _of_agent(facts: Facts) -> Iterator[Metric]:
     yield reloads
 
 
-def _of_hub(facts: Facts) -> Iterator[Metric]:
+def _of_hub(facts: Snapshot) -> Iterator[Metric]:
     lag = HistogramMetricFamily("pomagent_hub_lag_seconds", "How much later than asked for a timer was called.")
     _add(lag, [], facts.hub_lag)
     yield lag
     yield GaugeMetricFamily("pomagent_greenlets", "That live and came after the start.", facts.greenlets)
 
 
-def _of_routes(routes: Iterable[RouteFacts]) -> Iterator[Metric]:
+def _of_routes(routes: Iterable[RouteSnapshot]) -> Iterator[Metric]:
     state = GaugeMetricFamily(
         "pomagent_route_state", "1 for the state that the route is in.", labels=["route", "state"]
     )
@@ -105,7 +105,7 @@ def _of_routes(routes: Iterable[RouteFacts]) -> Iterator[Metric]:
     yield from (state, ready, active, closed, refused, moved, waits)
 
 
-def _of_pools(routes: Iterable[RouteFacts]) -> Iterator[Metric]:
+def _of_pools(routes: Iterable[RouteSnapshot]) -> Iterator[Metric]:
     warm = _gauge("pomagent_pool_warm", "Tunnels, or TLS connections, that wait for a client.")
     target = _gauge("pomagent_pool_target", "How many should.")
     stock = GaugeMetricFamily(
@@ -125,7 +125,7 @@ def _of_pools(routes: Iterable[RouteFacts]) -> Iterator[Metric]:
     yield from (warm, target, stock, waiting, breaker)
 
 
-def _of_tunnels(routes: Sequence[RouteFacts]) -> Iterator[Metric]:
+def _of_tunnels(routes: Sequence[RouteSnapshot]) -> Iterator[Metric]:
     yield _counter(
         "pomagent_pool_takes", "Clients served with a warm tunnel, over a warm tls connection, or cold.", "kind",
         ((route.state.name, route.takes) for route in routes),
@@ -148,7 +148,7 @@ def _counter(name: str, text: str, label: str, counts: Iterable[tuple[str, Mappi
     return family
 
 
-def _of_gateways(gateways: Iterable[GatewayFacts]) -> Iterator[Metric]:
+def _of_gateways(gateways: Iterable[GatewaySnapshot]) -> Iterator[Metric]:
     reachable = _gateway_gauge("pomagent_gateway_reachable", "1 if the last handshake came to its end.")
     expiry = _gateway_gauge(
         "pomagent_gateway_certificate_expiry_timestamp_seconds", "When its certificate ends, since the epoch."
@@ -176,7 +176,7 @@ def _of_gateways(gateways: Iterable[GatewayFacts]) -> Iterator[Metric]:
     yield from (reachable, expiry, offset, lost, answers, phases)
 
 
-def _of_credentials(credentials: Iterable[CredentialFacts]) -> Iterator[Metric]:
+def _of_credentials(credentials: Iterable[CredentialSnapshot]) -> Iterator[Metric]:
     expiry = GaugeMetricFamily(
         "pomagent_credential_expiry_timestamp_seconds", "When the token ends by its own claim, since the epoch; "
         "absent if it does not say.", labels=["credential"],

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from pomagent.admin.json_object import JsonObject
 from pomagent.admin.status import health
-from pomagent.admin.status.batches import in_portions
+from pomagent.admin.status.batches import in_batches
 from pomagent.admin.status.documents import (
-    Document,
     config_document,
     document,
     event_document,
@@ -19,10 +19,10 @@ from pomagent.admin.status.documents import (
     sessions_document,
 )
 from pomagent.admin.status.health import Health
-from pomagent.admin.status.http import Page, Request, text_page
+from pomagent.admin.status.http import HttpRequest, HttpResponse, text_response
 from pomagent.admin.status.hub_lag import HubLag
-from pomagent.admin.status.route_states import RouteState, route_state
-from pomagent.admin.status.snapshot import Facts, gather
+from pomagent.admin.status.route_states import RouteStatus, route_status
+from pomagent.admin.status.snapshot import Snapshot, take_snapshot
 from pomagent.agent import Agent
 from pomagent.log.recent import RecentEvents
 from pomagent.reload.reloader import Reloader
@@ -41,19 +41,19 @@ _ALL: Mapping[str, str] = {}
 class Resource:
     """What a path shows."""
 
-    show: Callable[[Request], Page]
+    show: Callable[[HttpRequest], HttpResponse]
     """May block its greenlet."""
     is_private: bool = False
     """Whether ``status.allow_users`` says who may see it."""
 
 
-class Site:
+class StatusResources:
     """The pages of one agent."""
 
     def __init__(
         self, agent: Agent, reloader: Reloader, recent: RecentEvents, started_at: float, *,
         is_started: Callable[[], bool], is_draining: Callable[[], bool],
-        predecessors: Callable[[], Sequence[Document]] = tuple,
+        predecessors: Callable[[], Sequence[JsonObject]] = tuple,
     ) -> None:  # fmt: skip
         """``predecessors``: what is known of the processes that an upgrade has left with their sessions."""
         self._predecessors = predecessors
@@ -86,7 +86,7 @@ class Site:
         return list(self._resources)
 
     @property
-    def shows(self) -> Mapping[str, Callable[[], Document]]:
+    def get_handlers(self) -> Mapping[str, Callable[[], JsonObject]]:
         """What commands are shown, by the path of the control socket's URL."""
         return {
             "/status": self.status,
@@ -96,38 +96,38 @@ class Site:
             "/preview": lambda: reload_document(self._reloader.preview()),
         }
 
-    def status(self) -> Document:
+    def status(self) -> JsonObject:
         """What ``pomagent status --json`` prints. Blocks its greenlet."""
         shown = document(self._agent, self._reloader, self._started_at, self._predecessors(), give_way)
         shown["is_draining"] = self._is_draining()
         shown["events"] = [event_document(note) for note in self._recent.latest(EVENTS_SHOWN)]
         return shown
 
-    def sessions(self, query: Mapping[str, str] = _ALL) -> Document:
+    def sessions(self, query: Mapping[str, str] = _ALL) -> JsonObject:
         """What ``pomagent sessions --json`` prints; ``limit`` of the query is how many at most. Blocks its greenlet."""
         limit = query.get("limit", "")
         wanted = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 9 else MOST_SESSIONS
         return sessions_document(self._agent, min(wanted, MOST_SESSIONS), self._predecessors(), give_way)
 
-    def readiness(self) -> Document:
+    def readiness(self) -> JsonObject:
         """What ``pomagent wait`` asks for: of each route, whether a client may expect to be served. Blocks."""
         return {
             "is_ready": self._obstacle() is None,
             "routes": [readiness_document(state) for state in self._states()],
         }
 
-    def _page(self) -> Page:
+    def _page(self) -> HttpResponse:
         kind, body, headers = self._threads.call(_as_page, self.status())
-        return Page(HTTPStatus.OK, body, kind, headers)
+        return HttpResponse(HTTPStatus.OK, body, kind, headers)
 
-    def _json(self, shown: Document) -> Page:
-        return Page(HTTPStatus.OK, self._threads.call(_as_json, shown), "application/json")
+    def _json(self, shown: JsonObject) -> HttpResponse:
+        return HttpResponse(HTTPStatus.OK, self._threads.call(_as_json, shown), "application/json")
 
     def _readiness(self, require: str) -> Health:
         return self._obstacle() or health.readiness(self._states() if require else (), require)
 
     def _readiness_of(self, name: str) -> Health:
-        found = [route_state(route, self._agent) for route in self._routes if route.name == name]
+        found = [route_status(route, self._agent) for route in self._routes if route.name == name]
         return self._obstacle() or health.readiness_of({state.name: state for state in found}, name)
 
     def _obstacle(self) -> Health | None:
@@ -140,34 +140,34 @@ class Site:
         settings = self._reloader.current
         return settings.routes if settings else ()
 
-    def _states(self) -> list[RouteState]:
+    def _states(self) -> list[RouteStatus]:
         """Of all routes. Blocks its greenlet."""
-        return [route_state(route, self._agent) for route in in_portions(self._routes, give_way)]
+        return [route_status(route, self._agent) for route in in_batches(self._routes, give_way)]
 
-    def _metrics(self) -> Page:
-        facts = gather(
+    def _metrics(self) -> HttpResponse:
+        facts = take_snapshot(
             self._agent, self._reloader, started_at=self._started_at, is_draining=self._is_draining(),
             hub_lag=self.hub_lag.seconds.now, give_way=give_way,
         )  # fmt: skip
         kind, body = self._threads.call(_written, facts)
-        return Page(HTTPStatus.OK, body, kind)
+        return HttpResponse(HTTPStatus.OK, body, kind)
 
 
-def _as_json(shown: Document) -> bytes:
+def _as_json(shown: JsonObject) -> bytes:
     return json.dumps(shown).encode()
 
 
-def _as_page(shown: Document) -> tuple[str, bytes, Mapping[str, str]]:
+def _as_page(shown: JsonObject) -> tuple[str, bytes, Mapping[str, str]]:
     from pomagent.admin.status import page  # noqa: PLC0415 - here, in a thread, and only if somebody looks
 
     return "text/html; charset=utf-8", page.rendered(shown), page.headers()
 
 
-def _written(facts: Facts) -> tuple[str, bytes]:
+def _written(facts: Snapshot) -> tuple[str, bytes]:
     from pomagent.admin.status import metrics  # noqa: PLC0415 - 0.1 s to import: here, in a thread, and only if scraped
 
     return metrics.CONTENT_TYPE, metrics.written(facts)
 
 
-def _page(answer: Health) -> Page:
-    return text_page(answer.status, answer.text)
+def _page(answer: Health) -> HttpResponse:
+    return text_response(answer.status, answer.text)

@@ -15,7 +15,7 @@ STATES: tuple[State, ...] = get_args(State)
 
 
 @dataclass(frozen=True, slots=True)
-class RouteState:
+class RouteStatus:
     """One route as it is now."""
 
     name: str
@@ -26,15 +26,15 @@ class RouteState:
     """Whether a client may expect to be served. What keeps nothing warm is ready until a client finds otherwise."""
 
 
-def route_state(route: Route, agent: Agent) -> RouteState:
+def route_status(route: Route, agent: Agent) -> RouteStatus:
     """The state of one route of the running settings. Does not block."""
     forwarder = agent.forwarder(route.name)
     if not route.enabled:
-        return RouteState(route.name, "disabled", "", is_ready=False)
+        return RouteStatus(route.name, "disabled", "", is_ready=False)
     if forwarder is None:
-        return RouteState(route.name, "quarantined", agent.quarantined.get(route.name, ""), is_ready=False)
+        return RouteStatus(route.name, "quarantined", agent.quarantined.get(route.name, ""), is_ready=False)
     state = forwarder.state
     expects = state == "untried" and (forwarder.pool.keeping.level == "off" or forwarder.pool.status.is_warm)
     reason = str(RoutePaused(route.name) if state == "paused" else forwarder.pool.last_error or "") or forwarder.overrun
     is_ready = (expects or state in ("up", "degraded")) and not forwarder.overrun
-    return RouteState(route.name, state, reason, is_ready=is_ready)
+    return RouteStatus(route.name, state, reason, is_ready=is_ready)

@@ -14,8 +14,16 @@ from gevent import socket as gevent_socket
 from gevent.event import Event
 from gevent.pool import Group
 
-from pomagent.admin.status.http import METHODS, Page, Request, converse, is_from_elsewhere, is_own_name, text_page
-from pomagent.admin.status.resources import Resource, Site
+from pomagent.admin.status.http import (
+    METHODS,
+    HttpRequest,
+    HttpResponse,
+    is_cross_site,
+    is_own_name,
+    serve_request,
+    text_response,
+)
+from pomagent.admin.status.resources import Resource, StatusResources
 from pomagent.errors import BindError, ConfigError
 from pomagent.listeners.fd_store import FdStore
 from pomagent.listeners.inherited import Inherited
@@ -32,11 +40,11 @@ from pomagent.transport.sock_diag import SockDiag
 
 MAX_CONNECTIONS = 32
 """At a time: probes and a scraper or two. Above, the oldest gives way: it has had longer than any of them needs."""
-CONVERSATION_TIMEOUT_S = 10.0
+REQUEST_TIMEOUT_S = 10.0
 """For a whole request and its answer, however it trickles."""
 REBIND_FIRST_S, REBIND_MAX_S = 1.0, 30.0
 """Between tries to bind an address that was taken at start."""
-TELL_EVERY_S = 60.0
+REFUSAL_LOG_INTERVAL_S = 60.0
 """A refusal is logged so often at most, for each reason: whoever asks must not fill the log."""
 
 FOREIGN_NAME = "the request names another host; ask for this machine by its own name, its address or localhost\n"
@@ -49,7 +57,7 @@ class StatusServer:
     """One address at a time, or none; ``moving_to`` makes a change of it part of a reload."""
 
     def __init__(
-        self, site: Site, diag: SockDiag | None, users: Users, log: Logger, clock: Clock = time.monotonic,
+        self, site: StatusResources, diag: SockDiag | None, users: Users, log: Logger, clock: Clock = time.monotonic,
         store: FdStore | None = None, gate: Event | None = None,
     ) -> None:  # fmt: skip
         """Sockets that another process has opened for it are in ``store``; it answers while ``gate`` is set."""
@@ -66,7 +74,7 @@ class StatusServer:
         self._allowed: tuple[str, ...] = ()
         self._binding = Group()
         self._connections: dict[gevent.Greenlet, None] = {}
-        self._told: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
         self._names = _own_names()
 
     @property
@@ -158,7 +166,7 @@ class StatusServer:
             del self._connections[oldest]  # at once: of many that arrive together each sends another one away
             oldest.kill(block=False)
         waiting = gevent_socket.socket(fileno=sock.detach())
-        greenlet = gevent.Greenlet(self._converse, waiting, peer)
+        greenlet = gevent.Greenlet(self._serve, waiting, peer)
         greenlet.name = f"status request of {peer}"
         greenlet.rawlink(lambda ended: self._forget(ended, waiting))
         self._connections[greenlet] = None
@@ -168,36 +176,36 @@ class StatusServer:
         self._connections.pop(greenlet, None)
         sock.close()
 
-    def _converse(self, sock: gevent_socket.socket, peer: str) -> None:
-        with gevent.Timeout(CONVERSATION_TIMEOUT_S, False), suppress(OSError):
-            converse(sock, lambda request: self._answer(request, sock, peer))
+    def _serve(self, sock: gevent_socket.socket, peer: str) -> None:
+        with gevent.Timeout(REQUEST_TIMEOUT_S, False), suppress(OSError):
+            serve_request(sock, lambda request: self._answer(request, sock, peer))
 
-    def _answer(self, request: Request, sock: gevent_socket.socket, peer: str) -> Page:
+    def _answer(self, request: HttpRequest, sock: gevent_socket.socket, peer: str) -> HttpResponse:
         try:
             return self._refusal(request, peer) or self._show(request, sock, peer)
         except Exception:  # noqa: BLE001 - the crash boundary of this request: whoever asked still gets an answer
             gevent.get_hub().handle_error(gevent.getcurrent(), *sys.exc_info())
-            return text_page(HTTPStatus.INTERNAL_SERVER_ERROR, "this met a bug of the agent; see its log\n")
+            return text_response(HTTPStatus.INTERNAL_SERVER_ERROR, "this met a bug of the agent; see its log\n")
 
-    def _refusal(self, request: Request, peer: str) -> Page | None:
+    def _refusal(self, request: HttpRequest, peer: str) -> HttpResponse | None:
         if request.host and not is_own_name(request.host, self._names):
-            self._tell("the request names another host", peer)
-            return text_page(HTTPStatus.MISDIRECTED_REQUEST, FOREIGN_NAME)
-        if is_from_elsewhere(request):
-            self._tell("another website asks through a browser", peer)
-            return text_page(HTTPStatus.FORBIDDEN, FROM_ELSEWHERE)
+            self._log_refusal("the request names another host", peer)
+            return text_response(HTTPStatus.MISDIRECTED_REQUEST, FOREIGN_NAME)
+        if is_cross_site(request):
+            self._log_refusal("another website asks through a browser", peer)
+            return text_response(HTTPStatus.FORBIDDEN, FROM_ELSEWHERE)
         if request.method not in METHODS:
             allowed = {"Allow": ", ".join(METHODS)}
-            return Page(HTTPStatus.METHOD_NOT_ALLOWED, b"read-only: GET or HEAD\n", headers=allowed)
-        return text_page(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, NO_BODY) if request.has_body else None
+            return HttpResponse(HTTPStatus.METHOD_NOT_ALLOWED, b"read-only: GET or HEAD\n", headers=allowed)
+        return text_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, NO_BODY) if request.has_body else None
 
-    def _show(self, request: Request, sock: gevent_socket.socket, peer: str) -> Page:
+    def _show(self, request: HttpRequest, sock: gevent_socket.socket, peer: str) -> HttpResponse:
         resource = self._site.find(request.path)
         if resource is None:
-            return text_page(HTTPStatus.NOT_FOUND, f"there are {', '.join(self._site.paths)}\n")
+            return text_response(HTTPStatus.NOT_FOUND, f"there are {', '.join(self._site.paths)}\n")
         if not self._may_see(resource, sock):
-            self._tell("status.allow_users does not name this user", peer)
-            return text_page(HTTPStatus.FORBIDDEN, NOT_FOR_YOU)
+            self._log_refusal("status.allow_users does not name this user", peer)
+            return text_response(HTTPStatus.FORBIDDEN, NOT_FOR_YOU)
         return resource.show(request)
 
     def _may_see(self, resource: Resource, sock: gevent_socket.socket) -> bool:
@@ -207,10 +215,10 @@ class StatusServer:
         uid = user_of(sock, self._diag)
         return uid == 0 or self._users.allows(self._allowed, uid)
 
-    def _tell(self, why: str, peer: str) -> None:
+    def _log_refusal(self, why: str, peer: str) -> None:
         now = self._clock()
-        if now - self._told.get(why, float("-inf")) >= TELL_EVERY_S:
-            self._told[why] = now
+        if now - self._logged_at.get(why, float("-inf")) >= REFUSAL_LOG_INTERVAL_S:
+            self._logged_at[why] = now
             self._log.warning(events.STATUS_REFUSED, why=why, peer=peer)
 
 

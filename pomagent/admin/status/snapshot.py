@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pomagent import __version__
-from pomagent.admin.status.batches import in_portions
+from pomagent.admin.status.batches import in_batches
 from pomagent.admin.status.greenlet_count import greenlets
-from pomagent.admin.status.route_states import RouteState, route_state
+from pomagent.admin.status.route_states import RouteStatus, route_status
 from pomagent.agent import Agent
 from pomagent.credentials.token import Token
 from pomagent.forwarder import Forwarder
@@ -21,10 +21,10 @@ from pomagent.settings import Route
 
 
 @dataclass(frozen=True, slots=True)
-class RouteFacts:
+class RouteSnapshot:
     """One enabled route."""
 
-    state: RouteState
+    state: RouteStatus
     sessions: int = 0
     closed: Mapping[tuple[str, str], int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class RouteFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayFacts:
+class GatewaySnapshot:
     """One gateway in use, by its address."""
 
     address: str
@@ -57,7 +57,7 @@ class GatewayFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class CredentialFacts:
+class CredentialSnapshot:
     """One credential in use; never its token."""
 
     name: str
@@ -70,7 +70,7 @@ class CredentialFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Snapshot:
     """All that is counted, measured or known."""
 
     version: str
@@ -82,20 +82,20 @@ class Facts:
     """Whether the files, as they were read last, are what runs."""
     applied_at: float
     """When settings were last put to work, in seconds since the epoch."""
-    routes: tuple[RouteFacts, ...]
-    gateways: tuple[GatewayFacts, ...]
-    credentials: tuple[CredentialFacts, ...]
+    routes: tuple[RouteSnapshot, ...]
+    gateways: tuple[GatewaySnapshot, ...]
+    credentials: tuple[CredentialSnapshot, ...]
     hub_lag: Distribution
     greenlets: int
 
 
-def gather(
+def take_snapshot(
     agent: Agent, reloader: Reloader, *, started_at: float, is_draining: bool, hub_lag: Distribution,
     give_way: Callable[[], None],
-) -> Facts:  # fmt: skip
+) -> Snapshot:  # fmt: skip
     """What is so now. Blocks only in ``give_way``, which lets others run between routes."""
     settings = reloader.current
-    return Facts(
+    return Snapshot(
         version=__version__,
         started_at=started_at,
         is_draining=is_draining,
@@ -111,18 +111,18 @@ def gather(
     )
 
 
-def _routes(routes: tuple[Route, ...], agent: Agent, give_way: Callable[[], None]) -> Iterator[RouteFacts]:
-    for route in in_portions(routes, give_way):
+def _routes(routes: tuple[Route, ...], agent: Agent, give_way: Callable[[], None]) -> Iterator[RouteSnapshot]:
+    for route in in_batches(routes, give_way):
         forwarder = agent.forwarder(route.name)
-        state = route_state(route, agent)
-        yield RouteFacts(state) if forwarder is None else _route(state, forwarder)
+        state = route_status(route, agent)
+        yield RouteSnapshot(state) if forwarder is None else _route(state, forwarder)
 
 
-def _route(state: RouteState, forwarder: Forwarder) -> RouteFacts:
+def _route(state: RouteStatus, forwarder: Forwarder) -> RouteSnapshot:
     pool, counts, memory = forwarder.pool, forwarder.counts, forwarder.memory
     moved_up, moved_down = forwarder.moved
     stock = pool.status.stock | {"dialling": sum(pool.status.dialling.values())}
-    return RouteFacts(
+    return RouteSnapshot(
         state, forwarder.session_count, dict(counts.closed), dict(counts.refused), counts.bytes_up + moved_up,
         counts.bytes_down + moved_down, pool.warm_count, pool.target, pool.waiting,
         dict(memory.takes), dict(memory.discards), dict(memory.failures),
@@ -131,26 +131,26 @@ def _route(state: RouteState, forwarder: Forwarder) -> RouteFacts:
     )  # fmt: skip
 
 
-def _gateways(gateways: Gateways) -> Iterator[GatewayFacts]:
+def _gateways(gateways: Gateways) -> Iterator[GatewaySnapshot]:
     """One for each address: several tables may lead to one."""
     watches = {str(dialer.gateway.address): gateways.watch(dialer.gateway) for dialer in gateways.dialers}
     for address, watch in sorted(watches.items()):
         yield _gateway(address, watch)
 
 
-def _gateway(address: str, watch: GatewayHealth) -> GatewayFacts:
+def _gateway(address: str, watch: GatewayHealth) -> GatewaySnapshot:
     phases = {phase: histogram.now for phase, histogram in watch.counts.phases.items()}
-    return GatewayFacts(
+    return GatewaySnapshot(
         address, watch.is_reachable, watch.certificate_expires_at, watch.clock_offset_s, watch.losses.total,
         dict(watch.counts.answers), phases,
     )  # fmt: skip
 
 
-def _credentials(tokens: list[Token]) -> Iterator[CredentialFacts]:
+def _credentials(tokens: list[Token]) -> Iterator[CredentialSnapshot]:
     """One for each name: of several tokens under one name, such as during a reload, the one that ends first."""
     by_name: dict[str, Token] = {}
     for token in sorted(tokens, key=lambda token: token.life.expires_at or float("inf")):
         by_name.setdefault(token.credential.name, token)
     for name, token in sorted(by_name.items()):
         has_token, is_failing = token.value is not None, bool(token.problem)
-        yield CredentialFacts(name, token.credential.source, has_token, is_failing, token.life.expires_at)
+        yield CredentialSnapshot(name, token.credential.source, has_token, is_failing, token.life.expires_at)

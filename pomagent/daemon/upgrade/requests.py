@@ -10,7 +10,8 @@ from functools import partial
 import gevent
 from gevent.pool import Group
 
-from pomagent.admin.control.server import Declined, Document
+from pomagent.admin.control.server import Declined
+from pomagent.admin.json_object import JsonObject
 from pomagent.agent import Agent
 from pomagent.daemon.drain import Drain
 from pomagent.daemon.upgrade.retirement import Retirement
@@ -47,18 +48,18 @@ class Succession:
         with suppress(Declined):
             self._upgrade.guarding(self.when_asked)({})
 
-    def when_asked(self, asked: Document) -> Document:
+    def when_asked(self, asked: JsonObject) -> JsonObject:
         """In a greenlet that a stop ends, like a reload. Blocks. Raises Declined."""
         settings = self._reloader.current
         assert settings is not None
         if not self._is_stopping():
             limit_s = settings.drain.timeout_s if asked.get("drain") is True else None
-            outcome: Document | gevent.GreenletExit = self._group.spawn(self._replace, limit_s).get()
+            outcome: JsonObject | gevent.GreenletExit = self._group.spawn(self._replace, limit_s).get()
             if not isinstance(outcome, gevent.GreenletExit):
                 return outcome
         raise Declined("the agent is stopping and upgrades no more")
 
-    def _replace(self, limit_s: float | None) -> Document:
+    def _replace(self, limit_s: float | None) -> JsonObject:
         """Upgrade; after it, the sessions here may last ``limit_s``, or as long as they like."""
         outcome = self._upgrade.run()
         if self.has_happened:

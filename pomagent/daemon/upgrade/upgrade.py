@@ -14,7 +14,8 @@ from typing import Any, Final, TypeVar
 import gevent
 
 from pomagent import __version__
-from pomagent.admin.control.server import Declined, Document, Taker
+from pomagent.admin.control.server import BodyHandler, Declined
+from pomagent.admin.json_object import JsonObject
 from pomagent.agent import Agent
 from pomagent.daemon.upgrade.channel import MAX_SOCKETS
 from pomagent.daemon.upgrade.new_process import Successor, UpgradeFailed
@@ -53,7 +54,7 @@ class Upgrade:
         self.successor: Successor | None = None
         """The main process, once there is another one."""
 
-    def run(self) -> Document:
+    def run(self) -> JsonObject:
         """Say what came of it: another main process, or nothing that has changed. Blocks. See ``guarding``."""
         self._is_under_way = True
         self._log.info(events.AGENT_UPGRADING, version=__version__, sessions=self._agent.session_count)
@@ -68,10 +69,10 @@ class Upgrade:
         self._log.info(events.AGENT_UPGRADED, **account)
         return {"result": "upgraded", **account}
 
-    def guarding(self, take: Taker) -> Taker:
+    def guarding(self, take: BodyHandler) -> BodyHandler:
         """The same, declined by a process that is being replaced: the next one would not know of it."""
 
-        def take_if_it_lasts(asked: Document) -> Document:
+        def take_if_it_lasts(asked: JsonObject) -> JsonObject:
             if self._is_under_way or self.successor is not None:
                 raise Declined("an upgrade is under way; ask again in a moment")
             return take(asked)

@@ -13,7 +13,8 @@ import pytest
 
 from pomagent.admin.control import client, server
 from pomagent.admin.control.client import ControlError
-from pomagent.admin.control.server import MAX_BODY_BYTES, ControlServer, Declined, Document
+from pomagent.admin.control.server import MAX_BODY_BYTES, ControlServer, Declined
+from pomagent.admin.json_object import JsonObject
 from pomagent.runtime.threads import Threads
 from tests.fakes.greenlets import caught_crashes
 from tests.fakes.log import FakeLog
@@ -24,23 +25,23 @@ class Agent:
     """Takes what is brought to ``/take``."""
 
     def __init__(self, directory: Path) -> None:
-        self.taken: list[Document] = []
+        self.taken: list[JsonObject] = []
         self.log = FakeLog()
         self.path = directory / "control.sock"
         self._threads = Threads(1)
         self.server = ControlServer(
             self.path, {"/status": lambda: {"is": "well"}}, {"/reload": lambda: {}, "/crash": self._crash},
-            self.log.log, takes={"/take": self._take, "/decline": self._decline},
+            self.log.log, body_handlers={"/take": self._take, "/decline": self._decline},
         )  # fmt: skip
 
-    def _crash(self) -> Document:
+    def _crash(self) -> JsonObject:
         raise LookupError("a bug")
 
-    def _take(self, document: Document) -> Document:
+    def _take(self, document: JsonObject) -> JsonObject:
         self.taken.append(document)
         return {"taken": len(self.taken)}
 
-    def _decline(self, document: Document) -> Document:
+    def _decline(self, document: JsonObject) -> JsonObject:
         raise Declined("not with this agent")
 
     def ask(self, method: str, url: str, body: dict[str, object] | None = None) -> dict[str, object]:

@@ -12,7 +12,7 @@ import pytest
 from gevent import socket as cooperative
 
 from pomagent.admin.status import server as server_module
-from pomagent.admin.status.http import MAX_HEAD_BYTES, Page, text_page
+from pomagent.admin.status.http import MAX_HEAD_BYTES, HttpResponse, text_response
 from pomagent.admin.status.resources import Resource
 from pomagent.admin.status.server import MAX_CONNECTIONS, StatusServer
 from pomagent.errors import ConfigError
@@ -32,12 +32,12 @@ class FakeSite:
     paths = ("/livez", "/metrics", "/bug")
 
     def find(self, path: str) -> Resource | None:
-        def bug(_: object) -> Page:
+        def bug(_: object) -> HttpResponse:
             raise RuntimeError("a bug")
 
         pages: dict[str, Resource] = {
-            "/livez": Resource(lambda request: text_page(HTTPStatus.OK, f"ok {sorted(request.query.items())}\n")),
-            "/metrics": Resource(lambda _: text_page(HTTPStatus.OK, "numbers\n"), is_private=True),
+            "/livez": Resource(lambda request: text_response(HTTPStatus.OK, f"ok {sorted(request.query.items())}\n")),
+            "/metrics": Resource(lambda _: text_response(HTTPStatus.OK, "numbers\n"), is_private=True),
             "/bug": Resource(bug),
         }
         return pages.get(path)
@@ -132,7 +132,7 @@ def test_a_request_by_another_name_is_refused_and_logged_once(running: Running) 
     assert (line["why"], line["level"]) == ("the request names another host", "warning")
 
 
-@pytest.mark.parametrize("headers", ["Origin: https://evil.example.com", "Sec-Fetch-Site: cross-site"])
+@pytest.mark.parametrize("headers", ["Origin: https://evil.example.com", "Sec-Fetch-StatusResources: cross-site"])
 def test_another_website_is_refused_and_logged_once_whatever_it_asks_for(running: Running, headers: str) -> None:
     for path in ("/livez", "/metrics", "/nothing"):
         answer = running.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n")
@@ -229,14 +229,14 @@ def test_whoever_sends_a_body_all_the_same_still_gets_the_answer(running: Runnin
 
 
 def test_a_client_that_says_nothing_is_let_go(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "CONVERSATION_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.1)
     with running.connect() as client:
         assert read_to_end(client) == ""
     assert not running.server._connections
 
 
 def test_a_client_that_trickles_has_the_same_budget(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "CONVERSATION_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.2)
     with running.connect() as client, pytest.raises(OSError):  # noqa: PT012 - whichever of them meets the end
         while True:
             client.sendall(b"G")

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from pomagent.admin.control import login_tokens
-from pomagent.admin.control.login_tokens import Handover
+from pomagent.admin.control.login_tokens import LoginTokens
 from pomagent.admin.control.server import Declined
 from pomagent.config.secrets import MAX_TOKEN_BYTES
 from pomagent.credentials.login.stored import presentable_token, stored_token, user_cache
@@ -52,7 +52,7 @@ class Host:
         self.agent = FakeAgent()
         self.environ = {"STATE_DIRECTORY": str(directory / "state")}
         self.log = FakeLog()
-        self.handover = Handover(self.agent, self.environ, self.log.log)  # type: ignore[arg-type]
+        self.handover = LoginTokens(self.agent, self.environ, self.log.log)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from gevent.event import Event
 from gevent.pool import Group
 
-from pomagent.admin.diagnosis.greenlet_dump import NAMES_SHOWN, OBJECTS_IN_A_ROW, dump
+from pomagent.admin.diagnosis.greenlet_dump import BATCH_SIZE, NAMES_SHOWN, dump
 from tests.fakes.greenlets import settle
 
 
@@ -94,6 +94,6 @@ def test_one_that_is_over_is_not(owner: Owner) -> None:
 
 def test_others_get_their_turn_meanwhile(owner: Owner) -> None:
     fair_share: list[int] = []
-    owner.others["many"] = [Owner() for _ in range(OBJECTS_IN_A_ROW)]
+    owner.others["many"] = [Owner() for _ in range(BATCH_SIZE)]
     dump([owner], lambda: fair_share.append(1))
     assert len(fair_share) >= 1

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pomagent.admin.status import resources as site_module
-from pomagent.admin.status.batches import ITEMS_IN_A_ROW, in_portions
-from pomagent.admin.status.http import Request
-from pomagent.admin.status.resources import Site
+from pomagent.admin.status.batches import BATCH_SIZE, in_batches
+from pomagent.admin.status.http import HttpRequest
+from pomagent.admin.status.resources import StatusResources
 from pomagent.settings import Gateway, HostPort, Route
 
 GATEWAY = Gateway("edge", HostPort("edge.invalid", 443))
@@ -32,9 +32,9 @@ class Turns:
 
 def test_others_have_their_turn_after_each_portion() -> None:
     fair_share = Turns()
-    for _ in in_portions(range(ITEMS_IN_A_ROW * 2 + 1), fair_share.give_way):
+    for _ in in_batches(range(BATCH_SIZE * 2 + 1), fair_share.give_way):
         fair_share.looked()
-    assert fair_share.looks == [ITEMS_IN_A_ROW, ITEMS_IN_A_ROW, 1]
+    assert fair_share.looks == [BATCH_SIZE, BATCH_SIZE, 1]
 
 
 @pytest.fixture
@@ -45,33 +45,33 @@ def fair_share(monkeypatch: pytest.MonkeyPatch) -> Turns:
 
 
 @pytest.fixture
-def site(fair_share: Turns) -> Site:
+def site(fair_share: Turns) -> StatusResources:
     def forwarder(_: str) -> None:
         fair_share.looked()
 
     agent: Any = SimpleNamespace(forwarder=forwarder, quarantined={"r7": "the port is taken"})
     reloader: Any = SimpleNamespace(current=SimpleNamespace(routes=ROUTES))
     recent: Any = None
-    return Site(agent, reloader, recent, 0.0, is_started=lambda: True, is_draining=lambda: False)
+    return StatusResources(agent, reloader, recent, 0.0, is_started=lambda: True, is_draining=lambda: False)
 
 
-def ask(site: Site, path: str, **query: str) -> str:
+def ask(site: StatusResources, path: str, **query: str) -> str:
     resource = site.find(path)
     assert resource is not None
-    return resource.show(Request("GET", path, query)).body.decode()
+    return resource.show(HttpRequest("GET", path, query)).body.decode()
 
 
-def test_the_readiness_of_all_routes_is_found_out_in_portions(site: Site, fair_share: Turns) -> None:
+def test_the_readiness_of_all_routes_is_found_out_in_portions(site: StatusResources, fair_share: Turns) -> None:
     assert "1000 of 1000 routes are not ready" in ask(site, "/readyz", require="all")
-    assert max(fair_share.looks) <= ITEMS_IN_A_ROW
+    assert max(fair_share.looks) <= BATCH_SIZE
     assert sum(fair_share.looks) == len(ROUTES)
 
 
-def test_the_readiness_of_one_route_takes_a_look_at_that_one(site: Site, fair_share: Turns) -> None:
+def test_the_readiness_of_one_route_takes_a_look_at_that_one(site: StatusResources, fair_share: Turns) -> None:
     assert "the port is taken" in ask(site, "/readyz/r7")
     assert fair_share.looks == [1]
 
 
-def test_whoever_requires_no_route_costs_none_a_look(site: Site, fair_share: Turns) -> None:
+def test_whoever_requires_no_route_costs_none_a_look(site: StatusResources, fair_share: Turns) -> None:
     assert ask(site, "/readyz") == "ok\n"
     assert fair_share.looks == [0]

@@ -7,11 +7,11 @@ from http import HTTPStatus
 import pytest
 
 from pomagent.admin.status.health import MAX_NAMED, OK, readiness, readiness_of
-from pomagent.admin.status.route_states import RouteState
+from pomagent.admin.status.route_states import RouteStatus
 
-UP = RouteState("orders", "up", "", is_ready=True)
-DOWN = RouteState("billing", "down", "edge:443 refused: 503; start that server", is_ready=False)
-DISABLED = RouteState("old", "disabled", "", is_ready=False)
+UP = RouteStatus("orders", "up", "", is_ready=True)
+DOWN = RouteStatus("billing", "down", "edge:443 refused: 503; start that server", is_ready=False)
+DISABLED = RouteStatus("old", "disabled", "", is_ready=False)
 NOT_READY, UNKNOWN = HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.NOT_FOUND
 
 
@@ -34,7 +34,7 @@ NOT_READY, UNKNOWN = HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.NOT_FOUND
         ([UP], ",", UNKNOWN),
     ],
 )
-def test_readiness_is_what_was_required(routes: list[RouteState], require: str, status: HTTPStatus) -> None:
+def test_readiness_is_what_was_required(routes: list[RouteStatus], require: str, status: HTTPStatus) -> None:
     assert readiness(routes, require).status == status
 
 
@@ -58,7 +58,7 @@ def test_an_unknown_name_is_not_repeated() -> None:
 
 @pytest.mark.parametrize(("count", "more"), [(MAX_NAMED, False), (MAX_NAMED + 1, True)])
 def test_an_answer_names_a_bounded_number_of_routes(count: int, more: bool) -> None:
-    routes = [RouteState(f"route-{n}", "down", "", is_ready=False) for n in range(count)]
+    routes = [RouteStatus(f"route-{n}", "down", "", is_ready=False) for n in range(count)]
     text = readiness(routes, "all").text
     assert len(text.splitlines()) == 1 + MAX_NAMED + more
     assert ("and 1 more" in text) is more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pomagent.admin.status.http import Request, is_from_elsewhere, is_own_name
+from pomagent.admin.status.http import HttpRequest, is_cross_site, is_own_name
 
 NAMES = frozenset({"bastion-1.example.com", "bastion-1"})
 
@@ -30,9 +30,9 @@ def test_it_does_not_answer_to_others(host: str) -> None:
 HERE = "127.0.0.1:9765"
 
 
-def asked(**headers: str) -> Request:
+def asked(**headers: str) -> HttpRequest:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Request("GET", "/status.json", {}, {"host": HERE} | named)
+    return HttpRequest("GET", "/status.json", {}, {"host": HERE} | named)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def asked(**headers: str) -> Request:
     ids=str,
 )
 def test_tools_its_own_page_and_who_follows_a_link_are_answered(headers: dict[str, str]) -> None:
-    assert not is_from_elsewhere(asked(**headers))
+    assert not is_cross_site(asked(**headers))
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_tools_its_own_page_and_who_follows_a_link_are_answered(headers: dict[st
     ids=str,
 )
 def test_other_websites_are_recognized(headers: dict[str, str]) -> None:
-    assert is_from_elsewhere(asked(**headers))
+    assert is_cross_site(asked(**headers))
