@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable, Container, Iterator
+from dataclasses import replace
 
 import gevent
 from gevent.pool import Group
@@ -19,7 +20,7 @@ from pomagent.route_state import RouteFacts, State, state_of
 from pomagent.runtime.deadline import Deadline
 from pomagent.runtime.greenlets import Task
 from pomagent.sessions.client import Client, LocalClient
-from pomagent.sessions.context import SessionContext
+from pomagent.sessions.context import RouteContext, SessionContext
 from pomagent.sessions.counters import SessionCounts
 from pomagent.sessions.ends import REVOKED, End
 from pomagent.sessions.facts import SessionFacts
@@ -50,7 +51,6 @@ class Forwarder:
         self._diag = diag
         self._log = log.bind(route=route.name)
         self._numbers = numbers
-        self._generation = generation
         self._is_draining = False
         self.is_paused = False
         """Whether new clients are turned away."""
@@ -60,6 +60,9 @@ class Forwarder:
         self.memory = RouteHistory(route, context.clock())
         self.pool = make_pool(route, self.memory, self._log)
         self.counts = SessionCounts()
+        self._route_context = RouteContext(
+            route, self.lease, self.heard, self.was_ended, self._session_limit, self.counts, self._log, generation
+        )
 
     def __repr__(self) -> str:
         return f"<Forwarder {self.route.name}: {len(self._sessions)} sessions, {self.pool!r}>"
@@ -118,10 +121,7 @@ class Forwarder:
     def serve(self, client: Client, peer: str) -> Task:
         """Serve a client; the value of its task is why it failed, empty if it did not. Does not block."""
         number = next(self._numbers)
-        session = Session(
-            client, peer, self.route, self.lease, self, self._session_limit, self._context, self.counts,
-            self._log, self._generation, number,
-        )  # fmt: skip
+        session = Session(client, peer, number, self._route_context, self._context)
         task = self._context.greenlets.begin(session.run, f"session {number}", self._forget)
         self._sessions[task] = session
         if not self._checker:
@@ -141,16 +141,17 @@ class Forwarder:
                     raise
 
     def heard(self, first: bytes, after_s: float) -> None:
-        """The server spoke first in a session: see ``session.Observer``."""
+        """The server spoke first in a session: see ``sessions.context.RouteContext``."""
         self.pool.heard(first, after_s)
 
     def was_ended(self, idle_s: float, age_s: float) -> None:
-        """The other side ended a session's tunnel: see ``session.Observer``."""
+        """The other side ended a session's tunnel: see ``sessions.context.RouteContext``."""
         self.pool.was_ended(idle_s, age_s)
 
     def follow(self, route: Route, generation: int, *, retire: bool = True) -> None:
         """Go on under changed settings: sessions live on under the old ones, warm tunnels only without ``retire``."""
-        self.route, self._generation = route, generation
+        self.route = route
+        self._route_context = replace(self._route_context, route=route, generation=generation)
         self._session_limit.resize(route.max_sessions)
         self.memory.follow(route, self._context.clock())
         if retire:

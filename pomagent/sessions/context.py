@@ -1,31 +1,23 @@
-"""What a session is given: what all sessions share, where its tunnel comes from, who learns from it."""
+"""Dependencies of sessions: those shared by all sessions of the agent, and those shared by the sessions of a route."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from pomagent.gateway.tunnel import Tunnel
+from pomagent.log.logger import Logger
 from pomagent.runtime.deadline import Clock, Deadline
 from pomagent.runtime.greenlets import GreenletReuse
+from pomagent.sessions.counters import SessionCounts
 from pomagent.sessions.fair_share import FairShare
 from pomagent.sessions.session_limit import SessionLimit
 from pomagent.sessions.user_names import Users
+from pomagent.settings import Route
 
 Lease = Callable[[Deadline], Tunnel]
 """A ready tunnel of the route. Blocks. Raises PoolError, TunnelError."""
-
-
-class Observer(Protocol):
-    """Learns from sessions what their route's server is like."""
-
-    def heard(self, first: bytes, after_s: float) -> None:
-        """The server spoke before its client did, so long after the gateway had accepted the tunnel."""
-
-    def was_ended(self, idle_s: float, age_s: float) -> None:
-        """The other side ended a tunnel of this age, so long after its last byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +31,21 @@ class SessionContext:
     users: Users
     greenlets: GreenletReuse
     clock: Clock = time.monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class RouteContext:
+    """Dependencies shared by all sessions that one route accepts under one set of settings."""
+
+    route: Route
+    lease: Lease
+    note_greeting: Callable[[bytes, float], None]
+    """Records that the server sent these first bytes before the client sent any, this many seconds after the CONNECT
+    was accepted."""
+    note_close: Callable[[float, float], None]
+    """Records that the gateway's side closed a session's tunnel, this many seconds after the last byte, at this age."""
+    session_limit: SessionLimit
+    """Bounds the sessions of the route."""
+    counts: SessionCounts
+    log: Logger
+    generation: int

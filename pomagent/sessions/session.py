@@ -7,13 +7,11 @@ import random
 from pomagent.errors import PoolError, Recovery, StreamLost, TunnelError
 from pomagent.gateway.tunnel import Presented, Tunnel
 from pomagent.log import events
-from pomagent.log.logger import Logger
 from pomagent.protocol.lifecycle import Reason
 from pomagent.runtime.deadline import Deadline
 from pomagent.runtime.interrupt import Interrupt
 from pomagent.sessions.client import Client
-from pomagent.sessions.context import Lease, Observer, SessionContext
-from pomagent.sessions.counters import SessionCounts
+from pomagent.sessions.context import RouteContext, SessionContext
 from pomagent.sessions.ends import CLIENT_ABORTED, CLIENT_LOST, CRASHED, GATEWAY_LOST, IDLE, LIFETIME_OVER, End, Side
 from pomagent.sessions.facts import SessionFacts
 from pomagent.sessions.half_close import HalfClosePolicy
@@ -22,7 +20,6 @@ from pomagent.sessions.read_ahead import LAST_BYTES_TIMEOUT_S
 from pomagent.sessions.relay import Relay
 from pomagent.sessions.session_limit import SessionLimit
 from pomagent.sessions.session_log import SessionLog
-from pomagent.settings import Route
 from pomagent.transport.lingering_close import see_off
 
 PLACE_TIMEOUT_S = 1.0
@@ -33,29 +30,27 @@ class Session:
     """A client and, once leased, its tunnel."""
 
     def __init__(
-        self, client: Client, peer: str, route: Route, lease: Lease, observer: Observer, session_limit: SessionLimit,
-        context: SessionContext, counts: SessionCounts, log: Logger, generation: int, number: int = 0,
-    ) -> None:  # fmt: skip
+        self, client: Client, peer: str, number: int, route_context: RouteContext, context: SessionContext
+    ) -> None:
         self._client = client
-        self._route = route
-        self._lease_tunnel = lease
-        self._observer = observer
-        self._session_limit = (
-            session_limit,
-            context.session_limit,
-        )  # who waits for its route takes nothing from the other routes
+        self._route = route = route_context.route
+        self._route_context = route_context
+        # The route's limit first: a client that waits for its route takes no place from other routes.
+        self._session_limits = (route_context.session_limit, context.session_limit)
         self._taken: list[SessionLimit] = []
         self._shared = context
-        self._counts = counts
+        self._counts = counts = route_context.counts
         self._clock = context.clock
         self.number = number
         self._peer = peer
         self._began = context.clock()
         longest_s = route.max_lifetime_s
         self._lifetime_s = longest_s and longest_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, does not protect
-        self._log = log.bind(session=number, peer=peer)
+        self._log = route_context.log.bind(session=number, peer=peer)
         self._caller = PeerUser(client, context.users)
-        self._told = SessionLog(self._log, self._caller, counts, context.log_sessions, generation, context.clock)
+        self._told = SessionLog(
+            self._log, self._caller, counts, context.log_sessions, route_context.generation, context.clock
+        )
         self._waited_ms = 0
         self._waiting = Interrupt()
         """Around each wait of ours: for a place, for a tunnel, for both sides to take the last bytes."""
@@ -142,7 +137,7 @@ class Session:
         if objection:  # before it costs a place or a tunnel
             self._refused(objection, Recovery.OPERATOR, reason="user")
             return
-        for session_limit in self._session_limit:
+        for session_limit in self._session_limits:
             if not session_limit.take(PLACE_TIMEOUT_S):
                 self._refused(session_limit.why_full, reason="limit")
                 return
@@ -173,7 +168,7 @@ class Session:
         tunnel: Tunnel | None = None
         try:
             with self._waiting:
-                tunnel = self._lease_tunnel(Deadline(self._route.wait_timeout_s, self._clock))
+                tunnel = self._route_context.lease(Deadline(self._route.wait_timeout_s, self._clock))
         except (TunnelError, PoolError) as error:
             self._refused(str(error), error.recovery, error.reason)
             return None
@@ -197,7 +192,7 @@ class Session:
         relay = Relay(
             self._client, stream,
             HalfClosePolicy(route.half_close, route.half_close_timeout_s, can_carry=stream.carries_half_close),
-            self._shared, on_greeting=lambda first: self._observer.heard(first, tunnel.accepted_s),
+            self._shared, on_greeting=lambda first: self._route_context.note_greeting(first, tunnel.accepted_s),
         )  # fmt: skip
         if self._stopped is not None:
             relay.stop(self._stopped)
@@ -233,7 +228,7 @@ class Session:
     def _closed(self, tunnel: Tunnel, relay: Relay, end: End) -> None:
         self._counts.close(end.side.value, end.reason, relay.bytes_up, relay.bytes_down)
         if end.side is Side.GATEWAY:
-            self._observer.was_ended(self._clock() - relay.last_byte_at, tunnel.accepted_s)
+            self._route_context.note_close(self._clock() - relay.last_byte_at, tunnel.accepted_s)
         if not end.is_clean:
             self._failure = f"ended by the {end.side.value}: {end.reason}"
         self._told.closed(tunnel, relay, end, self._waited_ms)
