@@ -62,9 +62,9 @@ def _preview_by_last_good(path: Path) -> dict[str, Any]:
     """No agent runs: what would change since the last one accepted the file."""
     from pomagent.admin.status.documents import reload_document  # noqa: PLC0415
     from pomagent.reload.last_good import LastGood  # noqa: PLC0415 - needs what the plain check does not
-    from pomagent.reload.reloader import Outcome, compare  # noqa: PLC0415
+    from pomagent.reload.outcome import Outcome, compare  # noqa: PLC0415
 
-    last = LastGood(path, os.environ).recall()
+    last = LastGood(path, os.environ).restore()
     try:
         settings = load(path, os.environ)
         outcome = compare(last, settings) if last else Outcome("applied", plan=diff_plans(None, settings))

@@ -20,6 +20,7 @@ from pomagent.config.listen import is_loopback
 from pomagent.credentials.sources import TokenSources
 from pomagent.log.crash_reports import install_crash_boundary
 from pomagent.log.logger import LevelName, Logger, LogLevel, LogWriter, make_logger, resolve_format
+from pomagent.reload.plan import diff
 from pomagent.runtime.exit_codes import CANNOT_SERVE, NOT_PERMITTED
 from pomagent.sessions.stdio import StdioClient
 from pomagent.settings import AgentSettings, HostPort, Route, Settings
@@ -47,7 +48,7 @@ def serve(route: Route, login: LoginOptions) -> int:
         gevent.signal_handler(number, stop.set)
     reads_stdin = sys.stdin is not None and sys.stdin.isatty()
     with _running(route, login, "info", DRAIN_S, reads_stdin=reads_stdin) as (agent, settings):
-        agent.apply(settings)
+        agent.apply(settings, diff(None, settings))
         if agent.quarantined:
             click.echo(agent.quarantined[route.name], err=True)
             return NOT_PERMITTED

@@ -45,6 +45,7 @@ from pomagent.log.logger import LogFormat, Logger, LogLevel, resolve_format
 from pomagent.log.recent import RecentEvents
 from pomagent.log.verbosity import Verbosity
 from pomagent.reload.last_good import LastGood
+from pomagent.reload.plan import Plan
 from pomagent.reload.reloader import Reloader
 from pomagent.reload.watcher import Watch
 from pomagent.runtime.sd_notify import Notifier
@@ -123,7 +124,7 @@ class Service:
         gevent.config.track_greenlet_tree = False  # ten frames of who spawned it: a quarter of its price
         self._obey_signals()
         self._takeover.hold(self._agent, self._notifier)
-        self._telling.spawn(self._says.ask_for_time).name = "start"
+        self._telling.spawn(self._says.extend_start).name = "start"
         self._watch.watch(frozenset({self._path}))  # before reading: an edit in between is not lost
         try:
             self._reloader.start()
@@ -194,17 +195,19 @@ class Service:
             self._format.name = resolve_format(settings.agent.log_format, sys.stderr.fileno())
         return settings
 
-    def _apply(self, settings: Settings) -> None:
+    def _apply(self, settings: Settings, plan: Plan) -> None:
         with self._status_server.moving_to(settings, is_start=self._reloader.current is None):
-            self._agent.apply(settings)
+            self._agent.apply(settings, plan)
         self._format.name = resolve_format(settings.agent.log_format, sys.stderr.fileno())
 
     def _reload(self) -> JsonObject:
         """What was asked for over the control socket, in a greenlet that a stop ends like any other reload."""
         if not self._stop.is_set():
-            outcome = self._group.spawn(self._reloader.reload).get()
+            greenlet = self._group.spawn(self._reloader.reload)
+            greenlet.name = "reload"
+            outcome = greenlet.get()
             if not isinstance(outcome, gevent.GreenletExit):
-                self._says.tell()
+                self._says.send()
                 return status.reload_document(outcome)
         raise Declined("the agent is stopping and reloads nothing any more")
 

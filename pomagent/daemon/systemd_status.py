@@ -1,4 +1,4 @@
-"""What systemd is told of a process while it starts and while it serves: that it needs time, and how it is."""
+"""Reports start-up progress and status to systemd."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from pomagent.reload.reloader import Reloader
 from pomagent.runtime.sd_notify import Notifier
 
 STATUS_EVERY_S = 5.0
+"""Seconds between two looks at the status line."""
 START_STEPS = 60
-"""How often a start asks systemd for more time: for five minutes in all."""
+"""Extensions of the start-up timeout that are requested, five minutes in all; systemd then ends a hanging start."""
 
 
 class SystemdStatus:
-    """One line for ``systemctl status``, and the time that a start takes."""
+    """Extends the start-up timeout and keeps the line of ``systemctl status`` up to date."""
 
     def __init__(self, agent: Agent, reloader: Reloader, predecessors: Predecessors, notifier: Notifier) -> None:
         self._agent = agent
@@ -27,32 +28,42 @@ class SystemdStatus:
         self._predecessors = predecessors
         self._notifier = notifier
 
-    def ask_for_time(self) -> None:
-        """For a start with very many routes; one that hangs is ended by systemd all the same. Blocks."""
+    def extend_start(self) -> None:
+        """Keep extending the start-up timeout, for a start with very many routes. Blocks."""
         for _ in range(START_STEPS):
             self._notifier.extend(round(EXTEND_BY_S * 1_000_000))
             gevent.sleep(EXTEND_EVERY_S)
 
     @property
     def line(self) -> str:
-        """What runs, what an old process still serves, and whether the files say something else that cannot run."""
+        """Routes by state, sessions, sessions of old processes, and whether the files were rejected."""
         last = self._reloader.last
         old = f"; {self._predecessors.sessions} sessions in old processes" if self._predecessors.count else ""
-        wrong = f"; {rejected(last.problems)}" if last is not None and last.result == "rejected" else ""
-        return f"{self._agent.status()}{old}{wrong}"
+        problem = f"; {rejected(last.problems)}" if last is not None and last.result == "rejected" else ""
+        return f"{self._agent_line()}{old}{problem}"
 
-    def tell(self) -> None:
-        """Now, whether or not anything is new."""
+    def _agent_line(self) -> str:
+        agent, forwarders = self._agent, self._agent.running.current
+        states = [forwarder.state for forwarder in forwarders] + ["quarantined"] * len(agent.quarantined)
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
+        warm = sum(forwarder.pool.warm_count for forwarder in forwarders)
+        return (
+            f"{len(states)} routes: {counts}; {agent.session_count} sessions; {warm} warm;"
+            f" generation {agent.generation}"
+        )
+
+    def send(self) -> None:
+        """Send the line now, even if it has not changed."""
         self._notifier.status(self.line)
 
     def run(self) -> None:
-        """Tell whatever is new. Returns only if nobody hears it, and then at once."""
-        told = ""
+        """Send the line each time that it has changed. Returns at once without a service manager, otherwise never."""
+        sent = ""
         while self._notifier.is_heard:
             line = self.line
-            if line != told:
+            if line != sent:
                 self._notifier.status(line)
-                told = line
+                sent = line
             gevent.sleep(STATUS_EVERY_S)
 
 

@@ -30,7 +30,7 @@ class LastGood:
         name = hashlib.sha256(os.fsencode(config.absolute())).hexdigest()[:16]
         self._file = state_directory(environ) / "last-good" / f"{name}.json"
 
-    def keep(self, settings: Settings) -> None:
+    def save(self, settings: Settings) -> None:
         """Remember accepted settings, replacing the older ones at once or not at all; a failure is only logged."""
         try:
             self._write(settings)
@@ -41,7 +41,7 @@ class LastGood:
                 )
                 self._log.warning(events.CONFIG_WARNED, warning=problem)
 
-    def recall(self) -> Settings | None:
+    def restore(self) -> Settings | None:
         """The settings that the kept files make now, with today's tokens and certificates; None if they make none."""
         files = self._read()
         try:

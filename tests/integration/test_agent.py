@@ -13,6 +13,7 @@ import pytest
 from pomagent.agent import Agent
 from pomagent.config.load import load
 from pomagent.log.logger import LogLevel
+from pomagent.reload.plan import diff
 from pomagent.sessions.client import LocalClient
 from pomagent.settings import HostPort, Route, Settings
 from tests.fakes.gateway import FakeGateway
@@ -42,15 +43,19 @@ def settings(fake: FakeGateway, *names: str) -> Settings:
     return Settings(fake.route().gateway.trust.ca_file, routes=tuple(routes))  # type: ignore[arg-type]
 
 
+def apply(agent: Agent, new: Settings, running: Settings | None = None) -> None:
+    agent.apply(new, diff(running, new))
+
+
 def test_a_stop_in_the_middle_of_a_reload_waits_for_the_sessions_of_removed_routes(
     fake: FakeGateway, agent: Agent
 ) -> None:
-    agent.apply(settings(fake, "one", "two", "three"))
+    apply(agent, settings(fake, "one", "two", "three"))
     address = agent.listen_address("one")
     assert isinstance(address, HostPort)
     with socket.create_connection((address.host, address.port)):
         wait_until(lambda: agent.session_count == 1)
-        reload = gevent.Greenlet.spawn(agent.apply, settings(fake, "three"))
+        reload = gevent.Greenlet.spawn(apply, agent, settings(fake, "three"), settings(fake, "one", "two", "three"))
         while agent.generation == 1:
             gevent.sleep(0)
         reload.kill()  # as a signal does, when the first listener is closed and the second one is not
@@ -58,6 +63,42 @@ def test_a_stop_in_the_middle_of_a_reload_waits_for_the_sessions_of_removed_rout
         assert agent.session_count == 1
         agent.stop_accepting()
         assert agent.finish(0) == 1
+
+
+def test_reload_after_one_that_crashed_half_way_leaves_the_routes_of_its_file_only(
+    fake: FakeGateway, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (settings(fake, *names) for names in (("one", "two"), ("two", "three"), ("one", "four")))
+    apply(agent, first)
+    with monkeypatch.context() as broken:
+        broken.setattr("pomagent.listeners.listeners.Listeners.close_unused", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            apply(agent, second, first)
+    apply(agent, third, first)
+    assert sorted(forwarder.route.name for forwarder in agent.running.current) == ["four", "one"]
+    wait_until(lambda: len(agent.forwarders()) == 2)
+    for name in ("one", "four"):
+        address = agent.listen_address(name)
+        assert isinstance(address, HostPort)
+        socket.create_connection((address.host, address.port)).close()
+
+
+def test_reload_after_one_that_crashed_before_it_changed_anything_binds_the_same_address(
+    fake: FakeGateway, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = settings(fake, "one")
+    apply(agent, first)
+    with socket.create_server((LOOPBACK, 0)) as free:
+        port = free.getsockname()[1]
+    second = replace(
+        first, routes=(*first.routes, replace(first.routes[0], name="two", listen=HostPort(LOOPBACK, port)))
+    )
+    with monkeypatch.context() as broken:
+        broken.setattr("pomagent.gateway.gateways.Gateways.adopt", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            apply(agent, second, first)
+    apply(agent, second, first)
+    assert agent.listen_address("two") == HostPort(LOOPBACK, port)
 
 
 def test_a_crash_of_the_only_session_is_said_to_be_a_bug(
@@ -76,7 +117,7 @@ def test_no_object_of_an_agent_at_work_shows_a_token(gateway: Gateway, tmp_path:
     """Not in its ``repr``, nor as text, whatever it is made of: each may end in a log or a traceback one day."""
     before = running_greenlets()
     agent = Agent(FakeLog().log, LogLevel("debug"), lambda _: None)  # type: ignore[arg-type,return-value]
-    agent.apply(load(write_agent_toml(tmp_path, gateway, {"echo": ANY, "noconnect": ANY}), {}))
+    apply(agent, load(write_agent_toml(tmp_path, gateway, {"echo": ANY, "noconnect": ANY}), {}))
     address = agent.listen_address("echo")
     assert isinstance(address, HostPort)
     with gevent.socket.create_connection((address.host, address.port)) as client:

@@ -19,7 +19,8 @@ from pomagent.credentials.token import Token
 from pomagent.forwarder import Forwarder
 from pomagent.gateway.dialer import Dialer
 from pomagent.log.recent import Note
-from pomagent.reload.reloader import Outcome, Reloader
+from pomagent.reload.outcome import Outcome
+from pomagent.reload.reloader import Reloader
 from pomagent.sessions.facts import SessionFacts
 from pomagent.settings import Route
 

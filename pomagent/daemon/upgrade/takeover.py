@@ -131,5 +131,5 @@ def _predecessor(channel: Channel, account: Message) -> Predecessor:
 
 def _warm_up(agent: Agent) -> None:
     with gevent.Timeout(WARM_UP_S, False):
-        while not agent.is_warm:
+        while not agent.running.is_warm:
             gevent.sleep(LOOK_EVERY_S)

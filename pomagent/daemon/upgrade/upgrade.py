@@ -87,7 +87,7 @@ class Upgrade:
     def _replace(self) -> Successor:
         if os.getpid() == 1:
             raise UpgradeFailed("this process is PID 1, and what it runs in ends with it; start another one instead")
-        self._reloader.hold()  # for good if this succeeds: both follow one file, and only one may apply it
+        self._reloader.suspend()  # for good if this succeeds: both follow one file, and only one may apply it
         successor: Successor | None = None
         try:
             successor = Successor.start(self._environ)
@@ -98,7 +98,7 @@ class Upgrade:
                 successor.kill()
                 self._agent.listeners.restore_permissions()
             self._agent.listeners.accepting.set()
-            self._reloader.let_go()
+            self._reloader.resume()
             raise
         return successor
 
@@ -118,7 +118,7 @@ class Upgrade:
         """What the new process should know of this one."""
         return {
             "pid": os.getpid(), "version": __version__, "sessions": self._agent.session_count,
-            "quarantined": sorted(self._agent.quarantined), "paused": self._agent.paused,
+            "quarantined": sorted(self._agent.quarantined), "paused": self._agent.running.paused,
         }  # fmt: skip
 
     def _commit(self, successor: Successor) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pomagent.config.model import CredentialTable, GatewayTable
 from pomagent.errors import ConfigError
 from pomagent.reload.key_changes import CONTENTS, Change, changes
-from pomagent.reload.reloader import compare
+from pomagent.reload.outcome import compare
 from pomagent.settings import Settings
 from tests.gateway.certificates import Authority
 

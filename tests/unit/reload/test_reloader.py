@@ -12,6 +12,7 @@ import pytest
 from pomagent.errors import ConfigError, Problem
 from pomagent.log import events
 from pomagent.reload import reloader as module
+from pomagent.reload.plan import Plan
 from pomagent.reload.reloader import Reloader
 from pomagent.settings import AgentSettings, Gateway, HostPort, Route, Settings
 from tests.conftest import wait_until
@@ -30,6 +31,8 @@ SECOND = Settings(
     PATH, routes=(replace(ROUTE, pool_max=9),), sha="second", watched=frozenset({PATH, TOKEN}), patterns=("*.d",)
 )
 
+BUG = ZeroDivisionError("a bug")
+
 
 def broken(*messages: str) -> ConfigError:
     problems = [Problem(PATH, line, "routes", message) for line, message in enumerate(messages, 1)]
@@ -46,9 +49,12 @@ class Environment:
         self.while_applying: Callable[[], None] = lambda: None
         self.looks = 0
         self.applied: list[Settings] = []
+        self.plans: list[Plan] = []
         self.followed: list[tuple[frozenset[Path], tuple[str, ...]]] = []
         self.kept: list[Settings] = []
         self.recalled: Settings | None = None
+        self.follow_bug: Exception | None = None
+        self.save_bug: Exception | None = None
 
     def load(self) -> Settings:
         self.looks += 1
@@ -56,21 +62,26 @@ class Environment:
             raise self.files
         return self.files
 
-    def apply(self, settings: Settings) -> None:
+    def apply(self, settings: Settings, plan: Plan) -> None:
         if self.refusal is not None:
             raise self.refusal
         self.while_applying()
         self.applied.append(settings)
+        self.plans.append(plan)
 
     def follow(self, paths: frozenset[Path], patterns: tuple[str, ...]) -> None:
+        if self.follow_bug is not None:
+            raise self.follow_bug
         self.followed.append((paths, patterns))
 
-    # The memory, in a thread.
+    # The store of the last good settings, in a thread.
 
-    def keep(self, settings: Settings) -> None:
+    def save(self, settings: Settings) -> None:
+        if self.save_bug is not None:
+            raise self.save_bug
         self.kept.append(settings)
 
-    def recall(self) -> Settings | None:
+    def restore(self) -> Settings | None:
         return self.recalled
 
 
@@ -166,6 +177,7 @@ class TestReload:
         assert started.current is SECOND
         assert started.last is outcome
         assert (around.applied, around.kept) == ([SECOND], [SECOND])
+        assert around.plans[-1] is outcome.plan
         assert around.followed == [(SECOND.watched, SECOND.patterns)]
         [line] = fake_log.lines
         counts = {name: line[name] for name in ("started", "replaced", "stopped", "kept")}
@@ -225,6 +237,12 @@ class TestReload:
         reloader._threads._pool.kill()
         assert known[1:] == [({outcome.result: 1}, None if outcome.result == "unchanged" else outcome)]
 
+    def test_files_that_only_rejected_settings_name_are_watched(self, started, around):
+        around.files, around.refusal = SECOND, broken("cannot listen on 127.0.0.1:1")
+        started.reload()
+        assert TOKEN in around.followed[-1][0]
+        assert "*.d" in around.followed[-1][1]
+
     def test_after_a_rejection_the_mended_file_is_applied(self, started, around):
         around.files = broken("no")
         started.reload()
@@ -256,7 +274,7 @@ class TestReload:
 class TestRejectionsAreToldOnce:
     def reject(self, started: Reloader, around: Environment, *messages: str) -> None:
         around.files = broken(*messages)
-        started.reload(is_asked=False)
+        started.reload(is_requested=False)
 
     def test_the_same_problems_of_a_poll_are_not_told_again(self, started, around, fake_log):
         self.reject(started, around, "no")
@@ -272,13 +290,13 @@ class TestRejectionsAreToldOnce:
     def test_after_a_good_file_the_same_problems_are_told_again(self, started, around, fake_log, good):
         self.reject(started, around, "no")
         around.files = good
-        started.reload(is_asked=False)
+        started.reload(is_requested=False)
         self.reject(started, around, "no")
         assert len(fake_log.named(events.CONFIG_REJECTED)) == 2
 
     def test_who_asks_is_always_told(self, started, around, fake_log):
         self.reject(started, around, "no")
-        started.reload(is_asked=True)
+        started.reload(is_requested=True)
         assert len(fake_log.named(events.CONFIG_REJECTED)) == 2
 
 
@@ -380,9 +398,9 @@ class TestTheLoop:
         running.request()
         wait_until(lambda: around.looks == 2)
 
-    def test_a_crash_costs_one_reload_and_not_the_loop(self, running, around):
+    def test_crash_costs_one_reload_and_not_the_loop(self, running, around):
         around.files = SECOND
-        around.refusal = ZeroDivisionError("a bug")
+        around.refusal = BUG
         with caught_crashes() as crashes:
             running.notice()
             wait_until(lambda: crashes)
@@ -391,3 +409,71 @@ class TestTheLoop:
         running.notice()
         wait_until(lambda: around.applied)
         assert running.current is SECOND
+
+
+def crash_while_loading(around: Environment) -> None:
+    around.files = BUG
+
+
+def crash_while_comparing(around: Environment) -> None:
+    around.files = replace(SECOND, routes=(None,))  # type: ignore[arg-type]  # as a bug of the loader may leave it
+
+
+def crash_while_applying(around: Environment) -> None:
+    around.files, around.refusal = SECOND, BUG
+
+
+@pytest.mark.parametrize("break_a_step", [crash_while_loading, crash_while_comparing, crash_while_applying])
+class TestCrash:
+    def test_crash_rejects_the_files(self, started, around, fake_log, break_a_step):
+        break_a_step(around)
+        with caught_crashes() as crashes:
+            outcome = started.reload()
+        assert (outcome.result, started.current, started.last) == ("rejected", FIRST, outcome)
+        assert started.results == {"rejected": 1}
+        [problem] = outcome.problems
+        assert str(problem).startswith(f"{PATH}: report this bug of the agent with its traceback")
+        assert f"({type(crashes[0]).__name__})" in problem.message
+        [line] = fake_log.named(events.CONFIG_REJECTED)
+        assert line["problems"] == [str(problem)]
+
+    def test_traceback_is_logged_once_until_an_operator_requests_a_reload(self, started, around, break_a_step):
+        break_a_step(around)
+        with caught_crashes() as crashes:
+            for _ in range(3):
+                started.reload(is_requested=False)
+            assert len(crashes) == 1
+            started.reload(is_requested=True)
+            assert len(crashes) == 2
+
+    def test_next_edit_is_read_afresh(self, started, around, break_a_step):
+        break_a_step(around)
+        with caught_crashes():
+            started.reload()
+        around.files, around.refusal = replace(SECOND, sha="third"), None
+        assert started.reload().result == "applied"
+        assert started.current is around.files
+
+    def test_preview_answers_with_the_same_problem(self, started, around, break_a_step):
+        break_a_step(around)
+        with caught_crashes() as crashes:
+            outcome = started.preview()
+        if around.refusal is None:  # a preview applies nothing
+            assert (outcome.result, len(crashes)) == ("rejected", 1)
+            assert "report this bug of the agent" in str(outcome.problems[0])
+
+
+class TestCrashAfterApplying:
+    def test_bug_of_the_watcher_leaves_the_new_settings_at_work(self, started, around, monkeypatch):
+        around.files, around.follow_bug = SECOND, BUG
+        with caught_crashes() as crashes:
+            assert started.reload().result == "applied"
+        assert crashes == [BUG]
+        assert (started.current, started.results) == (SECOND, {"applied": 1})
+
+    def test_bug_of_the_store_leaves_the_new_settings_at_work(self, started, around):
+        around.files, around.save_bug = SECOND, BUG
+        with caught_crashes() as crashes:
+            assert started.reload().result == "applied"
+        assert crashes == [BUG]
+        assert around.followed == [(SECOND.watched, SECOND.patterns)]
