@@ -6,7 +6,8 @@ from collections.abc import Collection
 
 from pydantic import SecretStr
 
-from pomagent.credentials.token import ReadToken, Token
+from pomagent.credentials.fetch import ReadToken
+from pomagent.credentials.token import Token
 from pomagent.errors import BindError, ConfigError
 from pomagent.forwarder import Forwarder
 from pomagent.gateway.gateways import Gateways

@@ -15,7 +15,7 @@ from pomagent.cli.agent_client import ask_if_running, socket_option
 from pomagent.cli.agent_commands import print_outcome
 from pomagent.cli.options import config_option, config_path, load_config
 from pomagent.config.load import load
-from pomagent.credentials.expiry import LADDER_S, life_of
+from pomagent.credentials.expiry import WARN_BEFORE_S, life_of
 from pomagent.errors import ConfigError, Problem
 from pomagent.reload.plan import diff as diff_plans
 from pomagent.runtime.exit_codes import INVALID
@@ -84,7 +84,7 @@ def _warnings(settings: Settings) -> list[str]:
 def _ending(credential: Credential) -> str:
     expires_at = life_of(credential.token.get_secret_value()).expires_at if credential.token else None
     left_s = float("inf") if expires_at is None else expires_at - time.time()
-    if expires_at is None or left_s > LADDER_S[0]:
+    if expires_at is None or left_s > WARN_BEFORE_S[0]:
         return ""
     at = datetime.fromtimestamp(expires_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return f"credentials.{credential.name}: its token {'expired' if left_s <= 0 else 'expires'} at {at}; replace it"

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from pomagent import __version__
 from pomagent.credentials.edge_requests import cause_of, session_for, url_of, words_of
-from pomagent.credentials.token import header
+from pomagent.credentials.header import header
 from pomagent.errors import (
     CredentialRejected,
     GatewayMisbehaved,

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from pydantic import SecretStr
 
-from pomagent.credentials.token import ReadToken, Token
+from pomagent.credentials.fetch import ReadToken
+from pomagent.credentials.token import Token
 from pomagent.errors import ConfigError, Problem
 from pomagent.gateway.dialer import Dialer
 from pomagent.gateway.handshake_limit import HandshakeLimit

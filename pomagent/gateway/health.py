@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import gevent
 from gevent.pool import Group
 
-from pomagent.credentials.expiry import LADDER_S, Life, step_of
+from pomagent.credentials.expiry import WARN_BEFORE_S, Life, warning_step
 from pomagent.gateway import clock_offset
 from pomagent.gateway.counters import GatewayCounts
 from pomagent.gateway.mass_loss import REFILLS_PER_S, Losses
@@ -79,10 +79,10 @@ class GatewayHealth:
             self.certificate_expires_at = float(ssl.cert_time_to_seconds(until))
         expires_at = self.certificate_expires_at or 0.0
         now = self._wall_clock()
-        step = step_of(Life(expires_at=expires_at), now)
+        step = warning_step(Life(expires_at=expires_at), now)
         if step > self._step:
             left_ms = round((expires_at - now) * 1000)
-            tell = self._log.error if step == len(LADDER_S) else self._log.warning
+            tell = self._log.error if step == len(WARN_BEFORE_S) else self._log.warning
             tell(events.CERTIFICATE_EXPIRING, gateway=self._gateway, expires_in_ms=left_ms)
         self._step = step
 

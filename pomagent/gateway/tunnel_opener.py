@@ -7,7 +7,8 @@ import time
 from pydantic import SecretStr
 
 from pomagent.credentials.expiry import life_of
-from pomagent.credentials.token import Token, header
+from pomagent.credentials.header import header
+from pomagent.credentials.token import Token
 from pomagent.errors import (
     CredentialError,
     CredentialRejected,

@@ -44,6 +44,7 @@ PURE = {
     "runtime.deadline": set(),
     "reload.plan": set(),
     "credentials.expiry": set(),
+    "credentials.header": {"pydantic"},
     "gateway.admission": set(),
     "gateway.address_health": set(),
     "gateway.mass_loss": set(),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from pomagent.credentials.token import Token, header
+from pomagent.credentials.header import header
+from pomagent.credentials.token import Token
 from pomagent.errors import CredentialError
 from pomagent.protocol.answers import ROWS, refusal
 from pomagent.protocol.connect import Answer, Exchange, MalformedAnswer, Request
