@@ -27,6 +27,13 @@ def test_every_named_module_exists(path: str) -> None:
     assert any((root / path).exists() for root in (ROOT, ROOT.parent)), path
 
 
+def test_index_of_decisions_names_a_module_in_every_row() -> None:
+    _, _, index = DOCUMENT.partition("## Where is … decided\n")
+    rows = [row for row in index.splitlines() if row.startswith("| ")][2:]
+    assert len(rows) >= LEAST_DECISIONS
+    assert [row for row in rows if not PATH.findall(row.split("|")[2])] == []
+
+
 @pytest.mark.parametrize("package", sorted(path.parent.name for path in ROOT.glob("*/__init__.py")))
 def test_every_package_has_a_charter_and_a_place_in_the_table(package: str) -> None:
     assert ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text()))

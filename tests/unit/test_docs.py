@@ -24,3 +24,15 @@ def test_every_test_that_a_document_names_exists() -> None:
     for path in (ROOT / "tests").rglob("test_*.py"):
         known |= set(re.findall(r"def (test_\w+)", path.read_text()))
     assert {each for each in named if each[1] not in known} == set()
+
+
+def test_readme_lists_every_decision_by_its_title() -> None:
+    listed = dict(re.findall(r"^- \[(.+)\]\(docs/decisions/(.+)\)$", (ROOT / "README.md").read_text(), re.MULTILINE))
+    titles = {path.read_text().splitlines()[0]: path.name for path in (ROOT / "docs/decisions").glob("*.md")}
+    assert {f"# {name[:3]}. {title}": name for title, name in listed.items()} == titles
+
+
+def test_every_decision_states_context_decision_and_consequence() -> None:
+    headings = ("**Context.**", "**Decision.**", "**Consequence.**")
+    decisions = {path.name: path.read_text() for path in (ROOT / "docs/decisions").glob("*.md")}
+    assert [name for name, text in decisions.items() if not all(heading in text for heading in headings)] == []
