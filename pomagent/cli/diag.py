@@ -19,8 +19,10 @@ from pomagent.cli.agent_client import ask_if_running, socket_option
 from pomagent.cli.options import config_option, config_path
 from pomagent.cli.tables import many
 from pomagent.config.load import load
+from pomagent.config.toml import MAX_FILE_BYTES
 from pomagent.errors import ConfigError
 from pomagent.runtime.exit_codes import CANNOT_WRITE, INVALID
+from pomagent.runtime.files import read_file
 
 STANDARD_OUTPUT = Path("-")
 READ_ME = """\
@@ -77,7 +79,7 @@ def _without_agent(path: Path) -> dict[str, str]:
     except (ConfigError, OSError):
         pass  # check.txt says why
     try:
-        return files | configuration([(path, path.read_bytes())])
+        return files | configuration([(path, read_file(path, limit=MAX_FILE_BYTES).content)])
     except OSError:
         return files
 

@@ -9,6 +9,7 @@ import click
 
 from pomagent.config.desktop import MAX_EXPORT_BYTES, Imported, read_export, to_toml
 from pomagent.errors import ConfigError, Problem
+from pomagent.runtime.files import FileError, read_file
 
 STANDARD_INPUT = Path("-")
 
@@ -29,19 +30,16 @@ def import_(export: Path) -> None:
 
 def _content(export: Path) -> bytes:
     try:
-        content = _read(export)
-    except OSError as error:
-        raise ConfigError([Problem(export, 0, "", f"cannot be read: {error.strerror}")]) from error
+        return _standard_input() if export == STANDARD_INPUT else read_file(export, limit=MAX_EXPORT_BYTES).content
+    except FileError as error:
+        raise ConfigError([Problem(export, 0, "", error.reason)]) from error
+
+
+def _standard_input() -> bytes:
+    content = sys.stdin.buffer.read(MAX_EXPORT_BYTES + 1)
     if len(content) > MAX_EXPORT_BYTES:
-        raise ConfigError([Problem(export, 0, "", f"is larger than {MAX_EXPORT_BYTES} bytes")])
+        raise FileError(STANDARD_INPUT, f"is larger than {MAX_EXPORT_BYTES} bytes")
     return content
-
-
-def _read(export: Path) -> bytes:
-    if export == STANDARD_INPUT:
-        return sys.stdin.buffer.read(MAX_EXPORT_BYTES + 1)
-    with export.open("rb") as file:
-        return file.read(MAX_EXPORT_BYTES + 1)
 
 
 def _summary(imported: Imported) -> str:

@@ -16,6 +16,7 @@ from pomagent.config.listen import parse_listen
 from pomagent.config.secrets import read_token
 from pomagent.errors import ConfigError, CredentialError, Problem
 from pomagent.protocol.route_url import AddressError, EdgeUrl, parse_edge_url, parse_route_url
+from pomagent.runtime.files import FileError, read_file
 from pomagent.settings import Credential, Gateway, HostPort, Route, Trust
 
 STDIO_LINGER_S = 2.0
@@ -161,10 +162,13 @@ def _check_file(file: Path | None, mark: str, flag: str) -> None:
     """Reject a file without this PEM block by name: OpenSSL's own error names neither file nor flag."""
     if file is None:
         return
+    from pomagent.config.trust import MAX_PEM_BYTES  # noqa: PLC0415 - few give a file
+
     try:
-        _expect(mark, file.read_text("ascii", "replace"), f"{flag} {file}")
-    except OSError as error:
-        raise click.UsageError(f"{flag} {file} cannot be read: {error.strerror}") from error
+        content = read_file(file, limit=MAX_PEM_BYTES).content
+    except FileError as error:
+        raise click.UsageError(f"{flag} {error}") from error
+    _expect(mark, content.decode("ascii", "replace"), f"{flag} {file}")
 
 
 def _expect(mark: str, text: str, what: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,11 +11,9 @@ from typing import Any
 from pomagent.config.inputs import Inputs
 from pomagent.config.model import ENV_DELIMITER, ENV_PREFIX
 from pomagent.config.positions import KeyPath, lines_of_keys
+from pomagent.config.toml import MAX_FILE_BYTES, TomlError, parse_toml
 from pomagent.errors import Problem
-
-MAX_FILE_BYTES = 16 * 1024 * 1024  # 100,000 routes; what is larger is not a configuration
-
-_TOML_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+from pomagent.runtime.files import FileError
 
 
 @dataclass(eq=False)
@@ -80,36 +76,12 @@ def _printable(text: str) -> str:
 
 
 def read_document(path: Path, inputs: Inputs, order: int = 0) -> Document | Problem:
-    """Reads and parses one file, or says why that is impossible. Blocks."""
+    """Return a parsed file, or the problem that prevents this. Blocks."""
     try:
-        content = inputs.read(path, limit=MAX_FILE_BYTES)
-    except OSError as error:
-        return Problem(path, 0, "", f"cannot be read: {error.strerror}")
-    except ValueError as error:
-        return Problem(path, 0, "", str(error))
-    return _parse(path, content, order)
-
-
-def _parse(path: Path, content: bytes, order: int) -> Document | Problem:
-    try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        return Problem(path, line, "", "not valid TOML: not UTF-8")
-    try:
-        return Document(path, text, tomllib.loads(text), order, content)
-    except RecursionError:
-        return Problem(path, 0, "", "not valid TOML: nested too deeply")
-    except ValueError as error:
-        return _syntax_problem(path, text, str(error))
-
-
-def _syntax_problem(path: Path, text: str, message: str) -> Problem:
-    found = _TOML_POSITION.search(message)
-    sentence = _TOML_POSITION.sub("", message)
-    line = column = 0
-    if found and found[1]:
-        line, column = int(found[1]), int(found[2])
-    elif found:
-        line, column = text.count("\n") + 1, len(text) - text.rfind("\n")
-    return Problem(path, line, "", f"not valid TOML: {sentence[:1].lower()}{sentence[1:]}", column)
+        content = inputs.read_configuration(path, limit=MAX_FILE_BYTES)
+        text, data = parse_toml(content)
+    except FileError as error:
+        return Problem(path, 0, "", error.reason)
+    except TomlError as error:
+        return Problem(path, error.line, "", str(error), error.column)
+    return Document(path, text, data, order, content)

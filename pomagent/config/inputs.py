@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from pomagent.runtime.files import FileContent, read_file
+
 SHA_LENGTH = 12  # of 64 hexadecimal digits: enough to tell versions of a file apart by eye
 
 
@@ -18,19 +20,20 @@ class Inputs:
         self._watched: set[Path] = set()
         self._digest = hashlib.sha256()
 
-    def read(self, path: Path, *, limit: int) -> bytes:
-        """Reads a file and counts it in; blocks. Raises OSError, or ValueError: no path, or larger than ``limit``."""
-        if "\0" in str(path):
-            raise ValueError("is not a path")
+    def read(self, path: Path, *, limit: int) -> FileContent:
+        """Return a file and include it in the hash. Blocks. Raises FileError."""
         self.watch(path)
-        content = self._stored.get(path.absolute())
-        if content is None:
-            with path.open("rb") as file:
-                content = file.read(limit + 1)
-        if len(content) > limit:
-            raise ValueError(f"is larger than {limit} bytes")
-        self.add(path, content)
-        return content
+        found = read_file(path, limit=limit)
+        self.add(path, found.content)
+        return found
+
+    def read_configuration(self, path: Path, *, limit: int) -> bytes:
+        """Return a TOML file, from the stored ones if it is among them. Blocks. Raises FileError."""
+        self.watch(path)
+        if (stored := self._stored.get(path.absolute())) is None:
+            return self.read(path, limit=limit).content
+        self.add(path, stored)
+        return stored
 
     def watch(self, path: Path) -> None:
         """Calls for a reload whenever ``path`` changes, also where it cannot be read now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from pomagent.errors import CredentialError
+from pomagent.runtime.files import FileError, read_file
 from pomagent.settings import Credential
 
 MAX_TOKEN_BYTES = 64 * 1024  # half of what an edge accepts as headers
@@ -29,17 +29,20 @@ def read_token(credential: Credential, environ: Mapping[str, str]) -> SecretStr:
 
 
 def read_secret_file(path: Path) -> str:
-    """Reads a file that nobody but its owner and group may read, without blanks around it. Raises CredentialError."""
+    """Return the content of a file that only its owner and group can read, without surrounding blanks.
+
+    Blocks. Raises CredentialError.
+    """
     try:
-        content = _read_private(path)
-    except OSError as error:
-        raise CredentialError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:  # a NUL
-        raise CredentialError("is not a path") from None
-    if len(content) > MAX_TOKEN_BYTES:
-        raise CredentialError(f"{path} is larger than {MAX_TOKEN_BYTES} bytes; expected one token")
+        file = read_file(path, limit=MAX_TOKEN_BYTES)
+    except FileError as error:
+        raise CredentialError(str(error)) from None
+    if file.mode & _OTHERS:
+        raise CredentialError(
+            f"{path} can be read or written by every user (mode {file.mode:04o}); expected 0640 or less"
+        )
     try:
-        return content.decode().strip()
+        return file.content.decode().strip()
     except UnicodeDecodeError:
         raise CredentialError(f"{path} is not a text file") from None
 
@@ -47,21 +50,6 @@ def read_secret_file(path: Path) -> str:
 def looks_like_token(text: str) -> bool:
     """Whether somebody seems to have pasted a token where a name or a path was asked for."""
     return bool(_JWT.match(text) or _OPAQUE.fullmatch(text))
-
-
-def _read_private(path: Path) -> bytes:
-    # not blocking: opening a named pipe would wait for a writer
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor has no path
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise CredentialError(f"{path} is not a regular file")
-        if status.st_mode & _OTHERS:
-            raise CredentialError(
-                f"{path} can be read or written by every user (mode {stat.S_IMODE(status.st_mode):04o}); "
-                "expected 0640 or less"
-            )
-        return file.read(MAX_TOKEN_BYTES + 1)
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> str:

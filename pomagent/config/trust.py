@@ -11,6 +11,7 @@ from pomagent.config.inputs import Inputs
 from pomagent.config.mistakes import Mistakes
 from pomagent.config.model import GatewayTable
 from pomagent.config.tables import Entry
+from pomagent.runtime.files import FileError
 from pomagent.settings import Trust
 
 MAX_PEM_BYTES = 4 * 1024 * 1024  # the system's own bundle of all CAs is 0.2 MB
@@ -37,19 +38,16 @@ def read_trust(entry: Entry[GatewayTable], mistakes: Mistakes, inputs: Inputs) -
 def _read(entry: Entry[GatewayTable], key: str, path: Path, mistakes: Mistakes, inputs: Inputs) -> bytes | None:
     """The contents if the file is of use."""
     try:
-        content = inputs.read(path, limit=MAX_PEM_BYTES)
-    except OSError as error:
-        problem = f"{path} cannot be read: {error.strerror}"
-    except ValueError as error:
-        problem = f"{path} {error}"
-    else:
-        problem = _defect(key, path, content)
-        if not problem and b"PRIVATE KEY-----" in content and path.stat().st_mode & stat.S_IROTH:
-            mistakes.warning(entry.place, key, f"{path} holds a private key and can be read by every user")
-    if problem:
-        mistakes.problem(entry.place, key, problem)
+        file = inputs.read(path, limit=MAX_PEM_BYTES)
+    except FileError as error:
+        mistakes.problem(entry.place, key, str(error))
         return None
-    return content
+    if defect := _defect(key, path, file.content):
+        mistakes.problem(entry.place, key, defect)
+        return None
+    if b"PRIVATE KEY-----" in file.content and file.mode & stat.S_IROTH:
+        mistakes.warning(entry.place, key, f"{path} holds a private key and can be read by every user")
+    return file.content
 
 
 def _defect(key: str, path: Path, content: bytes) -> str:

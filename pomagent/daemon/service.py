@@ -48,13 +48,9 @@ from pomagent.reload.last_good import LastGood
 from pomagent.reload.plan import Plan
 from pomagent.reload.reloader import Reloader
 from pomagent.reload.watcher import Watch
+from pomagent.runtime.exit_codes import INVALID, NOT_PERMITTED
 from pomagent.runtime.sd_notify import Notifier
 from pomagent.settings import Credential, Settings, UnixAddress
-
-NOTHING_BOUND = 77
-"""Exit code: no route could be bound."""
-INVALID = 78
-"""Exit code: invalid configuration."""
 
 
 class Service:
@@ -136,8 +132,8 @@ class Service:
         gc.freeze()  # what a start builds stays; looking through it each time would stall the hub (1,000 routes: 40 ms)
         if self._agent.quarantined and not self._agent.bound_count:
             self._log.error(events.AGENT_STOPPED, error="no route could be bound", signal="")
-            self._takeover.fail("no route could be bound", NOTHING_BOUND, list(self._agent.quarantined.values()))
-            return NOTHING_BOUND
+            self._takeover.fail("no route could be bound", NOT_PERMITTED, list(self._agent.quarantined.values()))
+            return NOT_PERMITTED
         gevent.get_hub().threadpool.apply(preload.load_all)  # 0.1 s, in which clients are served already
         gc.enable()
         try:

@@ -16,6 +16,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from pomagent.runtime.files import read_file
+
 MAX_LINKS: Final = 40  # as the kernel; a loop of symbolic links ends here
 MAX_HASHED_BYTES: Final = 16 * 1024 * 1024  # ten times a file with 10,000 routes; beyond, its stat has to do
 
@@ -132,4 +134,4 @@ def _digest(path: Path, found: os.stat_result) -> bytes:
     """Of the content; a change within one tick of the clock, or one that restores the time, shows only here."""
     if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_HASHED_BYTES:
         return b""
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+    return hashlib.blake2b(read_file(path, limit=MAX_HASHED_BYTES).content, digest_size=16).digest()

@@ -15,9 +15,12 @@ from pomagent.config.load import StoredFiles, load
 from pomagent.errors import ConfigError
 from pomagent.log import events
 from pomagent.log.logger import Logger
+from pomagent.runtime.files import read_file
 from pomagent.settings import Settings
 
 FILE_MODE, DIRECTORY_MODE = 0o600, 0o700
+MAX_STORED_BYTES = 64 * 1024 * 1024
+"""Maximum size of the stored copy: several files of the largest accepted size, encoded."""
 
 
 class LastGood:
@@ -64,7 +67,7 @@ class LastGood:
     def _read(self) -> StoredFiles:
         """The files as they were accepted, the main one first; empty if there are none."""
         try:
-            document = json.loads(self._file.read_text())["files"]
+            document = json.loads(read_file(self._file, limit=MAX_STORED_BYTES).content)["files"]
             return [(Path(path), base64.b64decode(content)) for path, content in document.items()]
         except (OSError, ValueError, KeyError, AttributeError):
             return []

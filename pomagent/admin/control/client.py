@@ -5,14 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pomagent.config.default_paths import default_control_socket
+from pomagent.config.toml import MAX_FILE_BYTES, parse_toml
 from pomagent.errors import PomagentError
+from pomagent.runtime.files import read_file
 
 TIMEOUT_S = 60.0
 """For an answer: a reload reads and validates everything first."""
@@ -89,7 +90,7 @@ def names_socket(config: Path, environ: Mapping[str, str]) -> bool:
 def _named_in(config: Path) -> str | None:
     """What the file says, which may be nothing; None where it cannot be read."""
     with suppress(OSError, ValueError):
-        table = tomllib.loads(config.read_text()).get("status")
+        table = parse_toml(read_file(config, limit=MAX_FILE_BYTES).content)[1].get("status")
         if isinstance(table, dict) and isinstance(named := table.get("control_socket"), str):
             return named
         return ""

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from pomagent.config.secrets import check_token
 from pomagent.credentials.login.claims import Claims, claims_of
 from pomagent.errors import CredentialError
+from pomagent.runtime.files import read_file
 from pomagent.settings import HostPort
 
 DIRECTORY_MODE = 0o700
@@ -135,13 +136,11 @@ class TokenCache:
 def _read(file: Path) -> tuple[int, Kept] | None:
     """When it was written, and what it holds; None for a file that is not ours alone or cannot be used."""
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, "rb") as opened:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_mode & _OTHERS or status.st_uid != os.geteuid():
-                return None
-            document = json.loads(opened.read(MAX_FILE_BYTES))
-        return status.st_mtime_ns, Kept(str(document["gateway"]), check_token(str(document["token"]), str(file)))
+        found = read_file(file, limit=MAX_FILE_BYTES, follow_links=False)
+        if found.mode & _OTHERS or found.owner != os.geteuid():
+            return None
+        document = json.loads(found.content)
+        return found.modified_ns, Kept(str(document["gateway"]), check_token(str(document["token"]), str(file)))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, CredentialError):
         return None
 

@@ -13,9 +13,9 @@ from typing import Final
 from pomagent.daemon.upgrade import launch
 from pomagent.daemon.upgrade.channel import Channel, ChannelClosed, Message
 from pomagent.errors import PomagentError
+from pomagent.runtime.exit_codes import CANNOT_SERVE
 from pomagent.runtime.threads import Threads
 
-CANNOT_SERVE: Final = 69
 HELLO_TIMEOUT_S: Final = 20.0
 """For an interpreter to start and to load everything."""
 END_TIMEOUT_S: Final = 2.0

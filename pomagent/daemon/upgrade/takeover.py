@@ -16,6 +16,7 @@ from pomagent.daemon.upgrade.channel import Channel, ChannelClosed, Message
 from pomagent.daemon.upgrade.old_processes import Predecessor
 from pomagent.errors import PomagentError
 from pomagent.listeners.inherited import Inherited
+from pomagent.runtime.exit_codes import CANNOT_SERVE, NOT_PERMITTED
 from pomagent.runtime.sd_notify import Notifier
 
 WARM_UP_S: Final = 2.0
@@ -23,13 +24,12 @@ WARM_UP_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.02
 STEP_TIMEOUT_S: Final = 30.0
 """For the next word of the old process; it has timeouts of its own, and kills this one if they are over."""
-NOTHING_BOUND: Final = 77
 
 
 class TakeoverFailed(PomagentError):
     """This process does not become the main one; the old one goes on."""
 
-    def __init__(self, message: str, code: int = 69) -> None:
+    def __init__(self, message: str, code: int = CANNOT_SERVE) -> None:
         super().__init__(message)
         self.code = code
 
@@ -96,8 +96,8 @@ class Takeover:
         lost = [why for name, why in agent.quarantined.items() if name not in had]
         if lost:
             error = "a route cannot be bound that the old process may serve"
-            self.fail(error, NOTHING_BOUND, lost)
-            raise TakeoverFailed(error, NOTHING_BOUND)
+            self.fail(error, NOT_PERMITTED, lost)
+            raise TakeoverFailed(error, NOT_PERMITTED)
 
     def _pause(self, agent: Agent) -> None:
         """What an operator has paused stays so: nobody has resumed it."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pomagent.config.load import load
+from pomagent.config.toml import MAX_FILE_BYTES
 from pomagent.errors import ConfigError
 
 DATA = Path(__file__).parents[2] / "data" / "invalid"
@@ -79,8 +80,11 @@ def test_a_missing_file_is_a_problem_of_its_own(directory: Path) -> None:
     ("content", "problem"),
     [
         (b"a = 1\n\xff\n", "agent.toml:2: not valid TOML: not UTF-8"),
-        (b"a = " + b"[" * 100_000, "agent.toml: not valid TOML: nested too deeply"),
-        (b"a = " + b"9" * 5000, "agent.toml: not valid TOML: exceeds the limit"),
+        (b"a = " + b"[" * 100_000, "agent.toml:1: has more than 32 nested arrays and tables"),
+        (b"a = " + b"9" * 5000, "agent.toml:1: has a number with more than 64 characters"),
+        (b"\na = 0x" + b"F" * 5000, "agent.toml:2: has a number with more than 64 characters"),
+        (b"a." * 500_000 + b"a = 1", "agent.toml:1: has more than 400000"),
+        (b"a." * 100_000 + b"a = 1", "agent.toml:1: has a key with more than 32 parts"),
     ],
 )
 def test_what_tomllib_cannot_read_is_a_problem_without_a_traceback(
@@ -92,11 +96,18 @@ def test_what_tomllib_cannot_read_is_a_problem_without_a_traceback(
     assert str(refusal.value).startswith(problem)
 
 
-def test_a_file_larger_than_the_limit_is_refused(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("extra", "is_allowed"), [(-1, True), (0, True), (1, False)])
+def test_a_file_has_at_most_8_mib(extra: int, is_allowed: bool, directory: Path) -> None:
     text = '[[routes]]\nfrom = "a:1"\nlisten = "127.0.0.1:1"\n'
-    Path("agent.toml").write_text(text)
-    monkeypatch.setattr("pomagent.config.documents.MAX_FILE_BYTES", len(text))
-    assert load(Path("agent.toml"), {}).routes
-    monkeypatch.setattr("pomagent.config.documents.MAX_FILE_BYTES", len(text) - 1)
-    with pytest.raises(ConfigError, match=r"is larger than \d+ bytes"):
+    Path("agent.toml").write_text(text + "#" * (MAX_FILE_BYTES - len(text) + extra))
+    if is_allowed:
+        assert load(Path("agent.toml"), {}).routes
+    else:
+        with pytest.raises(ConfigError, match=r"^agent\.toml: is larger than 8388608 bytes$"):
+            load(Path("agent.toml"), {})
+
+
+def test_a_pipe_is_refused_at_once(directory: Path) -> None:
+    os.mkfifo("agent.toml")
+    with pytest.raises(ConfigError, match=r"^agent\.toml: is not a regular file but a named pipe$"):
         load(Path("agent.toml"), {})
