@@ -58,7 +58,7 @@ def sentence(error: Mapping[str, Any], model: type[BaseModel], value: Any) -> st
     if error["type"] == "extra_forbidden":
         return unknown_key(name, model)
     if error["type"] == "missing":
-        return f"is missing; expected: {_description(name, model)}"
+        return f"is missing; expected {_description(name, model)}"
     if word := _TYPES.get(error["type"]):
         unit = " of seconds" if name.endswith("_s") else ""
         if len(error["loc"]) > 1 and isinstance(value, list):
@@ -72,7 +72,8 @@ def sentence(error: Mapping[str, Any], model: type[BaseModel], value: Any) -> st
 
 def _description(name: str, model: type[BaseModel]) -> str:
     found = (field.description for key, field in model.model_fields.items() if name in {key, field.alias})
-    return str(next(found, "")).removesuffix(".")
+    sentence = str(next(found, "")).partition(". ")[0].removesuffix(".")
+    return sentence[:1].lower() + sentence[1:]
 
 
 _TYPES = {

@@ -1,8 +1,8 @@
 """Every key of ``agent.toml``: its type, bounds, default, meaning, and how a changed value is applied.
 
-Shapes only. What a value means (is this a route's URL, does that gateway exist, do two keys contradict each other) is
-checked by ``resolve``, because each of those answers needs a line number and none may hide another. The descriptions
-feed the JSON Schema, and with it the editor and the tables of the README.
+Only shapes are checked here. ``resolve`` checks meanings (the URL of a route, the existence of a gateway, keys that
+contradict each other), because each problem needs a line number and none may hide another. The descriptions feed the
+JSON Schema for editors and the tables of the README.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 ENV_PREFIX = "POMAGENT_"
 ENV_DELIMITER = "__"
 
-MAX_WARM = 1000  # tunnels of one route: each is a descriptor here and a connection to somebody's server there
-MAX_SESSIONS = 1_000_000  # more than a host has local ports, descriptors or memory for
+MAX_WARM = 1000
+"""Maximum warm tunnels of one route. Each is a descriptor here and a connection to the server there."""
+MAX_SESSIONS = 1_000_000
+"""Maximum for ``max_sessions``: more than a host has local ports, descriptors or memory for."""
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -31,199 +33,219 @@ Protocol = Literal["auto", "generic", "http", "redis", "postgres", "mysql", "ssh
 class Table(BaseModel):
     """A table of the file."""
 
-    # strict: "5" is not a number and 1 is not a boolean, so that a slip is an error instead of a surprise
+    # Strict, so that a slip is an error instead of a surprise: "5" is not a number and 1 is not a boolean.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 class AgentTable(Table):
-    """The whole agent."""
+    """Settings of the whole agent."""
 
     include: list[Text] = key(
         [],
         LIVE,
-        "More files with [[routes]], [gateways.*] and [credentials.*]; patterns, relative to this file; watched.",
+        "More files with [[routes]], [gateways.*] and [credentials.*]: paths or patterns, relative to this file.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = key("info", LIVE, "The least level that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = key("info", LIVE, "Minimum level that is logged.")
     log_format: Literal["auto", "json", "console"] = key(
-        "auto", LIVE, "auto: console on a terminal, JSON otherwise; or one of the two."
+        "auto", LIVE, "Format of log lines; auto: console on a terminal, JSON otherwise."
     )
     log_sessions: LogSessions = key(
         "all",
         LIVE,
-        'Which sessions get a line when they end. errors: those that did not end well; "1/100": these, and one in 100 '
-        "of the others. The next line of a route says how many got none.",
+        'Sessions that are logged when they end; errors: those that ended with an error; "1/100": these and one in 100 '
+        "of the others. The next line of the route counts the sessions left out.",
     )
-    max_sessions: int = key(2000, LIVE, "Sessions of all routes together.", ge=1, le=MAX_SESSIONS)
-    workers: int = key(1, RESTART, "Processes that share the listeners; only 1 for now.", ge=1, le=1024)
+    max_sessions: int = key(2000, LIVE, "Maximum open sessions of all routes together.", ge=1, le=MAX_SESSIONS)
+    workers: int = key(
+        1, RESTART, "Number of processes that share the listeners; only 1 is supported so far.", ge=1, le=1024
+    )
     boot_from_last_good: bool = off(
-        LIVE, "Start from the last accepted file if the present one is invalid, instead of exiting with 78."
+        LIVE, "Start from the last accepted file if the current one is invalid, instead of exiting with 78."
     )
-    allow_empty: bool = off(
-        LIVE, "A file without routes is meant. Otherwise it is taken for one that is half written, and refused."
-    )
+    allow_empty: bool = off(LIVE, "Accept a file without routes, which is otherwise rejected as half written.")
 
 
 class StatusTable(Table):
-    """Health, metrics and the status page; the control socket."""
+    """Settings of health, metrics, the status page and the control socket."""
 
-    listen: str = key("127.0.0.1:9765", REBIND, 'Address of health, metrics and status page; "": off. Read-only.')
-    unsafe_listen: bool = off(REBIND, "Required true for an address that is not loopback.")
+    listen: str = key(
+        "127.0.0.1:9765", REBIND, 'Read-only HTTP address of health, metrics and the status page; "": off.'
+    )
+    unsafe_listen: bool = off(REBIND, "Must be true for an address that is not loopback.")
     allow_users: list[Text | int] = key(
         [],
         LIVE,
-        "Local users or uids that may see the page, status.json and metrics; []: all. Health answers everyone.",
+        "Local users or uids that may read the page, status.json and metrics; []: all. Health is open to every user.",
     )
     control_socket: str = key(
         "", RESTART, "Path of the control socket. Default: /run/pomagent/control.sock for root and the service, "
-        "$XDG_RUNTIME_DIR/pomagent/control.sock for others."
+        "$XDG_RUNTIME_DIR/pomagent/control.sock for other users."
     )  # fmt: skip
 
 
 class DrainTable(Table):
-    """What happens after SIGTERM."""
+    """Settings of the drain that SIGTERM starts."""
 
-    accept_for_s: float = seconds(0, LIVE, "First, listeners still accept and still dial for so long.", most=HOUR_S)
-    timeout_s: float = seconds(30, LIVE, "Then sessions may finish for so long.", most=7 * DAY_S)
+    accept_for_s: float = seconds(0, LIVE, "First phase: listeners accept and routes dial for this long.", most=HOUR_S)
+    timeout_s: float = seconds(30, LIVE, "Second phase: open sessions may finish for this long.", most=7 * DAY_S)
 
 
 class GatewayTable(Table):
-    """A Pomerium edge."""
+    """Settings of a Pomerium edge."""
 
     url: Text = key(..., NEW_SESSIONS, "Scheme, host and port of the edge: https://pomerium.example.com.")
     connect_to: str = key(
-        "", NEW_SESSIONS, "host:port to dial instead of the URL's; the URL's host stays SNI and the verified name."
+        "", NEW_SESSIONS, "host:port to dial instead of the URL's. SNI and the verified name stay the URL's host."
     )
     credential: str | None = key(
-        None, NEW_SESSIONS, 'Name of a [credentials.*] table. Default: "default" if there is one; "": none.'
+        None,
+        NEW_SESSIONS,
+        'Name of a [credentials.*] table; "": none. Default: the credential named "default", if declared.',
     )
     credential_header: Literal["authorization", "x-pomerium-authorization"] = key(
-        "authorization", NEW_SESSIONS, "The request header that carries the token."
+        "authorization", NEW_SESSIONS, "Request header that carries the token."
     )
-    ca_file: str = key("", NEW_SESSIONS, "PEM file of the CAs to trust; default: the system's trust store.")
-    client_cert_file: str = key("", NEW_SESSIONS, "PEM client certificate, with its chain.")
+    ca_file: str = key("", NEW_SESSIONS, "PEM file of the trusted CAs. Default: the system's trust store.")
+    client_cert_file: str = key("", NEW_SESSIONS, "PEM file of the client certificate with its chain.")
     client_key_file: str = key(
-        "", NEW_SESSIONS, "Its private key, not encrypted, unless the certificate's file has it."
+        "", NEW_SESSIONS, "PEM file of its private key, not encrypted. Default: the certificate's file."
     )
-    verify_tls: bool = on(NEW_SESSIONS, "false accepts any certificate: whoever is in between gets the token.")
+    verify_tls: bool = on(
+        NEW_SESSIONS, "Verify the edge's certificate. false exposes the token to any host on the path."
+    )
     forward_proxy: str = key(
         "",
         NEW_SESSIONS,
-        "http://, https://, socks5:// (names are looked up here) or socks5h:// (there) proxy on the way; "
-        '"env": as HTTPS_PROXY, ALL_PROXY and NO_PROXY say.',
+        "URL of the forward proxy: http://, https://, socks5:// (names resolved by this host) or socks5h:// (by the "
+        'proxy); "env": taken from HTTPS_PROXY, ALL_PROXY and NO_PROXY.',
     )
     forward_proxy_credentials_file: str = key(
-        "", NEW_SESSIONS, 'File with "user:password" for the forward proxy, not readable by others; watched.'
+        "", NEW_SESSIONS, 'File with "user:password" for the forward proxy, not readable by other users; watched.'
     )
     transport: Literal["http1", "http2"] = key(
         "http1",
         NEW_SESSIONS,
-        "http2: one tunnel per HTTP/2 connection, which carries half-close and tells why it ends; "
-        "where the edge does not offer it, http1 is used.",
+        "Protocol that carries tunnels. http2: one tunnel per HTTP/2 connection, with half-close and a reason when it "
+        "ends; http1 is used if the edge does not offer it.",
     )
     connect_timeout_s: float = timeout(
-        5, "For the TCP connection; through a forward proxy for the one to it, and again for its own to the edge."
+        5, "Timeout of the TCP connection; applied to the forward proxy and again to its connection to the edge."
     )
-    tls_timeout_s: float = timeout(5, "For the TLS handshake.")
+    tls_timeout_s: float = timeout(5, "Timeout of the TLS handshake.")
     response_timeout_s: float = timeout(
-        35, "For the answer to CONNECT: the edge itself may take 10 s to authorize and 10 s to connect."
+        35, "Timeout of the answer to CONNECT. The edge may take 10 s to authorize and 10 s to connect."
     )
     max_dials: int = key(
-        8, NEW_SESSIONS, "TCP and TLS handshakes at a time; applications' go before refills.", ge=1, le=1024
+        8, NEW_SESSIONS, "Maximum concurrent TCP and TLS handshakes; clients go before refills.", ge=1, le=1024
     )
-    insecure_http: bool = off(NEW_SESSIONS, "true allows an http:// url: the token travels in clear text.")
+    insecure_http: bool = off(NEW_SESSIONS, "Allow an http:// url, which sends the token in clear text.")
 
 
 class CredentialTable(Table):
-    """Where a token comes from: exactly one source."""
+    """The source of a token: exactly one."""
 
     service_account_file: Text | None = key(
-        None, NEW_SESSIONS, "File with the token and nothing else, not readable by others; read again when it changes."
+        None, NEW_SESSIONS, "File that holds only the token, not readable by other users; read again when it changes."
     )
     systemd_credential: Text | None = key(
-        None, NEW_SESSIONS, "Name of a file in $CREDENTIALS_DIRECTORY (LoadCredential=)."
+        None, NEW_SESSIONS, "Name of a credential that systemd loads (LoadCredential=)."
     )
     env: Text | None = key(None, NEW_SESSIONS, "Name of the environment variable that holds the token.")
     command: Annotated[list[str], Field(min_length=1)] | None = key(
-        None, NEW_SESSIONS, "Prints the token; run again before it expires and after a refusal. No shell."
+        None, NEW_SESSIONS, "Command that prints the token, run without a shell, before expiry and after a refusal."
     )
-    command_timeout_s: float = timeout(30, "For one run of the command.")
+    command_timeout_s: float = timeout(30, "Timeout of one run of the command.")
     login: Literal["browser"] | None = key(
-        None, NEW_SESSIONS, '"browser": `pomagent login` obtains and stores the token.'
+        None, NEW_SESSIONS, '"browser": `pomagent login` obtains and stores the token of a person.'
     )
     recheck_s: float = seconds(
         0,
         LIVE,
-        "Ask the edge so often whether the credential is still good, and end its sessions when it is not; 0: off.",
+        "Interval at which the edge is asked if the credential is still valid; its sessions end if not. 0: off.",
     )
     scheme: Literal["pomerium", "bearer"] = key(
         "pomerium",
         NEW_SESSIONS,
-        "pomerium: Authorization: Pomerium JWT; bearer: Authorization: Bearer TOKEN, of the IdP.",
+        'Kind of token. pomerium: sent as "Authorization: Pomerium JWT"; bearer: a token of the identity provider, '
+        'sent as "Authorization: Bearer TOKEN".',
     )
 
 
 class RouteDefaults(Table):
-    """Defaults for all routes."""
+    """Defaults of the keys of all routes."""
 
-    unsafe_listen: bool = off(LIVE, "Required true for a listen address that is not loopback.")
+    unsafe_listen: bool = off(LIVE, "Must be true for a listen address that is not loopback.")
     gateway: str = key(
-        "", NEW_SESSIONS, "Name of a [gateways.*] table; only the destination is taken from `from` then. Default: the "
-        "edge that `from` names, by HTTPS, port 443 unless it has one."
+        "", NEW_SESSIONS, "Name of a [gateways.*] table; `from` then gives the destination only. Default: the edge "
+        "that `from` names, by HTTPS, on port 443 unless it names another."
     )  # fmt: skip
     credential: str | None = key(
-        None, NEW_SESSIONS, 'Name of a [credentials.*] table; overrides the gateway\'s; "": none.'
+        None, NEW_SESSIONS, 'Name of a [credentials.*] table; "": none. Default: the gateway\'s credential.'
     )
     protocol: Protocol = key(
-        "auto", NEW_SESSIONS, "What the server speaks. auto: by the destination's port, else by what it says first."
+        "auto",
+        NEW_SESSIONS,
+        "Protocol of the server. auto: by the destination's port, else by the server's first bytes.",
     )
     warm: Literal["auto", "tunnel", "tls", "off"] = key(
         "auto", NEW_SESSIONS, "What is kept ready: whole tunnels (each holds a connection to the server open), TLS "
         "connections to the edge, or nothing. auto: by protocol."
     )  # fmt: skip
-    pool_min: int = key(1, NEW_SESSIONS, "Tunnels that are kept ready at least.", ge=0, le=MAX_WARM)
-    pool_max: int = key(4, NEW_SESSIONS, "Tunnels that are kept ready at most; demand decides.", ge=1, le=MAX_WARM)
-    pool_max_age_s: float = seconds(0, NEW_SESSIONS, "Replace a warm tunnel of this age; 0: by protocol.", most=DAY_S)
+    pool_min: int = key(1, NEW_SESSIONS, "Minimum warm tunnels.", ge=0, le=MAX_WARM)
+    pool_max: int = key(4, NEW_SESSIONS, "Maximum warm tunnels; demand decides between both.", ge=1, le=MAX_WARM)
+    pool_max_age_s: float = seconds(
+        0, NEW_SESSIONS, "Age at which a warm tunnel is replaced; 0: by protocol.", most=DAY_S
+    )
     pool_decay_s: float = seconds(
         1800,
         NEW_SESSIONS,
-        "Unused for so long, keep only TLS connections in common with others, until the next use; 0: never.",
+        "Time without a client after which only TLS connections shared with other routes are kept ready; 0: never.",
     )
-    wait_timeout_s: float = timeout(20, "How long an application may wait for a tunnel.")
+    wait_timeout_s: float = timeout(20, "Time that a client may wait for a tunnel.")
     max_sessions: int = key(
         256,
         NEW_SESSIONS,
-        'Sessions at a time; above, wait 1 s, then a reset with reason "limit".',
+        'Maximum open sessions. Further clients wait 1 s and are then reset with reason "limit".',
         ge=1,
         le=MAX_SESSIONS,
     )
     half_close: HalfClose = key(
         "auto",
         NEW_SESSIONS,
-        "After the application's end of data: auto carries it where the transport can, else lingers.",
+        "What follows a client's half-close: auto carries it if the transport can and else lingers.",
     )
-    half_close_timeout_s: float = seconds(60, NEW_SESSIONS, "Without a byte, after a true half-close.", most=DAY_S)
-    idle_timeout_s: float = seconds(0, NEW_SESSIONS, "End a session without a byte for so long; 0: off.")
-    max_lifetime_s: float = seconds(0, NEW_SESSIONS, "End a session of this age, ±10 %; 0: off.")
+    half_close_timeout_s: float = seconds(
+        60, NEW_SESSIONS, "Time without data after a half-close that ends the session.", most=DAY_S
+    )
+    idle_timeout_s: float = seconds(0, NEW_SESSIONS, "Time without data after which a session ends; 0: off.")
+    max_lifetime_s: float = seconds(0, NEW_SESSIONS, "Age at which a session ends, ±10 %; 0: off.")
     allow_users: list[Text | int] = key([], NEW_SESSIONS, "Local users or uids that may connect; []: all.")
-    socket_mode: str = key("0660", REBIND, "Permissions of a unix listener.", pattern=r"^0?[0-7]{3}$")
-    socket_user: str = key("", REBIND, "Owner of a unix listener.")
-    socket_group: str = key("", REBIND, "Group of a unix listener.")
-    enabled: bool = on(REBIND, "false: checked, but not listening.")
-    tags: list[Text] = key([], LIVE, "For the status page.")
-    description: str = key("", LIVE, "For people.")
+    socket_mode: str = key("0660", REBIND, "Permissions of a Unix listener.", pattern=r"^0?[0-7]{3}$")
+    socket_user: str = key("", REBIND, "Owner of a Unix listener.")
+    socket_group: str = key("", REBIND, "Group of a Unix listener.")
+    enabled: bool = on(REBIND, "false: the route is validated, but does not listen.")
+    tags: list[Text] = key([], LIVE, "Labels shown on the status page.")
+    description: str = key("", LIVE, "Free text for operators.")
 
 
 class RouteTable(RouteDefaults):
     """A local address that leads to a destination behind a gateway."""
 
     name: Annotated[Name, StringConstraints(max_length=260)] | None = key(
-        None, NEW_SESSIONS, "Unique; a-z 0-9 - _ . Default: the destination, such as redis.example.com-6379."
+        None,
+        NEW_SESSIONS,
+        "Unique name of a-z 0-9 - _ . only. Default: the destination, such as redis.example.com-6379.",
     )
     from_: Text = key(
-        ..., NEW_SESSIONS, "tcp+https://HOST:PORT, tcp+https://EDGE[:PORT]/HOST:PORT, or HOST:PORT.", alias="from"
+        ...,
+        NEW_SESSIONS,
+        "A route URL: tcp+https://HOST:PORT, tcp+https://EDGE[:PORT]/HOST:PORT, or HOST:PORT.",
+        alias="from",
     )
     listen: Text = key(
-        ..., REBIND, "127.0.0.1:5432, [::1]:5432, unix:/run/x.sock; port 0 is chosen at start and shown by status."
+        ...,
+        REBIND,
+        "A local address: 127.0.0.1:5432, [::1]:5432 or unix:/run/x.sock. Port 0: any free one, see status.",
     )
 
 
@@ -238,10 +260,10 @@ class AgentFile(BaseSettings):
         env_nested_delimiter=ENV_DELIMITER,
     )
 
-    agent: AgentTable = Field(AgentTable(), description="The whole agent.")
+    agent: AgentTable = Field(AgentTable(), description="Settings of the whole agent.")
     status: StatusTable = Field(StatusTable(), description="Health, metrics, status page, control socket.")
-    drain: DrainTable = Field(DrainTable(), description="What happens after SIGTERM.")
+    drain: DrainTable = Field(DrainTable(), description="Drain after SIGTERM.")
     gateways: dict[Name, GatewayTable] = Field({}, description="Pomerium edges by name.")
-    credentials: dict[Name, CredentialTable] = Field({}, description="Where tokens come from, by name.")
-    defaults: RouteDefaults = Field(RouteDefaults(), description="Defaults for the keys of all routes.")
+    credentials: dict[Name, CredentialTable] = Field({}, description="Sources of tokens by name.")
+    defaults: RouteDefaults = Field(RouteDefaults(), description="Defaults of the keys of all routes.")
     routes: list[RouteTable] = Field([], description="Local addresses that lead to destinations behind a gateway.")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import structlog
+from structlog.typing import Processor
 
 from pomagent.log import events
 from pomagent.log.formats import PRIORITIES, Fields, as_entry, as_json, as_text
@@ -88,6 +89,10 @@ class Logger(structlog.BoundLoggerBase):
 
     def critical(self, event: str, **fields: Any) -> None:
         self._proxy_to_logger("critical", event, **fields)
+
+    def observed_by(self, observe: Processor) -> Logger:
+        """Return a copy of this logger that calls ``observe`` for each event before it is rendered."""
+        return Logger(self._logger, [observe, *self._processors], self._context)
 
     def is_enabled_for(self, name: LevelName) -> bool:
         """Says whether such a line would be written, for fields that are costly to gather."""

@@ -42,7 +42,7 @@ class RecentEvents:
 
     def followed(self, log: Logger) -> Logger:
         """The same logger, whose lines are noted here as well."""
-        return Logger(log._logger, [self._note, *log._processors], log._context)
+        return log.observed_by(self._note)
 
     def latest(self, count: int) -> list[Note]:
         """The newest first, repetitions together. Does not block."""
