@@ -66,7 +66,7 @@ class TlsOverSocket(TlsStream):
     def send(self, data: Buffer) -> int:
         if not self._push():
             return 0
-        self._socket.ask_for_loss()
+        self._socket.check_loss()
         view = memoryview(data)
         if len(view) <= RECORD_BYTES:
             return self._send(view)
@@ -97,7 +97,7 @@ class TlsOverSocket(TlsStream):
 
     def _decrypt(self, buffer: memoryview) -> int:
         read, total, room = self._records.read, 0, len(buffer)
-        self._socket.ask_for_loss()
+        self._socket.check_loss()
         try:
             while total < room:
                 count = read(room - total, buffer[total:])
@@ -113,13 +113,13 @@ class TlsOverSocket(TlsStream):
             self._is_at_end = True
         except OSError as error:
             self._loss = self._lost(error)
-        self._socket.has_read(total)
+        self._socket.note_read(total)
         return total
 
     def _push_kept(self) -> bool:
         kept, self._kept = self._kept, None
         if kept is not None:
-            self._socket.ask_for_loss()
+            self._socket.check_loss()
             self._send(memoryview(kept))
         return self._kept is None and (not self._is_ending or self._say_end())
 

@@ -19,8 +19,9 @@ from pomagent.errors import StreamLost
 from pomagent.gateway.dialer import Dialer
 from pomagent.settings import Gateway, HostPort, Trust
 from pomagent.transport.lingering_close import see_off
+from pomagent.transport.read_coalescing import MIN_BULK_BYTES, WAKE_BYTES
 from pomagent.transport.resolver import Resolver
-from pomagent.transport.stream import PLENTY_BYTES, RUN_BYTES, SCRATCH_BYTES, SocketStream
+from pomagent.transport.stream import SCRATCH_BYTES, SocketStream
 from pomagent.transport.tls_context import make_context
 from pomagent.transport.tls_over_memory import TlsOverMemory
 from pomagent.transport.tls_over_socket import TlsOverSocket
@@ -160,7 +161,7 @@ class TestEnds:
         self, pair: tuple[TlsStream, Connection], end: Callable[[Connection], None], is_clean: bool
     ) -> None:
         stream, gateway = pair
-        whole = 3 * RUN_BYTES + 1000
+        whole = 3 * MIN_BULK_BYTES + 1000
 
         def play() -> None:
             gateway.send(bytes(whole))
@@ -178,7 +179,7 @@ class TestEnds:
         except StreamLost:
             assert not is_clean
         assert total == whole
-        assert PLENTY_BYTES in woken_for, "it was no bulk transfer"
+        assert WAKE_BYTES in woken_for, "the transfer did not count as bulk"
         sending.get(timeout=5)
 
     def test_a_wait_ends_at_once_for_an_end_that_came_with_the_last_bytes(
