@@ -1,92 +1,65 @@
-"""Names of local users, off the hub: a look-up for each at a time, and a stale answer rather than none."""
+"""Looks up local users in threads: one look-up per user at a time, and a stale answer rather than none."""
 
 from __future__ import annotations
 
 import pwd
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import gevent
-from gevent.pool import Group
+from collections.abc import Callable, Sequence
 
 from pomagent.runtime.deadline import Clock
+from pomagent.runtime.single_flight import SingleFlight
 from pomagent.runtime.threads import Threads
 
 FRESH_S = 60.0
-"""For an answer of the user database, which may be a directory service on the network."""
+"""Seconds an answer of the user database is reused; the database may be a directory service on the network."""
 THREADS = 2
-"""A hanging look-up holds one; users are few."""
+"""Maximum look-ups at a time. A hanging look-up occupies one, and there are few users."""
 LOOKUP_TIMEOUT_S = 3.0
-"""For whoever cannot go on without the answer."""
+"""Maximum seconds a client waits for a look-up that decides whether it is allowed."""
 
-
-@dataclass(slots=True)
-class _Known:
-    """What the user database has said of a name or a number; None: nobody has it, or nothing was said yet."""
-
-    answer: str | int | None = None
-    at: float = float("-inf")
-    pending: gevent.Greenlet | None = None
+User = str | int
+"""A name or a uid."""
 
 
 class Users:
-    """Who is who among the users of this host."""
+    """Names and uids of this host's users."""
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        self._clock = clock
-        self._known: dict[str | int, _Known] = {}
-        self._threads = Threads(THREADS)
-        self._group = Group()
+    def __init__(self, clock: Clock = time.monotonic, look_up: Callable[[User], User | None] | None = None) -> None:
+        """``look_up`` replaces the user database. It blocks, and raises OSError or ValueError."""
+        threads = Threads(THREADS)
+        look_up = look_up or (lambda user: threads.call(find_user, user))
+        self._answers: SingleFlight[User, User | None] = SingleFlight(
+            look_up, "look-up of user", FRESH_S, clock, failure_fresh_s=FRESH_S
+        )
 
     def allows(self, allowed: Sequence[str], uid: int | None) -> bool:
-        """Whether a list of names and numbers has the user; nobody knows who None is. Blocks."""
+        """Return whether a list of names and uids contains this user; an unknown user is never allowed. Blocks."""
         if uid is None:
             return False
-        return str(uid) in allowed or any(self._ask(name) == uid for name in allowed if not _is_number(name))
+        return str(uid) in allowed or any(self._find(name) == uid for name in allowed if not _is_number(name))
 
     def name(self, uid: int) -> str | None:
-        """The user's name, None if there is none. Blocks."""
-        answer = self._ask(uid)
-        return None if answer is None else str(answer)
+        """Return the user's name, or None without one. Blocks."""
+        name = self._find(uid)
+        return None if name is None else str(name)
 
     def name_if_known(self, uid: int) -> str | None:
-        """The user's name if it is known by now; the first question makes it known a moment later. Does not block."""
-        known = self._known.get(uid) or self._known.setdefault(uid, _Known())
-        self._refresh(uid, known)
-        return None if known.answer is None else str(known.answer)
+        """Return the user's name if it is known by now; otherwise start to look it up. Does not block."""
+        name = self._answers.peek(uid)
+        return None if name is None else str(name)
 
     def close(self) -> None:
-        self._group.kill()
+        """End every look-up. Blocks."""
+        self._answers.close()
 
-    def _ask(self, key: str | int) -> str | int | None:
-        known = self._known.setdefault(key, _Known())
-        pending = self._refresh(key, known)
-        if pending is not None:
-            pending.join(LOOKUP_TIMEOUT_S)
-        return known.answer
-
-    def _refresh(self, key: str | int, known: _Known) -> gevent.Greenlet | None:
-        """See that the answer is being looked up if it is not fresh, and by whom."""
-        if known.pending is None and self._clock() - known.at >= FRESH_S:
-            known.pending = self._group.spawn(self._look_up, key, known)
-            known.pending.name = f"look-up of user {key}"
-        return known.pending
-
-    def _look_up(self, key: str | int, known: _Known) -> None:
-        try:
-            known.answer = self._threads.call(_find, key)
-            known.at = self._clock()
-        except (OSError, ValueError):  # ValueError: no name or number that a user can have
-            known.at = self._clock()  # the last answer goes on
-        finally:
-            known.pending = None
+    def _find(self, user: User) -> User | None:
+        return self._answers.get(user, LOOKUP_TIMEOUT_S).value
 
 
-def _find(key: str | int) -> str | int | None:
-    """The name of a number, or the number of a name. Blocks."""
+def find_user(user: User) -> User | None:
+    """Return the name of a uid, or the uid of a name. Blocks the thread. Raises OSError, ValueError."""
     try:
-        return pwd.getpwnam(key).pw_uid if isinstance(key, str) else pwd.getpwuid(key).pw_name
+        return pwd.getpwnam(user).pw_uid if isinstance(user, str) else pwd.getpwuid(user).pw_name
     except KeyError:
         return None
 

@@ -1,9 +1,8 @@
-"""Names and numbers of users: asked for once at a time, and never waited for without end."""
+"""Names and uids of users: lists of allowed users, and answers of a user database that may hang or fail."""
 
 import os
 import pwd
 from collections.abc import Iterator
-from typing import Any
 
 import gevent
 import pytest
@@ -19,7 +18,7 @@ ME, MY_NAME = os.getuid(), pwd.getpwuid(os.getuid()).pw_name
 
 
 class Directory:
-    """A user database that the test writes, and may let hang."""
+    """A user database that the test fills, and can make hang or fail."""
 
     def __init__(self) -> None:
         self.entries: dict[str | int, str | int] = {"ann": 1001, 1001: "ann"}
@@ -28,7 +27,7 @@ class Directory:
         self.is_up.set()
         self.error: Exception | None = None
 
-    def call(self, _: Any, key: str | int) -> str | int | None:
+    def look_up(self, key: str | int) -> str | int | None:
         self.asked.append(key)
         self.is_up.wait()
         if self.error:
@@ -48,13 +47,12 @@ def directory() -> Directory:
 
 @pytest.fixture
 def users(clock: FakeClock, directory: Directory) -> Iterator[Users]:
-    made = Users(clock)
-    made._threads = directory  # type: ignore[assignment]
+    made = Users(clock, directory.look_up)
     yield made
     made.close()
 
 
-def test_the_real_user_database_is_asked() -> None:
+def test_users_are_looked_up_in_the_real_user_database_by_default() -> None:
     users = Users()
     assert users.allows(["no-such-user-here", MY_NAME], ME)
     assert users.name(ME) == MY_NAME
@@ -71,26 +69,26 @@ def test_the_real_user_database_is_asked() -> None:
         (["ann", "1001"], None, False), (["None"], None, False), (["root"], 0, False),
     ],
 )  # fmt: skip
-def test_who_is_in_a_list_of_names_and_numbers(users: Users, allowed: list[str], uid: int | None, answer: bool) -> None:
+def test_allowed_users_may_be_names_and_uids(users: Users, allowed: list[str], uid: int | None, answer: bool) -> None:
     assert users.allows(allowed, uid) is answer
 
 
-def test_a_number_in_the_list_needs_no_look_up(users: Users, directory: Directory) -> None:
+def test_uid_in_the_list_needs_no_look_up(users: Users, directory: Directory) -> None:
     assert users.allows(["ann", "1001"], 1001)
     assert directory.asked == []
 
 
-def test_a_name_is_known_a_moment_after_it_was_first_asked_for(users: Users) -> None:
+def test_name_is_known_soon_after_the_first_request(users: Users) -> None:
     assert users.name_if_known(1001) is None
     settle()
     assert users.name_if_known(1001) == "ann"
 
 
-def test_many_who_ask_at_once_are_one_look_up_and_an_answer_is_kept_for_a_while(
+def test_one_look_up_serves_all_callers_and_its_answer_is_reused(
     users: Users, directory: Directory, clock: FakeClock
 ) -> None:
-    asking = [gevent.Greenlet.spawn(users.allows, ["ann"], 1001) for _ in range(5)]
-    assert [asked.get() for asked in asking] == [True] * 5
+    callers = [gevent.Greenlet.spawn(users.allows, ["ann"], 1001) for _ in range(5)]
+    assert [caller.get() for caller in callers] == [True] * 5
     assert directory.asked == ["ann"]
     clock.advance(FRESH_S - 1)
     assert users.allows(["ann"], 1001)
@@ -101,7 +99,7 @@ def test_many_who_ask_at_once_are_one_look_up_and_an_answer_is_kept_for_a_while(
     assert directory.asked == ["ann", "ann"]
 
 
-def test_a_database_that_hangs_costs_a_bounded_wait_and_the_last_answer_goes_on(
+def test_hanging_database_costs_a_bounded_wait_and_the_last_answer_stays_valid(
     users: Users, directory: Directory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(users_module, "LOOKUP_TIMEOUT_S", 0.01)
@@ -116,8 +114,8 @@ def test_a_database_that_hangs_costs_a_bounded_wait_and_the_last_answer_goes_on(
     wait_until(lambda: users.allows(["bob"], 1001))
 
 
-@pytest.mark.parametrize("error", [OSError("the directory is away"), ValueError("no name")])
-def test_a_database_that_fails_leaves_the_last_answer(
+@pytest.mark.parametrize("error", [OSError("the directory is unreachable"), ValueError("no name")])
+def test_failing_database_leaves_the_last_answer_valid(
     users: Users, directory: Directory, clock: FakeClock, error: Exception
 ) -> None:
     assert users.name(1001) == "ann"
