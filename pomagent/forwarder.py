@@ -90,18 +90,23 @@ class Forwarder:
     @property
     def state(self) -> State:
         """The route's state in the words of the status."""
+        return state_of(self.facts)
+
+    @property
+    def facts(self) -> RouteFacts:
+        """Everything that decides the route's state."""
         status = self.pool.status
-        return state_of(
-            RouteFacts(
-                is_draining=self._is_draining,
-                is_paused=self.is_paused,
-                error=self.pool.last_error,
-                is_breaker_closed=status.breaker is BreakerState.CLOSED,
-                still_serves=status.still_serves,
-                is_overrun=bool(self.overrun),
-                has_succeeded=status.has_succeeded,
-                is_short=status.is_short,
-            )
+        return RouteFacts(
+            is_draining=self._is_draining,
+            is_paused=self.is_paused,
+            error=self.pool.last_error,
+            is_breaker_closed=status.breaker is BreakerState.CLOSED,
+            still_serves=status.still_serves,
+            is_overrun=bool(self.overrun),
+            has_succeeded=status.has_succeeded,
+            is_short=status.is_short,
+            keeps_warm=self.pool.keeping.level != "off",
+            is_warm=status.is_warm,
         )
 
     @property

@@ -14,8 +14,11 @@ State: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class RouteFacts:
-    """What is known of a running route."""
+    """What is known of a route."""
 
+    is_enabled: bool = True
+    is_bound: bool = True
+    """Whether the route has its listener; False for a quarantined route."""
     is_draining: bool = False
     is_paused: bool = False
     error: TunnelError | None = None
@@ -29,14 +32,18 @@ class RouteFacts:
     """Whether the gateway has ever accepted a CONNECT of the route."""
     is_short: bool = False
     """Whether the pool has been below its minimum for longer than a dial takes."""
+    keeps_warm: bool = True
+    """Whether the route keeps anything warm."""
+    is_warm: bool = False
+    """Whether something warm is ready for the next client."""
 
 
 def state_of(route: RouteFacts) -> State:
-    """Return the state of a route that runs: the operator's own doing first, then errors, then the pool."""
-    if route.is_draining:
-        return "draining"
-    if route.is_paused:
-        return "paused"
+    """Return the state of a route: the operator's own doing first, then errors, then the pool."""
+    if not route.is_bound:
+        return "quarantined" if route.is_enabled else "disabled"
+    if route.is_draining or route.is_paused:
+        return "draining" if route.is_draining else "paused"
     if route.error is not None:
         return _state_after(route.error, route)
     if route.is_overrun:
@@ -44,6 +51,14 @@ def state_of(route: RouteFacts) -> State:
     if not route.has_succeeded:
         return "untried"
     return "degraded" if route.is_short else "up"
+
+
+def is_ready(route: RouteFacts) -> bool:
+    """Return whether a client may expect to be served; a route that keeps nothing warm is ready until a dial fails."""
+    if route.is_overrun:
+        return False
+    state = state_of(route)
+    return state in ("up", "degraded") or (state == "untried" and (route.is_warm or not route.keeps_warm))
 
 
 def _state_after(error: TunnelError, route: RouteFacts) -> State:

@@ -1,4 +1,4 @@
-"""The command line: one module per group of commands; errors become sentences and exit codes."""
+"""The command line: one module per group of commands. Errors become sentences and exit codes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _MODULES = {
     "diag": "diag", "login": "login", "logout": "login", "whoami": "login", "routes": "routes", "tcp": "tcp",
     "import": "import_", "schema": "schema",
 }  # fmt: skip
-"""Where each command is."""
-_DOES_WITHOUT = {"run": ("rich",)}
-"""What a library would load where it finds it: structlog takes 0.1 s of a start for tracebacks in colour."""
+"""The module of each command."""
+_HIDDEN_LIBRARIES = {"run": ("rich",)}
+"""Libraries that a command's imports must not find: structlog would load rich, 0.1 s, for coloured tracebacks."""
 
 
 class _Group(click.Group):
-    """Loads the module of the command that is used: the others cost as much time as the agent's start may take."""
+    """Loads only the module of the command in use, since all of them would double the agent's start-up time."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
         return list(_MODULES)
@@ -42,17 +42,17 @@ class _Group(click.Group):
 
 
 def command(name: str) -> click.Command:
-    """The command of this name. Raises KeyError."""
-    with _hidden(_DOES_WITHOUT.get(name, ())):
+    """Return the command of this name. Raises KeyError."""
+    with _hidden(_HIDDEN_LIBRARIES.get(name, ())):
         module = import_module(f"pomagent.cli.{_MODULES[name]}")
-    return next(one for one in vars(module).values() if isinstance(one, click.Command) and one.name == name)
+    return next(item for item in vars(module).values() if isinstance(item, click.Command) and item.name == name)
 
 
 @contextmanager
 def _hidden(modules: Sequence[str]) -> Iterator[None]:
-    """Imports in here do not find these modules, unless they are loaded already."""
+    """Hide modules that are not loaded yet from imports inside the block."""
     hidden = [name for name in modules if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not to be found
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None makes the import fail
     try:
         yield
     finally:
@@ -61,7 +61,7 @@ def _hidden(modules: Sequence[str]) -> Iterator[None]:
 
 
 def commands() -> dict[str, click.Command]:
-    """All of them by name, in the order in which they are explained."""
+    """Return all commands by name, in the order of the help text."""
     return {name: command(name) for name in _MODULES}
 
 
@@ -73,7 +73,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    _have_standard_streams()
+    _ensure_standard_streams()
     try:
         cli(prog_name="pomagent")
     except ConfigError as error:
@@ -84,12 +84,12 @@ def main() -> None:
         if error.errno not in _FULL:
             raise
         click.echo(f"pomagent: cannot write to {error.filename or 'standard output'}: {error.strerror}", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try once more at its end, and say so
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would flush again at exit, and report a second error
         sys.exit(CANNOT_WRITE)
 
 
-def _have_standard_streams() -> None:
-    """Python has none where a descriptor was closed ("2>&-"), and fails at characters that a terminal lacks."""
+def _ensure_standard_streams() -> None:
+    """Replace closed standard streams ("2>&-"), and escape characters that the output cannot encode."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))

@@ -1,4 +1,4 @@
-"""``pomagent check``."""
+"""``pomagent check``: validates the configuration."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 from pomagent.cli.agent_client import ask_if_running, socket_option
 from pomagent.cli.agent_commands import print_outcome
 from pomagent.cli.options import config_option, config_path, load_config
+from pomagent.cli.tables import many
 from pomagent.config.load import load
 from pomagent.credentials.expiry import WARN_BEFORE_S, life_of
 from pomagent.errors import ConfigError, Problem
@@ -25,10 +26,10 @@ from pomagent.settings import Credential, Settings
 @click.command()
 @config_option
 @socket_option
-@click.option("--diff", is_flag=True, help="Ask the running agent what a reload would change, and how.")
+@click.option("--diff", is_flag=True, help="Show what a reload would change in the running agent, and how.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of sentences.")
 def check(config: Path | None, control_socket: Path | None, diff: bool, as_json: bool) -> None:
-    """Validate agent.toml and everything it names; exit 0 or 78."""
+    """Validate agent.toml and every file it names. Exits 0 or 78."""
     if diff:
         _preview(config, control_socket, as_json=as_json)
         return
@@ -37,7 +38,9 @@ def check(config: Path | None, control_socket: Path | None, diff: bool, as_json:
     except ConfigError as error:
         if not as_json:
             raise
-        click.echo(json.dumps({"valid": False, "problems": [_document(p) for p in error.problems], "warnings": []}))
+        click.echo(
+            json.dumps({"valid": False, "problems": [_problem_object(p) for p in error.problems], "warnings": []})
+        )
         raise SystemExit(INVALID) from error
     if as_json:
         click.echo(json.dumps({"valid": True, "problems": [], "warnings": _warnings(settings)}))
@@ -59,9 +62,9 @@ def _preview(config: Path | None, control_socket: Path | None, *, as_json: bool)
 
 
 def _preview_by_last_good(path: Path) -> dict[str, Any]:
-    """No agent runs: what would change since the last one accepted the file."""
-    from pomagent.admin.status.documents import reload_document  # noqa: PLC0415
-    from pomagent.reload.last_good import LastGood  # noqa: PLC0415 - needs what the plain check does not
+    """Compare with the configuration accepted last, since no agent runs."""
+    from pomagent.admin.status.documents import reload_document  # noqa: PLC0415 - the plain check does not need it
+    from pomagent.reload.last_good import LastGood  # noqa: PLC0415 - the plain check does not need it
     from pomagent.reload.outcome import Outcome, compare  # noqa: PLC0415
 
     last = LastGood(path, os.environ).restore()
@@ -70,33 +73,36 @@ def _preview_by_last_good(path: Path) -> dict[str, Any]:
         outcome = compare(last, settings) if last else Outcome("applied", plan=diff_plans(None, settings))
     except ConfigError as error:
         outcome = Outcome("rejected", problems=error.problems)
-    click.echo(f"no agent runs on {path}; compared with {'what was accepted last' if last else 'nothing'}", err=True)
+    click.echo(
+        f"no agent runs on {path}; compared with {'the configuration accepted last' if last else 'nothing'}", err=True
+    )
     return reload_document(outcome)
 
 
 def _warnings(settings: Settings) -> list[str]:
-    """What the files say that may not be meant, and tokens that end soon; the gateway alone refuses one."""
+    """Return the files' warnings and a warning for each token that expires soon; only the gateway rejects a token."""
     of_routes = [(route.gateway, route.credential) for route in settings.routes]
     credentials = {c.name: c for _, c in (*settings.gateways, *of_routes) if c is not None and c.token is not None}
-    return [*settings.warnings, *(said for c in credentials.values() if (said := _ending(c)))]
+    return [*settings.warnings, *(warning for c in credentials.values() if (warning := _expiry_warning(c)))]
 
 
-def _ending(credential: Credential) -> str:
+def _expiry_warning(credential: Credential) -> str:
     expires_at = life_of(credential.token.get_secret_value()).expires_at if credential.token else None
     left_s = float("inf") if expires_at is None else expires_at - time.time()
     if expires_at is None or left_s > WARN_BEFORE_S[0]:
         return ""
     at = datetime.fromtimestamp(expires_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return f"credentials.{credential.name}: its token {'expired' if left_s <= 0 else 'expires'} at {at}; replace it"
+    return f"credentials.{credential.name}: replace the token: it {'expired' if left_s <= 0 else 'expires'} at {at}"
 
 
 def _summary(settings: Settings) -> str:
     disabled = sum(not route.enabled for route in settings.routes)
-    routes = f"{len(settings.routes)} route" + ("" if len(settings.routes) == 1 else "s")
-    return f"{settings.path}: valid: {routes}" + (f", {disabled} of them disabled" if disabled else "")
+    return f"{settings.path}: valid: {many(len(settings.routes), 'route')}" + (
+        f", {disabled} of them disabled" if disabled else ""
+    )
 
 
-def _document(problem: Problem) -> dict[str, object]:
+def _problem_object(problem: Problem) -> dict[str, object]:
     return {
         "file": str(problem.path) if problem.path else None, "line": problem.line or None,
         "column": problem.column or None, "key": problem.key or None, "message": problem.message,

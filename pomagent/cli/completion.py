@@ -1,4 +1,4 @@
-"""What a shell may complete beyond commands and options: names from the configuration file."""
+"""Shell completion of names from the configuration file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from pomagent.settings import Settings
 
 
-def route_names(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
-    """Of the file that the command line names so far. Blocks. No error: a shell cannot show one."""
+def route_names(context: click.Context, _: click.Parameter, prefix: str) -> list[str]:
+    """Return matching route names of the file on the command line; none if it is invalid. Blocks."""
     settings = _settings(context)
-    return _matching((route.name for route in settings.routes), begun) if settings else []
+    return _matching((route.name for route in settings.routes), prefix) if settings else []
 
 
-def gateway_names(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
-    """As ``route_names``: the tables, and the edges that routes imply."""
+def gateway_names(context: click.Context, _: click.Parameter, prefix: str) -> list[str]:
+    """Return matching gateway names: those of ``[gateways]`` and those implied by routes. Blocks."""
     settings = _settings(context)
     if not settings:
         return []
     names = [gateway.name for gateway, _ in settings.gateways] + [route.gateway.name for route in settings.routes]
-    return _matching(names, begun)
+    return _matching(names, prefix)
 
 
 def _settings(context: click.Context) -> Settings | None:
@@ -36,5 +36,5 @@ def _settings(context: click.Context) -> Settings | None:
         return None
 
 
-def _matching(names: Iterable[str], begun: str) -> list[str]:
-    return sorted({name for name in names if name.startswith(begun)})
+def _matching(names: Iterable[str], prefix: str) -> list[str]:
+    return sorted({name for name in names if name.startswith(prefix)})

@@ -1,4 +1,4 @@
-"""``pomagent diag``."""
+"""``pomagent diag``: writes a support archive."""
 
 from __future__ import annotations
 
@@ -26,41 +26,41 @@ from pomagent.runtime.files import read_file
 
 STANDARD_OUTPUT = Path("-")
 READ_ME = """\
-What pomagent is and does on this host, for whoever helps with it. Made by "pomagent diag" of {version} at {at}.
+Support archive of pomagent on this host, written by "pomagent diag" {version} at {at}.
 
-There is no token and no password in it, and nothing that went through a tunnel. There are names of hosts, routes and
-local users, and addresses: look through it before you send it to somebody who may not know those.
+It contains no tokens, no passwords and no data from tunnels. It does contain host names, addresses, route names and
+local user names: review it before you send it to anyone who must not know them.
 
-versions.json     the agent and its libraries, Python, the system
-status.json       what "pomagent status --json" prints
-events.jsonl      the latest notable events, the newest first
+versions.json     versions of the agent, its libraries, Python and the system
+status.json       the output of "pomagent status --json"
+events.jsonl      the latest notable events, newest first
 greenlets.txt     where each greenlet and thread waits
-configuration/    the files that are at work, without comments, unknown keys, and what may be secret
-check.txt         what "pomagent check" says of the files as they are now, and who asked
+configuration/    the files in effect, without comments, unknown keys and likely secrets
+check.txt         the output of "pomagent check" for the present files, and the uid that ran this command
 {missing}"""
 
 
-@click.command(short_help="Write one archive for whoever helps: what runs and how, and no secret.")
+@click.command(short_help="Write a support archive without secrets.")
 @config_option
 @socket_option
 @click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE",
-              help='Where to; "-": standard output. Default: pomagent-diag-HOST-TIME.tar.gz, here.')  # fmt: skip
+              help='File to write; "-": standard output. Default: ./pomagent-diag-HOST-TIME.tar.gz.')  # fmt: skip
 def diag(config: Path | None, control_socket: Path | None, output: Path | None) -> None:
-    """Write an archive that is safe to mail, and print its name.
+    """Write a support archive that is safe to mail, and print its name.
 
-    It has the redacted configuration, status, notable events, where each greenlet waits, and versions; less if no agent
-    runs. No token or password is in it.
+    It contains versions, the redacted configuration, status, notable events, and where each greenlet waits; less if no
+    agent runs. It contains no tokens and no passwords.
     """
     now = datetime.now(UTC)
     answer = ask_if_running(config, control_socket, "GET", "/diag")
     files = _without_agent(config_path(config)) if isinstance(answer, NotRunning) else dict(answer["files"])
     files["check.txt"] = _check(config_path(config))
-    missing = f"\nNo agent was asked: {answer}\n" if isinstance(answer, NotRunning) else ""
+    missing = f"\nNo part comes from an agent: {answer}\n" if isinstance(answer, NotRunning) else ""
     files["README.txt"] = _read_me(now, missing)
     name = f"pomagent-diag-{socket.gethostname().partition('.')[0]}-{now:%Y%m%dT%H%M%SZ}"
     archive = _archive(name, files, now)
     if missing:
-        click.echo(f"pomagent: {answer} The archive has less in it.", err=True)
+        click.echo(f"pomagent: {answer} The archive is incomplete.", err=True)
     if output == STANDARD_OUTPUT:
         click.echo(archive, nl=False)
         return
@@ -70,14 +70,14 @@ def diag(config: Path | None, control_socket: Path | None, output: Path | None) 
 
 
 def _without_agent(path: Path) -> dict[str, str]:
-    from pomagent.admin.diagnosis.agent_report import configuration  # noqa: PLC0415 - few need it
+    from pomagent.admin.diagnosis.agent_report import configuration  # noqa: PLC0415 - only needed without an agent
     from pomagent.admin.diagnosis.versions import versions  # noqa: PLC0415
 
     files = {"versions.json": json.dumps(versions(os.environ), indent=2) + "\n"}
     try:
         return files | configuration(load(path, os.environ).files)
     except (ConfigError, OSError):
-        pass  # check.txt says why
+        pass  # check.txt has the reason
     try:
         return files | configuration([(path, read_file(path, limit=MAX_FILE_BYTES).content)])
     except OSError:
@@ -89,10 +89,10 @@ def _check(path: Path) -> str:
 
     try:
         settings = load(path, os.environ)
-        said = [*settings.warnings, f"{path}: valid: {many(len(settings.routes), 'route')}"]
+        lines = [*settings.warnings, f"{path}: valid: {many(len(settings.routes), 'route')}"]
     except ConfigError as error:
-        said = [*map(str, error.problems), f"exit code {INVALID}"]
-    return scrubbed("".join(f"{line}\n" for line in [*said, f"asked by uid {os.geteuid()}"]))
+        lines = [*map(str, error.problems), f"exit code {INVALID}"]
+    return scrubbed("".join(f"{line}\n" for line in [*lines, f"run by uid {os.geteuid()}"]))
 
 
 def _read_me(now: datetime, missing: str) -> str:
@@ -113,10 +113,10 @@ def _archive(name: str, files: Mapping[str, str], now: datetime) -> bytes:
 
 
 def _write(path: Path, archive: bytes) -> None:
-    """For this user's eyes first; nothing is ever overwritten."""
+    """Write a file that only this user can read; never overwrite one."""
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 - no path
             file.write(archive)
     except OSError as error:
-        click.echo(f"pomagent: cannot write {path}: {error.strerror}; name another file with --output", err=True)
+        click.echo(f"pomagent: name another file with --output: cannot write {path}: {error.strerror}", err=True)
         sys.exit(CANNOT_WRITE)

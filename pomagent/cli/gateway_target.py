@@ -1,4 +1,4 @@
-"""Which gateway a command is about, and the token to show it."""
+"""Finds the gateway that a command names, and the token to present there."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ gateway_argument: Decorator = click.argument(
 )
 ca_option: Decorator = click.option(
     "--alternate-ca-path", "ca_file", type=_PEM, metavar="FILE",
-    help="CA certificates to trust instead of the system's, for a GATEWAY that agent.toml does not have.",
+    help="CA certificates to trust instead of the system's, for a GATEWAY that is not in agent.toml.",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A gateway as agent.toml has it, or as it was named."""
+    """A gateway from agent.toml, or one given by its address."""
 
     gateway: Gateway
     credential: Credential | None = None
     settings: Settings | None = None
-    """None for a gateway that was named by its address."""
+    """None for a gateway given by its address."""
 
     @property
     def is_for_login(self) -> bool:
-        """Whether the running agent waits for a login at this gateway."""
+        """Whether a route of agent.toml needs a login at this gateway."""
         routes = self.settings.routes if self.settings else ()
         return any(
             route.gateway.name == self.gateway.name and route.credential and route.credential.source == "login"
@@ -51,11 +51,11 @@ class Target:
 
 
 def find_target(name: str | None, config: Path | None, ca_file: Path | None) -> Target:
-    """What GATEWAY means: a name in agent.toml, an address, or the only gateway there is. Raises UsageError."""
+    """Return the gateway for a name in agent.toml, for an address, or the only one. Raises UsageError."""
     address = _address(name) if name else None
     settings = _settings(config, is_needed=address is None)
     known = _known(settings) if settings else {}
-    if address is not None and name not in known:  # an address that agent.toml has under a name
+    if address is not None and name not in known:  # agent.toml may have a name for this address
         name = next((known_name for known_name, (g, _) in known.items() if g.address == address.address), name)
     if name in known and not ca_file:
         return Target(*known[name], settings)
@@ -68,9 +68,9 @@ def find_target(name: str | None, config: Path | None, ca_file: Path | None) -> 
 
 
 def token_of(target: Target) -> SecretStr:
-    """The token for a target: its credential's, else this user's last login; says why there is none and exits 69."""
+    """Return the target's token, else that of this user's last login; exit with 69 if there is none. Blocks."""
     from pomagent.credentials.command import run_command  # noqa: PLC0415
-    from pomagent.credentials.login.cluster_login import cluster_of  # noqa: PLC0415 - few commands need requests
+    from pomagent.credentials.login.cluster_login import cluster_of  # noqa: PLC0415 - imports requests
     from pomagent.credentials.login.stored import user_cache  # noqa: PLC0415
 
     credential = target.credential
@@ -82,18 +82,18 @@ def token_of(target: Target) -> SecretStr:
     except CredentialError as error:
         give_up(f'credential "{credential.name if credential else ""}": {error}')
     cache = user_cache(os.environ)
-    kept = cache.find(target.gateway.address)
-    if not kept and cache.all():  # a login at another name of the cluster is as good
+    logins = cache.find(target.gateway.address)
+    if not logins and cache.all():  # a login at another host of the same cluster will do
         with suppress(TunnelError):
-            kept = cache.siblings(target.gateway.address, *cluster_of(target.gateway))
-    if not kept:
-        give_up(f"nobody is logged in at {target.gateway.address}; run: pomagent login {target.gateway.name}")
-    return kept[0].token
+            logins = cache.siblings(target.gateway.address, *cluster_of(target.gateway))
+    if not logins:
+        give_up(f"not logged in at {target.gateway.address}; run: pomagent login {target.gateway.name}")
+    return logins[0].token
 
 
-def give_up(why: object) -> NoReturn:
-    """Say why and exit with 69."""
-    click.echo(f"pomagent: {why}", err=True)
+def give_up(reason: object) -> NoReturn:
+    """Print the reason and exit with 69."""
+    click.echo(f"pomagent: {reason}", err=True)
     raise SystemExit(CANNOT_SERVE)
 
 
@@ -104,16 +104,16 @@ def _settings(config: Path | None, *, is_needed: bool) -> Settings | None:
     except ConfigError:
         if is_needed or config:
             raise
-        return None  # it has nothing to say about a gateway that was named by its address
+        return None  # a gateway given by its address does not need the file
 
 
 def _address(name: str) -> EdgeUrl | None:
-    """The gateway that a URL or a host name means; None for what can only be a name in agent.toml."""
+    """Parse a URL or host name; return None for a text that can only be a name in agent.toml."""
     try:
         if "://" in name:
             edge = parse_edge_url(name, ignore_path=True)
             if not edge.tls:
-                raise click.UsageError("GATEWAY would be sent the token in clear text; expected https://")
+                raise click.UsageError("GATEWAY must be an https:// URL: the token would be sent in clear text")
             return edge
         if "." in name or ":" in name:
             return EdgeUrl(parse_host_port(name, default_port=443))
@@ -123,7 +123,7 @@ def _address(name: str) -> EdgeUrl | None:
 
 
 def _known(settings: Settings) -> dict[str, tuple[Gateway, Credential | None]]:
-    """By name: the tables, and the edges that routes imply; a route's own credential counts for neither."""
+    """Return gateways by name: those of ``[gateways]``, and those implied by routes."""
     known = {gateway.name: (gateway, credential) for gateway, credential in settings.gateways}
     for route in settings.routes:
         known.setdefault(route.gateway.name, (route.gateway, route.credential))
@@ -133,12 +133,12 @@ def _known(settings: Settings) -> dict[str, tuple[Gateway, Credential | None]]:
 def _only(
     known: dict[str, tuple[Gateway, Credential | None]], settings: Settings | None
 ) -> tuple[Gateway, Credential | None]:
-    """The one gateway that can be meant, those that want a login before all others."""
+    """Return the only gateway, or the only one that needs a login. Raises UsageError if there are several."""
     routes = settings.routes if settings else ()
-    waiting = {r.gateway.name for r in routes if r.credential and r.credential.source == "login"}
-    names = list(waiting) or list(known)
+    for_login = {r.gateway.name for r in routes if r.credential and r.credential.source == "login"}
+    names = list(for_login) or list(known)
     if len(names) != 1:
-        raise click.UsageError(f"which GATEWAY?{_choices(known)}")
+        raise click.UsageError(f"name the GATEWAY{_choices(known)}")
     return known[names[0]]
 
 

@@ -1,4 +1,4 @@
-"""``pomagent import``."""
+"""``pomagent import``: converts a Pomerium Desktop export."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from pomagent.cli.tables import many
 from pomagent.config.desktop import MAX_EXPORT_BYTES, Imported, read_export, to_toml
 from pomagent.errors import ConfigError, Problem
 from pomagent.runtime.files import FileError, read_file
@@ -14,18 +15,18 @@ from pomagent.runtime.files import FileError, read_file
 STANDARD_INPUT = Path("-")
 
 
-@click.command("import", short_help="Print the agent.toml for a Pomerium Desktop export.")
+@click.command("import", short_help="Convert a Pomerium Desktop export to agent.toml.")
 @click.argument("export", metavar="FILE", type=click.Path(path_type=Path))
 def import_(export: Path) -> None:
-    """Print the agent.toml that does what a Pomerium Desktop export does; "-" reads standard input.
+    """Print an agent.toml with the routes of a Pomerium Desktop export; "-" reads standard input.
 
-    Exits 78 if FILE is no such export: the command was used rightly, and what it was given is wrong, as in "check".
+    Exits 78 if FILE is not such an export.
     """
     imported = to_toml(read_export(_content(export), export))
     for warning in imported.warnings:
         click.echo(warning, err=True)
     click.echo(_summary(imported), err=True)
-    click.echo(imported.text.encode(), nl=False)  # UTF-8 as TOML is, whatever the terminal's encoding
+    click.echo(imported.text.encode(), nl=False)  # TOML is UTF-8, whatever the terminal's encoding
 
 
 def _content(export: Path) -> bytes:
@@ -44,4 +45,4 @@ def _standard_input() -> bytes:
 
 def _summary(imported: Imported) -> str:
     left_out = f", {imported.left_out} left out" if imported.left_out else ""
-    return f"{imported.routes} route{'' if imported.routes == 1 else 's'}{left_out}"
+    return f"{many(imported.routes, 'route')}{left_out}"

@@ -1,4 +1,4 @@
-"""``pomagent login``, ``logout`` and ``whoami``."""
+"""``pomagent login``, ``logout`` and ``whoami``: logins through a browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from pomagent.cli.options import browser_cmd_option, callback_port_option, confi
 from pomagent.errors import CredentialError, CredentialRejected, RouteUnknown, TunnelError
 from pomagent.runtime.exit_codes import CANNOT_SERVE
 
-credential_option = click.option("--credential", default="", metavar="NAME", help="Of several logins at this gateway.")
+credential_option = click.option(
+    "--credential", default="", metavar="NAME", help="Credential to use, if the gateway has several logins."
+)
 
 
 @click.command()
@@ -35,19 +37,23 @@ def login(
     gateway: str | None, config: Path | None, control_socket: Path | None, ca_file: Path | None, credential: str,
     browser_cmd: str, callback_port: int, no_browser: bool,
 ) -> None:  # fmt: skip
-    """Sign in with a browser at GATEWAY: a name in agent.toml, or an address. Default: the only one there is.
+    """Log in with a browser at GATEWAY: a name in agent.toml, or an address. Default: the only gateway.
 
-    The token is kept for this user's commands, and handed to the running agent if that waits for it. Over SSH: open the
-    printed address anywhere and paste the one at which the browser ends.
+    The token is stored for this user's commands, and given to the running agent if a route needs it. Over SSH, open the
+    printed address in any browser, and paste the address at which the browser arrives.
     """
-    from pomagent.credentials.login.flow import Report, Way, log_in  # noqa: PLC0415 - the other commands need no requests
+    from pomagent.credentials.login.flow import Report, Way, log_in  # noqa: PLC0415 - imports requests
     from pomagent.credentials.login.stored import user_cache  # noqa: PLC0415
 
     target = find_target(gateway, config, ca_file)
     _check_agent(target, config, control_socket)
     way = Way(browser_cmd, not no_browser, callback_port, paste_from=sys.stdin.fileno() if sys.stdin else None)
     try:
-        token = log_in(target.gateway, way, Report(_say, lambda why: _say(f"refused a forged callback: {why}")))
+        token = log_in(
+            target.gateway,
+            way,
+            Report(_print_error, lambda reason: _print_error(f"refused a forged callback: {reason}")),
+        )
     except (CredentialError, TunnelError) as error:
         give_up(error)
     except KeyboardInterrupt:
@@ -55,11 +61,11 @@ def login(
     try:
         user_cache(os.environ).keep(target.gateway.address, token)
     except OSError as error:
-        _say(f"the token cannot be kept for this user's commands: {error}")
+        _print_error(f"the token cannot be stored for this user's commands: {error}")
     click.echo(f"logged in at {target.gateway.address}")
     if target.is_for_login:
         body = {"gateway": target.gateway.name, "credential": credential, "token": token.get_secret_value()}
-        _hand_over(config, control_socket, body)
+        _send_to_agent(config, control_socket, body)
 
 
 @click.command()
@@ -71,7 +77,7 @@ def login(
 def logout(
     gateway: str | None, config: Path | None, control_socket: Path | None, ca_file: Path | None, credential: str
 ) -> None:
-    """Forget the login at GATEWAY, here and in the running agent. Open sessions live on."""
+    """Forget the login at GATEWAY, for this user and in the running agent. Open sessions go on."""
     from pomagent.credentials.login.stored import user_cache  # noqa: PLC0415
 
     target = find_target(gateway, config, ca_file)
@@ -85,7 +91,7 @@ def logout(
         answer = ask_if_running(config, control_socket, "POST", "/forget-token", body)
         if not isinstance(answer, NotRunning):
             click.echo(f"forgotten by the agent: {', '.join(answer['routes'])}")
-    click.echo("the session itself ends at the gateway: when it expires, or when the browser signs out there")
+    click.echo("the gateway ends its own session when it expires, or when the browser signs out there")
 
 
 @click.command()
@@ -94,7 +100,7 @@ def logout(
 @ca_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of sentences.")
 def whoami(gateway: str | None, config: Path | None, ca_file: Path | None, as_json: bool) -> None:
-    """Say who is logged in at GATEWAY, until when, and what the portal lists."""
+    """Print the identity at GATEWAY, when its login expires, and the routes in the portal."""
     target = find_target(gateway, config, ca_file)
     document = _identity(target)
     if as_json:
@@ -104,14 +110,14 @@ def whoami(gateway: str | None, config: Path | None, ca_file: Path | None, as_js
     click.echo(f"identity   {document['identity']}")
     if document["logged_in_at"]:
         click.echo(f"logged in  {document['logged_in_at']}")
-    click.echo(f"until      {document['expires_at'] or 'the gateway ends it: the token names no time'}")
+    click.echo(f"until      {document['expires_at'] or 'unknown: the token has no expiry'}")
     routes = document["routes"]
     listed = "the gateway has no portal" if routes is None else f"{len(routes)} listed{': ' if routes else ''}"
     click.echo(f"routes     {listed}{', '.join(routes or [])}")
 
 
 def _identity(target: Target) -> dict[str, Any]:
-    from pomagent.credentials import edge_api  # noqa: PLC0415 - the other commands need no requests
+    from pomagent.credentials import edge_api  # noqa: PLC0415 - imports requests
     from pomagent.credentials.login.claims import claims_of  # noqa: PLC0415
 
     token = token_of(target)
@@ -119,7 +125,7 @@ def _identity(target: Target) -> dict[str, Any]:
     routes: list[str] | None = None
     try:
         user = edge_api.user(target.gateway, token, scheme=scheme)
-        with suppress(RouteUnknown):  # the portal is off
+        with suppress(RouteUnknown):  # the gateway has no portal
             routes = [route.name or route.url for route in edge_api.portal_routes(target.gateway, token, scheme=scheme)]
     except CredentialRejected as error:
         give_up(f"{error}; run: pomagent login {target.gateway.name}")
@@ -133,7 +139,7 @@ def _identity(target: Target) -> dict[str, Any]:
 
 
 def _name(user: dict[str, Any]) -> str:
-    """Whose claims these are, in the words that people know themselves by; some identity providers give lists."""
+    """Return the most readable name in the claims; some identity providers send lists."""
     for key in ("email", "name", "user", "sub"):
         value = user.get(key)
         first = value[0] if isinstance(value, list) and value else value
@@ -143,24 +149,24 @@ def _name(user: dict[str, Any]) -> str:
 
 
 def _check_agent(target: Target, config: Path | None, control_socket: Path | None) -> None:
-    """Before anybody signs in: may this user hand the token over? Exits 77 if not."""
+    """Check, before the login, that this user may send the agent a token; exit with 77 if not. Blocks."""
     if target.is_for_login:
         ask_if_running(config, control_socket, "GET", "/status")
 
 
-def _hand_over(config: Path | None, control_socket: Path | None, body: dict[str, str]) -> None:
+def _send_to_agent(config: Path | None, control_socket: Path | None, body: dict[str, str]) -> None:
     answer = ask_if_running(config, control_socket, "POST", "/token", body)
     if isinstance(answer, NotRunning):
-        _say(f"{answer}: the token is kept for this user's commands only; start the agent and log in again")
+        _print_error(f"start the agent and log in again: only this user's commands have the token: {answer}")
         raise SystemExit(CANNOT_SERVE)
-    click.echo(f"handed to the agent: {', '.join(answer['routes'])}")
+    click.echo(f"given to the agent: {', '.join(answer['routes'])}")
     if not answer["kept"]:
-        _say("the agent cannot keep it for its next start; look at its log")
+        _print_error("the agent cannot store the token for its next start; see its log")
 
 
 def _iso(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     click.echo(text, err=True)

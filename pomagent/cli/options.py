@@ -36,10 +36,10 @@ no_browser_option: Decorator = click.option(
 
 
 def config_path(flag: Path | None) -> Path:
-    """Return the file that is meant, whether it exists or not; a local one that is passed over is reported once."""
+    """Return the file to use, whether it exists or not; report once if ./agent.toml is ignored."""
     path = find_config(flag, os.environ)
     if path == SYSTEM_PATH and not flag and (reason := distrust_of_local_config()):
-        _report_once(f"pomagent: ./agent.toml is ignored: {reason}; if you mean it: --config ./agent.toml")
+        _report_once(f"pomagent: ./agent.toml is ignored: {reason}; to use it: --config ./agent.toml")
     return path
 
 
@@ -51,17 +51,17 @@ def _report_once(message: str) -> None:
 
 
 def existing_config(flag: Path | None) -> Path:
-    """What ``--config`` means. Raises ConfigError if nobody has named a file and there is none in the usual places."""
+    """Return the file to use. Raises ConfigError if none is named and none of the default paths exists."""
     path = config_path(flag)
     if not flag and not os.environ.get(CONFIG_VARIABLE):
-        with suppress(PermissionError):  # then the one who reads it says so
+        with suppress(PermissionError):  # reading it reports the error
             if not path.exists():
                 raise ConfigError([Problem(path, 0, "", "does not exist; create it, or name your file with --config")])
     return path
 
 
 def load_config(flag: Path | None) -> Settings:
-    """Load what ``--config`` means. Blocks. Raises ConfigError."""
-    from pomagent.config.load import load  # noqa: PLC0415 - 0.3 s, which whoever only asks the agent does without
+    """Load the file to use. Blocks. Raises ConfigError."""
+    from pomagent.config.load import load  # noqa: PLC0415 - 0.3 s, which client commands do not need
 
     return load(existing_config(flag), os.environ)

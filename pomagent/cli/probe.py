@@ -1,4 +1,4 @@
-"""``pomagent probe``."""
+"""``pomagent probe``: opens one tunnel per route."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from pomagent.runtime.exit_codes import CANNOT_SERVE
 from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.settings import Credential, Route, Settings
 
-AT_A_TIME = 8
+MAX_CONCURRENT = 8
+"""Maximum routes probed at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of one route's tunnel."""
+    """The result of probing one route."""
 
     route: str
     destination: str
@@ -42,22 +43,22 @@ class Finding:
     error: str = ""
 
 
-@click.command(short_help="Open and close one tunnel per route; say what refused it.")
+@click.command(short_help="Test each route by opening a tunnel.")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 @click.argument("routes", nargs=-1, metavar="[ROUTE]…", shell_complete=route_names)
 def probe(config: Path | None, as_json: bool, routes: tuple[str, ...]) -> None:
-    """Open and close one tunnel per route; say how long each step took, or what refused it and what to do.
+    """Open and close one tunnel per route. Prints how long each step took, or the cause of the failure and its remedy.
 
-    Exits 69 if a route cannot be served.
+    Exits 69 if any route fails.
     """
     settings = load_config(config)
-    mistakes = _probe_all(settings, _chosen(settings, routes))
+    findings = _probe_all(settings, _chosen(settings, routes))
     if as_json:
-        click.echo(json.dumps({"routes": [asdict(finding) for finding in mistakes]}))
+        click.echo(json.dumps({"routes": [asdict(finding) for finding in findings]}))
     else:
-        _print(mistakes)
-    if not all(finding.ok for finding in mistakes):
+        _print(findings)
+    if not all(finding.ok for finding in findings):
         sys.exit(CANNOT_SERVE)
 
 
@@ -65,7 +66,7 @@ def _chosen(settings: Settings, names: tuple[str, ...]) -> list[Route]:
     known = {route.name: route for route in settings.routes}
     for name in names:
         if name not in known:
-            raise click.UsageError(f"no route is named {name}; {settings.path} has {', '.join(known) or 'none'}")
+            raise click.UsageError(f"no route is named {name}; {settings.path} has {', '.join(known) or 'no routes'}")
     return [known[name] for name in names] or [route for route in settings.routes if route.enabled]
 
 
@@ -80,8 +81,8 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
     from pomagent.log.logger import LogLevel, LogWriter, make_logger  # noqa: PLC0415
 
     writer = LogWriter(sys.stderr.fileno())
-    log = make_logger(writer, format="console", level=LogLevel("critical"))  # the findings say it all
-    restore = install_crash_boundary(log, get_hub())  # Ctrl-C is no crash
+    log = make_logger(writer, format="console", level=LogLevel("critical"))  # the findings are the output
+    restore = install_crash_boundary(log, get_hub())  # handles Ctrl-C without a crash report
     sources = TokenSources(os.environ, log)
     login_gateways = {route.credential: route.gateway for route in settings.routes}
 
@@ -96,32 +97,32 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
 
         def look(route: Route) -> Finding:
             connector = gateways.connector(route, log)
-            named = Finding(route.name, str(route.destination), str(route.gateway.address), ok=False)
+            finding = Finding(route.name, str(route.destination), str(route.gateway.address), ok=False)
             try:
                 tunnel = connector.open(connector.secure())
             except TunnelError as error:
                 return replace(
-                    named, phase=error.phase, status=error.status, recovery=error.recovery.value,
+                    finding, phase=error.phase, status=error.status, recovery=error.recovery.value,
                     request_id=error.request_id, error=str(error),
                 )  # fmt: skip
             try:
                 return replace(
-                    named, ok=True, **asdict(tunnel.timings), request_id=tunnel.request_id,
+                    finding, ok=True, **asdict(tunnel.timings), request_id=tunnel.request_id,
                     certificate_expires=tunnel.certificate_expires, transport=tunnel.transport,
                 )  # fmt: skip
             finally:
                 tunnel.finish()
 
-        return list(Pool(AT_A_TIME).imap(look, routes))
+        return list(Pool(MAX_CONCURRENT).imap(look, routes))
     finally:
         gateways.close()
         restore()
         writer.close()
 
 
-def _print(mistakes: list[Finding]) -> None:
-    width = max([len(finding.route) for finding in mistakes], default=0)
-    for finding in mistakes:
+def _print(findings: list[Finding]) -> None:
+    width = max([len(finding.route) for finding in findings], default=0)
+    for finding in findings:
         name = f"{finding.route:<{width}}"
         if not finding.ok:
             request = f" (request {finding.request_id})" if finding.request_id else ""

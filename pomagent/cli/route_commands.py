@@ -1,4 +1,4 @@
-"""The commands that change what one route does, or what is logged: ``pause``, ``resume``, ``retry``, ``log-level``."""
+"""Commands for routes and the log level: ``pause``, ``resume``, ``retry``, ``log-level``."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ routes_argument: Decorator = click.argument(
 )
 
 
-@click.command(short_help="Turn new clients of a route away until it is resumed.")
+@click.command(short_help="Reject new clients of a route until it is resumed.")
 @config_option
 @socket_option
 @json_option
 @routes_argument
 def pause(config: Path | None, control_socket: Path | None, as_json: bool, routes: tuple[str, ...]) -> None:
-    """Turn new clients of ROUTE away, and keep nothing warm for it: its server may be worked on.
+    """Reject new clients of ROUTE, and keep nothing warm for it, for example while its server is under maintenance.
 
-    Open sessions go on; "pomagent close --route" ends them. The port stays the agent's. It lasts until "pomagent
-    resume", also over a reload and an upgrade; a restart of the agent ends it.
+    Open sessions go on; "pomagent close --route" ends them. The agent keeps the port. The pause lasts until "pomagent
+    resume", across reloads and upgrades, but ends with a restart of the agent.
     """
     outcome = ask(config, control_socket, "POST", "/pause", {"routes": list(routes)})
     if as_json:
         click.echo(json.dumps(outcome))
         return
     for name, left in outcome["sessions_left"].items():
-        word = "paused" if name in outcome["paused"] else "paused already"
+        word = "paused" if name in outcome["paused"] else "already paused"
         click.echo(f"{word}: {name}, {many(left, 'session')} left")
 
 
-@click.command(short_help="Let clients into a paused route again.")
+@click.command(short_help="Accept clients of a paused route again.")
 @config_option
 @socket_option
 @json_option
 @routes_argument
 def resume(config: Path | None, control_socket: Path | None, as_json: bool, routes: tuple[str, ...]) -> None:
-    """Let clients into ROUTE again, and keep tunnels warm for it."""
+    """Accept clients of ROUTE again, and keep tunnels warm for it."""
     outcome = ask(config, control_socket, "POST", "/resume", {"routes": list(routes)})
     if as_json:
         click.echo(json.dumps(outcome))
@@ -54,31 +54,31 @@ def resume(config: Path | None, control_socket: Path | None, as_json: bool, rout
         click.echo(f"resumed: {name}" if name in outcome["resumed"] else f"was not paused: {name}")
 
 
-@click.command(short_help="Try what has failed again, now.")
+@click.command(short_help="Retry everything that has failed, now.")
 @config_option
 @socket_option
 @json_option
 @click.argument("routes", nargs=-1, metavar="[ROUTE]…", shell_complete=route_names)
 def retry(config: Path | None, control_socket: Path | None, as_json: bool, routes: tuple[str, ...]) -> None:
-    """Forget the waits of ROUTE after failures, or of all routes: whatever was in the way has been mended.
+    """Retry at once whatever has failed for ROUTE, or for all routes, after the cause has been fixed.
 
-    Closes breakers, asks failed sources of tokens and avoided addresses again, and tries to bind what is in quarantine.
+    Closes breakers, reads failed token sources again, dials avoided addresses again, and binds quarantined routes.
     """
     outcome = ask(config, control_socket, "POST", "/retry", {"routes": list(routes)})
     click.echo(json.dumps(outcome) if as_json else f"retried: {many(len(outcome['retried']), 'route')}")
 
 
-@click.command("log-level", short_help="Log more, or less, for a while.")
+@click.command("log-level", short_help="Show or change the log level for a while.")
 @config_option
 @socket_option
 @json_option
 @click.option("--for", "for_s", type=click.FloatRange(0), default=0.0, metavar="S",
-              help="Then as agent.toml says again; 0: until told otherwise.")  # fmt: skip
+              help="Return to the level in agent.toml after this time; 0: never.")  # fmt: skip
 @click.argument("level", required=False, type=click.Choice([*LEVELS, "file"]))
 def log_level(config: Path | None, control_socket: Path | None, as_json: bool, for_s: float, level: str | None) -> None:
-    """Say from which level on the agent logs, or change that; "file": what agent.toml says.
+    """Print the log level of the running agent, or change it; "file" restores the level in agent.toml.
 
-    A reload does not end it, a restart and an upgrade do.
+    The change survives a reload, but not a restart or an upgrade.
     """
     if level is None:
         outcome = ask(config, control_socket, "GET", "/log-level")

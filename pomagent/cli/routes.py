@@ -1,4 +1,4 @@
-"""``pomagent routes``."""
+"""``pomagent routes``: lists the routes in the gateway's portal."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9_.-]+")
 @config_option
 @ca_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
-@click.option("--toml", "as_toml", is_flag=True, help="[[routes]] for agent.toml, on local ports that are free.")
+@click.option("--toml", "as_toml", is_flag=True, help="Print [[routes]] for agent.toml, on free local ports.")
 def routes(gateway: str | None, config: Path | None, ca_file: Path | None, as_json: bool, as_toml: bool) -> None:
-    """List the routes that the portal of GATEWAY shows for its credential, or for who is logged in there.
+    """List the routes that the portal of GATEWAY shows for its credential, or for the present login.
 
-    The list is the gateway's own and approximate: a route on it may still be denied, and one that is not may work.
+    The gateway's list is approximate: a listed route may still be denied, and an unlisted one may work.
     """
     if as_json and as_toml:
         raise click.UsageError("--json and --toml exclude each other")
@@ -52,7 +52,7 @@ def routes(gateway: str | None, config: Path | None, ca_file: Path | None, as_js
 
 
 def _ask(target: Target) -> list[PortalRoute]:
-    from pomagent.credentials import edge_api  # noqa: PLC0415 - the other commands need no requests
+    from pomagent.credentials import edge_api  # noqa: PLC0415 - imports requests
 
     scheme = target.credential.scheme if target.credential else "pomerium"
     try:
@@ -75,7 +75,7 @@ def _print(listed: list[PortalRoute]) -> None:
 
 
 def to_toml(listed: Iterable[PortalRoute], target: Target, is_free: Callable[[int], bool]) -> str:
-    """The TCP routes as ``[[routes]]`` of a file for ``agent.include``; with the gateway, if agent.toml has it not."""
+    """Return the TCP routes as TOML for ``agent.include``, with the gateway if agent.toml lacks it."""
     known = target.settings.routes if target.settings else ()
     names = {route.name for route in known}
     status = (target.settings.status if target.settings else StatusSettings()).listen
@@ -91,7 +91,7 @@ def to_toml(listed: Iterable[PortalRoute], target: Target, is_free: Callable[[in
             parts.append(f"# left out: {_quoted(route.name)}: its address {error}")
             continue
         if url is None:
-            parts.append(f"# left out: {_quoted(route.name)} is of the type {_quoted(route.type)}")
+            parts.append(f"# left out: {_quoted(route.name)} has the type {_quoted(route.type)}")
             continue
         name = _new_name(route.name, default_name(url), names)
         port = _port(url, ports, is_free)
@@ -100,8 +100,8 @@ def to_toml(listed: Iterable[PortalRoute], target: Target, is_free: Callable[[in
 
 
 def _gateway_tables(name: str, target: Target) -> list[str]:
-    """A gateway that was named by its address; its token is a login's."""
-    from pomagent.credentials.edge_requests import url_of  # noqa: PLC0415 - the other commands need no requests
+    """Return the tables of a gateway given by its address, with a login as its credential."""
+    from pomagent.credentials.edge_requests import url_of  # noqa: PLC0415 - imports requests
 
     lines = [f"[gateways.{name}]", f"url = {_quoted(url_of(target.gateway))}", f'credential = "{name}"']
     if target.gateway.trust.ca_file:
@@ -117,9 +117,9 @@ def _route_table(name: str, route: PortalRoute, port: int, gateway: str) -> str:
     return "\n".join(lines)
 
 
-def _new_name(wished: str, default: str, taken: set[str]) -> str:
-    """A name as agent.toml wants it, like the portal's, and nobody's yet."""
-    name = _NOT_IN_NAMES.sub("-", wished.lower()).strip("-_.")[:MAX_NAME_LENGTH] or default
+def _new_name(preferred: str, default: str, taken: set[str]) -> str:
+    """Return an unused name that is valid in agent.toml and similar to the preferred one."""
+    name = _NOT_IN_NAMES.sub("-", preferred.lower()).strip("-_.")[:MAX_NAME_LENGTH] or default
     number, unique = 1, name
     while unique in taken:
         number += 1
@@ -129,7 +129,7 @@ def _new_name(wished: str, default: str, taken: set[str]) -> str:
 
 
 def _port(url: RouteUrl, taken: set[int], is_free: Callable[[int], bool]) -> int:
-    """The destination's own port where it is free and anybody may have it, else the next free one."""
+    """Return the destination's port, or the next port that is free and unprivileged."""
     port = url.destination.port
     port += 0 if port >= FIRST_UNPRIVILEGED else 10_000
     while port in taken or not is_free(port):
@@ -147,5 +147,5 @@ def _is_free(port: int) -> bool:
 
 
 def _quoted(text: str) -> str:
-    """A basic string of TOML; JSON escapes what TOML wants escaped, but for DEL."""
+    """Return a TOML basic string: JSON's escapes are valid TOML, but DEL needs one more."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""``pomagent run``."""
+"""``pomagent run``: the agent itself."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from pomagent.log.logger import LogFormat, LogLevel, LogWriter, make_logger, res
 @config_option
 def run(config: Path | None) -> None:
     """Run the agent in the foreground until SIGTERM or SIGINT."""
-    gc.disable()  # until all is loaded, which stays: looking through it again and again is a seventh of a start
+    gc.disable()  # while loading objects that stay: collections would be a seventh of the start-up time
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # until the service obeys it: a reload that comes early is no death
+        signal.signal(number, signal.SIG_IGN)  # until the service handles it: an early reload must not kill the process
     channel = detach(os.environ)  # forks: before any thread
-    faulthandler.enable()  # the watchdog ends a stuck agent with SIGABRT: standard error says where it was stuck
+    faulthandler.enable()  # the watchdog ends a stuck agent with SIGABRT, and standard error then has the stack
     inherited = from_systemd(os.environ)
     from pomagent.daemon.service import Service  # noqa: PLC0415 - the other commands need no event loop
     from pomagent.daemon.upgrade.takeover import Takeover, TakeoverFailed  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""``pomagent schema``."""
+"""``pomagent schema``: prints the JSON Schema."""
 
 from __future__ import annotations
 

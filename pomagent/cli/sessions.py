@@ -1,4 +1,4 @@
-"""``pomagent sessions`` and ``close``."""
+"""``pomagent sessions`` and ``close``: list and end sessions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ COLUMNS = ("SESSION", "ROUTE", "PEER", "USER", "AGE", "IDLE", "UP", "DOWN", "TUN
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 @click.argument("routes", nargs=-1, metavar="[ROUTE]…", shell_complete=route_names)
 def sessions(config: Path | None, control_socket: Path | None, as_json: bool, routes: tuple[str, ...]) -> None:
-    """List the sessions that run, those that came last first: who, since when, how much."""
+    """List running sessions, newest first, with user, age and traffic."""
     document = ask(config, control_socket, "GET", "/sessions")
     if routes:
-        document["sessions"] = [each for each in document["sessions"] if each["route"] in routes]
+        document["sessions"] = [session for session in document["sessions"] if session["route"] in routes]
         document["total"] = len(document["sessions"])
     if as_json:
         click.echo(json.dumps(document))
@@ -36,10 +36,10 @@ def sessions(config: Path | None, control_socket: Path | None, as_json: bool, ro
         tables.show(tables.table(COLUMNS, list(map(_row, document["sessions"])), numbers), "")
     tables.show(plain(many(document["total"], "session")))
     for old in document.get("old_processes", []):
-        tables.show(plain(f"old process {old['pid']}: {many(old['sessions'], 'session')} left, which it does not list"))
+        tables.show(plain(f"old process {old['pid']}: {many(old['sessions'], 'session')} left, not listed here"))
 
 
-@click.command(short_help="End sessions, by number or of a route.")
+@click.command(short_help="End sessions by number, or all of a route.")
 @config_option
 @socket_option
 @click.option("--route", "routes", multiple=True, metavar="ROUTE", shell_complete=route_names,
@@ -49,12 +49,13 @@ def sessions(config: Path | None, control_socket: Path | None, as_json: bool, ro
 def close(
     config: Path | None, control_socket: Path | None, routes: tuple[str, ...], as_json: bool, numbers: tuple[int, ...]
 ) -> None:
-    """End sessions now, by their numbers in "pomagent sessions", or all of a route.
+    """End sessions now, by their numbers in "pomagent sessions", or all sessions of a route.
 
-    Their clients see a reset, and the log the reason "closed". New ones still get in: "pomagent pause" keeps them out.
+    Their clients see a reset, and the log has the reason "closed". New clients are still accepted; "pomagent pause"
+    rejects them.
     """
     if bool(routes) == bool(numbers):
-        raise click.UsageError("name sessions, or a route with --route")
+        raise click.UsageError("name either sessions or a route with --route")
     body = {"routes": list(routes)} if routes else {"sessions": list(numbers)}
     outcome = ask(config, control_socket, "POST", "/close", body)
     click.echo(json.dumps(outcome) if as_json else f"closed: {many(len(outcome['closed']), 'session')}")

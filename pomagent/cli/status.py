@@ -1,4 +1,4 @@
-"""``pomagent status``."""
+"""``pomagent status``: shows the state of the running agent."""
 
 from __future__ import annotations
 
@@ -29,20 +29,23 @@ COLUMNS = ("ROUTE", "LISTEN", "STATE", "KEEPS", "WARM", "SESSIONS", "DESTINATION
 
 
 WORST_FIRST = ("red", "yellow", "", "green", "dim")
-LOOK_EVERY_S, LOOK_AT_LEAST_EVERY_S = 1.0, 10.0
-REST = 10
-"""Times as long as the agent has taken to answer: watching must not be its main occupation."""
+INTERVAL_S, MAX_INTERVAL_S = 1.0, 10.0
+"""Minimum and maximum seconds between two requests with --watch."""
+REST_FACTOR = 10
+"""The interval is this multiple of the time the agent took to answer, so that watching costs it 10 % at most."""
 
 
 @click.command()
 @config_option
 @socket_option
-@click.option("--watch", is_flag=True, help="Until Ctrl-C, once a second; with --json a document a line.")
+@click.option(
+    "--watch", is_flag=True, help="Repeat once a second until Ctrl-C; with --json, print one document per line."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 def status(config: Path | None, control_socket: Path | None, watch: bool, as_json: bool) -> None:
-    """Say what the running agent is doing."""
+    """Show the state of the running agent and of each route."""
     if watch:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the terminal is to be given back
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, to restore the terminal
         with suppress(KeyboardInterrupt):
             _watch(config, control_socket, as_json=as_json)
         return
@@ -54,7 +57,7 @@ def status(config: Path | None, control_socket: Path | None, watch: bool, as_jso
 
 
 def _watch(config: Path | None, control_socket: Path | None, *, as_json: bool) -> None:
-    """Never returns. An agent that has gone may come again."""
+    """Show the status again and again, also across restarts of the agent. Never returns."""
     with ExitStack() as stack:
         show = _as_lines if as_json or not sys.stdout.isatty() else _on_screen(stack)
         while True:
@@ -69,7 +72,7 @@ def _watch(config: Path | None, control_socket: Path | None, *, as_json: bool) -
                 document = {"error": str(error)}
             show(document, as_json)
             took_s = time.monotonic() - began
-            select.select([], [], [], min(max(LOOK_EVERY_S, REST * took_s), LOOK_AT_LEAST_EVERY_S))
+            select.select([], [], [], min(max(INTERVAL_S, REST_FACTOR * took_s), MAX_INTERVAL_S))
 
 
 def _as_lines(document: dict[str, Any], as_json: bool) -> None:
@@ -80,7 +83,7 @@ def _as_lines(document: dict[str, Any], as_json: bool) -> None:
 
 
 def _on_screen(stack: ExitStack) -> Callable[[dict[str, Any], bool], None]:
-    """The whole terminal until the stack is closed, and then what was there before."""
+    """Use the whole terminal until the stack is closed, which restores its previous content."""
     from rich.console import Group  # noqa: PLC0415 - see ``tables``
     from rich.live import Live  # noqa: PLC0415
 
@@ -89,7 +92,7 @@ def _on_screen(stack: ExitStack) -> Callable[[dict[str, Any], bool], None]:
 
 
 def _parts(document: dict[str, Any]) -> Iterator[RenderableType]:
-    """The document for people, from top to bottom."""
+    """Render the status for people."""
     yield from map(plain, _first_lines(document))
     yield ""
     yield _table(document["routes"])
@@ -99,7 +102,7 @@ def _parts(document: dict[str, Any]) -> Iterator[RenderableType]:
 
 
 def _watched(document: dict[str, Any]) -> Iterator[RenderableType]:
-    """The same for a screen that may be too small: what is wrong comes first."""
+    """Render the status for a screen that may be too small, with the worst first."""
     if "error" in document:
         yield plain(document["error"])
         return
@@ -117,12 +120,12 @@ def _reasons(routes: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _transports(gateways: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Of gateways that should speak HTTP/2, how tunnels come to them."""
+    """Yield the transport in use of each gateway that is configured for HTTP/2."""
     for gateway in gateways:
         if gateway["transport_wanted"] == "http2":
-            spoken = gateway["transport"]
-            missed = "http1, since the gateway does not offer h2: half-closes are not carried"
-            yield f"{gateway['name']}: {missed if spoken == 'http1' else spoken or 'not dialled yet'}"
+            used = gateway["transport"]
+            fallback = "http1, because the gateway does not offer h2: half-closes are not relayed"
+            yield f"{gateway['name']}: {fallback if used == 'http1' else used or 'not dialled yet'}"
 
 
 def _table(routes: Sequence[dict[str, Any]]) -> Table:
@@ -151,7 +154,7 @@ def _first_lines(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _kept(route: dict[str, Any]) -> str:
-    """What it keeps warm, and why where that is neither its settings nor its port."""
+    """Return what a route keeps warm, and the reason unless it is its settings or port."""
     pool = route["pool"]
     if pool is None:
         return "-"

@@ -1,4 +1,4 @@
-"""What people are shown: tables that fit a terminal, and that hold still, whole and plain, in a pipe."""
+"""Prints tables: folded to the width of a terminal, whole and plain in a pipe."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-NO_LIMIT: Final = 100_000
-"""Columns of a pipe: a line is never broken or cut there."""
+PIPE_WIDTH: Final = 100_000
+"""Columns assumed for a pipe, so that no line is folded there."""
 STYLES: Final[Mapping[str, str]] = {
     "up": "green", "degraded": "yellow", "draining": "yellow", "paused": "yellow", "down": "red", "denied": "red",
     "unauthenticated": "red", "quarantined": "red", "untried": "dim", "disabled": "dim",
 }  # fmt: skip
-"""Of the words for a route's state; the word says it without a colour too."""
+"""Colour of each state of a route; the word alone has the same meaning."""
 
 
 def console() -> Console:
-    """Of standard output."""
-    from rich.console import Console  # noqa: PLC0415 - 0.2 s: only for what is shown to people
+    """Return a console for standard output."""
+    from rich.console import Console  # noqa: PLC0415 - 0.2 s, only for output to people
 
-    width = None if sys.stdout.isatty() else NO_LIMIT
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
     return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], numbers: Sequence[str] = ()) -> Table:
-    """One line for each row; the columns called ``numbers`` are aligned to the right."""
+    """Return a table with one line per row; columns in ``numbers`` are right-aligned."""
     from rich.table import Table  # noqa: PLC0415 - as above
 
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -43,33 +43,33 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], numbers:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text that means nothing to a terminal, whoever has written it."""
+    """Return text without control characters or markup, whatever its origin."""
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    return Text("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text), style)
+    return Text("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text), style)
 
 
 def state(word: str) -> Text:
-    """A route's state, in its colour."""
+    """Return a route's state in its colour."""
     return plain(word, STYLES.get(word, ""))
 
 
 def show(*parts: RenderableType) -> None:
     """Print to standard output."""
-    to = console()
-    with to.capture() as captured:
+    target = console()
+    with target.capture() as captured:
         for part in parts:
-            to.print(part)
+            target.print(part)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def many(count: int, noun: str) -> str:
-    """``1 session``, ``2 sessions``."""
+    """Return a count with its noun: ``1 session``, ``2 sessions``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float | None) -> str:
-    """In the two largest units that say something: ``850 ms``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``, ``4 d 1 h``."""
+    """Return a duration in at most two units: ``850 ms``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``, ``4 d 1 h``."""
     if seconds is None:
         return "-"
     if seconds < 1:
@@ -83,7 +83,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: int) -> str:
-    """``512 B``, ``1.5 KiB``, ``12 MiB``."""
+    """Return a size in binary units: ``512 B``, ``1.5 KiB``, ``12 MiB``."""
     amount, unit = float(count), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if round(amount) < 1024:

@@ -89,7 +89,7 @@ class Service:
         self._is_started = False
         self._site = StatusResources(
             self._agent, self._reloader, self._recent, self._started_at, is_started=lambda: self._is_started,
-            is_draining=self._stop.is_set, predecessors=lambda: [each.document for each in self._predecessors.all],
+            is_draining=self._stop.is_set, old_processes=lambda: [each.document for each in self._predecessors.all],
         )  # fmt: skip
         sources = ReportSources(
             self._agent, lambda: self._reloader.current, self._site.status, self._recent, environ, owners=(self,)

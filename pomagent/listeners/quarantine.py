@@ -9,12 +9,10 @@ from gevent.pool import Group
 
 from pomagent.errors import BindError
 from pomagent.listeners.listeners import Listeners
+from pomagent.listeners.rebinding import keep_binding
 from pomagent.log import events
 from pomagent.log.logger import Logger
 from pomagent.settings import Route
-
-REBIND_FIRST_S, REBIND_MAX_S = 1.0, 30.0
-"""Pause between two attempts to bind one route: the first, and the maximum after doubling."""
 
 
 class Quarantine:
@@ -64,13 +62,11 @@ class Quarantine:
         self._group.kill(block=False)
 
     def _rebind(self, name: str, retry_now: Event) -> None:
-        pause_s = REBIND_FIRST_S
-        while name in self._reasons:
+        def wait(pause_s: float) -> None:
             retry_now.wait(pause_s)
             retry_now.clear()
-            pause_s = min(REBIND_MAX_S, pause_s * 2)
-            if not self._attempt(name, pause_s):
-                break
+
+        keep_binding(lambda next_pause_s: self._attempt(name, next_pause_s), wait)
         if self._retry_now.get(name) is retry_now:
             del self._retry_now[name]
 

@@ -140,7 +140,7 @@ def test_an_edge_without_h2_is_spoken_to_over_http1_and_told_of_once(own_gateway
         agent.wait_for("session.closed", count=3)
         (event,) = agent.events("transport.downgraded")
         assert (event["wanted"], event["used"], event["table"]) == ("http2", "http1", "demo")
-        assert "\ndemo: http1, since the gateway does not offer h2" in agent.command("status").stdout
+        assert "\ndemo: http1, because the gateway does not offer h2" in agent.command("status").stdout
 
 
 def test_a_reload_to_http2_serves_new_sessions_over_it_and_leaves_the_old_one(

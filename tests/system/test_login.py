@@ -140,7 +140,7 @@ def test_whoami_tells_identity_end_and_what_the_portal_lists(home: Home, visitor
     lines = home.run("whoami").stdout.splitlines()
     assert "identity   alice@example.test" in lines
     assert "routes     2 listed: orders-db, wiki" in lines
-    assert "until      the gateway ends it: the token names no time" in lines
+    assert "until      unknown: the token has no expiry" in lines
     document = json.loads(home.run("whoami", "--json").stdout)
     assert (document["identity"], document["expires_at"]) == ("alice@example.test", None)
 
@@ -513,7 +513,7 @@ def test_a_login_is_handed_to_the_agent_and_both_routes_recover_at_once(
     wait_until(lambda: {state for state, _ in states(agent).values()} == {"unauthenticated"})
     done = agent.command("login", "demo", "--browser-cmd", visitor.command)
     assert done.returncode == 0, done.stderr
-    assert "handed to the agent: echo, page" in done.stdout
+    assert "given to the agent: echo, page" in done.stdout
     wait_until(lambda: {state for state, _ in states(agent).values()} == {"up"}, timeout=3)
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -532,7 +532,7 @@ def test_a_gateway_may_be_named_by_its_address_and_probe_presents_the_login(
     assert before.returncode == CANNOT_SERVE
     assert "run: pomagent login demo" in before.stdout
     done = agent.command("login", gateway.url, "--browser-cmd", visitor.command)
-    assert "handed to the agent: echo, page" in done.stdout, done.stderr
+    assert "given to the agent: echo, page" in done.stdout, done.stderr
     probed = agent.command("probe", "echo")
     assert probed.returncode == 0, probed.stdout
 
@@ -574,7 +574,7 @@ def test_a_login_without_an_agent_is_said(agent: AgentProcess, visitor: Visitor)
     agent.stop()
     done = agent.command("login", "--browser-cmd", visitor.command)
     assert done.returncode == CANNOT_SERVE
-    assert "kept for this user's commands only" in done.stderr
+    assert "only this user's commands have the token" in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")

@@ -79,7 +79,7 @@ def test_another_website_gets_nothing_even_from_this_host(
     address = f"'http://{LOOPBACK}:{port_of(agent)}/status.json'"
     with website(name) as elsewhere, WebPage(tmp_path, elsewhere) as page:
         assert page.run(attack.replace("ADDRESS", address)) in (None, "refused")
-        assert agent.wait_for("status.refused")["why"] == "another website asks through a browser"
+        assert agent.wait_for("status.refused")["why"] == "another website sent the request through a browser"
 
 
 def test_a_link_from_another_website_leads_to_the_page(bastion: Bastion, tmp_path: Path) -> None:

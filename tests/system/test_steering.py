@@ -122,8 +122,8 @@ def test_close_of_a_route_ends_all_of_it_also_who_still_waits(bastion: Bastion) 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["999999"], 69, "no session has the number 999999"),
-        (["--route", "nowhere"], 69, "no route that runs is named nowhere"),
+        (["999999"], 69, "no running session has the number 999999"),
+        (["--route", "nowhere"], 69, "no running route is named nowhere"),
         ([], 2, "name sessions"),
         (["1", "--route", "echo"], 2, "name sessions"),
         (["x"], 2, "not a valid integer"),
@@ -159,7 +159,7 @@ def test_a_paused_route_turns_new_clients_away_and_keeps_its_sessions(bastion: B
     assert (paused["state"], paused["is_ready"], paused["warm"]) == ("paused", False, 0)
     assert "pomagent resume echo" in str(paused["reason"])
     assert paused["traffic"]["refused"] == {"paused": 1}  # type: ignore[index]
-    assert agent.command("pause", "echo").stdout == "paused already: echo, 0 sessions left\n"
+    assert agent.command("pause", "echo").stdout == "already paused: echo, 0 sessions left\n"
     assert agent.command("resume", "echo").stdout == "resumed: echo\n"
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"

@@ -338,7 +338,7 @@ def test_an_invalid_file_is_reported_with_every_problem(bastion: Bastion, servic
         assert done.returncode == 78
         assert ".listen" in done.stderr
         assert ".from" in done.stderr
-        assert "goes on as before" in done.stderr
+        assert "the running agent goes on" in done.stderr
         bastion.save_text(good)
         still_serves(service, client)
 
@@ -474,4 +474,4 @@ def test_the_sessions_of_an_old_process_are_counted_and_not_listed(service: Serv
         old = service.pids[-1]
         service.upgrade()
         shown = agent.command("sessions").stdout.splitlines()
-        assert shown == ["0 sessions", f"old process {old}: 1 session left, which it does not list"]
+        assert shown == ["0 sessions", f"old process {old}: 1 session left, not listed here"]

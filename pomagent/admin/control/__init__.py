@@ -1,1 +1,1 @@
-"""The control socket: HTTP on a Unix socket, for the people and programs of this host that may steer the agent."""
+"""The control socket: HTTP on a Unix socket, through which permitted local users inspect and change the agent."""

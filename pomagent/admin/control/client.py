@@ -1,4 +1,4 @@
-"""The commands' side of the control socket."""
+"""Sends the commands' requests over the control socket."""
 
 from __future__ import annotations
 
@@ -16,61 +16,61 @@ from pomagent.errors import PomagentError
 from pomagent.runtime.files import read_file
 
 TIMEOUT_S = 60.0
-"""For an answer: a reload reads and validates everything first."""
+"""Maximum seconds for an answer: a reload reads and validates all files first."""
 VARIABLE = "POMAGENT_STATUS__CONTROL_SOCKET"
 
 
 class ControlError(PomagentError):
-    """The agent did not do what was asked."""
+    """The agent did not carry out the request."""
 
 
 class NotRunning(ControlError):
-    """Nobody answers at the control socket."""
+    """No agent answers at the control socket."""
 
 
 class NotPermitted(ControlError):
-    """The socket, or the agent, refuses this user."""
+    """The socket's mode or the agent refuses this user."""
 
 
 def find_socket(config: Path, environ: Mapping[str, str]) -> Path:
-    """The control socket of the agent that runs on ``config``, even if that file is invalid now.
+    """Return the control socket of the agent that runs on ``config``, even if that file is invalid now.
 
-    Raises NotRunning if there is no telling.
+    Raises NotRunning if no path can be derived.
     """
     named = environ.get(VARIABLE) or _named_in(config)
     path = config.absolute().parent / named if named else default_control_socket(environ)
     if path is None:
-        raise NotRunning("no place for a control socket: set status.control_socket, or XDG_RUNTIME_DIR")
+        raise NotRunning("set status.control_socket or XDG_RUNTIME_DIR: this user has no default control socket")
     return path
 
 
 def ask(
     path: Path, method: str, url: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S
 ) -> dict[str, Any]:
-    """Send one request and return the document that answers it. Blocks. Raises ControlError."""
+    """Send one request and return the JSON object in the answer. Blocks. Raises ControlError."""
     content = None if body is None else json.dumps(body).encode()
     connection = _UnixConnection(path, timeout_s)
     try:
         connection.request(method, url, content)
         response = connection.getresponse()
-        document: dict[str, Any] = json.loads(response.read())
+        answer: dict[str, Any] = json.loads(response.read())
     except PermissionError as error:
-        raise NotPermitted(f"this user may not open {path}; use sudo, or join the group pomagent") from error
+        raise NotPermitted(f"use sudo, or join the group pomagent: this user may not open {path}") from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise NotRunning(f"no agent answers at {path}; is it running, and on the same agent.toml?") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ControlError(f"no answer from the agent at {path}: {error}; look at its log") from error
+        raise ControlError(f"no answer from the agent at {path}; see its log: {error}") from error
     finally:
         connection.close()
     if response.status == http.client.FORBIDDEN:
-        raise NotPermitted(str(document.get("error")))
+        raise NotPermitted(str(answer.get("error")))
     if response.status != http.client.OK:
-        raise ControlError(str(document.get("error")))
-    return document
+        raise ControlError(str(answer.get("error")))
+    return answer
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
+    """An HTTP connection over a Unix socket."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -83,12 +83,12 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def names_socket(config: Path, environ: Mapping[str, str]) -> bool:
-    """Whether it is known that the agent listens where ``find_socket`` says: the file, or a variable, can be read."""
+    """Whether the result of ``find_socket`` is certain: the file can be read, or the variable is set."""
     return bool(environ.get(VARIABLE)) or _named_in(config) is not None
 
 
 def _named_in(config: Path) -> str | None:
-    """What the file says, which may be nothing; None where it cannot be read."""
+    """Return ``status.control_socket`` of the file, empty if it is not set; None if the file cannot be read."""
     with suppress(OSError, ValueError):
         table = parse_toml(read_file(config, limit=MAX_FILE_BYTES).content)[1].get("status")
         if isinstance(table, dict) and isinstance(named := table.get("control_socket"), str):

@@ -1,4 +1,4 @@
-"""Logins for the running agent: a command brings their tokens over the control socket; the agent opens no browser."""
+"""Login tokens of the running agent, which opens no browser: commands send them over the control socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pomagent.settings import Credential, HostPort, Route
 
 
 class LoginTokens:
-    """Takes tokens for the credentials with ``login = "browser"``, keeps them, and gives them to their routes."""
+    """Accepts tokens for credentials with ``login = "browser"``, stores them, and gives them to their routes."""
 
     def __init__(self, agent: Agent, environ: Mapping[str, str], log: Logger) -> None:
         self._agent = agent
@@ -29,23 +29,23 @@ class LoginTokens:
 
     @property
     def body_handlers(self) -> Mapping[str, BodyHandler]:
-        """By the path of the control socket's URL."""
+        """Handlers of POST requests by URL path."""
         return {"/token": self.take, "/forget-token": self.forget}
 
     def read(self, credential: Credential) -> SecretStr:
-        """The token that was brought last. Blocks its greenlet, not the hub. Raises CredentialError."""
+        """Return the token of the last login. Blocks its greenlet, not the hub. Raises CredentialError."""
         token = self._threads.call(stored_token, credential, None, self._environ)
         if token is None:
-            raise CredentialError(f"nobody is logged in; run: pomagent login {self._gateway_of(credential)}".rstrip())
+            raise CredentialError(f"not logged in; run: pomagent login {self._gateway_of(credential)}".rstrip())
         return token
 
-    def take(self, asked: JsonObject) -> JsonObject:
-        """``POST /token``: ``gateway`` and ``token``, and ``credential`` where the gateway has several. Blocks.
+    def take(self, body: JsonObject) -> JsonObject:
+        """Handle ``POST /token`` with ``gateway``, ``token``, and ``credential`` if the gateway has several. Blocks.
 
         Raises Declined.
         """
-        routes = self._routes(asked)
-        text = _text(asked, "token")
+        routes = self._routes(body)
+        text = _text(body, "token")
         if len(text) > MAX_TOKEN_BYTES:
             raise Declined(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
         try:
@@ -58,9 +58,9 @@ class LoginTokens:
         self._agent.take_token(credential, token)
         return {"credential": credential.name, "routes": [route.name for route in routes], "kept": is_kept}
 
-    def forget(self, asked: JsonObject) -> JsonObject:
-        """``POST /forget-token``: the same without ``token``. What is open lives on. Blocks. Raises Declined."""
-        routes = self._routes(asked)
+    def forget(self, body: JsonObject) -> JsonObject:
+        """Handle ``POST /forget-token``, without ``token``; open sessions go on. Blocks. Raises Declined."""
+        routes = self._routes(body)
         credential = routes[0].credential
         assert credential is not None
         try:
@@ -74,20 +74,20 @@ class LoginTokens:
         try:
             self._threads.call(store_token, credential.name, gateway, token, self._environ)
         except OSError as error:
-            problem = f"the login cannot be kept for the next start: {error}; give the agent a STATE_DIRECTORY"
+            problem = f"give the agent a STATE_DIRECTORY: the login cannot be kept for the next start: {error}"
             self._log.warning(events.CONFIG_WARNED, warning=problem)
             return False
         return True
 
-    def _routes(self, asked: JsonObject) -> list[Route]:
-        """The routes of one credential that a request is about. Raises Declined."""
-        gateway, named = _text(asked, "gateway"), _text(asked, "credential")
+    def _routes(self, body: JsonObject) -> list[Route]:
+        """Return the routes of the one credential that a request names. Raises Declined."""
+        gateway, named = _text(body, "gateway"), _text(body, "credential")
         routes = [route for route in self._login_routes() if route.gateway.name == gateway]
         names = sorted({route.credential.name for route in routes if route.credential})
         if named:
             routes = [route for route in routes if route.credential and route.credential.name == named]
         elif len(names) > 1:
-            raise Declined(f"several logins belong to this gateway: {', '.join(names)}; choose one with --credential")
+            raise Declined(f"choose one with --credential: this gateway has several logins: {', '.join(names)}")
         if not routes:
             raise Declined('no route of this gateway has a credential with login = "browser"')
         return routes
@@ -99,8 +99,8 @@ class LoginTokens:
         return next((route.gateway.name for route in self._login_routes() if route.credential == credential), "")
 
 
-def _text(document: JsonObject, key: str) -> str:
-    value = document.get(key, "")
+def _text(body: JsonObject, key: str) -> str:
+    value = body.get(key, "")
     if not isinstance(value, str):
-        raise Declined(f"{key} is not a text")
+        raise Declined(f"{key} must be a text")
     return value

@@ -1,4 +1,4 @@
-"""The agent's side of the control socket."""
+"""Answers requests on the control socket."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ from pomagent.runtime.threads import Threads
 from pomagent.settings import ListenKey, UnixAddress
 
 GROUP = "pomagent"
-"""Whose members may use the socket, beside root and the agent's own user."""
+"""Group whose members may use the socket, as root and the agent's own user may."""
 MODE = 0o660
 MAX_CONNECTIONS = 32
-"""At a time: people and scripts, not traffic."""
+"""Maximum simultaneous connections; commands and scripts need few."""
 
 MAX_BODY_BYTES = 128 * 1024
-"""Of a request: a token of 64 KiB, and what it is for."""
+"""Maximum bytes of a request's body: a token of 64 KiB and its names."""
 READ_TIMEOUT_S = 10.0
-"""Between two pieces of a request, which a command has ready before it connects."""
+"""Maximum seconds between two reads of a request; a command has all of it ready when it connects."""
 
 Handler = Callable[[], JsonObject]
-"""Does what was asked and returns the answer. May block its greenlet."""
+"""Carries out a request and returns the answer. May block its greenlet."""
 BodyHandler = Callable[[JsonObject], JsonObject]
-"""The same, with what the request's body says. Raises Declined."""
+"""Carries out a request with a JSON object as its body and returns the answer. Raises Declined."""
 
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who asks, by the kernel's word."""
+    """The process at the other end, as reported by the kernel (SO_PEERCRED)."""
 
     pid: int
     uid: int
@@ -61,11 +61,11 @@ class Peer:
 
 
 class Declined(PomagentError):
-    """What was asked makes no sense to this agent; the message is for who asked."""
+    """The agent cannot carry out a request in its present state; the message goes to the client."""
 
 
 class ControlServer:
-    """Answers on the control socket: ``GET`` shows, ``POST`` changes, and a change is logged with who asked for it."""
+    """Serves the control socket: ``GET`` shows, ``POST`` changes; each change is logged with the peer's uid and pid."""
 
     def __init__(
         self, path: Path, get_handlers: Mapping[str, Handler], post_handlers: Mapping[str, Handler], log: Logger,
@@ -74,8 +74,8 @@ class ControlServer:
         """All are keyed by the path of the URL; ``takes`` are changes with a JSON object as the request's body."""
         self._body_handlers = dict(body_handlers or {})
         self._path = path
-        self._actions = {("GET", url): action for url, action in get_handlers.items()}
-        self._actions |= {("POST", url): action for url, action in post_handlers.items()}
+        self._handlers = {("GET", url): handler for url, handler in get_handlers.items()}
+        self._handlers |= {("POST", url): handler for url, handler in post_handlers.items()}
         self._log = log
         self._threads = Threads(1)
         self._server: WSGIServer | None = None
@@ -83,11 +83,11 @@ class ControlServer:
 
     @property
     def shared(self) -> list[Inherited]:
-        """Its socket, if it has one, for a successor of this process."""
+        """The listening socket, if open, to hand to a new process."""
         return [Inherited(self._server.socket, store_name(key_of(self._path)))] if self._server else []
 
     def start(self, inherited: Inherited | None = None) -> None:
-        """Listen, on a socket that another process has opened if there is one. Raises BindError."""
+        """Listen, on the inherited socket if there is one. Raises BindError."""
         sock = inherited.sock if inherited is not None else self._bind()
         self._file = file_of(UnixAddress(self._path))
         self._server = WSGIServer(
@@ -102,13 +102,13 @@ class ControlServer:
         return bind(UnixAddress(self._path, MODE, group=GROUP if _may_give_to(GROUP) else ""))
 
     def leave(self) -> None:
-        """Listen no more: a successor goes on with the socket. What was asked is still answered."""
+        """Stop accepting, and leave the socket to the new process; requests under way are still answered."""
         if self._server is not None:
             self._server.close()
             self._file = None
 
     def close(self) -> None:
-        """Stop answering. Blocks for a moment."""
+        """Stop answering. Blocks for 1 s at most."""
         if self._server is None:
             return
         self._server.stop(timeout=1)
@@ -117,8 +117,8 @@ class ControlServer:
         self._server = None
 
     def _answer(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        status, document = self._act(environ)
-        body = json.dumps(document).encode()
+        status, answer = self._act(environ)
+        body = json.dumps(answer).encode()
         start_response(
             f"{status.value} {status.phrase}",
             [("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
@@ -127,51 +127,51 @@ class ControlServer:
 
     def _act(self, environ: Mapping[str, Any]) -> tuple[HTTPStatus, JsonObject]:
         method, url, peer = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["pomagent.peer"]
-        if not self._may_steer(peer):
+        if not self._is_permitted(peer):
             self._log.warning(events.CONTROL_REFUSED, uid=peer.uid, pid=peer.pid, command=url)
-            return HTTPStatus.FORBIDDEN, {"error": f"only root, the agent's user and members of {GROUP} may steer it"}
-        action, asked = self._actions.get((method, url)), dict[str, Any]()
+            return HTTPStatus.FORBIDDEN, {"error": f"only root, the agent's user and the group {GROUP} may do this"}
+        handler, arguments = self._handlers.get((method, url)), dict[str, Any]()
         if method == "POST" and url in self._body_handlers:
             body = _body(environ)
             if isinstance(body, HTTPStatus):
                 return body, {"error": f"expected a JSON object of at most {MAX_BODY_BYTES} bytes"}
-            action, asked = partial(self._body_handlers[url], body), loggable_arguments(body)
-        if action is None:
-            return HTTPStatus.NOT_FOUND, {"error": f"this agent knows no {method} {url}; is the command newer than it?"}
+            handler, arguments = partial(self._body_handlers[url], body), loggable_arguments(body)
+        if handler is None:
+            return HTTPStatus.NOT_FOUND, {"error": f"the agent does not know {method} {url}; is the command newer?"}
         if method == "POST":
-            said = {"arguments": asked} if asked else {}
-            self._log.info(events.CONTROL_CHANGED, uid=peer.uid, pid=peer.pid, command=url.strip("/"), **said)
+            logged = {"arguments": arguments} if arguments else {}
+            self._log.info(events.CONTROL_CHANGED, uid=peer.uid, pid=peer.pid, command=url.strip("/"), **logged)
         try:
-            return HTTPStatus.OK, action()
+            return HTTPStatus.OK, handler()
         except Declined as error:
             return HTTPStatus.CONFLICT, {"error": str(error)}
-        except Exception:  # noqa: BLE001 - the crash boundary of this request: whoever asked still gets an answer
+        except Exception:  # noqa: BLE001 - the crash boundary of this request: the client still gets an answer
             gevent.get_hub().handle_error(gevent.getcurrent(), *sys.exc_info())
-            return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{method} {url} met a bug of the agent; see its log"}
+            return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{method} {url} met a bug in the agent; see its log"}
 
-    def _may_steer(self, peer: Peer) -> bool:
-        """Whether the peer is root, the agent's own user, or in the group; the socket's mode has asked that already."""
+    def _is_permitted(self, peer: Peer) -> bool:
+        """Whether the peer is root, the agent's own user, or in the group, as the socket's mode already requires."""
         return peer.uid in (0, os.geteuid()) or self._threads.call(_is_in_group, peer)
 
 
 def key_of(path: Path) -> ListenKey:
-    """Of its socket among all that one process hands to another: no route has such a name."""
+    """Return the key of the control socket among those handed to a new process; no route has such a name."""
     return f"unix:{path}", "@control"
 
 
 class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
-    """Tells the application who asks, and waits for nobody for ever."""
+    """Adds the peer to the WSGI environment and limits how long a read may take."""
 
     def handle(self) -> None:
         self.socket.settimeout(READ_TIMEOUT_S)
         super().handle()
 
     def read_request(self, raw_requestline: str) -> bool:
-        """Raises ValueError, which is a 400; for anything else the library prints a traceback on standard error."""
+        """Raise ValueError, which becomes a 400; for other errors gevent prints a traceback on standard error."""
         try:
             return bool(super().read_request(raw_requestline))
         except OSError as error:
-            raise ValueError("the request stopped in the middle") from error
+            raise ValueError("the request is incomplete") from error
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
@@ -181,7 +181,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
 
 
 def _body(environ: Mapping[str, Any]) -> JsonObject | HTTPStatus:
-    """The JSON object that came with a request, or what is wrong with it; nothing of it is repeated."""
+    """Return the JSON object in a request's body, or the status of the error; the error repeats nothing of the body."""
     length = str(environ.get("CONTENT_LENGTH") or "")
     if not (length.isascii() and length.isdigit()):
         return HTTPStatus.LENGTH_REQUIRED
@@ -194,7 +194,7 @@ def _body(environ: Mapping[str, Any]) -> JsonObject | HTTPStatus:
 
 
 def _is_in_group(peer: Peer) -> bool:
-    """Blocks: a directory service may be asked."""
+    """Whether the peer's user is a member of the group. Blocks: this may query a directory service."""
     try:
         group = grp.getgrnam(GROUP)
         return peer.gid == group.gr_gid or pwd.getpwuid(peer.uid).pw_name in group.gr_mem

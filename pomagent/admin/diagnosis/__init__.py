@@ -1,5 +1,5 @@
-"""What ``pomagent diag`` puts into its archive, so that it may be mailed: what runs, how it is, and no secret.
+"""Contents of the ``pomagent diag`` archive, which is safe to mail: versions, state and configuration, no secrets.
 
-``redaction`` takes out whatever is or may be secret. ``greenlets`` says where each one waits, ``versions`` what is
-installed; ``account`` puts the agent's part together.
+``redaction`` removes secrets and anything like one. ``greenlet_dump`` lists where each greenlet waits, ``versions``
+what is installed. ``agent_report`` assembles the part that comes from the running agent.
 """

@@ -1,4 +1,4 @@
-"""The agent's part of the archive, gathered where it runs."""
+"""Builds the files of the archive that come from the running agent."""
 
 from __future__ import annotations
 
@@ -20,54 +20,55 @@ from pomagent.log.recent import RecentEvents
 from pomagent.runtime.threads import Threads
 from pomagent.settings import Settings
 
-MOST_EVENTS: Final = 1000
-_ODD: Final = re.compile(r"[^\w.-]+")
+MAX_EVENTS: Final = 1000
+"""Maximum events in the archive."""
+_UNSAFE: Final = re.compile(r"[^\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class ReportSources:
-    """Where the agent's part comes from."""
+    """What a report is built from."""
 
     agent: Agent
     settings: Callable[[], Settings | None]
-    """Those at work."""
+    """Returns the settings in effect."""
     status: Callable[[], dict[str, Any]]
     recent: RecentEvents
     environ: Mapping[str, str]
     owners: tuple[object, ...]
-    """Objects by way of which every greenlet can be found."""
+    """Objects from which every greenlet can be reached."""
 
 
 class AgentReport:
-    """Made anew each time that somebody asks."""
+    """Builds a fresh report for each request."""
 
     def __init__(self, sources: ReportSources) -> None:
         self._sources = sources
         self._threads = Threads(1)
 
     def files(self) -> dict[str, Any]:
-        """``files``: the texts by their names in the archive, without any secret. Blocks its greenlet."""
+        """Return ``files``: texts without secrets by their names in the archive. Blocks its greenlet."""
         sources = self._sources
         hub = gevent.get_hub()
         stacks = dump((hub, hub.parent, *sources.owners), lambda: gevent.sleep(0))
         status = sources.status()
         status.pop("events", None)
-        events = [event_document(note) for note in sources.recent.latest(MOST_EVENTS)]
+        events = [event_document(note) for note in sources.recent.latest(MAX_EVENTS)]
         settings = sources.settings()
         files = settings.files if settings else ()
         secrets = self._secrets(settings)
-        return {"files": self._threads.call(_written, stacks, status, events, files, sources.environ, secrets)}
+        return {"files": self._threads.call(_texts, stacks, status, events, files, sources.environ, secrets)}
 
     def _secrets(self, settings: Settings | None) -> list[str]:
-        """What must not be in it by any way, besides what shows by its form."""
+        """Return the known secrets, which are removed besides anything that looks like a token."""
         tokens = [token.value.get_secret_value() for token in self._sources.agent.tokens if token.value is not None]
         gateways = {route.gateway for route in settings.routes} if settings else set()
         proxies = [gateway.proxy for gateway in gateways if gateway.proxy is not None]
         known = [proxy.credentials.get_secret_value() for proxy in proxies if proxy.credentials]
-        return [*tokens, *known, *(each.partition(":")[2] for each in known)]
+        return [*tokens, *known, *(pair.partition(":")[2] for pair in known)]
 
 
-def _written(
+def _texts(
     stacks: str, status: dict[str, Any], events: list[dict[str, Any]], files: Iterable[tuple[Path, bytes]],
     environ: Mapping[str, str], secrets: list[str],
 ) -> dict[str, str]:  # fmt: skip
@@ -82,8 +83,8 @@ def _written(
 
 
 def configuration(files: Iterable[tuple[Path, bytes]]) -> dict[str, str]:
-    """Each file redacted, under a name that keeps their order: ``configuration/00-agent.toml``."""
+    """Return the redacted files by name, in order: ``configuration/00-agent.toml``."""
     return {
-        f"configuration/{number:02}-{_ODD.sub('_', path.name)}": f"# {path}\n{redacted_toml(content)}"
+        f"configuration/{number:02}-{_UNSAFE.sub('_', path.name)}": f"# {path}\n{redacted_toml(content)}"
         for number, (path, content) in enumerate(files)
     }

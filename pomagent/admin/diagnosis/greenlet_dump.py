@@ -1,4 +1,4 @@
-"""Where every greenlet and every thread of the agent waits: for whoever looks for one that hangs."""
+"""Lists where every greenlet and thread of the agent waits, to find one that hangs."""
 
 from __future__ import annotations
 
@@ -12,58 +12,61 @@ from typing import Any, Final
 import greenlet
 
 BATCH_SIZE: Final = 500
-"""Looked at before other greenlets get their turn."""
+"""Objects inspected before other greenlets may run."""
 NAMES_SHOWN: Final = 10
-"""Of greenlets that wait at the same place."""
-DEEPEST: Final = 50
-"""Frames that are shown."""
+"""Maximum names listed of greenlets with the same stack."""
+MAX_FRAMES: Final = 50
+"""Maximum frames listed of a stack."""
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset, deque, types.MethodType)
 _OWNERS: Final = ("pomagent.", "gevent.pool", "gevent.pywsgi", "gevent.baseserver", "gevent.server")
 _DATA: Final = ("pomagent.settings", "pomagent.config")
-"""Own nothing, and there is much of it."""
+"""Modules whose many objects own no greenlet."""
 
 Stack = tuple[str, ...]
 
 
 def dump(roots: Iterable[object], give_way: Callable[[], None]) -> str:
-    """All that these objects own, with all threads; those with the same stack together. Blocks in ``give_way`` only."""
-    together: dict[Stack, list[str]] = {}
+    """Return the stacks of all greenlets reachable from ``roots``, and of all threads, grouped by stack.
+
+    Blocks only in ``give_way``.
+    """
+    names_by_stack: dict[Stack, list[str]] = {}
     for found in _owned(roots, give_way):
         if not found.dead:
             name = str(getattr(found, "name", "") or type(found).__name__)
-            together.setdefault(stack_of(found.gr_frame), []).append(name)
-    parts = [_said(names, stack) for stack, names in sorted(together.items(), key=lambda item: -len(item[1]))]
+            names_by_stack.setdefault(stack_of(found.gr_frame), []).append(name)
+    parts = [_entry(names, stack) for stack, names in sorted(names_by_stack.items(), key=lambda item: -len(item[1]))]
     for number, frame in sys._current_frames().items():
-        parts.append(_said([f"thread {number}"], stack_of(frame)))
+        parts.append(_entry([f"thread {number}"], stack_of(frame)))
     return "\n\n".join(parts) + "\n"
 
 
 def stack_of(frame: types.FrameType | None) -> Stack:
-    """The innermost frame first, without reading a source file; none of one that runs or has not begun."""
+    """Return the frames, innermost first, without reading source files; empty if it runs or has not started."""
     lines: list[str] = []
-    while frame is not None and len(lines) < DEEPEST:
+    while frame is not None and len(lines) < MAX_FRAMES:
         code = frame.f_code
         lines.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}")
         frame = frame.f_back
     return tuple(lines)
 
 
-def _said(names: list[str], stack: Stack) -> str:
+def _entry(names: list[str], stack: Stack) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     head = f"{len(names)}: {', '.join(sorted(names)[:NAMES_SHOWN])}{more}"
-    return "\n".join([head, *(f"    {line}" for line in stack or ("runs, or has not begun",))])
+    return "\n".join([head, *(f"    {line}" for line in stack or ("running, or not started",))])
 
 
 def _owned(roots: Iterable[object], give_way: Callable[[], None]) -> Iterator[Any]:
-    """Every greenlet that can be reached by way of our own objects and groups.
+    """Yield every greenlet reachable through our own objects and groups.
 
-    The collector knows those made since the start only: what a start builds is frozen out of its sight.
+    The garbage collector cannot list them all: it no longer tracks objects from the start (``gc.freeze``).
     """
-    left = list(roots)
-    seen = {id(each): each for each in left}  # kept alive, or another object might get the number of one that has gone
+    pending = list(roots)
+    seen = {id(each): each for each in pending}  # keeps them alive: a new object could reuse the id of a freed one
     count = 0
-    while left:
-        owner = left.pop()
+    while pending:
+        owner = pending.pop()
         count += 1
         if count % BATCH_SIZE == 0:
             give_way()
@@ -71,12 +74,12 @@ def _owned(roots: Iterable[object], give_way: Callable[[], None]) -> Iterator[An
             yield owner
             continue
         for each in gc.get_referents(owner):
-            if id(each) not in seen and _leads_on(each):
+            if id(each) not in seen and _may_own_greenlets(each):
                 seen[id(each)] = each
-                left.append(each)
+                pending.append(each)
 
 
-def _leads_on(thing: object) -> bool:
+def _may_own_greenlets(thing: object) -> bool:
     if isinstance(thing, (greenlet.greenlet, *_CONTAINERS)):
         return True
     module = getattr(type(thing), "__module__", "") or ""

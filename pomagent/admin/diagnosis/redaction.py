@@ -1,4 +1,4 @@
-"""Takes out of texts and of agent.toml what is secret, and what may be. Pure."""
+"""Removes known and likely secrets from texts and from agent.toml. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pomagent.config.reference import keys_of
 from pomagent.config.secrets import looks_like_token
 
 REDACTED: Final = "(redacted)"
-UNKNOWN: Final = "(redacted: nothing that pomagent knows)"
+UNKNOWN: Final = "(redacted: unknown to pomagent)"
 _JWT: Final = re.compile(r"eyJ[\w-]{6,}(?:\.[\w-]*)*")
 _USERINFO: Final = re.compile(r"(?<=://)[^/@\s\"']+(?=@)")
 _KEYS: Final[Mapping[str, frozenset[str]]] = {
@@ -30,16 +30,18 @@ _KEYS: Final[Mapping[str, frozenset[str]]] = {
     "routes": keys_of(RouteTable),
 }  # fmt: skip
 _NAMES: Final = frozenset({"name", "gateway", "credential"})
-"""May be long; a JWT is none all the same."""
+"""Keys whose values may be long without being a token; a JWT is redacted even here."""
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def scrubbed(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without these secrets, without whatever looks like a JWT, and without names and passwords in URLs."""
+    """Return the text without these secrets, anything that looks like a JWT, and user names and passwords in URLs."""
     forms = {form for secret in secrets if secret for form in (secret, json.dumps(secret)[1:-1])}
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, REDACTED)
-    return "".join(map(_scrubbed_line, text.splitlines(keepends=True)))  # a regex over all of it would hold the hub
+    return "".join(
+        map(_scrubbed_line, text.splitlines(keepends=True))
+    )  # a regex over the whole text would block the hub
 
 
 def _scrubbed_line(line: str) -> str:
@@ -47,14 +49,14 @@ def _scrubbed_line(line: str) -> str:
 
 
 def redacted_toml(content: bytes) -> str:
-    """agent.toml, or an included file, with the values of the keys that there are, and nothing else of it.
+    """Return agent.toml, or an included file, reduced to the known keys and their redacted values.
 
-    Neither comments nor unknown keys: nobody knows what is in those.
+    Comments and unknown keys are left out: they may contain anything.
     """
     try:
         data = tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        return "# not valid TOML: nothing of it is shown\n"
+        return "# not valid TOML, so its content is left out\n"
     return "\n".join(_tables(data)) + "\n"
 
 
@@ -83,7 +85,7 @@ def _table(header: str, keys: frozenset[str], table: Any) -> Iterator[str]:
 
 
 def _shown(key: str, value: Any) -> Any:
-    if key == "command" and isinstance(value, list):  # its arguments are between the operator and the command
+    if key == "command" and isinstance(value, list):  # the arguments may contain secrets
         return [_shown("", each) for each in value[:1]] + [REDACTED] * len(value[1:])
     if isinstance(value, list):
         return [_shown("", each) for each in value]
@@ -95,7 +97,7 @@ def _shown(key: str, value: Any) -> Any:
 
 
 def _name(key: str) -> str:
-    """As TOML writes it; a name may be a secret that stands in the wrong place."""
+    """Return the key as TOML writes it; a token in place of a name is redacted."""
     if looks_like_token(key):
         return json.dumps(REDACTED)
     return key if _BARE.fullmatch(key) else json.dumps(key)

@@ -1,4 +1,4 @@
-"""What is installed where the agent, or a command, runs."""
+"""Collects the versions of everything that this process runs on."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Final
 
 from pomagent import __version__
 
-_TELLING: Final = (
+_PREFIXES: Final = (
     "POMAGENT_", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_",
     "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY", "JOURNAL_STREAM", "GEVENT", "PYTHON",
 )  # fmt: skip
-"""Beginnings of names."""
+"""Prefixes of the environment variables whose names are listed."""
 
 
 def versions(environ: Mapping[str, str]) -> dict[str, object]:
-    """With the names, no more, of the variables that matter. Blocks: reads what pip has written down."""
+    """Return the versions, and the names, without values, of relevant variables. Blocks: reads package metadata."""
     return {
         "pomagent": __version__,
         "python": sys.version,
         "openssl": ssl.OPENSSL_VERSION,
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "system": _system(),
-        "variables": sorted(name for name in environ if name.upper().startswith(_TELLING)),
+        "variables": sorted(name for name in environ if name.upper().startswith(_PREFIXES)),
         "libraries": dict(sorted({(each.name, each.version) for each in metadata.distributions() if each.name})),
     }
 

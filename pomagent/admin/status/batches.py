@@ -1,4 +1,4 @@
-"""Long lists in portions, so that whoever asks for all of a thousand routes does not hold up their sessions."""
+"""Processes long lists in batches, so that a request for a thousand routes does not delay their sessions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 BATCH_SIZE = 50
-"""Some milliseconds, before other greenlets get their turn."""
+"""Items processed, in a few milliseconds, before other greenlets may run."""
 
 
 def in_batches(items: Iterable[T], give_way: Callable[[], None]) -> Iterator[T]:
-    """The items; blocks only in ``give_way``, which lets others run."""
+    """Yield the items, and call ``give_way``, which lets other greenlets run, after each batch. Blocks only there."""
     for number, item in enumerate(items, 1):
         yield item
         if number % BATCH_SIZE == 0:

@@ -1,4 +1,4 @@
-"""What the agent is doing, as one document."""
+"""Builds the JSON documents that describe the running agent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from pomagent import __version__
 from pomagent.admin.json_object import JsonObject
 from pomagent.admin.status.batches import in_batches
-from pomagent.admin.status.greenlet_count import greenlets
+from pomagent.admin.status.greenlet_count import count_greenlets
 from pomagent.admin.status.route_states import RouteStatus, route_status
 from pomagent.agent import Agent
 from pomagent.credentials.token import Token
@@ -25,11 +25,11 @@ from pomagent.sessions.facts import SessionFacts
 from pomagent.settings import Route
 
 
-def document(
-    agent: Agent, reloader: Reloader, started_at: float, predecessors: Sequence[JsonObject] = (),
+def status_document(
+    agent: Agent, reloader: Reloader, started_at: float, old_processes: Sequence[JsonObject] = (),
     give_way: Callable[[], None] = lambda: None,
 ) -> JsonObject:  # fmt: skip
-    """The agent's state now; times are ISO 8601 in UTC. Blocks only in ``give_way``, which lets others run."""
+    """Return the agent's state; times are ISO 8601 in UTC. Blocks only in ``give_way``, which lets others run."""
     settings = reloader.current
     routes = settings.routes if settings else ()
     return {
@@ -41,25 +41,25 @@ def document(
         "config": config_document(reloader),
         "last_reload": _reload(reloader.last),
         "sessions": agent.session_count,
-        "old_processes": list(predecessors),
+        "old_processes": list(old_processes),
         "routes": [_route(route, agent) for route in in_batches(routes, give_way)],
         "gateways": [
             _gateway(dialer, agent) for dialer in sorted(agent.gateways.dialers, key=lambda dialer: dialer.gateway.name)
         ],
         "credentials": [_credential(token) for token in sorted(agent.tokens, key=lambda token: token.credential.name)],
-        "process": {"descriptors": _descriptors(), "greenlets_since_start": greenlets(give_way)},
+        "process": {"descriptors": _descriptors(), "greenlets_since_start": count_greenlets(give_way)},
     }
 
 
 def sessions_document(
-    agent: Agent, limit: int, predecessors: Sequence[JsonObject] = (), give_way: Callable[[], None] = lambda: None
+    agent: Agent, limit: int, old_processes: Sequence[JsonObject] = (), give_way: Callable[[], None] = lambda: None
 ) -> JsonObject:
-    """The sessions that run, those that came last first, and how many there are. Blocks only in ``give_way``."""
-    found = sorted(agent.running_sessions(), key=lambda pair: -pair[1].number)
+    """Return the newest running sessions, and how many run in total. Blocks only in ``give_way``."""
+    running = sorted(agent.running_sessions(), key=lambda pair: -pair[1].number)
     return {
-        "total": len(found),
-        "old_processes": list(predecessors),
-        "sessions": [_session(route, facts) for route, facts in in_batches(found[:limit], give_way)],
+        "total": len(running),
+        "old_processes": list(old_processes),
+        "sessions": [_session(route, facts) for route, facts in in_batches(running[:limit], give_way)],
     }
 
 
@@ -80,28 +80,28 @@ def _session(route: str, facts: SessionFacts) -> JsonObject:
     }
 
 
-def readiness_document(state: RouteStatus) -> JsonObject:
-    """Whether one route is ready, and why not."""
-    return {"name": state.name, "state": state.state, "reason": state.reason, "is_ready": state.is_ready}
+def readiness_document(status: RouteStatus) -> JsonObject:
+    """Return whether one route is ready, and why not."""
+    return {"name": status.name, "state": status.state, "reason": status.reason, "is_ready": status.is_ready}
 
 
 def event_document(note: Note) -> JsonObject:
-    """A notable line of the log, its values as text where JSON has nothing better."""
-    said = {name: value for name, value in note.fields.items() if name != "event"}
+    """Return a notable log event; values without a JSON form become text."""
+    fields = {name: value for name, value in note.fields.items() if name != "event"}
     return {
         "event": note.fields["event"], "level": note.level, "at": _iso(note.at), "count": note.count,
-        "fields": json.loads(json.dumps(said, default=str)),
+        "fields": json.loads(json.dumps(fields, default=str)),
     }  # fmt: skip
 
 
 def config_document(reloader: Reloader) -> JsonObject:
-    """Which file the agent runs on, and which version of it; empty before it runs."""
+    """Return the path and hash of the configuration in effect; empty before the start."""
     settings = reloader.current
     return {"path": str(settings.path), "sha": settings.sha} if settings else {}
 
 
 def reload_document(outcome: Outcome) -> JsonObject:
-    """What a reload, or a preview of one, came to."""
+    """Return the outcome of a reload or of its preview."""
     plan = outcome.plan
     return {
         "result": outcome.result,
@@ -126,7 +126,7 @@ def _reload(outcome: Outcome | None) -> JsonObject | None:
 
 def _route(route: Route, agent: Agent) -> JsonObject:
     forwarder = agent.forwarder(route.name)
-    how = route_status(route, agent)
+    status = route_status(route, agent)
     return {
         "name": route.name,
         "description": route.description,
@@ -135,9 +135,9 @@ def _route(route: Route, agent: Agent) -> JsonObject:
         "destination": str(route.destination),
         "gateway": str(route.gateway.address),
         "protocol": forwarder.memory.warmth.protocol if forwarder else route.protocol,
-        "state": how.state,
-        "reason": how.reason,
-        "is_ready": how.is_ready,
+        "state": status.state,
+        "reason": status.reason,
+        "is_ready": status.is_ready,
         "keeps_warm": forwarder.pool.keeping.level if forwarder else route.warm,
         "pool": _pool(forwarder) if forwarder else None,
         "warm": forwarder.pool.warm_count if forwarder else 0,
@@ -149,7 +149,7 @@ def _route(route: Route, agent: Agent) -> JsonObject:
 
 
 def _traffic(forwarder: Forwarder) -> JsonObject:
-    """Counters that never go back, since the route began to run."""
+    """Return counters since the route was started; they never decrease."""
     counts = forwarder.counts
     moved_up, moved_down = forwarder.moved
     return {
@@ -163,7 +163,7 @@ def _traffic(forwarder: Forwarder) -> JsonObject:
 
 
 def _pool(forwarder: Forwarder) -> JsonObject:
-    """What the route keeps warm and why, and what has become of its dials; counters never go back."""
+    """Return what the route keeps warm and why, and the outcomes of its dials; counters never decrease."""
     pool, memory = forwarder.pool, forwarder.memory
     found = memory.periods.found
     return {
@@ -185,8 +185,8 @@ def _pool(forwarder: Forwarder) -> JsonObject:
 
 
 def _gateway(dialer: Dialer, agent: Agent) -> JsonObject:
-    watch = agent.gateways.watch(dialer.gateway)
-    expires_at = watch.certificate_expires_at
+    health = agent.gateways.watch(dialer.gateway)
+    certificate_expires_at = health.certificate_expires_at
     return {
         "name": dialer.gateway.name,
         "address": str(dialer.gateway.address),
@@ -196,10 +196,10 @@ def _gateway(dialer: Dialer, agent: Agent) -> JsonObject:
         "transport": dialer.transport,
         "transport_wanted": dialer.gateway.transport,
         "reserve": agent.reserves.of(dialer.gateway).warm_count,
-        "tunnels_lost": watch.losses.total,
+        "tunnels_lost": health.losses.total,
         "addresses_avoided": dialer.avoided,
-        "certificate_expires": None if expires_at is None else _iso(expires_at),
-        "clock_offset_s": None if watch.clock_offset_s is None else round(watch.clock_offset_s, 1),
+        "certificate_expires": None if certificate_expires_at is None else _iso(certificate_expires_at),
+        "clock_offset_s": None if health.clock_offset_s is None else round(health.clock_offset_s, 1),
     }
 
 
@@ -211,7 +211,7 @@ def _credential(token: Token) -> JsonObject:
         "has_token": token.value is not None,
         "expires_at": None if expires_at is None else _iso(expires_at),
         "problem": token.problem,
-        "note": "systemd copies it at start: rotating it needs a restart"
+        "note": "systemd copies it at start: restart the agent after rotating it"
         if token.credential.source == "systemd_credential" else "",
     }  # fmt: skip
 

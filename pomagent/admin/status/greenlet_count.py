@@ -1,4 +1,4 @@
-"""How many greenlets there are."""
+"""Counts greenlets, to reveal a leak."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import gevent
 from pomagent.runtime.greenlets import ReusedGreenlet
 
 BATCH_SIZE = 20_000
-"""A millisecond, before other greenlets get their turn."""
+"""Objects inspected, in about a millisecond, before other greenlets may run."""
 
 
-def greenlets(give_way: Callable[[], None]) -> int:
-    """How many live that came after the start: with the descriptors, what a leak would show in.
+def count_greenlets(give_way: Callable[[], None]) -> int:
+    """Return the number of live greenlets that were spawned after the start. Blocks only in ``give_way``.
 
-    Those of the start are frozen out of sight of the collector (see ``service``). Those of the crew that are at rest do
-    not count, nor do pools of threads, whose bare ones come and stay with the threads. Blocks only in ``give_way``.
-    For the hub's thread alone: another one could be the last to hold a watcher of the hub's loop, and end it there.
+    Greenlets of the start are not counted: the service freezes them out of the garbage collector's sight. Idle reused
+    greenlets are not counted either, nor the bare greenlets of thread pools, which live as long as their threads. Call
+    this in the hub's thread only: another thread could drop the last reference to a watcher and destroy it there.
     """
     found = 0
     for number, thing in enumerate(gc.get_objects(), 1):

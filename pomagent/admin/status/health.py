@@ -1,4 +1,4 @@
-"""What probes are told, from facts alone: nothing here asks a gateway or anybody's database. Pure."""
+"""Answers health probes from known state; no probe causes traffic to a gateway or a destination. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from http import HTTPStatus
 from typing import Protocol
 
 MAX_NAMED = 50
-"""Routes that one answer explains; the rest is counted."""
+"""Maximum routes that one answer explains; the rest is counted."""
 
 
 class Readiness(Protocol):
-    """What is asked of a route: ``states.RouteStatus``, or a stand-in."""
+    """The part of ``RouteStatus`` that probes need."""
 
     @property
     def name(self) -> str: ...
@@ -26,19 +26,19 @@ class Readiness(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """An answer to a probe."""
+    """The answer to a probe."""
 
     status: HTTPStatus
     text: str
 
 
 OK = Health(HTTPStatus.OK, "ok\n")
-STARTING = Health(HTTPStatus.SERVICE_UNAVAILABLE, "starting: the configuration is not at work yet\n")
-DRAINING = Health(HTTPStatus.SERVICE_UNAVAILABLE, "draining: the agent was told to stop\n")
+STARTING = Health(HTTPStatus.SERVICE_UNAVAILABLE, "starting: the configuration is not in effect yet\n")
+DRAINING = Health(HTTPStatus.SERVICE_UNAVAILABLE, "draining: the agent is stopping\n")
 
 
 def readiness(routes: Sequence[Readiness], require: str) -> Health:
-    """``require`` is empty, ``any``, ``all``, or names with commas between them."""
+    """Check the routes against ``require``: empty, ``any``, ``all``, or comma-separated names."""
     enabled = [route for route in routes if route.state != "disabled"]
     if not require:
         return OK
@@ -55,30 +55,34 @@ def readiness(routes: Sequence[Readiness], require: str) -> Health:
 
 
 def readiness_of(routes: Mapping[str, Readiness], name: str) -> Health:
-    """One route, with the reason."""
+    """Report whether one route is ready, and the reason if not."""
     route = routes.get(name)
     if route is None:
         return _unknown([name])
-    return Health(HTTPStatus.OK if route.is_ready else HTTPStatus.SERVICE_UNAVAILABLE, f"{_logged_at(route)}\n")
+    return Health(HTTPStatus.OK if route.is_ready else HTTPStatus.SERVICE_UNAVAILABLE, f"{_described(route)}\n")
 
 
 def _all_of(routes: Sequence[Readiness]) -> Health:
     unready = [route for route in routes if not route.is_ready]
-    return _unready(unready, f"{len(unready)} of {len(routes)} routes are not ready") if unready else OK
+    return (
+        _unready(unready, f"{len(unready)} of {len(routes)} {'route' if len(routes) == 1 else 'routes'} not ready")
+        if unready
+        else OK
+    )
 
 
 def _unready(routes: Sequence[Readiness], first: str) -> Health:
-    lines = [first, *(f"{route.name}: {_logged_at(route)}" for route in routes[:MAX_NAMED])]
+    lines = [first, *(f"{route.name}: {_described(route)}" for route in routes[:MAX_NAMED])]
     if len(routes) > MAX_NAMED:
         lines.append(f"and {len(routes) - MAX_NAMED} more")
     return Health(HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(lines) + "\n")
 
 
 def _unknown(names: Sequence[str]) -> Health:
-    """Repeats nothing of what was asked."""
-    which = f"{len(names)} of these names is no route" if names else "no route is named"
-    return Health(HTTPStatus.NOT_FOUND, f"{which}; expected any, all, or names of routes with commas between them\n")
+    """The answer for unknown names, which it does not repeat."""
+    which = f"{len(names)} unknown {'route' if len(names) == 1 else 'routes'}" if names else "no route is named"
+    return Health(HTTPStatus.NOT_FOUND, f"{which}; expected any, all, or route names separated by commas\n")
 
 
-def _logged_at(route: Readiness) -> str:
+def _described(route: Readiness) -> str:
     return f"{route.state}: {route.reason}" if route.reason else route.state

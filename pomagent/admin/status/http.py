@@ -1,4 +1,4 @@
-"""One request on one connection (RFC 9112): read, answered, closed. Small, strict and bounded; h11 does the parsing."""
+"""Serves one HTTP request per connection (RFC 9112), strictly and within bounds; h11 parses it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from urllib.parse import parse_qsl, unquote
 import h11
 
 MAX_HEAD_BYTES = 16 * 1024
-"""Of a request, its line included; browsers send 1 KiB. There is no limit for its body, since it may have none."""
+"""Maximum bytes of request line and headers; browsers send 1 KiB. A request with a body is rejected."""
 READ_BYTES = 4096
 MAX_FIELDS = 16
-MAX_LEFT_BYTES = 64 * 1024
-"""Read and dropped after our answer: closing over unread bytes would be a reset, and cost the client the answer."""
+"""Maximum fields in a query."""
+MAX_UNREAD_BYTES = 64 * 1024
+"""Maximum bytes read and dropped after the response. Closing with unread bytes sends a reset, which can destroy the
+response on its way to the client."""
 TEXT = "text/plain; charset=utf-8"
 METHODS = ("GET", "HEAD")
-OURS = frozenset({"same-origin", "none"})
-"""What browsers say of a request's site if our own page asks, or a person who typed the address."""
+SAME_SITE = frozenset({"same-origin", "none"})
+"""Values of Sec-Fetch-Site in requests of the status page itself, or after the address was typed."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What somebody asks for."""
+    """A request's head."""
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Names in lower case; the values of repeated headers with commas between them."""
+    """Values by lower-case name; the values of a repeated header are joined by commas."""
 
     @property
     def host(self) -> str:
-        """As the client named us, with or without a port; empty if it did not (HTTP/1.0)."""
+        """The Host header, with or without a port; empty if absent (HTTP/1.0)."""
         return self.headers.get("host", "")
 
     @property
@@ -47,11 +49,11 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What they get."""
+    """A complete response."""
 
     status: HTTPStatus
     body: bytes
-    kind: str = TEXT
+    content_type: str = TEXT
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -62,26 +64,26 @@ def text_response(status: HTTPStatus, text: str) -> HttpResponse:
     return HttpResponse(status, text.encode())
 
 
-def serve_request(sock: Any, answer: Responder) -> None:
-    """Serve a connection's first request; there is no second. Blocks as long as the client does. Raises OSError."""
+def serve_request(sock: Any, respond: Responder) -> None:
+    """Serve the connection's first and only request. Blocks while the client does. Raises OSError."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
     request = None
     try:
         request = _read(sock, connection)
         if request is None:
             return
-        page = answer(request)
+        response = respond(request)
     except h11.RemoteProtocolError as error:
         status = HTTPStatus(error.error_status_hint)
-        page = text_response(status, f"{status.phrase.lower()}: not a request that this server understands\n")
-    sock.sendall(_written(connection, page, has_body=request is None or request.method != "HEAD"))
-    _let_go(sock)
+        response = text_response(status, f"{status.phrase.lower()}: this server cannot parse the request\n")
+    sock.sendall(_serialized(connection, response, has_body=request is None or request.method != "HEAD"))
+    _close_gracefully(sock)
 
 
 def is_own_name(host: str, own_names: frozenset[str]) -> bool:
-    """Whether a Host header names this machine: by address, as localhost, or by its own name.
+    """Whether a Host header names this machine by address, as localhost, or by host name.
 
-    A page on the web can have its own name lead to our loopback address (DNS rebinding), but not an address.
+    A website can make its own name resolve to our loopback address (DNS rebinding), but it cannot forge an address.
     """
     name = _without_port(host).rstrip(".").lower()
     if name in own_names or name == "localhost" or name.endswith(".localhost"):
@@ -93,15 +95,16 @@ def is_own_name(host: str, own_names: frozenset[str]) -> bool:
 
 
 def is_cross_site(request: HttpRequest) -> bool:
-    """Whether another website asks, through somebody's browser (W3C Fetch Metadata; RFC 6454 §7).
+    """Whether another website sent the request through a browser (W3C Fetch Metadata, RFC 6454 §7).
 
-    That is everything but our own page and a person who follows a link to us. What is no browser sends none of this.
+    Requests of the status page itself and followed links are not cross-site. Other programs than browsers do not send
+    these headers.
     """
-    said = request.headers
-    if "origin" in said and said["origin"].partition("://")[2].lower() != request.host.lower():
+    headers = request.headers
+    if "origin" in headers and headers["origin"].partition("://")[2].lower() != request.host.lower():
         return True
-    is_followed_link = (said.get("sec-fetch-mode"), said.get("sec-fetch-dest")) == ("navigate", "document")
-    return said.get("sec-fetch-site", "none") not in OURS and not is_followed_link
+    is_followed_link = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+    return headers.get("sec-fetch-site", "none") not in SAME_SITE and not is_followed_link
 
 
 def _without_port(host: str) -> str:
@@ -112,7 +115,7 @@ def _without_port(host: str) -> str:
 
 
 def _read(sock: Any, connection: h11.Connection) -> HttpRequest | None:
-    """The request, None if the client left. Raises h11.RemoteProtocolError."""
+    """Return the request; None if the client closed the connection. Raises h11.RemoteProtocolError."""
     has_line = False
     while True:
         try:
@@ -141,26 +144,26 @@ def _request(event: h11.Request) -> HttpRequest:
 
 
 def _fields(query: str) -> dict[str, str]:
-    """Of a form that is too large to be meant, none."""
+    """Return the query's fields; none if there are more than MAX_FIELDS."""
     try:
         return dict(parse_qsl(query, max_num_fields=MAX_FIELDS))
     except ValueError:
         return {}
 
 
-def _written(connection: h11.Connection, page: HttpResponse, *, has_body: bool) -> bytes:
+def _serialized(connection: h11.Connection, response: HttpResponse, *, has_body: bool) -> bytes:
     own = {
-        "Content-Type": page.kind, "Content-Length": str(len(page.body)), "Cache-Control": "no-store",
+        "Content-Type": response.content_type, "Content-Length": str(len(response.body)), "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin", "Connection": "close",
     }  # fmt: skip
-    headers = list((own | dict(page.headers)).items())
-    head = connection.send(h11.Response(status_code=page.status, reason=page.status.phrase, headers=headers))
-    return (head or b"") + (page.body if has_body else b"")
+    headers = list((own | dict(response.headers)).items())
+    head = connection.send(h11.Response(status_code=response.status, reason=response.status.phrase, headers=headers))
+    return (head or b"") + (response.body if has_body else b"")
 
 
-def _let_go(sock: Any) -> None:
+def _close_gracefully(sock: Any) -> None:
     with suppress(OSError):
         sock.shutdown(socket.SHUT_WR)
-        left = MAX_LEFT_BYTES
+        left = MAX_UNREAD_BYTES
         while left > 0 and (data := sock.recv(READ_BYTES)):
             left -= len(data)

@@ -1,4 +1,4 @@
-"""How late the hub is: whatever holds it delays every session."""
+"""Measures how late the hub runs its timers: whatever blocks the hub delays every session."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import gevent
 from pomagent.runtime.deadline import Clock
 from pomagent.runtime.histogram import Histogram
 
-LOOK_EVERY_S = 0.25
-"""What holds the hub for longer than that is always seen, what holds it for 20 ms one time in twelve. More looks would
-be most of what an idle agent costs."""
+INTERVAL_S = 0.25
+"""Seconds between two measurements. A block of the hub for longer is always seen, one of 20 ms one time in twelve. More
+frequent measurements would be most of an idle agent's CPU time."""
 BOUNDS_S = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+"""Upper bounds of the histogram's buckets, in seconds."""
 
 
 class HubLag:
-    """A timer that measures how much later than asked for it is called."""
+    """A timer that records how much later than requested it fires."""
 
     def __init__(self, clock: Clock = time.monotonic, sleep: Callable[[float], object] = gevent.sleep) -> None:
         self._clock = clock
@@ -25,12 +26,12 @@ class HubLag:
         self.seconds = Histogram(BOUNDS_S)
 
     def run(self) -> None:
-        """Never returns."""
+        """Measure again and again. Never returns."""
         while True:
-            self.look()
+            self.measure()
 
-    def look(self) -> None:
-        """Measure once. Blocks for LOOK_EVERY_S."""
+    def measure(self) -> None:
+        """Measure once. Blocks for INTERVAL_S."""
         began = self._clock()
-        self._sleep(LOOK_EVERY_S)
-        self.seconds.observe(max(0.0, self._clock() - began - LOOK_EVERY_S))
+        self._sleep(INTERVAL_S)
+        self.seconds.observe(max(0.0, self._clock() - began - INTERVAL_S))

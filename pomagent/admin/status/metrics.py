@@ -1,4 +1,4 @@
-"""Writes facts as Prometheus reads them. Takes 0.1 s for 1,000 routes: not for the hub, and imported off it."""
+"""Formats a snapshot for Prometheus. Takes 0.1 s for 1,000 routes, so import and call it off the hub."""
 
 from __future__ import annotations
 
@@ -16,89 +16,100 @@ from pomagent.runtime.histogram import Distribution
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-def written(facts: Snapshot) -> bytes:
-    """The text of one scrape. Blocks for /proc."""
+def formatted(snapshot: Snapshot) -> bytes:
+    """Return the text of one scrape. Blocks on /proc."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(facts))
-    registry.register(ProcessCollector(registry=None))  # descriptors, memory, CPU, under their usual names
+    registry.register(_Collector(snapshot))
+    registry.register(ProcessCollector(registry=None))  # descriptors, memory and CPU under their standard names
     return generate_latest(registry)
 
 
 class _Collector:
-    """What the library asks for its families."""
+    """Yields the metric families of one snapshot to the library."""
 
-    def __init__(self, facts: Snapshot) -> None:
-        self._facts = facts
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        yield from _of_agent(self._facts)
-        yield from _of_hub(self._facts)
-        yield from _of_routes(self._facts.routes)
-        yield from _of_pools(self._facts.routes)
-        yield from _of_tunnels(self._facts.routes)
-        yield from _of_gateways(self._facts.gateways)
-        yield from _of_credentials(self._facts.credentials)
+        yield from _of_agent(self._snapshot)
+        yield from _of_hub(self._snapshot)
+        yield from _of_routes(self._snapshot.routes)
+        yield from _of_pools(self._snapshot.routes)
+        yield from _of_tunnels(self._snapshot.routes)
+        yield from _of_gateways(self._snapshot.gateways)
+        yield from _of_credentials(self._snapshot.credentials)
 
 
-def _of_agent(facts: Snapshot) -> Iterator[Metric]:
-    info = GaugeMetricFamily("pomagent_build_info", "1; what runs.", labels=["version", "python"])
-    info.add_metric([facts.version, platform.python_version()], 1)
+def _of_agent(snapshot: Snapshot) -> Iterator[Metric]:
+    info = GaugeMetricFamily(
+        "pomagent_build_info", "Always 1; the labels are the running versions.", labels=["version", "python"]
+    )
+    info.add_metric([snapshot.version, platform.python_version()], 1)
     yield info
-    yield GaugeMetricFamily("pomagent_start_time_seconds", "When it started, since the epoch.", facts.started_at)
-    yield GaugeMetricFamily("pomagent_draining", "1 after it was told to stop.", facts.is_draining)
-    yield GaugeMetricFamily("pomagent_config_generation", "How often settings were put to work.", facts.generation)
-    yield GaugeMetricFamily(
-        "pomagent_config_last_reload_successful", "0 while the files are not what runs, because they were rejected.",
-        facts.is_up_to_date,
-    )  # fmt: skip
-    yield GaugeMetricFamily(
-        "pomagent_config_last_applied_timestamp_seconds", "When settings were last put to work, since the epoch.",
-        facts.applied_at,
-    )  # fmt: skip
+    for name, text, value in (
+        ("start_time_seconds", "Start of the agent, in seconds since the epoch.", snapshot.started_at),
+        ("draining", "1 while the agent waits for its sessions to end before it stops.", snapshot.is_draining),
+        ("config_generation", "Number of times that settings were applied.", snapshot.generation),
+        (
+            "config_last_reload_successful",
+            "0 if the last reload rejected the files; the previous settings stay in effect.",
+            snapshot.is_up_to_date,
+        ),
+        (
+            "config_last_applied_timestamp_seconds",
+            "Time when settings were last applied, in seconds since the epoch.",
+            snapshot.applied_at,
+        ),
+    ):
+        yield GaugeMetricFamily(f"pomagent_{name}", text, value)
     reloads = CounterMetricFamily(
-        "pomagent_config_reloads", "Looks at the files, by what came of them.", labels=["result"]
+        "pomagent_config_reloads", "Reloads of the configuration files, by result.", labels=["result"]
     )
     for result in ("applied", "unchanged", "rejected"):
-        reloads.add_metric([result], facts.reloads.get(result, 0))
+        reloads.add_metric([result], snapshot.reloads.get(result, 0))
     yield reloads
 
 
-def _of_hub(facts: Snapshot) -> Iterator[Metric]:
-    lag = HistogramMetricFamily("pomagent_hub_lag_seconds", "How much later than asked for a timer was called.")
-    _add(lag, [], facts.hub_lag)
+def _of_hub(snapshot: Snapshot) -> Iterator[Metric]:
+    lag = HistogramMetricFamily(
+        "pomagent_hub_lag_seconds", "Delay of timers in the event loop, and so of all sessions."
+    )
+    _add(lag, [], snapshot.hub_lag)
     yield lag
-    yield GaugeMetricFamily("pomagent_greenlets", "That live and came after the start.", facts.greenlets)
+    yield GaugeMetricFamily("pomagent_greenlets", "Live greenlets spawned after the start.", snapshot.greenlets)
 
 
 def _of_routes(routes: Iterable[RouteSnapshot]) -> Iterator[Metric]:
     state = GaugeMetricFamily(
-        "pomagent_route_state", "1 for the state that the route is in.", labels=["route", "state"]
+        "pomagent_route_state", "1 for the current state of the route.", labels=["route", "state"]
     )
     ready = _gauge("pomagent_route_ready", "1 if a client may expect to be served.")
-    active = _gauge("pomagent_sessions_active", "Sessions that run.")
+    active = _gauge("pomagent_sessions_active", "Running sessions.")
     closed = CounterMetricFamily(
-        "pomagent_sessions", "Sessions that are over, by the side that ended them and why.",
+        "pomagent_sessions", "Ended sessions, by the side that ended them and by reason.",
         labels=["route", "side", "reason"],
     )  # fmt: skip
     refused = CounterMetricFamily(
         "pomagent_sessions_refused",
-        "Clients that got no tunnel, by why or what would help.",
+        "Clients that got no tunnel, by reason or by the kind of remedy.",
         labels=["route", "reason"],
     )
     moved = CounterMetricFamily(
-        "pomagent_session_bytes", "Relayed: up is to the gateway, down from it.", labels=["route", "direction"]
+        "pomagent_session_bytes", "Relayed bytes: up is to the gateway, down is from it.", labels=["route", "direction"]
     )
-    waits = HistogramMetricFamily("pomagent_session_wait_seconds", "Until a client had its tunnel.", labels=["route"])
+    waits = HistogramMetricFamily(
+        "pomagent_session_wait_seconds", "Time that clients waited for a tunnel.", labels=["route"]
+    )
     for route in routes:
-        name = route.state.name
+        name = route.status.name
         if route.waits is not None:
             _add(waits, [name], route.waits)
-        state.add_metric([name, route.state.state], 1)
-        ready.add_metric([name], route.state.is_ready)
+        state.add_metric([name, route.status.state], 1)
+        ready.add_metric([name], route.status.is_ready)
         active.add_metric([name], route.sessions)
         for (side, reason), count in route.closed.items():
             closed.add_metric([name, side, reason], count)
-        for reason, count in {"limit": 0, **route.refused}.items():  # it has an alert, and no increase without a 0
+        for reason, count in {"limit": 0, **route.refused}.items():  # the alert needs a 0 before the first increase
             refused.add_metric([name, reason], count)
         moved.add_metric([name, "up"], route.bytes_up)
         moved.add_metric([name, "down"], route.bytes_down)
@@ -106,16 +117,16 @@ def _of_routes(routes: Iterable[RouteSnapshot]) -> Iterator[Metric]:
 
 
 def _of_pools(routes: Iterable[RouteSnapshot]) -> Iterator[Metric]:
-    warm = _gauge("pomagent_pool_warm", "Tunnels, or TLS connections, that wait for a client.")
-    target = _gauge("pomagent_pool_target", "How many should.")
+    warm = _gauge("pomagent_pool_warm", "Warm tunnels, or TLS connections, that wait for a client.")
+    target = _gauge("pomagent_pool_target", "Number of tunnels, or TLS connections, that the pool should keep warm.")
     stock = GaugeMetricFamily(
-        "pomagent_pool_stock", "Ready tunnels, TLS connections without one, and dials under way.",
+        "pomagent_pool_stock", "Warm tunnels, warm TLS connections, and dials in progress.",
         labels=["route", "state"],
     )  # fmt: skip
-    waiting = _gauge("pomagent_pool_waiting", "Clients that wait for a tunnel.")
-    breaker = _gauge("pomagent_breaker_open", "1 while dials have failed so often that the pool waits.")
+    waiting = _gauge("pomagent_pool_waiting", "Clients waiting for a tunnel.")
+    breaker = _gauge("pomagent_breaker_open", "1 while the pool waits before it dials again, after too many failures.")
     for route in routes:
-        name = route.state.name
+        name = route.status.name
         warm.add_metric([name], route.warm)
         target.add_metric([name], route.target)
         for what, count in route.stock.items():
@@ -127,16 +138,16 @@ def _of_pools(routes: Iterable[RouteSnapshot]) -> Iterator[Metric]:
 
 def _of_tunnels(routes: Sequence[RouteSnapshot]) -> Iterator[Metric]:
     yield _counter(
-        "pomagent_pool_takes", "Clients served with a warm tunnel, over a warm tls connection, or cold.", "kind",
-        ((route.state.name, route.takes) for route in routes),
+        "pomagent_pool_takes", "Clients served: with a warm tunnel, over a warm TLS connection (tls), or cold.", "kind",
+        ((route.status.name, route.takes) for route in routes),
     )  # fmt: skip
     yield _counter(
-        "pomagent_pool_discards", "Tunnels closed without having served anybody, by why.", "reason",
-        ((route.state.name, route.discards) for route in routes),
+        "pomagent_pool_discards", "Tunnels closed before a client used them, by reason.", "reason",
+        ((route.status.name, route.discards) for route in routes),
     )  # fmt: skip
     yield _counter(
-        "pomagent_tunnel_failures", "Dials that failed, by the kind of error.", "error",
-        ((route.state.name, route.failures) for route in routes),
+        "pomagent_tunnel_failures", "Failed dials, by error.", "error",
+        ((route.status.name, route.failures) for route in routes),
     )  # fmt: skip
 
 
@@ -149,17 +160,20 @@ def _counter(name: str, text: str, label: str, counts: Iterable[tuple[str, Mappi
 
 
 def _of_gateways(gateways: Iterable[GatewaySnapshot]) -> Iterator[Metric]:
-    reachable = _gateway_gauge("pomagent_gateway_reachable", "1 if the last handshake came to its end.")
+    reachable = _gateway_gauge("pomagent_gateway_reachable", "1 if the last TLS handshake succeeded.")
     expiry = _gateway_gauge(
-        "pomagent_gateway_certificate_expiry_timestamp_seconds", "When its certificate ends, since the epoch."
+        "pomagent_gateway_certificate_expiry_timestamp_seconds",
+        "Expiry of the certificate, in seconds since the epoch.",
     )
-    offset = _gateway_gauge("pomagent_gateway_clock_offset_seconds", "What its clock is ahead of this host's.")
+    offset = _gateway_gauge("pomagent_gateway_clock_offset_seconds", "Gateway clock minus local clock, in seconds.")
     lost = CounterMetricFamily(
-        "pomagent_gateway_tunnels_lost", "Warm ones that ended by themselves.", labels=["gateway"]
+        "pomagent_gateway_tunnels_lost", "Warm tunnels that the gateway or the network closed.", labels=["gateway"]
     )
-    answers = CounterMetricFamily("pomagent_connect_answers", "To CONNECTs, by status.", labels=["gateway", "code"])
+    answers = CounterMetricFamily(
+        "pomagent_connect_answers", "Answers to CONNECT, by HTTP status.", labels=["gateway", "code"]
+    )
     phases = HistogramMetricFamily(
-        "pomagent_dial_phase_seconds", "Steps of a dial that led to the next one: dns, tcp, tls, connect.",
+        "pomagent_dial_phase_seconds", "Duration of each successful step of a dial: dns, tcp, tls, connect.",
         labels=["gateway", "phase"],
     )  # fmt: skip
     for gateway in gateways:
@@ -178,12 +192,12 @@ def _of_gateways(gateways: Iterable[GatewaySnapshot]) -> Iterator[Metric]:
 
 def _of_credentials(credentials: Iterable[CredentialSnapshot]) -> Iterator[Metric]:
     expiry = GaugeMetricFamily(
-        "pomagent_credential_expiry_timestamp_seconds", "When the token ends by its own claim, since the epoch; "
-        "absent if it does not say.", labels=["credential"],
+        "pomagent_credential_expiry_timestamp_seconds", "Expiry of the token, in seconds since the epoch; "
+        "absent if the token names none.", labels=["credential"],
     )  # fmt: skip
-    has_token = GaugeMetricFamily("pomagent_credential_available", "1 if there is a token.", labels=["credential"])
+    has_token = GaugeMetricFamily("pomagent_credential_available", "1 if a token is available.", labels=["credential"])
     failing = GaugeMetricFamily(
-        "pomagent_credential_failing", "1 if its source could not be read last.", labels=["credential"]
+        "pomagent_credential_failing", "1 if the last attempt to read the token's source failed.", labels=["credential"]
     )
     for credential in credentials:
         if credential.expires_at is not None:

@@ -1,7 +1,7 @@
-"""The status page: one document with its style and its scripts inside, which fetches nothing but status documents.
+"""Renders the status page: one HTML document with its style and scripts, which fetches only JSON from the agent.
 
-Without scripts it is a table of the routes as they are now. What comes from the agent is escaped here, and only set
-as text there; the content security policy lets nothing else run or load.
+Without scripts it shows a table of the routes at the time of loading. Texts from the agent are escaped here, and the
+scripts insert them only as text. The content security policy lets nothing else run or load.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SCRIPTS = ("draw.js", "routes.js", "app.js")
 STYLE_MARK, STATIC_MARK, SCRIPT_MARK = "<!--style-->", "<!--static-->", "<!--script-->"
 
 COLUMNS = ("State", "Route", "Listens on", "Warm", "Sessions", "Reason")
-WITHOUT_SCRIPTS = "Only with scripts does this page follow the agent: reload it to look again."
+WITHOUT_SCRIPTS = "Scripts are off: reload the page to update it."
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """All of the page that does not change."""
+    """The parts of the page that never change."""
 
     before: str
     after: str
@@ -32,13 +32,13 @@ class _Frame:
 
 
 def rendered(document: dict[str, Any]) -> bytes:
-    """The page for a status document. Takes milliseconds for 1,000 routes: not for the hub."""
+    """Return the page for a status document. Takes milliseconds for 1,000 routes, so call it off the hub."""
     frame = _frame()
     return f"{frame.before}{_static(document)}{frame.after}".encode()
 
 
 def headers() -> dict[str, str]:
-    """What a browser is told not to do with the page. Blocks for its files."""
+    """Return the security headers of the page. Blocks on its files."""
     return {
         "Content-Security-Policy": _frame().policy,
         "Cross-Origin-Opener-Policy": "same-origin",
@@ -49,7 +49,7 @@ def headers() -> dict[str, str]:
 
 @cache
 def _frame() -> _Frame:
-    """Read once in a process: the files of a package that is replaced belong to the next one."""
+    """Read the assets once per process: after an update, the files on disk belong to the new version."""
     here = files("pomagent.admin.status").joinpath("assets")
     style = here.joinpath("style.css").read_text("utf-8")
     body = "\n".join(here.joinpath(name).read_text("utf-8") for name in SCRIPTS)
@@ -71,9 +71,10 @@ def _hash(text: str) -> str:
 
 
 def _static(document: dict[str, Any]) -> str:
-    said = f"pomagent {document['version']}, generation {document['generation']}, {document['sessions']} sessions."
+    sessions = f"{document['sessions']} session{'' if document['sessions'] == 1 else 's'}"
+    summary = f"pomagent {document['version']}, generation {document['generation']}, {sessions}."
     problems = (document["last_reload"] or {}).get("problems", ())
-    parts = [f'<div id="static"><p class="quiet">{escape(said)} {WITHOUT_SCRIPTS}</p>']
+    parts = [f'<div id="static"><p class="quiet">{escape(summary)} {WITHOUT_SCRIPTS}</p>']
     if problems:
         parts.append(f"<p>The last edit was rejected:</p><ul>{_each('li', problems)}</ul>")
     parts.append(f'<table class="routes"><thead><tr>{_each("th", COLUMNS)}</tr></thead><tbody>')
@@ -87,7 +88,7 @@ def _each(tag: str, texts: Iterable[str]) -> str:
 
 
 def _cells(route: dict[str, Any]) -> tuple[str, ...]:
-    """As in COLUMNS."""
+    """Return a route's cells in the order of COLUMNS."""
     where = f"{route['listen']} → {route['destination']}"
     warm = f"{route['warm']} of {route['target']}"
     return route["state"], route["name"], where, warm, str(route["sessions"]), route["reason"]

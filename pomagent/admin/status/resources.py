@@ -1,4 +1,4 @@
-"""Which path shows what; knows the agent and nothing of HTTP connections."""
+"""Maps paths to what the status server and the control socket show of the agent."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pomagent.admin.status import health
 from pomagent.admin.status.batches import in_batches
 from pomagent.admin.status.documents import (
     config_document,
-    document,
     event_document,
     readiness_document,
     reload_document,
     sessions_document,
+    status_document,
 )
 from pomagent.admin.status.health import Health
 from pomagent.admin.status.http import HttpRequest, HttpResponse, text_response
@@ -32,31 +32,32 @@ from pomagent.settings import Route
 
 READY_PREFIX = "/readyz/"
 EVENTS_SHOWN = 50
-MOST_SESSIONS = 10_000
-"""In one answer."""
-_ALL: Mapping[str, str] = {}
+"""Maximum events in the status document."""
+MAX_SESSIONS = 10_000
+"""Maximum sessions in one answer."""
+_NO_QUERY: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What a path shows."""
+    """One path of the status server."""
 
     show: Callable[[HttpRequest], HttpResponse]
-    """May block its greenlet."""
+    """Returns the response. May block its greenlet."""
     is_private: bool = False
-    """Whether ``status.allow_users`` says who may see it."""
+    """Whether ``status.allow_users`` restricts access."""
 
 
 class StatusResources:
-    """The pages of one agent."""
+    """Everything that one agent shows of itself."""
 
     def __init__(
         self, agent: Agent, reloader: Reloader, recent: RecentEvents, started_at: float, *,
         is_started: Callable[[], bool], is_draining: Callable[[], bool],
-        predecessors: Callable[[], Sequence[JsonObject]] = tuple,
+        old_processes: Callable[[], Sequence[JsonObject]] = tuple,
     ) -> None:  # fmt: skip
-        """``predecessors``: what is known of the processes that an upgrade has left with their sessions."""
-        self._predecessors = predecessors
+        """``old_processes`` returns what is known of processes that still have sessions after an upgrade."""
+        self._old_processes = old_processes
         self._agent = agent
         self._reloader = reloader
         self._recent = recent
@@ -67,27 +68,28 @@ class StatusResources:
         self.hub_lag = HubLag()
         self._resources = {
             "/": Resource(lambda _: self._page(), is_private=True),
-            "/livez": Resource(lambda _: _page(health.OK)),
-            "/startupz": Resource(lambda _: _page(health.OK if is_started() else health.STARTING)),
-            "/readyz": Resource(lambda request: _page(self._readiness(request.query.get("require", "")))),
+            "/livez": Resource(lambda _: _as_text(health.OK)),
+            "/startupz": Resource(lambda _: _as_text(health.OK if is_started() else health.STARTING)),
+            "/readyz": Resource(lambda request: _as_text(self._readiness(request.query.get("require", "")))),
             "/metrics": Resource(lambda _: self._metrics(), is_private=True),
             "/status.json": Resource(lambda _: self._json(self.status()), is_private=True),
             "/sessions.json": Resource(lambda request: self._json(self.sessions(request.query)), is_private=True),
         }
 
     def find(self, path: str) -> Resource | None:
-        """What the path shows; None if nothing."""
+        """Return the resource at a path; None if there is none."""
         if path.startswith(READY_PREFIX):
-            return Resource(lambda _: _page(self._readiness_of(path.removeprefix(READY_PREFIX))))
+            return Resource(lambda _: _as_text(self._readiness_of(path.removeprefix(READY_PREFIX))))
         return self._resources.get(path)
 
     @property
     def paths(self) -> list[str]:
+        """All paths of the status server but those of single routes."""
         return list(self._resources)
 
     @property
     def get_handlers(self) -> Mapping[str, Callable[[], JsonObject]]:
-        """What commands are shown, by the path of the control socket's URL."""
+        """Handlers of the control socket's GET requests by URL path."""
         return {
             "/status": self.status,
             "/sessions": self.sessions,
@@ -97,38 +99,38 @@ class StatusResources:
         }
 
     def status(self) -> JsonObject:
-        """What ``pomagent status --json`` prints. Blocks its greenlet."""
-        shown = document(self._agent, self._reloader, self._started_at, self._predecessors(), give_way)
-        shown["is_draining"] = self._is_draining()
-        shown["events"] = [event_document(note) for note in self._recent.latest(EVENTS_SHOWN)]
-        return shown
+        """Return what ``pomagent status --json`` prints. Blocks its greenlet."""
+        status = status_document(self._agent, self._reloader, self._started_at, self._old_processes(), give_way)
+        status["is_draining"] = self._is_draining()
+        status["events"] = [event_document(note) for note in self._recent.latest(EVENTS_SHOWN)]
+        return status
 
-    def sessions(self, query: Mapping[str, str] = _ALL) -> JsonObject:
-        """What ``pomagent sessions --json`` prints; ``limit`` of the query is how many at most. Blocks its greenlet."""
+    def sessions(self, query: Mapping[str, str] = _NO_QUERY) -> JsonObject:
+        """Return what ``pomagent sessions --json`` prints, at most ``limit`` of the query. Blocks its greenlet."""
         limit = query.get("limit", "")
-        wanted = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 9 else MOST_SESSIONS
-        return sessions_document(self._agent, min(wanted, MOST_SESSIONS), self._predecessors(), give_way)
+        max_count = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 9 else MAX_SESSIONS
+        return sessions_document(self._agent, min(max_count, MAX_SESSIONS), self._old_processes(), give_way)
 
     def readiness(self) -> JsonObject:
-        """What ``pomagent wait`` asks for: of each route, whether a client may expect to be served. Blocks."""
+        """Return what ``pomagent wait`` needs: whether the agent and each route are ready. Blocks."""
         return {
             "is_ready": self._obstacle() is None,
-            "routes": [readiness_document(state) for state in self._states()],
+            "routes": [readiness_document(status) for status in self._statuses()],
         }
 
     def _page(self) -> HttpResponse:
-        kind, body, headers = self._threads.call(_as_page, self.status())
-        return HttpResponse(HTTPStatus.OK, body, kind, headers)
+        content_type, body, headers = self._threads.call(_as_page, self.status())
+        return HttpResponse(HTTPStatus.OK, body, content_type, headers)
 
-    def _json(self, shown: JsonObject) -> HttpResponse:
-        return HttpResponse(HTTPStatus.OK, self._threads.call(_as_json, shown), "application/json")
+    def _json(self, document: JsonObject) -> HttpResponse:
+        return HttpResponse(HTTPStatus.OK, self._threads.call(_as_json, document), "application/json")
 
     def _readiness(self, require: str) -> Health:
-        return self._obstacle() or health.readiness(self._states() if require else (), require)
+        return self._obstacle() or health.readiness(self._statuses() if require else (), require)
 
     def _readiness_of(self, name: str) -> Health:
-        found = [route_status(route, self._agent) for route in self._routes if route.name == name]
-        return self._obstacle() or health.readiness_of({state.name: state for state in found}, name)
+        statuses = [route_status(route, self._agent) for route in self._routes if route.name == name]
+        return self._obstacle() or health.readiness_of({status.name: status for status in statuses}, name)
 
     def _obstacle(self) -> Health | None:
         if self._is_draining():
@@ -140,34 +142,34 @@ class StatusResources:
         settings = self._reloader.current
         return settings.routes if settings else ()
 
-    def _states(self) -> list[RouteStatus]:
-        """Of all routes. Blocks its greenlet."""
+    def _statuses(self) -> list[RouteStatus]:
+        """Return the status of every route. Blocks its greenlet."""
         return [route_status(route, self._agent) for route in in_batches(self._routes, give_way)]
 
     def _metrics(self) -> HttpResponse:
-        facts = take_snapshot(
+        snapshot = take_snapshot(
             self._agent, self._reloader, started_at=self._started_at, is_draining=self._is_draining(),
             hub_lag=self.hub_lag.seconds.now, give_way=give_way,
         )  # fmt: skip
-        kind, body = self._threads.call(_written, facts)
-        return HttpResponse(HTTPStatus.OK, body, kind)
+        content_type, body = self._threads.call(_as_metrics, snapshot)
+        return HttpResponse(HTTPStatus.OK, body, content_type)
 
 
-def _as_json(shown: JsonObject) -> bytes:
-    return json.dumps(shown).encode()
+def _as_json(document: JsonObject) -> bytes:
+    return json.dumps(document).encode()
 
 
-def _as_page(shown: JsonObject) -> tuple[str, bytes, Mapping[str, str]]:
-    from pomagent.admin.status import page  # noqa: PLC0415 - here, in a thread, and only if somebody looks
+def _as_page(document: JsonObject) -> tuple[str, bytes, Mapping[str, str]]:
+    from pomagent.admin.status import page  # noqa: PLC0415 - loaded in a thread, and only if the page is used
 
-    return "text/html; charset=utf-8", page.rendered(shown), page.headers()
-
-
-def _written(facts: Snapshot) -> tuple[str, bytes]:
-    from pomagent.admin.status import metrics  # noqa: PLC0415 - 0.1 s to import: here, in a thread, and only if scraped
-
-    return metrics.CONTENT_TYPE, metrics.written(facts)
+    return "text/html; charset=utf-8", page.rendered(document), page.headers()
 
 
-def _page(answer: Health) -> HttpResponse:
+def _as_metrics(snapshot: Snapshot) -> tuple[str, bytes]:
+    from pomagent.admin.status import metrics  # noqa: PLC0415 - 0.1 s to import: in a thread, if scraped
+
+    return metrics.CONTENT_TYPE, metrics.formatted(snapshot)
+
+
+def _as_text(answer: Health) -> HttpResponse:
     return text_response(answer.status, answer.text)

@@ -1,40 +1,33 @@
-"""How each route is, in one word, with the reason."""
+"""Each route's state with the reason, for status, metrics and health."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 from pomagent.agent import Agent
 from pomagent.errors import RoutePaused
-from pomagent.route_state import State
+from pomagent.route_state import RouteFacts, State, is_ready, state_of
 from pomagent.settings import Route
-
-STATES: tuple[State, ...] = get_args(State)
-"""Every state, for metrics that count routes by state."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteStatus:
-    """One route as it is now."""
+    """The state of one route at one moment."""
 
     name: str
     state: State
     reason: str
     """A sentence with the remedy; empty if nothing is wrong."""
     is_ready: bool
-    """Whether a client may expect to be served. What keeps nothing warm is ready until a client finds otherwise."""
+    """Whether a client may expect to be served."""
 
 
 def route_status(route: Route, agent: Agent) -> RouteStatus:
-    """The state of one route of the running settings. Does not block."""
+    """Return the status of one route of the running settings. Does not block."""
     forwarder = agent.forwarder(route.name)
-    if not route.enabled:
-        return RouteStatus(route.name, "disabled", "", is_ready=False)
     if forwarder is None:
-        return RouteStatus(route.name, "quarantined", agent.quarantined.get(route.name, ""), is_ready=False)
+        facts = RouteFacts(is_enabled=route.enabled, is_bound=False)
+        return RouteStatus(route.name, state_of(facts), agent.quarantined.get(route.name, ""), is_ready(facts))
     state = forwarder.state
-    expects = state == "untried" and (forwarder.pool.keeping.level == "off" or forwarder.pool.status.is_warm)
-    reason = str(RoutePaused(route.name) if state == "paused" else forwarder.pool.last_error or "") or forwarder.overrun
-    is_ready = (expects or state in ("up", "degraded")) and not forwarder.overrun
-    return RouteStatus(route.name, state, reason, is_ready=is_ready)
+    error = RoutePaused(route.name) if state == "paused" else forwarder.pool.last_error
+    return RouteStatus(route.name, state, str(error or "") or forwarder.overrun, is_ready(forwarder.facts))

@@ -1,4 +1,4 @@
-"""The numbers of one moment, gathered on the hub within milliseconds; written down elsewhere."""
+"""Collects all numbers at one moment, on the hub within milliseconds; ``metrics`` formats them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pomagent import __version__
 from pomagent.admin.status.batches import in_batches
-from pomagent.admin.status.greenlet_count import greenlets
+from pomagent.admin.status.greenlet_count import count_greenlets
 from pomagent.admin.status.route_states import RouteStatus, route_status
 from pomagent.agent import Agent
 from pomagent.credentials.token import Token
@@ -22,9 +22,9 @@ from pomagent.settings import Route
 
 @dataclass(frozen=True, slots=True)
 class RouteSnapshot:
-    """One enabled route."""
+    """Numbers of one enabled route."""
 
-    state: RouteStatus
+    status: RouteStatus
     sessions: int = 0
     closed: Mapping[tuple[str, str], int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
@@ -38,14 +38,14 @@ class RouteSnapshot:
     failures: Mapping[str, int] = field(default_factory=dict)
     is_breaker_open: bool = False
     stock: Mapping[str, int] = field(default_factory=dict)
-    """What is warm and what is being dialled, by state."""
+    """Warm tunnels, warm TLS connections and dials in progress, by state."""
     waits: Distribution | None = None
-    """Seconds until a client had its tunnel; None as long as nobody has come."""
+    """Seconds that clients waited for a tunnel; None before the first client."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaySnapshot:
-    """One gateway in use, by its address."""
+    """Numbers of one gateway address in use."""
 
     address: str
     is_reachable: bool | None
@@ -58,20 +58,20 @@ class GatewaySnapshot:
 
 @dataclass(frozen=True, slots=True)
 class CredentialSnapshot:
-    """One credential in use; never its token."""
+    """One credential in use, without its token."""
 
     name: str
     source: str
     has_token: bool
     is_failing: bool
-    """Whether its source could not be read last."""
+    """Whether the last read of its source failed."""
     expires_at: float | None
-    """Seconds since the epoch, by the token's own claim."""
+    """Seconds since the epoch, from the token's own claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that is counted, measured or known."""
+    """Everything that is exported as a metric."""
 
     version: str
     started_at: float
@@ -79,9 +79,9 @@ class Snapshot:
     generation: int
     reloads: Mapping[str, int]
     is_up_to_date: bool
-    """Whether the files, as they were read last, are what runs."""
+    """Whether the files as last read are in effect."""
     applied_at: float
-    """When settings were last put to work, in seconds since the epoch."""
+    """When settings were last applied, in seconds since the epoch."""
     routes: tuple[RouteSnapshot, ...]
     gateways: tuple[GatewaySnapshot, ...]
     credentials: tuple[CredentialSnapshot, ...]
@@ -93,7 +93,7 @@ def take_snapshot(
     agent: Agent, reloader: Reloader, *, started_at: float, is_draining: bool, hub_lag: Distribution,
     give_way: Callable[[], None],
 ) -> Snapshot:  # fmt: skip
-    """What is so now. Blocks only in ``give_way``, which lets others run between routes."""
+    """Return the present numbers. Blocks only in ``give_way``, which lets others run between routes."""
     settings = reloader.current
     return Snapshot(
         version=__version__,
@@ -107,23 +107,23 @@ def take_snapshot(
         gateways=tuple(_gateways(agent.gateways)),
         credentials=tuple(_credentials(agent.tokens)),
         hub_lag=hub_lag,
-        greenlets=greenlets(give_way),
+        greenlets=count_greenlets(give_way),
     )
 
 
 def _routes(routes: tuple[Route, ...], agent: Agent, give_way: Callable[[], None]) -> Iterator[RouteSnapshot]:
     for route in in_batches(routes, give_way):
         forwarder = agent.forwarder(route.name)
-        state = route_status(route, agent)
-        yield RouteSnapshot(state) if forwarder is None else _route(state, forwarder)
+        status = route_status(route, agent)
+        yield RouteSnapshot(status) if forwarder is None else _route(status, forwarder)
 
 
-def _route(state: RouteStatus, forwarder: Forwarder) -> RouteSnapshot:
+def _route(status: RouteStatus, forwarder: Forwarder) -> RouteSnapshot:
     pool, counts, memory = forwarder.pool, forwarder.counts, forwarder.memory
     moved_up, moved_down = forwarder.moved
     stock = pool.status.stock | {"dialling": sum(pool.status.dialling.values())}
     return RouteSnapshot(
-        state, forwarder.session_count, dict(counts.closed), dict(counts.refused), counts.bytes_up + moved_up,
+        status, forwarder.session_count, dict(counts.closed), dict(counts.refused), counts.bytes_up + moved_up,
         counts.bytes_down + moved_down, pool.warm_count, pool.target, pool.waiting,
         dict(memory.takes), dict(memory.discards), dict(memory.failures),
         pool.status.breaker is not BreakerState.CLOSED,
@@ -132,22 +132,22 @@ def _route(state: RouteStatus, forwarder: Forwarder) -> RouteSnapshot:
 
 
 def _gateways(gateways: Gateways) -> Iterator[GatewaySnapshot]:
-    """One for each address: several tables may lead to one."""
-    watches = {str(dialer.gateway.address): gateways.watch(dialer.gateway) for dialer in gateways.dialers}
-    for address, watch in sorted(watches.items()):
-        yield _gateway(address, watch)
+    """Yield one snapshot per address, which several tables may share."""
+    health_by_address = {str(dialer.gateway.address): gateways.watch(dialer.gateway) for dialer in gateways.dialers}
+    for address, health in sorted(health_by_address.items()):
+        yield _gateway(address, health)
 
 
-def _gateway(address: str, watch: GatewayHealth) -> GatewaySnapshot:
-    phases = {phase: histogram.now for phase, histogram in watch.counts.phases.items()}
+def _gateway(address: str, health: GatewayHealth) -> GatewaySnapshot:
+    phases = {phase: histogram.now for phase, histogram in health.counts.phases.items()}
     return GatewaySnapshot(
-        address, watch.is_reachable, watch.certificate_expires_at, watch.clock_offset_s, watch.losses.total,
-        dict(watch.counts.answers), phases,
+        address, health.is_reachable, health.certificate_expires_at, health.clock_offset_s, health.losses.total,
+        dict(health.counts.answers), phases,
     )  # fmt: skip
 
 
 def _credentials(tokens: list[Token]) -> Iterator[CredentialSnapshot]:
-    """One for each name: of several tokens under one name, such as during a reload, the one that ends first."""
+    """Yield one snapshot per name; of several tokens, as during a reload, the one that expires first."""
     by_name: dict[str, Token] = {}
     for token in sorted(tokens, key=lambda token: token.life.expires_at or float("inf")):
         by_name.setdefault(token.credential.name, token)

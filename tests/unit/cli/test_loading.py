@@ -1,4 +1,4 @@
-"""What a command loads: every module costs time at each start, and the agent's is waited for."""
+"""Modules that each command loads: every module delays its start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.agent import processes
 
 
 def loaded(code: str) -> set[str]:
-    """The names of the modules that a process has loaded after this code."""
+    """Return the names of all modules loaded after a process runs this code."""
     done = processes.run(
         [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, check=True
     )
@@ -27,7 +27,7 @@ def by_run() -> set[str]:
 
 
 @pytest.mark.parametrize("library", ["rich", "pygments", "requests", "urllib3", "prometheus_client"])
-def test_the_agent_binds_before_it_loads(library: str, by_run: set[str]) -> None:
+def test_the_agent_starts_without_the_library(library: str, by_run: set[str]) -> None:
     assert library not in by_run
 
 
@@ -37,21 +37,21 @@ def test_the_agent_loads_no_other_command(by_run: set[str]) -> None:
     }  # fmt: skip
 
 
-def test_what_the_agent_does_without_is_there_for_others() -> None:
+def test_libraries_hidden_from_the_agent_can_still_be_imported() -> None:
     assert "rich.console" in loaded(f"{RUN}\nimport rich.console")
 
 
 @pytest.mark.parametrize("command", ["status", "sessions", "wait", "reload", "upgrade", "pause", "log-level"])
-def test_a_command_that_only_asks_the_agent_loads_neither_models_nor_the_event_loop(command: str) -> None:
+def test_a_client_command_loads_neither_models_nor_the_event_loop(command: str) -> None:
     modules = loaded(f"from pomagent.cli import command\ncommand({command!r})")
     assert modules & {"pydantic", "pydantic_settings", "gevent", "structlog", "rich", "pomagent.settings"} == set()
 
 
-def test_every_command_is_found_under_its_name() -> None:
+def test_every_command_is_registered_under_its_name() -> None:
     assert [name for name, command in commands().items() if command.name != name] == []
 
 
-def test_nothing_is_left_to_be_loaded_but_what_only_commands_use() -> None:
+def test_preload_loads_everything_but_modules_of_commands() -> None:
     before = loaded(f"{RUN}\nfrom pomagent.daemon import preload\npreload.load_all()")
     assert {"requests", "prometheus_client", "pomagent.credentials.edge_api", "pomagent.admin.status.page"} <= before
     assert not [

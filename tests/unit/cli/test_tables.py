@@ -1,16 +1,17 @@
-"""What people are shown: whole in a pipe, harmless on a terminal."""
+"""Tables: complete in a pipe, harmless on a terminal."""
 
 from __future__ import annotations
 
 import io
 import sys
+from typing import get_args
 
 import click
 import pytest
 
-from pomagent.admin.status.route_states import STATES
 from pomagent.cli import tables
 from pomagent.cli.tables import duration, many, plain, size
+from pomagent.route_state import State
 
 LONG = "a-route-whose-name-is-longer-than-most-terminals-are-wide." * 4
 
@@ -20,20 +21,20 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_in_a_pipe_no_line_is_broken_cut_or_padded(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_gets_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
     tables.show(tables.table(("ROUTE", "WARM"), [(LONG, "1/2"), ("b", "10/20")], numbers=("WARM",)))
     header, *rows = capsys.readouterr().out.splitlines()
     assert rows == [f"{LONG}    1/2", f"{'b'.ljust(len(LONG))}  10/20"]
     assert header.split() == ["ROUTE", "WARM"]
 
 
-def test_in_a_pipe_nothing_is_coloured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_gets_no_colours(capsys: pytest.CaptureFixture[str]) -> None:
     tables.show(tables.state("down"))
     assert capsys.readouterr().out == "down\n"
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_on_a_terminal_states_are_coloured_unless_nobody_wants_that(
+def test_states_are_coloured_on_a_terminal_unless_no_color_is_set(
     monkeypatch: pytest.MonkeyPatch, no_color: str, coloured: bool
 ) -> None:
     terminal = Terminal()
@@ -44,7 +45,7 @@ def test_on_a_terminal_states_are_coloured_unless_nobody_wants_that(
     assert ("\x1b[31m" in terminal.getvalue()) == coloured
 
 
-def test_a_terminal_gets_no_line_wider_than_it_is_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_folded_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
@@ -56,13 +57,13 @@ def test_a_terminal_gets_no_line_wider_than_it_is_and_loses_nothing(monkeypatch:
     assert "".join(line.split()[0] for line in lines[1:]) == LONG
 
 
-def test_brackets_are_no_markup_and_control_characters_reach_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markup_is_printed_literally_and_control_characters_are_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     tables.show(plain("[red]x[/red] \x1b[2J\x9b"), tables.table(("[b]A",), [("[/] \x07",)]))
     assert capsys.readouterr().out == "[red]x[/red] \ufffd[2J\ufffd\n[b]A\n[/] \ufffd\n"
 
 
 def test_every_state_of_a_route_has_a_style() -> None:
-    assert set(STATES) - set(tables.STYLES) == set()
+    assert set(get_args(State)) - set(tables.STYLES) == set()
 
 
 @pytest.mark.parametrize(
@@ -86,5 +87,5 @@ def test_a_size_has_two_figures_or_more_and_a_unit(count: int, text: str) -> Non
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 sessions"), (1, "1 session"), (2, "2 sessions")])
-def test_one_is_not_many(count: int, text: str) -> None:
+def test_a_count_of_one_is_singular(count: int, text: str) -> None:
     assert many(count, "session") == text

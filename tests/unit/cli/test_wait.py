@@ -1,4 +1,4 @@
-"""What ``pomagent wait`` waits for."""
+"""Conditions that ``pomagent wait`` waits for."""
 
 from typing import Any
 
@@ -29,14 +29,16 @@ def answer(*routes: dict[str, Any], is_ready: bool = True) -> dict[str, Any]:
         (["off"], False, ["off: disabled"]),
     ],
 )
-def test_only_what_was_named_is_missed(names: list[str], want_all: bool, expected: list[str]) -> None:
+def test_only_the_requested_routes_are_reported_as_missing(
+    names: list[str], want_all: bool, expected: list[str]
+) -> None:
     assert list(missing(answer(UP, UNTRIED, DOWN, DISABLED), names, want_all=want_all)) == expected
 
 
-def test_an_agent_that_stops_is_not_ready_whatever_its_routes_are() -> None:
-    assert list(missing(answer(UP, is_ready=False), ["up"], want_all=False)) == ["the agent was told to stop"]
+def test_a_stopping_agent_is_not_ready() -> None:
+    assert list(missing(answer(UP, is_ready=False), ["up"], want_all=False)) == ["the agent is stopping"]
 
 
-def test_a_name_that_no_route_has_is_a_wrong_usage() -> None:
+def test_an_unknown_route_is_a_usage_error() -> None:
     with pytest.raises(click.UsageError, match="no route is named nowhere"):
         list(missing(answer(UP), ["up", "nowhere"], want_all=False))

@@ -1,4 +1,4 @@
-"""The control socket's bodies: their size, their shape, and who is heard."""
+"""Requests over the control socket: size and form of their bodies, and permission."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.gateway.waiting import wait_until
 
 
 class Agent:
-    """Takes what is brought to ``/take``."""
+    """A control server that keeps the bodies sent to ``/take``."""
 
     def __init__(self, directory: Path) -> None:
         self.taken: list[JsonObject] = []
@@ -49,7 +49,7 @@ class Agent:
         return answer
 
     def send(self, head: str, body: bytes = b"") -> tuple[int, bytes]:
-        """A request by hand; returns the status and the body of the answer."""
+        """Send raw bytes and return the status and the body of the answer."""
 
         def exchange() -> tuple[int, bytes]:
             with socket.socket(socket.AF_UNIX) as connection:
@@ -70,7 +70,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
     running.server.close()
 
 
-def test_a_body_is_taken_and_not_logged(agent):
+def test_a_body_reaches_its_handler_and_is_not_logged(agent):
     assert agent.ask("POST", "/take", {"token": "eyJ.S3CR3T.x"}) == {"taken": 1}
     assert agent.taken == [{"token": "eyJ.S3CR3T.x"}]
     assert agent.log.events == ["control.changed"]
@@ -88,7 +88,7 @@ def test_actions_without_a_body_are_as_before(agent):
     assert agent.ask("POST", "/reload") == {}
 
 
-def test_what_is_declined_is_said(agent):
+def test_a_declined_request_is_reported(agent):
     with pytest.raises(ControlError, match="not with this agent"):
         agent.ask("POST", "/decline", {})
 
@@ -104,14 +104,14 @@ def test_a_body_has_a_limit(agent, size, status):
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"1", b"{", b"\xff", b"[" * 50_000])
-def test_what_is_no_json_object_is_refused_and_not_repeated(agent, body):
+def test_a_body_that_is_not_a_json_object_is_rejected_and_not_repeated(agent, body):
     status, answer = agent.send(f"POST /take HTTP/1.1\r\nContent-Length: {len(body)}", body)
     assert (status, agent.taken) == (400, [])
     assert b"expected a JSON object" in answer
 
 
 @pytest.mark.parametrize("header", ["X: y", "Transfer-Encoding: chunked"])
-def test_a_body_without_a_length_is_refused(agent, header):
+def test_a_body_without_a_length_is_rejected(agent, header):
     assert (
         agent.send(f"POST /take HTTP/1.1\r\n{header}", b"2\r\n{}\r\n0\r\n\r\n" if "chunked" in header else b"")[0]
         == 411
@@ -120,28 +120,28 @@ def test_a_body_without_a_length_is_refused(agent, header):
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "99999999999999999999"])
-def test_a_length_that_is_none_is_refused(agent, length, monkeypatch):
+def test_an_invalid_length_is_rejected(agent, length, monkeypatch):
     monkeypatch.setattr("pomagent.admin.control.server.READ_TIMEOUT_S", 0.2)
     assert agent.send(f"POST /take HTTP/1.1\r\nContent-Length: {length}")[0] in {400, 411, 413}
     assert agent.taken == []
 
 
-def test_a_show_takes_no_body_and_a_taker_is_no_show(agent):
+def test_a_handler_of_post_does_not_answer_get(agent):
     assert agent.send("GET /take HTTP/1.1")[0] == 404
 
 
-def test_a_body_that_never_comes_ends(agent, monkeypatch):
+def test_a_missing_body_times_out(agent, monkeypatch):
     monkeypatch.setattr("pomagent.admin.control.server.READ_TIMEOUT_S", 0.2)
     assert agent.send("POST /take HTTP/1.1\r\nContent-Length: 2", b"{")[0] == 400
 
 
-def test_a_bug_is_an_answer_too(agent):
-    with caught_crashes() as crashes, pytest.raises(ControlError, match="POST /crash met a bug of the agent"):
+def test_a_bug_is_reported_to_the_client(agent):
+    with caught_crashes() as crashes, pytest.raises(ControlError, match="POST /crash met a bug in the agent"):
         agent.ask("POST", "/crash")
     assert [str(crash) for crash in crashes] == ["a bug"]
 
 
-def test_the_hub_goes_on_while_a_directory_service_is_asked_for_the_group(agent, monkeypatch):
+def test_a_slow_group_lookup_does_not_block_the_hub(agent, monkeypatch):
     asked, release, released = threading.Event(), threading.Event(), []
 
     def slow(name: str) -> None:
@@ -154,14 +154,14 @@ def test_the_hub_goes_on_while_a_directory_service_is_asked_for_the_group(agent,
     monkeypatch.setattr(server, "_CREDENTIALS", Stranger())
     asking = gevent.Greenlet.spawn(agent.ask, "GET", "/status")
     wait_until(asked.is_set)
-    release.set()  # in this thread: too late if the hub waits as well
-    with pytest.raises(ControlError, match="may steer it"):
+    release.set()  # in this thread, which would be too late if the hub were blocked
+    with pytest.raises(ControlError, match="may do this"):
         asking.get()
     assert released == [True]
 
 
 class Stranger:
-    """Reads whatever the kernel says of a peer as somebody else."""
+    """Reports every peer as an unprivileged user."""
 
     size = 12
 
@@ -169,7 +169,7 @@ class Stranger:
         return 1, 65534, 65534
 
 
-def test_a_request_that_stops_in_the_middle_is_let_go_without_a_word(agent, monkeypatch, capfd):
+def test_an_incomplete_request_is_dropped_without_output(agent, monkeypatch, capfd):
     monkeypatch.setattr(server, "READ_TIMEOUT_S", 0.1)
 
     def begin() -> bytes:

@@ -1,4 +1,4 @@
-"""The status server over real connections: who is answered, who is not, and what slow and hostile clients cost."""
+"""The status server over real connections: accepted, rejected, slow and hostile clients."""
 
 import socket
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from pomagent.admin.status.http import MAX_HEAD_BYTES, HttpResponse, text_respon
 from pomagent.admin.status.resources import Resource
 from pomagent.admin.status.server import MAX_CONNECTIONS, StatusServer
 from pomagent.errors import ConfigError
+from pomagent.listeners import rebinding
 from pomagent.sessions.user_names import Users
 from pomagent.settings import HostPort, Settings, StatusSettings
 from pomagent.transport.sock_diag import SockDiag
@@ -26,8 +27,8 @@ from tests.gateway.waiting import scaled, wait_until
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
-class FakeSite:
-    """Three pages: for all, for some, and one with a bug."""
+class FakeResources:
+    """Three resources: a public one, a private one, and one with a bug."""
 
     paths = ("/livez", "/metrics", "/bug")
 
@@ -47,7 +48,7 @@ class Running:
     def __init__(self, log: FakeLog, diag: SockDiag) -> None:
         self.log = log
         self.users = Users()
-        self.server = StatusServer(FakeSite(), diag, self.users, log.log)  # type: ignore[arg-type]
+        self.server = StatusServer(FakeResources(), diag, self.users, log.log)  # type: ignore[arg-type]
 
     def move(self, listen: HostPort | None, users: tuple[str, ...] = (), *, is_start: bool = False) -> None:
         with self.server.moving_to(settings(listen, users), is_start=is_start):
@@ -62,7 +63,7 @@ class Running:
         return cooperative.create_connection((LOOPBACK, self.port), scaled(10))
 
     def ask(self, request: str | bytes) -> str:
-        """All that comes back."""
+        """Send a request and return the whole response."""
         with self.connect() as client:
             client.sendall(request.encode() if isinstance(request, str) else request)
             return read_to_end(client)
@@ -90,7 +91,7 @@ def running(no_leaks: None) -> Iterator[Running]:
     diag.close()
 
 
-# Who is answered.
+# Which requests are answered.
 
 
 def test_a_get_is_answered_and_the_connection_closed(running: Running) -> None:
@@ -117,13 +118,13 @@ def test_a_request_may_come_byte_by_byte(running: Running) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT"])
-def test_nothing_is_changed_here(running: Running, method: str) -> None:
+def test_methods_that_change_something_are_rejected(running: Running, method: str) -> None:
     answer = running.ask(get("/livez", method))
     assert answer.startswith("HTTP/1.1 405 ")
     assert "Allow: GET, HEAD" in answer
 
 
-def test_a_request_by_another_name_is_refused_and_logged_once(running: Running) -> None:
+def test_a_request_for_another_host_is_rejected_and_logged_once(running: Running) -> None:
     for _ in range(3):
         answer = running.ask(get("/livez", host="evil.example.com"))
         assert answer.startswith("HTTP/1.1 421 ")
@@ -132,40 +133,40 @@ def test_a_request_by_another_name_is_refused_and_logged_once(running: Running) 
     assert (line["why"], line["level"]) == ("the request names another host", "warning")
 
 
-@pytest.mark.parametrize("headers", ["Origin: https://evil.example.com", "Sec-Fetch-StatusResources: cross-site"])
-def test_another_website_is_refused_and_logged_once_whatever_it_asks_for(running: Running, headers: str) -> None:
+@pytest.mark.parametrize("headers", ["Origin: https://evil.example.com", "Sec-Fetch-Site: cross-site"])
+def test_a_cross_site_request_for_any_path_is_rejected_and_logged_once(running: Running, headers: str) -> None:
     for path in ("/livez", "/metrics", "/nothing"):
         answer = running.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n")
         assert answer.startswith("HTTP/1.1 403 ")
         assert "Cross-Origin-Resource-Policy: same-origin" in answer
         assert "Access-Control-" not in answer
     (line,) = running.log.named("status.refused")
-    assert line["why"] == "another website asks through a browser"
+    assert line["why"] == "another website sent the request through a browser"
 
 
-def test_what_is_not_there_is_said(running: Running) -> None:
+def test_an_unknown_path_is_a_404_that_does_not_repeat_it(running: Running) -> None:
     assert running.ask(get("/nothing<script>")).startswith("HTTP/1.1 404 ")
     assert "<script>" not in running.ask(get("/nothing<script>"))
 
 
 @pytest.mark.parametrize(("users", "status"), [((), 200), (("root",), 200), (("4711",), 200)])
-def test_root_may_see_what_is_private(running: Running, users: tuple[str, ...], status: int) -> None:
-    running.move(running.server._asked, users)
+def test_root_may_see_private_resources(running: Running, users: tuple[str, ...], status: int) -> None:
+    running.move(running.server._requested, users)
     assert running.ask(get("/metrics")).startswith(f"HTTP/1.1 {status} ")
 
 
 @pytest.mark.parametrize(("uid", "status"), [(4711, 200), (4712, 403), (None, 403)])
-def test_only_users_who_are_named_may(
+def test_only_named_users_may_see_private_resources(
     running: Running, uid: int | None, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "user_of", lambda sock, diag: uid)
-    running.move(running.server._asked, ("4711", "no-such-user-here"))
+    running.move(running.server._requested, ("4711", "no-such-user-here"))
     assert running.ask(get("/metrics")).startswith(f"HTTP/1.1 {status} ")
     assert running.ask(get("/livez")).startswith("HTTP/1.1 200 ")
     assert len(running.log.named("status.refused")) == (status == 403)
 
 
-# What cannot be understood, or comes too slowly, or too much.
+# Requests that are malformed, too slow or too large.
 
 
 HOST = b"Host: localhost\r\n"
@@ -182,7 +183,7 @@ HOST = b"Host: localhost\r\n"
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 405),
     ],
 )
-def test_what_is_no_request_gets_an_answer_and_is_no_traceback(
+def test_a_malformed_request_gets_a_response_and_causes_no_traceback(
     running: Running, request_: bytes, status: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with running.connect() as client:
@@ -194,7 +195,7 @@ def test_what_is_no_request_gets_an_answer_and_is_no_traceback(
 
 
 @pytest.mark.parametrize(("size", "status"), [(MAX_HEAD_BYTES, 200), (MAX_HEAD_BYTES + 1, 431)])
-def test_a_head_has_a_limit(running: Running, size: int, status: int) -> None:
+def test_a_request_head_has_a_limit(running: Running, size: int, status: int) -> None:
     head = b"GET /livez HTTP/1.1\r\n" + HOST + b"X-Long: "
     with running.connect() as client:
         client.sendall(head + b"x" * (size - len(head)))
@@ -204,7 +205,7 @@ def test_a_head_has_a_limit(running: Running, size: int, status: int) -> None:
 
 
 @pytest.mark.parametrize(("size", "status"), [(MAX_HEAD_BYTES - 100, 200), (MAX_HEAD_BYTES + 1, 414)])
-def test_a_line_has_a_limit(running: Running, size: int, status: int) -> None:
+def test_a_request_line_has_a_limit(running: Running, size: int, status: int) -> None:
     line = b"GET /livez?x="
     with running.connect() as client:
         client.sendall(line + b"x" * (size - len(line)))
@@ -218,32 +219,32 @@ def test_a_line_has_a_limit(running: Running, size: int, status: int) -> None:
     [("Content-Length: 0", 200), ("Content-Length: 1", 413), (f"Content-Length: {10**12}", 413),
      ("Transfer-Encoding: chunked", 413)],
 )  # fmt: skip
-def test_a_request_has_no_body(running: Running, header: str, status: int) -> None:
+def test_a_request_with_a_body_is_rejected(running: Running, header: str, status: int) -> None:
     answer = running.ask(f"GET /livez HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n")
     assert answer.startswith(f"HTTP/1.1 {status} ")
 
 
-def test_whoever_sends_a_body_all_the_same_still_gets_the_answer(running: Running) -> None:
+def test_a_client_that_sends_a_body_still_gets_the_response(running: Running) -> None:
     sent = b"GET /livez HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n" + bytes(32 * 1024)
     assert running.ask(sent).startswith("HTTP/1.1 413 ")
 
 
-def test_a_client_that_says_nothing_is_let_go(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_client_is_disconnected(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.1)
     with running.connect() as client:
         assert read_to_end(client) == ""
     assert not running.server._connections
 
 
-def test_a_client_that_trickles_has_the_same_budget(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trickling_client_has_the_same_time_limit(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.2)
-    with running.connect() as client, pytest.raises(OSError):  # noqa: PT012 - whichever of them meets the end
+    with running.connect() as client, pytest.raises(OSError):  # noqa: PT012 - either call may fail
         while True:
             client.sendall(b"G")
             gevent.sleep(0.01)
 
 
-def test_a_client_that_does_not_read_holds_nobody_up(running: Running) -> None:
+def test_a_stalled_client_delays_no_other_client(running: Running) -> None:
     silent = [running.connect() for _ in range(3)]
     for client in silent:
         client.sendall(get("/livez").encode()[:-2])
@@ -253,7 +254,7 @@ def test_a_client_that_does_not_read_holds_nobody_up(running: Running) -> None:
 
 
 @pytest.mark.parametrize("count", [MAX_CONNECTIONS - 1, MAX_CONNECTIONS + 3])
-def test_connections_have_a_limit_and_the_oldest_gives_way(running: Running, count: int) -> None:
+def test_connections_have_a_limit_beyond_which_the_oldest_is_closed(running: Running, count: int) -> None:
     silent = [running.connect() for _ in range(count)]
     wait_until(lambda: len(running.server._connections) == min(count, MAX_CONNECTIONS))
     assert running.ask(get("/livez")).startswith("HTTP/1.1 200 ")
@@ -266,7 +267,7 @@ def test_connections_have_a_limit_and_the_oldest_gives_way(running: Running, cou
     assert ended == max(0, count + 1 - MAX_CONNECTIONS)
 
 
-def test_a_bug_is_an_answer_and_a_line_in_the_log(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_a_500_and_is_reported(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     crashed: list[type[BaseException]] = []
     monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda context, kind, value, trace: crashed.append(kind))
     assert running.ask(get("/bug")).startswith("HTTP/1.1 500 ")
@@ -274,10 +275,10 @@ def test_a_bug_is_an_answer_and_a_line_in_the_log(running: Running, monkeypatch:
     assert running.ask(get("/livez")).startswith("HTTP/1.1 200 ")
 
 
-# Where it listens.
+# The listen address.
 
 
-def test_it_moves_with_the_settings(running: Running) -> None:
+def test_the_server_moves_with_the_settings(running: Running) -> None:
     old = running.port
     running.move(HostPort("127.0.0.2", 0))
     assert isinstance(running.server.address, HostPort)
@@ -287,7 +288,7 @@ def test_it_moves_with_the_settings(running: Running) -> None:
     assert refused(old)
 
 
-def test_it_can_be_turned_off_and_on(running: Running) -> None:
+def test_the_server_can_be_turned_off_and_on(running: Running) -> None:
     old = running.port
     running.move(None)
     assert (running.server.address, refused(old)) == (None, True)
@@ -295,15 +296,13 @@ def test_it_can_be_turned_off_and_on(running: Running) -> None:
     assert running.ask(get("/livez")).startswith("HTTP/1.1 200 ")
 
 
-def test_what_asks_for_the_same_address_keeps_the_socket(running: Running) -> None:
+def test_a_reload_with_the_same_address_keeps_the_socket(running: Running) -> None:
     listener = running.server._listener
-    running.move(running.server._asked, ("root",))
+    running.move(running.server._requested, ("root",))
     assert running.server._listener is listener
 
 
-def test_a_reload_to_an_address_that_is_taken_is_rejected_and_changes_nothing(
-    running: Running, taken: HostPort
-) -> None:
+def test_a_reload_to_an_address_in_use_is_rejected_and_changes_nothing(running: Running, taken: HostPort) -> None:
     port = running.port
     with pytest.raises(ConfigError) as rejected:
         running.move(taken)
@@ -322,10 +321,10 @@ def test_a_reload_that_fails_elsewhere_changes_nothing(running: Running) -> None
     assert running.ask(get("/livez")).startswith("HTTP/1.1 200 ")
 
 
-def test_an_address_that_is_taken_at_start_is_said_and_bound_as_soon_as_it_is_free(
+def test_an_address_in_use_at_start_is_logged_and_bound_once_it_is_free(
     no_leaks: None, reserved: ReservedPort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "REBIND_FIRST_S", 0.02)
+    monkeypatch.setattr(rebinding, "REBIND_FIRST_S", 0.02)
     made = Running(FakeLog(), SockDiag())
     made.move(HostPort(LOOPBACK, reserved.port), is_start=True)
     assert made.server.address is None
@@ -357,7 +356,7 @@ def taken() -> Iterator[HostPort]:
         yield HostPort(LOOPBACK, holder.getsockname()[1])
 
 
-def test_it_moves_to_an_address_that_overlaps_with_its_own(running: Running) -> None:
+def test_the_server_moves_to_an_address_that_overlaps_with_the_old_one(running: Running) -> None:
     port = running.port
     running.move(HostPort("0.0.0.0", port))
     assert running.server.address == HostPort("0.0.0.0", port)

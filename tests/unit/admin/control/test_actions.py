@@ -1,4 +1,4 @@
-"""What a command may ask for is checked before anything is done."""
+"""Operator actions check their arguments before they change anything."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def agent() -> Agent:
 
 
 @pytest.fixture
-def steering(agent: Any) -> OperatorActions:
+def actions(agent: Any) -> OperatorActions:
     return OperatorActions(agent, Verbosity(LogLevel()))
 
 
 @pytest.mark.parametrize(
-    ("asked", "closed", "left"),
+    ("body", "closed", "left"),
     [
         ({"sessions": [3]}, [3], [1, 2]),
         ({"sessions": [3, 2, 3]}, [2, 3], [1]),
@@ -78,78 +78,78 @@ def steering(agent: Any) -> OperatorActions:
         ({"routes": ["orders", "billing"]}, [1, 2, 3], []),
     ],
 )
-def test_close_ends_what_it_names(steering, agent, asked, closed, left):
-    assert steering.close(asked) == {"closed": closed}
+def test_close_ends_the_named_sessions(actions, agent, body, closed, left):
+    assert actions.close(body) == {"closed": closed}
     assert agent.running == left
 
 
 @pytest.mark.parametrize(
-    ("asked", "why"),
+    ("body", "why"),
     [
-        ({}, "name sessions or routes"),
-        ({"sessions": [1], "routes": ["orders"]}, "name sessions or routes"),
-        ({"sessions": [1, 4]}, "no session has the number 4"),
-        ({"sessions": [True]}, "not a list of numbers"),
-        ({"sessions": "1"}, "not a list of numbers"),
-        ({"sessions": [1.0]}, "not a list of numbers"),
-        ({"routes": "orders"}, "not a list of names"),
-        ({"routes": [1]}, "not a list of names"),
-        ({"routes": ["orders", "nowhere"]}, "no route that runs is named nowhere"),
+        ({}, "name either sessions or routes"),
+        ({"sessions": [1], "routes": ["orders"]}, "name either sessions or routes"),
+        ({"sessions": [1, 4]}, "no running session has the number 4"),
+        ({"sessions": [True]}, "must be a list of numbers"),
+        ({"sessions": "1"}, "must be a list of numbers"),
+        ({"sessions": [1.0]}, "must be a list of numbers"),
+        ({"routes": "orders"}, "must be a list of names"),
+        ({"routes": [1]}, "must be a list of names"),
+        ({"routes": ["orders", "nowhere"]}, "no running route is named nowhere"),
     ],
 )
-def test_close_of_anything_else_ends_nothing(steering, agent, asked, why):
+def test_close_with_invalid_arguments_ends_nothing(actions, agent, body, why):
     with pytest.raises(Declined, match=why):
-        steering.close(asked)
+        actions.close(body)
     assert len(agent.running) == 3
 
 
-def test_pause_and_resume_say_what_they_have_changed(steering, agent):
-    assert steering.pause({"routes": ["orders"]}) == {"paused": ["orders"], "sessions_left": {"orders": 2}}
-    both = steering.pause({"routes": ["orders", "billing", "billing"]})
+def test_pause_and_resume_report_what_they_changed(actions, agent):
+    assert actions.pause({"routes": ["orders"]}) == {"paused": ["orders"], "sessions_left": {"orders": 2}}
+    both = actions.pause({"routes": ["orders", "billing", "billing"]})
     assert both == {"paused": ["billing"], "sessions_left": {"orders": 2, "billing": 1}}
-    assert steering.resume({"routes": ["orders"]}) == {"resumed": ["orders"]}
-    assert steering.resume({"routes": ["orders"]}) == {"resumed": []}
+    assert actions.resume({"routes": ["orders"]}) == {"resumed": ["orders"]}
+    assert actions.resume({"routes": ["orders"]}) == {"resumed": []}
     assert [each.is_paused for each in agent.forwarders()] == [False, True]
 
 
-@pytest.mark.parametrize("asked", [{}, {"routes": []}, {"routes": ["disabled"]}, {"routes": ["orders", "nowhere"]}])
+@pytest.mark.parametrize("body", [{}, {"routes": []}, {"routes": ["disabled"]}, {"routes": ["orders", "nowhere"]}])
 @pytest.mark.parametrize("what", ["pause", "resume"])
-def test_a_route_that_does_not_run_cannot_be_paused_nor_others_with_it(steering, agent, asked, what):
+def test_an_unknown_or_disabled_route_prevents_the_whole_request(actions, agent, body, what):
     with pytest.raises(Declined):
-        getattr(steering, what)(asked)
+        getattr(actions, what)(body)
     assert not any(each.is_paused for each in agent.forwarders())
 
 
-def test_retry_is_for_all_or_for_those_named(steering, agent):
-    assert steering.retry({}) == {"retried": ["orders", "billing"]}
-    assert steering.retry({"routes": ["billing"]}) == {"retried": ["billing"]}
+def test_retry_applies_to_all_routes_or_the_named_ones(actions, agent):
+    assert actions.retry({}) == {"retried": ["orders", "billing"]}
+    assert actions.retry({"routes": ["billing"]}) == {"retried": ["billing"]}
     assert agent.retried == [None, ["billing"]]
 
 
 @pytest.mark.parametrize("name", ["nowhere", "disabled"])
-def test_retry_of_a_route_that_is_not_to_run_is_declined(steering, agent, name):
+def test_retry_of_an_unknown_or_disabled_route_is_declined(actions, agent, name):
     with pytest.raises(Declined, match=f"no enabled route is named {name}"):
-        steering.retry({"routes": ["billing", name]})
+        actions.retry({"routes": ["billing", name]})
     assert agent.retried == []
 
 
-def test_the_level_of_the_log_is_asked_for_and_given_back(steering):
-    assert steering.log_level({"level": "debug"}) == {"level": "debug", "configured": "info"}
-    assert steering.level() == {"level": "debug", "configured": "info"}
-    assert steering.log_level({"level": ""}) == {"level": "info", "configured": "info"}
+def test_the_log_level_is_changed_and_restored(actions):
+    assert actions.log_level({"level": "debug"}) == {"level": "debug", "configured": "info"}
+    assert actions.level() == {"level": "debug", "configured": "info"}
+    assert actions.log_level({"level": ""}) == {"level": "info", "configured": "info"}
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "body",
     [{}, {"level": "loud"}, {"level": None}, {"level": ["debug"]}, {"level": "critical"}]
     + [{"level": "debug", "for_s": bad} for bad in (-1, MAX_FOR_S + 1, "1", True, float("nan"), float("inf"))],
 )
-def test_a_level_or_time_that_does_not_exist_changes_nothing(steering, asked):
+def test_an_invalid_level_or_duration_changes_nothing(actions, body):
     with pytest.raises(Declined):
-        steering.log_level(asked)
-    assert steering.level()["level"] == "info"
+        actions.log_level(body)
+    assert actions.level()["level"] == "info"
 
 
-def test_the_longest_time_is_taken(steering):
-    assert steering.log_level({"level": "debug", "for_s": MAX_FOR_S})["level"] == "debug"
-    steering.log_level({"level": ""})
+def test_the_maximum_duration_is_accepted(actions):
+    assert actions.log_level({"level": "debug", "for_s": MAX_FOR_S})["level"] == "debug"
+    actions.log_level({"level": ""})

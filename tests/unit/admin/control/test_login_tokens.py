@@ -1,4 +1,4 @@
-"""A login's token on its way into the running agent."""
+"""Login tokens that commands send to the running agent."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Host:
         self.agent = FakeAgent()
         self.environ = {"STATE_DIRECTORY": str(directory / "state")}
         self.log = FakeLog()
-        self.handover = LoginTokens(self.agent, self.environ, self.log.log)  # type: ignore[arg-type]
+        self.tokens = LoginTokens(self.agent, self.environ, self.log.log)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -60,75 +60,75 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
-def test_a_token_goes_to_all_routes_of_the_credential_and_is_kept(host):
-    answer = host.handover.take({"gateway": "corp", "token": TOKEN})
+def test_a_token_is_stored_and_given_to_all_routes_of_the_credential(host):
+    answer = host.tokens.take({"gateway": "corp", "token": TOKEN})
     assert answer == {"credential": "people", "routes": ["db", "web"], "kept": True}
     assert host.agent.taken == [("people", TOKEN)]
     assert stored_token(PEOPLE, CORP, host.environ) == SecretStr(TOKEN)
-    assert host.handover.read(PEOPLE) == SecretStr(TOKEN)
+    assert host.tokens.read(PEOPLE) == SecretStr(TOKEN)
 
 
 def test_several_credentials_of_a_gateway_never_mix(host):
     host.agent.routes += (LAB,)
-    with pytest.raises(Declined, match="guests, people; choose one with --credential"):
-        host.handover.take({"gateway": "corp", "token": TOKEN})
-    assert host.handover.take({"gateway": "corp", "token": TOKEN, "credential": "guests"})["routes"] == ["lab"]
+    with pytest.raises(Declined, match=r"choose one with --credential.*guests, people"):
+        host.tokens.take({"gateway": "corp", "token": TOKEN})
+    assert host.tokens.take({"gateway": "corp", "token": TOKEN, "credential": "guests"})["routes"] == ["lab"]
     assert host.agent.taken == [("guests", TOKEN)]
     assert stored_token(PEOPLE, CORP, host.environ) is None
 
 
 @pytest.mark.parametrize(
-    "asked", [{"gateway": "other"}, {"gateway": "nowhere"}, {}, {"gateway": "corp", "credential": "machine"}]
+    "body", [{"gateway": "other"}, {"gateway": "nowhere"}, {}, {"gateway": "corp", "credential": "machine"}]
 )
-def test_what_no_route_waits_for_is_declined(host, asked):
+def test_a_token_that_no_route_uses_is_declined(host, body):
     with pytest.raises(Declined, match='login = "browser"'):
-        host.handover.take({**asked, "token": TOKEN})
+        host.tokens.take({**body, "token": TOKEN})
     assert host.agent.taken == []
 
 
 @pytest.mark.parametrize("value", [1, None, ["corp"], {}])
 @pytest.mark.parametrize("key", ["gateway", "token", "credential"])
-def test_what_is_no_text_is_declined(host, key, value):
-    with pytest.raises(Declined, match=f"{key} is not a text"):
-        host.handover.take({"gateway": "corp", "token": TOKEN, key: value})
+def test_an_argument_that_is_not_a_text_is_declined(host, key, value):
+    with pytest.raises(Declined, match=f"{key} must be a text"):
+        host.tokens.take({"gateway": "corp", "token": TOKEN, key: value})
 
 
 @pytest.mark.parametrize("token", ["", "S3CR3T S3CR3T", "S3CR3T\r\nX: y", "S3CR3Té"])
-def test_what_is_no_token_is_declined_and_not_repeated(host, token):
+def test_an_invalid_token_is_declined_and_not_repeated(host, token):
     with pytest.raises(Declined) as declined:
-        host.handover.take({"gateway": "corp", "token": token})
+        host.tokens.take({"gateway": "corp", "token": token})
     assert "S3CR3T" not in str(declined.value)
 
 
 @pytest.mark.parametrize(
     ("length", "is_taken"), [(MAX_TOKEN_BYTES - 1, True), (MAX_TOKEN_BYTES, True), (MAX_TOKEN_BYTES + 1, False)]
 )
-def test_a_token_has_a_limit(host, length, is_taken):
-    asked = {"gateway": "corp", "token": "x" * length}
+def test_a_token_has_a_maximum_length(host, length, is_taken):
+    body = {"gateway": "corp", "token": "x" * length}
     if is_taken:
-        assert host.handover.take(asked)["kept"]
-        assert host.handover.read(PEOPLE) == SecretStr("x" * length)
+        assert host.tokens.take(body)["kept"]
+        assert host.tokens.read(PEOPLE) == SecretStr("x" * length)
     else:
         with pytest.raises(Declined, match="longer than"):
-            host.handover.take(asked)
+            host.tokens.take(body)
 
 
-def test_a_token_that_cannot_be_kept_is_used_all_the_same(host, tmp_path):
+def test_a_token_that_cannot_be_stored_is_still_used(host, tmp_path):
     (tmp_path / "state").touch()
-    assert host.handover.take({"gateway": "corp", "token": TOKEN})["kept"] is False
+    assert host.tokens.take({"gateway": "corp", "token": TOKEN})["kept"] is False
     assert host.agent.taken == [("people", TOKEN)]
     assert "STATE_DIRECTORY" in host.log.text
     assert TOKEN not in host.log.text
 
 
-def test_without_a_login_the_command_to_run_is_named(host):
+def test_a_missing_login_names_the_command_to_run(host):
     with pytest.raises(CredentialError, match="run: pomagent login corp"):
-        host.handover.read(PEOPLE)
+        host.tokens.read(PEOPLE)
 
 
-def test_a_forgotten_login_is_gone(host):
-    host.handover.take({"gateway": "corp", "token": TOKEN})
-    assert host.handover.forget({"gateway": "corp"}) == {
+def test_a_forgotten_login_is_removed(host):
+    host.tokens.take({"gateway": "corp", "token": TOKEN})
+    assert host.tokens.forget({"gateway": "corp"}) == {
         "credential": "people",
         "routes": ["db", "web"],
         "forgotten": 1,
@@ -137,37 +137,37 @@ def test_a_forgotten_login_is_gone(host):
     assert stored_token(PEOPLE, CORP, host.environ) is None
 
 
-def test_a_login_whose_file_cannot_be_removed_is_not_said_to_be_forgotten(host, monkeypatch):
+def test_a_login_whose_file_cannot_be_removed_is_reported(host, monkeypatch):
     def refused(credential: str, environ: Mapping[str, str]) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(login_tokens, "forget_tokens", refused)
-    host.handover.take({"gateway": "corp", "token": TOKEN})
+    host.tokens.take({"gateway": "corp", "token": TOKEN})
     with pytest.raises(Declined, match="Permission denied"):
-        host.handover.forget({"gateway": "corp"})
+        host.tokens.forget({"gateway": "corp"})
     assert host.agent.dropped == []
 
 
-def test_a_token_of_another_gateway_of_the_credential_serves_and_its_own_comes_first(host):
-    host.handover.take({"gateway": "corp", "token": TOKEN})
+def test_a_token_of_another_gateway_is_used_until_the_gateway_has_its_own(host):
+    host.tokens.take({"gateway": "corp", "token": TOKEN})
     assert stored_token(PEOPLE, OTHER, host.environ) == SecretStr(TOKEN)
     host.agent.routes += (replace(DB, name="far", gateway=OTHER),)
-    host.handover.take({"gateway": "other", "token": "eyJ.other.x"})
+    host.tokens.take({"gateway": "other", "token": "eyJ.other.x"})
     assert stored_token(PEOPLE, OTHER, host.environ) == SecretStr("eyJ.other.x")
     assert stored_token(PEOPLE, CORP, host.environ) == SecretStr(TOKEN)
 
 
-def test_commands_present_the_agents_token_else_the_users_own(host):
+def test_commands_prefer_the_agents_token_to_the_users_own(host):
     with pytest.raises(CredentialError, match="pomagent login corp"):
         presentable_token(PEOPLE, CORP, host.environ)
     user_cache(host.environ).keep(CORP.address, SecretStr("eyJ.own.x"))
     assert presentable_token(PEOPLE, CORP, host.environ) == SecretStr("eyJ.own.x")
-    host.handover.take({"gateway": "corp", "token": TOKEN})
+    host.tokens.take({"gateway": "corp", "token": TOKEN})
     assert presentable_token(PEOPLE, CORP, host.environ) == SecretStr(TOKEN)
 
 
-def test_files_of_credentials_are_apart(host, tmp_path):
-    host.handover.take({"gateway": "corp", "token": TOKEN})
+def test_each_credential_has_its_own_directory(host, tmp_path):
+    host.tokens.take({"gateway": "corp", "token": TOKEN})
     (file,) = (tmp_path / "state/logins").rglob("*.json")
     assert file.parent.name == "credential-people"
     assert json.loads(file.read_text())["gateway"] == "edge.example.com:443"

@@ -1,4 +1,4 @@
-"""Where greenlets wait: all that something owns, those at the same place together."""
+"""The greenlet dump: all reachable greenlets, grouped by stack."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes.greenlets import settle
 
 
 class Owner:
-    """As our own objects are: it has groups, and others that have some."""
+    """An object of the package with a group and further owners."""
 
     def __init__(self) -> None:
         self.group = Group()
@@ -40,60 +40,60 @@ def owner() -> Iterator[Owner]:
     owner.group.kill()
 
 
-def told(*roots: object) -> list[str]:
+def parts_of(*roots: object) -> list[str]:
     return dump(roots, lambda: None).split("\n\n")
 
 
-def test_greenlets_that_wait_at_the_same_place_are_told_together(owner: Owner) -> None:
+def test_greenlets_with_the_same_stack_are_grouped(owner: Owner) -> None:
     owner.spawn("first")
     owner.spawn("second")
     settle()
-    (ours,) = [part for part in told(owner) if "wait_for_ever" in part]
+    (ours,) = [part for part in parts_of(owner) if "wait_for_ever" in part]
     head, where, *_ = ours.splitlines()
     assert head == "2: first, second"
     assert where.endswith("in Owner.wait_for_ever") or "Event.wait" in where
 
 
-def test_of_very_many_some_are_named(owner: Owner) -> None:
+def test_a_large_group_names_only_some_greenlets(owner: Owner) -> None:
     for number in range(NAMES_SHOWN + 5):
         owner.spawn(f"session {number:03}")
     settle()
-    (ours,) = [part for part in told(owner) if "wait_for_ever" in part]
+    (ours,) = [part for part in parts_of(owner) if "wait_for_ever" in part]
     assert ours.splitlines()[0].startswith(f"{NAMES_SHOWN + 5}: session 000, ")
     assert ours.splitlines()[0].endswith(" and 5 more")
 
 
-def test_what_is_frozen_out_of_the_collectors_sight_is_found(owner: Owner) -> None:
+def test_greenlets_of_frozen_objects_are_found(owner: Owner) -> None:
     inner = Owner()
     owner.others["of a route"] = [inner]
     inner.spawn("listener")
     settle()
     gc.freeze()
     try:
-        assert any("listener" in part for part in told(owner))
+        assert any("listener" in part for part in parts_of(owner))
     finally:
         gc.unfreeze()
         inner.group.kill()
 
 
-def test_one_that_has_not_begun_and_the_threads_are_told(owner: Owner) -> None:
+def test_unstarted_greenlets_and_threads_are_listed(owner: Owner) -> None:
     owner.spawn("fresh")
-    parts = told(owner)
-    assert "1: fresh\n    runs, or has not begun" in [part.strip() for part in parts]
+    parts = parts_of(owner)
+    assert "1: fresh\n    running, or not started" in [part.strip() for part in parts]
     assert any(part.startswith("1: thread ") for part in parts)
 
 
-def test_one_that_is_over_is_not(owner: Owner) -> None:
+def test_a_finished_greenlet_is_not_listed(owner: Owner) -> None:
     greenlet = gevent.Greenlet(lambda: None)
     greenlet.name = "over"
     greenlet.start()
     settle()
     kept: Any = [greenlet]
-    assert not any("over" in part.splitlines()[0] for part in told(kept))
+    assert not any("over" in part.splitlines()[0] for part in parts_of(kept))
 
 
-def test_others_get_their_turn_meanwhile(owner: Owner) -> None:
-    fair_share: list[int] = []
+def test_other_greenlets_may_run_meanwhile(owner: Owner) -> None:
+    pauses: list[int] = []
     owner.others["many"] = [Owner() for _ in range(BATCH_SIZE)]
-    dump([owner], lambda: fair_share.append(1))
-    assert len(fair_share) >= 1
+    dump([owner], lambda: pauses.append(1))
+    assert len(pauses) >= 1

@@ -1,4 +1,4 @@
-"""Whatever is or may be secret is not in what is mailed; what helps is."""
+"""Redaction removes known and likely secrets, and keeps everything useful."""
 
 import tomllib
 
@@ -53,7 +53,7 @@ when = 2026-01-01
 """.replace('"hunter2" = 1', f'"{OPAQUE}" = 1')
 
 
-def test_no_secret_is_left_wherever_it_stood() -> None:
+def test_secrets_are_removed_from_every_place() -> None:
     shown = redacted_toml(FILE.encode())
     assert "hunter2" not in shown
     assert "eyJ" not in shown
@@ -61,7 +61,7 @@ def test_no_secret_is_left_wherever_it_stood() -> None:
     assert OPAQUE not in shown
 
 
-def test_what_helps_is_left_and_is_still_toml() -> None:
+def test_useful_values_remain_and_the_result_is_toml() -> None:
     shown = tomllib.loads(redacted_toml(FILE.encode()))
     assert shown["agent"] == {"log_level": "debug", "include": ["routes.d/*.toml"], "pasword": UNKNOWN}
     assert shown["secrets"] == {}
@@ -85,7 +85,7 @@ def test_what_helps_is_left_and_is_still_toml() -> None:
 
 
 @pytest.mark.parametrize("content", [b'password = "hunter2', b"\xff\xfehunter2", b"[" * 100_000 + b"hunter2"])
-def test_of_a_file_that_is_no_toml_nothing_is_shown(content: bytes) -> None:
+def test_an_invalid_file_is_left_out(content: bytes) -> None:
     assert "hunter2" not in redacted_toml(content)
     assert redacted_toml(content).startswith("# not valid TOML")
 
@@ -93,13 +93,13 @@ def test_of_a_file_that_is_no_toml_nothing_is_shown(content: bytes) -> None:
 @pytest.mark.parametrize(
     "text", ["routes = 'hunter2'", "gateways = 'hunter2'", "agent = ['hunter2']", "credentials.a = 'hunter2'"]
 )
-def test_what_is_no_table_is_not_shown(text: str) -> None:
+def test_a_value_in_place_of_a_table_is_left_out(text: str) -> None:
     assert "hunter2" not in redacted_toml(text.encode())
 
 
-def test_the_file_of_the_repository_stays_as_it_is(tmp_path) -> None:
-    """Every key that there is may be shown: all of them are in that file."""
-    from tests.unit.test_readme import ROOT  # where the repository is
+def test_the_example_file_is_unchanged(tmp_path) -> None:
+    """The example has every key, and each may be shown."""
+    from tests.unit.test_readme import ROOT
 
     text = (ROOT / "agent.toml").read_text()
     assert tomllib.loads(redacted_toml(text.encode())) == tomllib.loads(text)

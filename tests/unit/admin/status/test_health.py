@@ -1,4 +1,4 @@
-"""What probes are told about routes in every state."""
+"""Answers to health probes for routes in every state."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ NOT_READY, UNKNOWN = HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.NOT_FOUND
         ([UP], ",", UNKNOWN),
     ],
 )
-def test_readiness_is_what_was_required(routes: list[RouteStatus], require: str, status: HTTPStatus) -> None:
+def test_readiness_depends_on_the_required_routes(routes: list[RouteStatus], require: str, status: HTTPStatus) -> None:
     assert readiness(routes, require).status == status
 
 
-def test_whoever_is_not_ready_is_named_with_the_reason() -> None:
+def test_unready_routes_are_named_with_the_reason() -> None:
     assert readiness([UP, DOWN], "all").text == (
-        "1 of 2 routes are not ready\nbilling: down: edge:443 refused: 503; start that server\n"
+        "1 of 2 routes not ready\nbilling: down: edge:443 refused: 503; start that server\n"
     )
 
 
-def test_one_route_tells_its_state_and_the_reason() -> None:
+def test_the_probe_of_one_route_reports_state_and_reason() -> None:
     routes = {route.name: route for route in (UP, DOWN)}
     assert (readiness_of(routes, "orders").status, readiness_of(routes, "orders").text) == (OK.status, "up\n")
     assert readiness_of(routes, "billing").text == "down: edge:443 refused: 503; start that server\n"

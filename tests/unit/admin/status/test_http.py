@@ -1,4 +1,4 @@
-"""Whose name a request may call this machine by, and whether another website asks."""
+"""Which Host headers name this machine, and which requests are cross-site."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = frozenset({"bastion-1.example.com", "bastion-1"})
     ["localhost", "localhost:9765", "LocalHost:1", "status.localhost", "127.0.0.1:9765", "127.0.0.1", "[::1]:9765",
      "[::1]", "::1", "10.1.2.3:9765", "bastion-1:9765", "BASTION-1.example.com.", "bastion-1.example.com:80"],
 )  # fmt: skip
-def test_it_answers_to_its_addresses_and_its_own_names(host: str) -> None:
+def test_addresses_and_own_names_are_accepted(host: str) -> None:
     assert is_own_name(host, NAMES)
 
 
@@ -23,14 +23,14 @@ def test_it_answers_to_its_addresses_and_its_own_names(host: str) -> None:
     ["evil.example.com", "evil.example.com:9765", "127.0.0.1.evil.example.com", "localhost.evil.example.com",
      "bastion-2", "127.0.0.1:9765:evil.com", "[::1].evil.com", "notlocalhost", "", ":9765", "127.1.evil", "0x7f.1"],
 )  # fmt: skip
-def test_it_does_not_answer_to_others(host: str) -> None:
+def test_other_names_are_rejected(host: str) -> None:
     assert not is_own_name(host, NAMES)
 
 
 HERE = "127.0.0.1:9765"
 
 
-def asked(**headers: str) -> HttpRequest:
+def request(**headers: str) -> HttpRequest:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return HttpRequest("GET", "/status.json", {}, {"host": HERE} | named)
 
@@ -48,8 +48,8 @@ def asked(**headers: str) -> HttpRequest:
     ],
     ids=str,
 )
-def test_tools_its_own_page_and_who_follows_a_link_are_answered(headers: dict[str, str]) -> None:
-    assert not is_cross_site(asked(**headers))
+def test_tools_the_status_page_and_followed_links_are_same_site(headers: dict[str, str]) -> None:
+    assert not is_cross_site(request(**headers))
 
 
 @pytest.mark.parametrize(
@@ -73,5 +73,5 @@ def test_tools_its_own_page_and_who_follows_a_link_are_answered(headers: dict[st
     ],
     ids=str,
 )
-def test_other_websites_are_recognized(headers: dict[str, str]) -> None:
-    assert is_cross_site(asked(**headers))
+def test_requests_of_other_websites_are_cross_site(headers: dict[str, str]) -> None:
+    assert is_cross_site(request(**headers))

@@ -1,4 +1,4 @@
-"""The status page's text: nothing that the agent says becomes markup, and the policy allows the page's own parts."""
+"""The status page: texts from the agent never become markup, and the policy allows the page's own parts."""
 
 import base64
 import hashlib
@@ -18,7 +18,7 @@ def document(**changes: Any) -> dict[str, Any]:
     return {"version": "1", "generation": 3, "sessions": 2, "last_reload": None, "routes": [route], **changes}
 
 
-def test_what_the_agent_says_is_text_and_nothing_else() -> None:
+def test_texts_from_the_agent_are_escaped() -> None:
     shown = rendered(document(last_reload={"problems": [NASTY]})).decode()
     assert shown.count("<script>") == 1
     assert shown.count("&lt;script&gt;alert(1)&lt;/script&gt;&lt;!--script--&gt;") == 3
