@@ -26,7 +26,7 @@ _FILE_SPECIFIC = frozenset({"/reload", "/preview", "/drain", "/upgrade"})
 def ask(
     config: Path | None, control_socket: Path | None, method: str, url: str, body: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the running agent's answer; print the reason and exit with 69 or 77 if there is none. Blocks."""
+    """Return the running agent's answer, or print the reason and exit with 69 or 77. Blocks."""
     answer = ask_if_running(config, control_socket, method, url, body)
     if isinstance(answer, NotRunning):
         click.echo(f"pomagent: {answer}", err=True)
@@ -37,7 +37,7 @@ def ask(
 def ask_if_running(
     config: Path | None, control_socket: Path | None, method: str, url: str, body: Mapping[str, Any] | None = None
 ) -> dict[str, Any] | NotRunning:
-    """Return the agent's answer, or NotRunning; exit like ``ask`` on every other failure. Blocks."""
+    """Return the agent's answer, or NotRunning, or exit like ``ask`` on every other failure. Blocks."""
     try:
         return try_to_ask(config, control_socket, method, url, body)
     except NotRunning as error:

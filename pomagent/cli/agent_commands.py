@@ -74,7 +74,7 @@ def _print_upgrade(outcome: dict[str, Any]) -> None:
 
 
 def print_outcome(outcome: dict[str, Any], *, would: str = "") -> None:
-    """Print the outcome of a reload; with ``would`` set to "would be ", of a preview."""
+    """Print the outcome of a reload, or of a preview if ``would`` is "would be "."""
     for problem in outcome["problems"]:
         click.echo(problem, err=True)
     if outcome["result"] == "rejected":

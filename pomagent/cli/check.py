@@ -80,7 +80,7 @@ def _preview_by_last_good(path: Path) -> dict[str, Any]:
 
 
 def _warnings(settings: Settings) -> list[str]:
-    """Return the files' warnings and a warning for each token that expires soon; only the gateway rejects a token."""
+    """Return the files' warnings and a warning for each token that expires soon. Only the gateway rejects a token."""
     of_routes = [(route.gateway, route.credential) for route in settings.routes]
     credentials = {c.name: c for _, c in (*settings.gateways, *of_routes) if c is not None and c.token is not None}
     return [*settings.warnings, *(warning for c in credentials.values() if (warning := _expiry_warning(c)))]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def route_names(context: click.Context, _: click.Parameter, prefix: str) -> list[str]:
-    """Return matching route names of the file on the command line; none if it is invalid. Blocks."""
+    """Return matching route names of the file on the command line, or None if it is invalid. Blocks."""
     settings = _settings(context)
     return _matching((route.name for route in settings.routes), prefix) if settings else []
 

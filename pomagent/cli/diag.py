@@ -29,7 +29,7 @@ READ_ME = """\
 Support archive of pomagent on this host, written by "pomagent diag" {version} at {at}.
 
 It contains no tokens, no passwords and no data from tunnels. It does contain host names, addresses, route names and
-local user names: review it before you send it to anyone who must not know them.
+local user names: review it before you send it to others.
 
 versions.json     versions of the agent, its libraries, Python and the system
 status.json       the output of "pomagent status --json"
@@ -48,8 +48,8 @@ check.txt         the output of "pomagent check" for the present files, and the 
 def diag(config: Path | None, control_socket: Path | None, output: Path | None) -> None:
     """Write a support archive that is safe to mail, and print its name.
 
-    It contains versions, the redacted configuration, status, notable events, and where each greenlet waits; less if no
-    agent runs. It contains no tokens and no passwords.
+    It contains versions, the redacted configuration, status, notable events, and where each greenlet waits.
+    Without a running agent it contains less. It never contains tokens or passwords.
     """
     now = datetime.now(UTC)
     answer = ask_if_running(config, control_socket, "GET", "/diag")
@@ -113,7 +113,7 @@ def _archive(name: str, files: Mapping[str, str], now: datetime) -> bytes:
 
 
 def _write(path: Path, archive: bytes) -> None:
-    """Write a file that only this user can read; never overwrite one."""
+    """Write a file that only this user can read. Never overwrite one."""
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 - no path
             file.write(archive)

@@ -68,7 +68,7 @@ def find_target(name: str | None, config: Path | None, ca_file: Path | None) -> 
 
 
 def token_of(target: Target) -> SecretStr:
-    """Return the target's token, else that of this user's last login; exit with 69 if there is none. Blocks."""
+    """Return the target's token, else that of this user's last login, or exit with 69 if there is none. Blocks."""
     from pomagent.credentials.command import run_command  # noqa: PLC0415
     from pomagent.credentials.login.cluster_login import cluster_of  # noqa: PLC0415 - imports requests
     from pomagent.credentials.login.stored import user_cache  # noqa: PLC0415
@@ -108,7 +108,7 @@ def _settings(config: Path | None, *, is_needed: bool) -> Settings | None:
 
 
 def _address(name: str) -> EdgeUrl | None:
-    """Parse a URL or host name; return None for a text that can only be a name in agent.toml."""
+    """Parse a URL or host name. Return None for a text that can only be a name in agent.toml."""
     try:
         if "://" in name:
             edge = parse_edge_url(name, ignore_path=True)

@@ -139,7 +139,7 @@ def _identity(target: Target) -> dict[str, Any]:
 
 
 def _name(user: dict[str, Any]) -> str:
-    """Return the most readable name in the claims; some identity providers send lists."""
+    """Return the most readable name in the claims. Some identity providers send lists."""
     for key in ("email", "name", "user", "sub"):
         value = user.get(key)
         first = value[0] if isinstance(value, list) and value else value
@@ -149,7 +149,7 @@ def _name(user: dict[str, Any]) -> str:
 
 
 def _check_agent(target: Target, config: Path | None, control_socket: Path | None) -> None:
-    """Check, before the login, that this user may send the agent a token; exit with 77 if not. Blocks."""
+    """Check, before the login, that this user may send the agent a token, or exit with 77 if not. Blocks."""
     if target.is_for_login:
         ask_if_running(config, control_socket, "GET", "/status")
 

@@ -36,7 +36,7 @@ no_browser_option: Decorator = click.option(
 
 
 def config_path(flag: Path | None) -> Path:
-    """Return the file to use, whether it exists or not; report once if ./agent.toml is ignored."""
+    """Return the file to use, whether it exists or not. Report once if ./agent.toml is ignored."""
     path = find_config(flag, os.environ)
     if path == SYSTEM_PATH and not flag and (reason := distrust_of_local_config()):
         _report_once(f"pomagent: ./agent.toml is ignored: {reason}; to use it: --config ./agent.toml")

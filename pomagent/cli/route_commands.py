@@ -27,7 +27,7 @@ routes_argument: Decorator = click.argument(
 def pause(config: Path | None, control_socket: Path | None, as_json: bool, routes: tuple[str, ...]) -> None:
     """Reject new clients of ROUTE, and keep nothing warm for it, for example while its server is under maintenance.
 
-    Open sessions go on; "pomagent close --route" ends them. The agent keeps the port. The pause lasts until "pomagent
+    Open sessions go on. "pomagent close --route" ends them. The agent keeps the port. The pause lasts until "pomagent
     resume", across reloads and upgrades, but ends with a restart of the agent.
     """
     outcome = ask(config, control_socket, "POST", "/pause", {"routes": list(routes)})
@@ -76,7 +76,7 @@ def retry(config: Path | None, control_socket: Path | None, as_json: bool, route
               help="Return to the level in agent.toml after this time; 0: never.")  # fmt: skip
 @click.argument("level", required=False, type=click.Choice([*LEVELS, "file"]))
 def log_level(config: Path | None, control_socket: Path | None, as_json: bool, for_s: float, level: str | None) -> None:
-    """Print the log level of the running agent, or change it; "file" restores the level in agent.toml.
+    """Print the log level of the running agent, or change it. "file" restores the level in agent.toml.
 
     The change survives a reload, but not a restart or an upgrade.
     """

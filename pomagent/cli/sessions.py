@@ -51,7 +51,7 @@ def close(
 ) -> None:
     """End sessions now, by their numbers in "pomagent sessions", or all sessions of a route.
 
-    Their clients see a reset, and the log has the reason "closed". New clients are still accepted; "pomagent pause"
+    Their clients see a reset, and the log has the reason "closed". New clients are still accepted. "pomagent pause"
     rejects them.
     """
     if bool(routes) == bool(numbers):

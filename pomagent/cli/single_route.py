@@ -42,7 +42,7 @@ class LoginOptions:
 
 
 def serve(route: Route, login: LoginOptions) -> int:
-    """Serve the route on its listen address until a signal; return the exit code. Blocks."""
+    """Serve the route on its listen address until a signal and return the exit code. Blocks."""
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         gevent.signal_handler(number, stop.set)
@@ -61,7 +61,7 @@ def serve(route: Route, login: LoginOptions) -> int:
 
 
 def serve_stdio(route: Route, login: LoginOptions) -> int:
-    """Connect standard input and output to the destination once; return the exit code. Blocks."""
+    """Connect standard input and output to the destination once and return the exit code. Blocks."""
     with _running(route, login, "critical", 0, reads_stdin=False) as (agent, settings):
         client = StdioClient(sys.stdin.fileno(), sys.stdout.fileno())
         failure = agent.serve_once(settings, client)
@@ -79,7 +79,7 @@ def serve_stdio(route: Route, login: LoginOptions) -> int:
 def _running(
     route: Route, login: LoginOptions, log_level: LevelName, drain_s: float, *, reads_stdin: bool
 ) -> Iterator[tuple[Agent, Settings]]:
-    """An agent and the settings with this one route; at the end its sessions have ``drain_s`` seconds left."""
+    """An agent and the settings with this one route. At the end its sessions have ``drain_s`` seconds left."""
     writer = LogWriter(sys.stderr.fileno())
     level = LogLevel(log_level)
     log = make_logger(writer, format=resolve_format("auto", writer.fd), level=level)
@@ -97,7 +97,7 @@ def _running(
 
 
 def _logins(route: Route, login: LoginOptions, log: Logger, *, reads_stdin: bool) -> PersonalTokens | None:
-    """Return the source of login tokens; None for a route without a login."""
+    """Return the source of login tokens, or None for a route without a login."""
     if route.credential is None or route.credential.source != "login":
         return None
     from pomagent.credentials.login.flow import Way  # noqa: PLC0415 - imports requests, which few routes need

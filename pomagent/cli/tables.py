@@ -19,7 +19,7 @@ STYLES: Final[Mapping[str, str]] = {
     "up": "green", "degraded": "yellow", "draining": "yellow", "paused": "yellow", "down": "red", "denied": "red",
     "unauthenticated": "red", "quarantined": "red", "untried": "dim", "disabled": "dim",
 }  # fmt: skip
-"""Colour of each state of a route; the word alone has the same meaning."""
+"""Colour of each state of a route. The word alone has the same meaning."""
 
 
 def console() -> Console:
@@ -31,7 +31,7 @@ def console() -> Console:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], numbers: Sequence[str] = ()) -> Table:
-    """Return a table with one line per row; columns in ``numbers`` are right-aligned."""
+    """Return a table with one line per row. Columns in ``numbers`` are right-aligned."""
     from rich.table import Table  # noqa: PLC0415 - as above
 
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

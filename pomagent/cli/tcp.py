@@ -68,9 +68,9 @@ def tcp(
 ) -> None:  # fmt: skip
     """Forward to one DESTINATION (host:port or a route's tcp+https:// URL) without an agent.toml.
 
-    Prints "listening on HOST:PORT"; with --listen - it connects standard input and output instead, and exits when the
+    Prints "listening on HOST:PORT". With --listen -, it connects standard input and output instead, and exits when the
     session ends. Without a service account, the first connection that the gateway rejects starts a login and waits for
-    it; see "pomagent login".
+    it. See "pomagent login".
     """
     if service_account is not None:
         raise click.UsageError(

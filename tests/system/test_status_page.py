@@ -1,4 +1,4 @@
-"""The status page as people see it: a real agent in a real Chromium."""
+"""The status page of a real agent in a real Chromium."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.support.browser.web_page import DESKTOP, PHONE, WebPage
 from tests.support.inspection.scrape import ask
 
 STATUS = {"listen": ANY}
-LOOKS = [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light"), (PHONE, "dark")]
+VARIANTS = [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light"), (PHONE, "dark")]
 
 
 def address(agent: AgentProcess) -> str:
@@ -47,7 +47,7 @@ def page(agent: AgentProcess, tmp_path: Path) -> Iterator[WebPage]:
 
 
 def row(page: WebPage, route: str) -> str:
-    """What a person reads in a route's row, its reason included."""
+    """Return the text of a route's row with its reason."""
     return str(page.run(
         "[...document.querySelectorAll('#rows tr')].filter(r => r.querySelector('.name button')?.textContent"
         f" === {json.dumps(route)}).map(r => r.innerText + ' ' + r.nextSibling.innerText)[0] ?? ''"
@@ -59,7 +59,7 @@ def names(page: WebPage) -> list[str]:
     return found
 
 
-def test_a_route_goes_down_and_recovers_before_your_eyes(
+def test_a_route_goes_down_and_recovers_on_the_open_page(
     bastion: Bastion, gateway: Gateway, tmp_path: Path, unused_port: int
 ) -> None:
     server = socket.create_server((LOOPBACK, 0))
@@ -82,13 +82,13 @@ def test_a_route_goes_down_and_recovers_before_your_eyes(
         server.close()
 
 
-def test_a_token_that_ends_is_seen_coming(bastion: Bastion, agent: AgentProcess, page: WebPage) -> None:
+def test_a_token_that_expires_soon_is_marked(bastion: Bastion, agent: AgentProcess, page: WebPage) -> None:
     bastion.replace_token(bastion.gateway.new_token(expires_in_s=1800))
     page.wait_for("29 m", "#credentials")
     assert page.run("document.querySelector('#credentials .card').className") == "card warn"
 
 
-def test_an_edit_that_is_rejected_says_why_until_it_is_mended(
+def test_a_rejected_edit_is_explained_until_it_is_corrected(
     bastion: Bastion, agent: AgentProcess, page: WebPage
 ) -> None:
     good = bastion.path.read_text()
@@ -107,11 +107,11 @@ def test_sessions_show_who_is_connected_and_what_moves(agent: AgentProcess, page
         shown = page.wait_for("echo", "#sessions")
         assert "100 kB" in shown
         assert "root" in shown or str(os.geteuid()) in shown
-    page.wait_for("No session runs", "#more-sessions")
+    page.wait_for("No running sessions", "#more-sessions")
 
 
 def test_routes_are_found_by_name_tag_and_state_with_the_keyboard_alone(page: WebPage) -> None:
-    assert names(page)[0] == "down"  # the worst first
+    assert names(page)[0] == "down"  # worst first
     page.press("/")
     for key in "orders":
         page.press(key)
@@ -125,11 +125,11 @@ def test_routes_are_found_by_name_tag_and_state_with_the_keyboard_alone(page: We
     page.press("Escape")
     page.run("document.querySelector('#rows .name button').focus()")
     page.press("Enter")
-    page.wait_for("Dials that failed", "#rows")
+    page.wait_for("Failed dials", "#rows")
 
 
-@pytest.mark.parametrize(("size", "scheme"), LOOKS)
-def test_nobody_is_kept_out_and_nothing_sticks_out(
+@pytest.mark.parametrize(("size", "scheme"), VARIANTS)
+def test_the_page_is_accessible_and_fits_the_screen(
     page: WebPage, agent: AgentProcess, size: tuple[int, int], scheme: str
 ) -> None:
     with connect(agent.port("echo")) as client:
@@ -141,7 +141,7 @@ def test_nobody_is_kept_out_and_nothing_sticks_out(
         assert page.run("document.documentElement.scrollWidth") <= size[0]
 
 
-def test_an_agent_that_is_gone_is_said_and_what_it_said_last_stays(agent: AgentProcess, page: WebPage) -> None:
+def test_a_stopped_agent_is_reported_and_the_last_status_stays(agent: AgentProcess, page: WebPage) -> None:
     agent.signal(signal.SIGSTOP)
     try:
         page.wait_for("the agent does not answer", "#live")
@@ -149,10 +149,10 @@ def test_an_agent_that_is_gone_is_said_and_what_it_said_last_stays(agent: AgentP
     finally:
         agent.signal(signal.SIGCONT)
     page.wait_for("live", "#live")
-    page.complaints.clear()  # the browser's own, of requests that were given up
+    page.complaints.clear()  # the browser's own, about timed-out requests
 
 
-def test_without_scripts_it_is_a_table(agent: AgentProcess, tmp_path: Path) -> None:
+def test_the_page_without_scripts_is_a_table(agent: AgentProcess, tmp_path: Path) -> None:
     with WebPage(tmp_path, address(agent), scripts=False) as page:
         assert page.complaints == []
     shown = ask(int(address(agent).rstrip("/").rpartition(":")[2]), "/").text
@@ -161,7 +161,7 @@ def test_without_scripts_it_is_a_table(agent: AgentProcess, tmp_path: Path) -> N
     assert "503" in static or "<td>untried</td>" in static
 
 
-def test_the_page_may_load_run_and_be_framed_by_nothing_else(agent: AgentProcess) -> None:
+def test_the_security_policy_forbids_foreign_content_and_framing(agent: AgentProcess) -> None:
     answer = ask(int(address(agent).rstrip("/").rpartition(":")[2]), "/")
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy

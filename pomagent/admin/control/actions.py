@@ -17,7 +17,7 @@ from pomagent.sessions.ends import CLOSED
 POLL_INTERVAL_S: Final = 0.01
 """Seconds between checks whether closed sessions have ended."""
 MAX_FOR_S: Final = 7 * 86_400
-"""Maximum seconds for a temporary log level; a permanent one belongs in agent.toml."""
+"""Maximum seconds for a temporary log level. A permanent one belongs in agent.toml."""
 
 
 class OperatorActions:
@@ -29,7 +29,7 @@ class OperatorActions:
 
     @property
     def get_handlers(self) -> Mapping[str, Handler]:
-        """Handlers of GET requests by URL path; they change nothing."""
+        """Handlers of GET requests by URL path. They change nothing."""
         return {"/log-level": self.level}
 
     @property
@@ -82,7 +82,7 @@ class OperatorActions:
         return {"retried": names or enabled}
 
     def log_level(self, body: JsonObject) -> JsonObject:
-        """Log from ``level`` on for ``for_s`` seconds, or until changed if that is 0; "" restores the file's level."""
+        """Log from ``level`` on for ``for_s`` seconds, or until changed if that is 0. "" restores the file's level."""
         level = next((each for each in LEVELS if each == body.get("level")), None)
         if level is None and body.get("level") != "":
             raise Declined(f"unknown level; expected {', '.join(LEVELS)}, or an empty text for the level in agent.toml")

@@ -14,7 +14,7 @@ MAX_CHARACTERS: Final = 253
 
 
 def loggable_arguments(body: Mapping[str, Any]) -> dict[str, object]:
-    """Return the known, harmless arguments of a request's body, shortened; values of an unexpected type are dropped."""
+    """Return the known, harmless arguments of a request's body, shortened, without values of an unexpected type."""
     shortened = {key: _shortened(body[key]) for key in sorted(LOGGED_ARGUMENTS & body.keys())}
     return {key: value for key, value in shortened.items() if value is not None}
 

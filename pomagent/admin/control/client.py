@@ -88,7 +88,7 @@ def names_socket(config: Path, environ: Mapping[str, str]) -> bool:
 
 
 def _named_in(config: Path) -> str | None:
-    """Return ``status.control_socket`` of the file, empty if it is not set; None if the file cannot be read."""
+    """Return ``status.control_socket`` of the file: empty if not set, None if the file cannot be read."""
     with suppress(OSError, ValueError):
         table = parse_toml(read_file(config, limit=MAX_FILE_BYTES).content)[1].get("status")
         if isinstance(table, dict) and isinstance(named := table.get("control_socket"), str):

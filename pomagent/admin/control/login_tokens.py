@@ -59,7 +59,7 @@ class LoginTokens:
         return {"credential": credential.name, "routes": [route.name for route in routes], "kept": is_kept}
 
     def forget(self, body: JsonObject) -> JsonObject:
-        """Handle ``POST /forget-token``, without ``token``; open sessions go on. Blocks. Raises Declined."""
+        """Handle ``POST /forget-token``, without ``token``. Open sessions go on. Blocks. Raises Declined."""
         routes = self._routes(body)
         credential = routes[0].credential
         assert credential is not None

@@ -33,15 +33,15 @@ from pomagent.runtime.threads import Threads
 from pomagent.settings import ListenKey, UnixAddress
 
 GROUP = "pomagent"
-"""Group whose members may use the socket, as root and the agent's own user may."""
+"""Members of this group may use the socket, as root and the agent's own user may."""
 MODE = 0o660
 MAX_CONNECTIONS = 32
-"""Maximum simultaneous connections; commands and scripts need few."""
+"""Maximum simultaneous connections. Commands and scripts need few."""
 
 MAX_BODY_BYTES = 128 * 1024
 """Maximum bytes of a request's body: a token of 64 KiB and its names."""
 READ_TIMEOUT_S = 10.0
-"""Maximum seconds between two reads of a request; a command has all of it ready when it connects."""
+"""Maximum seconds between two reads of a request. A command has all of it ready when it connects."""
 
 Handler = Callable[[], JsonObject]
 """Carries out a request and returns the answer. May block its greenlet."""
@@ -61,17 +61,17 @@ class Peer:
 
 
 class Declined(PomagentError):
-    """The agent cannot carry out a request in its present state; the message goes to the client."""
+    """The agent cannot carry out a request in its present state. The message goes to the client."""
 
 
 class ControlServer:
-    """Serves the control socket: ``GET`` shows, ``POST`` changes; each change is logged with the peer's uid and pid."""
+    """Serves the control socket: ``GET`` shows, ``POST`` changes. Each change is logged with the peer's uid and pid."""
 
     def __init__(
         self, path: Path, get_handlers: Mapping[str, Handler], post_handlers: Mapping[str, Handler], log: Logger,
         body_handlers: Mapping[str, BodyHandler] | None = None,
     ) -> None:  # fmt: skip
-        """All are keyed by the path of the URL; ``takes`` are changes with a JSON object as the request's body."""
+        """Handlers are keyed by URL path. ``body_handlers`` serve POST requests with a JSON object as their body."""
         self._body_handlers = dict(body_handlers or {})
         self._path = path
         self._handlers = {("GET", url): handler for url, handler in get_handlers.items()}
@@ -102,7 +102,7 @@ class ControlServer:
         return bind(UnixAddress(self._path, MODE, group=GROUP if _may_give_to(GROUP) else ""))
 
     def leave(self) -> None:
-        """Stop accepting, and leave the socket to the new process; requests under way are still answered."""
+        """Stop accepting, and leave the socket to the new process. Requests under way are still answered."""
         if self._server is not None:
             self._server.close()
             self._file = None
@@ -155,7 +155,7 @@ class ControlServer:
 
 
 def key_of(path: Path) -> ListenKey:
-    """Return the key of the control socket among those handed to a new process; no route has such a name."""
+    """Return the key of the control socket among those handed to a new process. No route has such a name."""
     return f"unix:{path}", "@control"
 
 
@@ -167,7 +167,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         super().handle()
 
     def read_request(self, raw_requestline: str) -> bool:
-        """Raise ValueError, which becomes a 400; for other errors gevent prints a traceback on standard error."""
+        """Raise ValueError, which becomes a 400. For other errors gevent prints a traceback on standard error."""
         try:
             return bool(super().read_request(raw_requestline))
         except OSError as error:
@@ -181,7 +181,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
 
 
 def _body(environ: Mapping[str, Any]) -> JsonObject | HTTPStatus:
-    """Return the JSON object in a request's body, or the status of the error; the error repeats nothing of the body."""
+    """Return the JSON object in a request's body, or the status of the error. The error repeats nothing of the body."""
     length = str(environ.get("CONTENT_LENGTH") or "")
     if not (length.isascii() and length.isdigit()):
         return HTTPStatus.LENGTH_REQUIRED

@@ -20,7 +20,7 @@ MAX_FRAMES: Final = 50
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset, deque, types.MethodType)
 _OWNERS: Final = ("pomagent.", "gevent.pool", "gevent.pywsgi", "gevent.baseserver", "gevent.server")
 _DATA: Final = ("pomagent.settings", "pomagent.config")
-"""Modules whose many objects own no greenlet."""
+"""Modules with many objects, none of which owns a greenlet."""
 
 Stack = tuple[str, ...]
 

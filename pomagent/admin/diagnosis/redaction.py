@@ -30,7 +30,7 @@ _KEYS: Final[Mapping[str, frozenset[str]]] = {
     "routes": keys_of(RouteTable),
 }  # fmt: skip
 _NAMES: Final = frozenset({"name", "gateway", "credential"})
-"""Keys whose values may be long without being a token; a JWT is redacted even here."""
+"""Keys with values that may be long without being a token. A JWT is redacted even here."""
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -97,7 +97,7 @@ def _shown(key: str, value: Any) -> Any:
 
 
 def _name(key: str) -> str:
-    """Return the key as TOML writes it; a token in place of a name is redacted."""
+    """Return the key as TOML writes it. A token in place of a name is redacted."""
     if looks_like_token(key):
         return json.dumps(REDACTED)
     return key if _BARE.fullmatch(key) else json.dumps(key)

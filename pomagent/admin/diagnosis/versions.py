@@ -16,7 +16,7 @@ _PREFIXES: Final = (
     "POMAGENT_", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_",
     "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY", "JOURNAL_STREAM", "GEVENT", "PYTHON",
 )  # fmt: skip
-"""Prefixes of the environment variables whose names are listed."""
+"""Prefixes of the environment variables that are listed by name."""
 
 
 def versions(environ: Mapping[str, str]) -> dict[str, object]:

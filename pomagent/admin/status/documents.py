@@ -29,7 +29,7 @@ def status_document(
     agent: Agent, reloader: Reloader, started_at: float, old_processes: Sequence[JsonObject] = (),
     give_way: Callable[[], None] = lambda: None,
 ) -> JsonObject:  # fmt: skip
-    """Return the agent's state; times are ISO 8601 in UTC. Blocks only in ``give_way``, which lets others run."""
+    """Return the agent's state. Times are ISO 8601 in UTC. Blocks only in ``give_way``, which lets others run."""
     settings = reloader.current
     routes = settings.routes if settings else ()
     return {
@@ -86,7 +86,7 @@ def readiness_document(status: RouteStatus) -> JsonObject:
 
 
 def event_document(note: Note) -> JsonObject:
-    """Return a notable log event; values without a JSON form become text."""
+    """Return a notable log event. Values without a JSON form become text."""
     fields = {name: value for name, value in note.fields.items() if name != "event"}
     return {
         "event": note.fields["event"], "level": note.level, "at": _iso(note.at), "count": note.count,
@@ -95,7 +95,7 @@ def event_document(note: Note) -> JsonObject:
 
 
 def config_document(reloader: Reloader) -> JsonObject:
-    """Return the path and hash of the configuration in effect; empty before the start."""
+    """Return the path and hash of the configuration in effect, or nothing before the start."""
     settings = reloader.current
     return {"path": str(settings.path), "sha": settings.sha} if settings else {}
 
@@ -149,7 +149,7 @@ def _route(route: Route, agent: Agent) -> JsonObject:
 
 
 def _traffic(forwarder: Forwarder) -> JsonObject:
-    """Return counters since the route was started; they never decrease."""
+    """Return counters since the route was started. They never decrease."""
     counts = forwarder.counts
     moved_up, moved_down = forwarder.moved
     return {
@@ -163,7 +163,7 @@ def _traffic(forwarder: Forwarder) -> JsonObject:
 
 
 def _pool(forwarder: Forwarder) -> JsonObject:
-    """Return what the route keeps warm and why, and the outcomes of its dials; counters never decrease."""
+    """Return what the route keeps warm and why, and the outcomes of its dials. Counters never decrease."""
     pool, memory = forwarder.pool, forwarder.memory
     found = memory.periods.found
     return {

@@ -1,4 +1,4 @@
-"""Answers health probes from known state; no probe causes traffic to a gateway or a destination. Pure."""
+"""Answers health probes from known state. No probe causes traffic to a gateway or a destination. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 MAX_NAMED = 50
-"""Maximum routes that one answer explains; the rest is counted."""
+"""Maximum routes that one answer explains. The rest is counted."""
 
 
 class Readiness(Protocol):

@@ -1,4 +1,4 @@
-"""Serves one HTTP request per connection (RFC 9112), strictly and within bounds; h11 parses it."""
+"""Serves one HTTP request per connection (RFC 9112), strictly and within bounds, with h11 as the parser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 import h11
 
 MAX_HEAD_BYTES = 16 * 1024
-"""Maximum bytes of request line and headers; browsers send 1 KiB. A request with a body is rejected."""
+"""Maximum bytes of request line and headers. Browsers send 1 KiB. A request with a body is rejected."""
 READ_BYTES = 4096
 MAX_FIELDS = 16
 """Maximum fields in a query."""
@@ -35,11 +35,11 @@ class HttpRequest:
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Values by lower-case name; the values of a repeated header are joined by commas."""
+    """Values by lower-case name. The values of a repeated header are joined by commas."""
 
     @property
     def host(self) -> str:
-        """The Host header, with or without a port; empty if absent (HTTP/1.0)."""
+        """The Host header, with or without a port, or empty if absent (HTTP/1.0)."""
         return self.headers.get("host", "")
 
     @property
@@ -115,7 +115,7 @@ def _without_port(host: str) -> str:
 
 
 def _read(sock: Any, connection: h11.Connection) -> HttpRequest | None:
-    """Return the request; None if the client closed the connection. Raises h11.RemoteProtocolError."""
+    """Return the request, or None if the client closed the connection. Raises h11.RemoteProtocolError."""
     has_line = False
     while True:
         try:
@@ -144,7 +144,7 @@ def _request(event: h11.Request) -> HttpRequest:
 
 
 def _fields(query: str) -> dict[str, str]:
-    """Return the query's fields; none if there are more than MAX_FIELDS."""
+    """Return the query's fields, or None if there are more than MAX_FIELDS."""
     try:
         return dict(parse_qsl(query, max_num_fields=MAX_FIELDS))
     except ValueError:

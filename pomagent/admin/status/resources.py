@@ -77,7 +77,7 @@ class StatusResources:
         }
 
     def find(self, path: str) -> Resource | None:
-        """Return the resource at a path; None if there is none."""
+        """Return the resource at a path, or None if there is none."""
         if path.startswith(READY_PREFIX):
             return Resource(lambda _: _as_text(self._readiness_of(path.removeprefix(READY_PREFIX))))
         return self._resources.get(path)

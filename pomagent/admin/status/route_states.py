@@ -17,7 +17,7 @@ class RouteStatus:
     name: str
     state: State
     reason: str
-    """A sentence with the remedy; empty if nothing is wrong."""
+    """A sentence with the remedy, empty if nothing is wrong."""
     is_ready: bool
     """Whether a client may expect to be served."""
 

@@ -53,7 +53,7 @@ NOT_ALLOWED = "status.allow_users does not name you; anyone may use /livez, /sta
 
 
 class StatusServer:
-    """Serves one address at a time, or none; ``moving_to`` makes a change of address part of a reload."""
+    """Serves one address at a time, or none. ``moving_to`` makes a change of address part of a reload."""
 
     def __init__(
         self, resources: StatusResources, diag: SockDiag | None, users: Users, log: Logger,
@@ -78,12 +78,12 @@ class StatusServer:
 
     @property
     def address(self) -> object:
-        """The address with the port that the kernel chose; None if the server does not listen."""
+        """The address with the port that the kernel chose, or None if the server does not listen."""
         return self._listener.address if self._listener else None
 
     @contextmanager
     def moving_to(self, settings: Settings, *, is_start: bool) -> Iterator[None]:
-        """Move to the settings' address when the block ends; stay at the old one if it raises. Blocks.
+        """Move to the settings' address when the block ends, or stay at the old one if it raises. Blocks.
 
         If the address is not available, a start retries it later, and a reload raises ConfigError.
         """
@@ -206,7 +206,7 @@ class StatusServer:
         return resource.show(request)
 
     def _may_see(self, resource: Resource, sock: gevent_socket.socket) -> bool:
-        """Whether the client's user may see the resource; root always may, since root can become any user."""
+        """Whether the client's user may see the resource. Root always may, since root can become any user."""
         if not resource.is_private or not self._allowed:
             return True
         uid = user_of(sock, self._diag)
@@ -220,7 +220,7 @@ class StatusServer:
 
 
 def _key(address: object) -> ListenKey:
-    """Return the key of the status socket among those handed to a new process; no route has such a name."""
+    """Return the key of the status socket among those handed to a new process. No route has such a name."""
     return str(address), "@status"
 
 

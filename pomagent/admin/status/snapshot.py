@@ -1,4 +1,4 @@
-"""Collects all numbers at one moment, on the hub within milliseconds; ``metrics`` formats them."""
+"""Collects all numbers at one moment, on the hub within milliseconds. ``metrics`` formats them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RouteSnapshot:
     stock: Mapping[str, int] = field(default_factory=dict)
     """Warm tunnels, warm TLS connections and dials in progress, by state."""
     waits: Distribution | None = None
-    """Seconds that clients waited for a tunnel; None before the first client."""
+    """Seconds that clients waited for a tunnel, None before the first client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def _gateway(address: str, health: GatewayHealth) -> GatewaySnapshot:
 
 
 def _credentials(tokens: list[Token]) -> Iterator[CredentialSnapshot]:
-    """Yield one snapshot per name; of several tokens, as during a reload, the one that expires first."""
+    """Yield one snapshot per name: of several tokens, as during a reload, the one that expires first."""
     by_name: dict[str, Token] = {}
     for token in sorted(tokens, key=lambda token: token.life.expires_at or float("inf")):
         by_name.setdefault(token.credential.name, token)

@@ -1,8 +1,8 @@
-// How things look: elements, figures, curves. Text is only ever set as text: nothing here parses HTML.
+// Builds elements, figures and curves. Texts are always inserted as text, and never parsed as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element with a class and children, which are elements or text. */
+/** Create an element with a class and children, which are elements or texts. */
 function make(tag, kind = "", ...children) {
   const element = document.createElement(tag);
   if (kind) element.className = kind;
@@ -10,12 +10,12 @@ function make(tag, kind = "", ...children) {
   return element;
 }
 
-/** Change a text only if it differs, so that a selection and a screen reader are left in peace. */
-function say(element, text) {
+/** Set a text only if it differs, so that selections and screen readers are not disturbed. */
+function setText(element, text) {
   if (element.textContent !== String(text)) element.textContent = text;
 }
 
-function kindOf(element, kind) {
+function setClass(element, kind) {
   if (element.className !== kind) element.className = kind;
 }
 
@@ -30,8 +30,8 @@ function many(count, thing) {
   return `${count.toLocaleString("en")} ${thing}${count === 1 ? "" : "s"}`;
 }
 
-/** A duration in its two largest units. */
-function lasting(seconds) {
+/** Format a duration in its two largest units. */
+function duration(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   const parts = [[86400, "d"], [3600, "h"], [60, "m"], [1, "s"]];
   const first = parts.findIndex(([size]) => whole >= size);
@@ -44,14 +44,14 @@ function lasting(seconds) {
 
 function milliseconds(value) {
   if (value === null) return "–";
-  return value < 10 ? `${value.toFixed(1)} ms` : value < 10000 ? `${Math.round(value)} ms` : lasting(value / 1000);
+  return value < 10 ? `${value.toFixed(1)} ms` : value < 10000 ? `${Math.round(value)} ms` : duration(value / 1000);
 }
 
 function clock(iso) {
   return new Date(iso).toLocaleString(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" });
 }
 
-/** One or more curves over the same time; null is a gap. ``unit`` is the least that the height stands for. */
+/** One or more curves over the same time; null is a gap. ``unit`` is the minimum of the full scale. */
 class Spark {
   constructor(kinds, unit) {
     this.unit = unit;
@@ -89,7 +89,7 @@ class Spark {
   }
 }
 
-/** The last values of something, one for each look at the agent. */
+/** The latest values of a quantity, one per refresh. */
 class History {
   constructor(length) {
     this.length = length;
@@ -102,9 +102,9 @@ class History {
   }
 }
 
-/** Keep one child for each item, in order: made once, brought up to date each time, moved only if it must be. */
-function keep(parent, items, keyOf, makeOne, update) {
-  const known = parent.kept ??= new Map();
+/** Keep one child per item, in order: created once, updated each time, moved only if necessary. */
+function reconcile(parent, items, keyOf, makeOne, update) {
+  const known = parent.rendered ??= new Map();
   const wanted = new Set();
   let place = parent.firstChild;
   for (const item of items) {

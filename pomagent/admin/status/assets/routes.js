@@ -1,8 +1,8 @@
-// The routes: which are shown, and what each row says.
+// The table of routes: filter, rows and details.
 
-const MOST_ROWS = 200;
-const LOOKS_KEPT = 150;  // five minutes
-const KINDS = {
+const MAX_ROWS = 200;
+const SAMPLES_KEPT = 150;  // five minutes
+const KIND_OF_STATE = {
   up: "good", untried: "still", degraded: "warn", down: "bad", unauthenticated: "bad", denied: "bad", quarantined: "bad",
   paused: "warn", draining: "warn", disabled: "still",
 };
@@ -11,17 +11,17 @@ const WORST_FIRST = ["bad", "warn", "good", "still"];
 const chosen = { states: new Set(), text: "", all: false, open: new Set() };
 const histories = new Map();
 
-/** What a route has done since the last look, as rates. */
+/** Rates of a route between two refreshes. */
 class RouteHistory {
   constructor() {
-    this.up = new History(LOOKS_KEPT);
-    this.down = new History(LOOKS_KEPT);
-    this.wait = new History(LOOKS_KEPT);
+    this.up = new History(SAMPLES_KEPT);
+    this.down = new History(SAMPLES_KEPT);
+    this.wait = new History(SAMPLES_KEPT);
     this.before = null;
     this.latest = { up: 0, down: 0, wait: null };
   }
 
-  look(traffic, seconds) {
+  record(traffic, seconds) {
     const before = this.before;
     this.before = traffic;
     if (!traffic || !before || seconds <= 0 || traffic.leases < before.leases) return;
@@ -47,10 +47,10 @@ function historyOf(route) {
   return histories.get(route.name);
 }
 
-function lookAtRoutes(routes, seconds) {
+function recordRoutes(routes, seconds) {
   const names = new Set(routes.map((route) => route.name));
   for (const name of histories.keys()) if (!names.has(name)) histories.delete(name);
-  routes.forEach((route) => historyOf(route).look(route.traffic, seconds));
+  routes.forEach((route) => historyOf(route).record(route.traffic, seconds));
 }
 
 function matches(route) {
@@ -61,11 +61,11 @@ function matches(route) {
 
 function showRoutes(routes) {
   showStates(routes);
-  const rank = (route) => WORST_FIRST.indexOf(KINDS[route.state] ?? "still");
+  const rank = (route) => WORST_FIRST.indexOf(KIND_OF_STATE[route.state] ?? "still");
   const found = routes.filter(matches).sort((a, b) => rank(a) - rank(b));
-  const shown = chosen.all ? found : found.slice(0, MOST_ROWS);
+  const shown = chosen.all ? found : found.slice(0, MAX_ROWS);
   const rows = document.getElementById("rows");
-  keep(rows, shown, (route) => route.name, makeRow, updateRow);
+  reconcile(rows, shown, (route) => route.name, makeRow, updateRow);
   const more = document.getElementById("more");
   if (shown.length < found.length) {
     if (!more.querySelector("button")) {
@@ -73,16 +73,16 @@ function showRoutes(routes) {
       button.onclick = () => { chosen.all = true; redraw(); };
       more.replaceChildren(button);
     }
-  } else say(more, found.length ? "" : routes.length ? "No route matches. Esc clears the filter." : "There are no routes.");
+  } else setText(more, found.length ? "" : routes.length ? "No route matches. Esc clears the filter." : "No routes are configured.");
 }
 
 function showStates(routes) {
   const counts = new Map();
   routes.forEach((route) => counts.set(route.state, (counts.get(route.state) ?? 0) + 1));
   chosen.states.forEach((state) => { if (!counts.has(state)) counts.set(state, 0); });
-  const rank = (state) => WORST_FIRST.indexOf(KINDS[state] ?? "still");
+  const rank = (state) => WORST_FIRST.indexOf(KIND_OF_STATE[state] ?? "still");
   const states = [...counts.keys()].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
-  keep(document.getElementById("states"), states, (state) => state, (state) => {
+  reconcile(document.getElementById("states"), states, (state) => state, (state) => {
     const button = make("button");
     button.type = "button";
     button.onclick = () => {
@@ -91,7 +91,7 @@ function showStates(routes) {
     };
     return { elements: [button] };
   }, ({ elements: [button] }, state) => {
-    say(button, `${state} ${counts.get(state)}`);
+    setText(button, `${state} ${counts.get(state)}`);
     button.setAttribute("aria-pressed", chosen.states.has(state));
   });
 }
@@ -129,25 +129,25 @@ function wide(child) {
 }
 
 function updateRow(row, route) {
-  const kind = KINDS[route.state] ?? "still", past = historyOf(route), isOpen = chosen.open.has(route.name);
-  kindOf(row.state, `state ${kind}`);
-  say(row.state, route.state);
-  keep(row.tags, route.tags, (tag) => tag, (tag) => ({ elements: [make("span", "tag", tag)] }), () => {});
-  say(row.about, route.description);
-  say(row.listens, route.listen);
-  say(row.to, `→ ${route.destination}`);
+  const kind = KIND_OF_STATE[route.state] ?? "still", past = historyOf(route), isOpen = chosen.open.has(route.name);
+  setClass(row.state, `state ${kind}`);
+  setText(row.state, route.state);
+  reconcile(row.tags, route.tags, (tag) => tag, (tag) => ({ elements: [make("span", "tag", tag)] }), () => {});
+  setText(row.about, route.description);
+  setText(row.listens, route.listen);
+  setText(row.to, `→ ${route.destination}`);
   const most = Math.min(8, Math.max(route.target, route.warm));
-  keep(row.pips, Array.from({ length: most }, (_, at) => at), (at) => at, () => ({ elements: [make("i")] }),
-    ({ elements: [pip] }, at) => kindOf(pip, at < route.warm ? "full" : ""));
-  say(row.pool, route.keeps_warm === "off" ? "off" : `${route.warm} of ${route.target}${route.keeps_warm === "tls" ? " tls" : ""}`);
-  say(row.sessions, route.waiting ? `${route.sessions} (${route.waiting} wait)` : route.sessions);
-  say(row.rate, `${bytes(past.latest.up + past.latest.down)}/s`);
-  row.speed.show([past.down.values, past.up.values], LOOKS_KEPT);
-  say(row.wait, milliseconds(past.lastWait));
-  row.waits.show([past.wait.values], LOOKS_KEPT);
+  reconcile(row.pips, Array.from({ length: most }, (_, at) => at), (at) => at, () => ({ elements: [make("i")] }),
+    ({ elements: [pip] }, at) => setClass(pip, at < route.warm ? "full" : ""));
+  setText(row.pool, route.keeps_warm === "off" ? "off" : `${route.warm} of ${route.target}${route.keeps_warm === "tls" ? " tls" : ""}`);
+  setText(row.sessions, route.waiting ? `${route.sessions} (${route.waiting} waiting)` : route.sessions);
+  setText(row.rate, `${bytes(past.latest.up + past.latest.down)}/s`);
+  row.speed.show([past.down.values, past.up.values], SAMPLES_KEPT);
+  setText(row.wait, milliseconds(past.lastWait));
+  row.waits.show([past.wait.values], SAMPLES_KEPT);
   row.why.hidden = !route.reason;
-  kindOf(row.why, kind === "bad" ? "why" : "why warn");
-  say(row.reason, route.reason);
+  setClass(row.why, kind === "bad" ? "why" : "why warn");
+  setText(row.reason, route.reason);
   row.details.hidden = !isOpen;
   row.button.setAttribute("aria-expanded", isOpen);
   if (isOpen) showDetails(row.list, route);
@@ -161,17 +161,17 @@ function showDetails(list, route) {
     facts.push(
       ["Keeps warm", `${pool.level}: ${pool.why}`],
       ["Clients served", counts(pool.takes)],
-      ["Sessions over", traffic.closed],
+      ["Sessions ended", traffic.closed],
       ["Refused", counts(traffic.refused)],
       ["Relayed up / down", `${bytes(traffic.bytes_up)} / ${bytes(traffic.bytes_down)}`],
-      ["Dials that failed", counts(pool.failures)],
-      ["Warm ones discarded", counts(pool.discards)],
-      ["Breaker", pool.breaker.state + (pool.breaker.retry_in_s ? `, dials again in ${lasting(Math.ceil(pool.breaker.retry_in_s))}` : "")],
+      ["Failed dials", counts(pool.failures)],
+      ["Discarded warm tunnels", counts(pool.discards)],
+      ["Breaker", pool.breaker.state + (pool.breaker.retry_in_s ? `, next dial in ${duration(Math.ceil(pool.breaker.retry_in_s))}` : "")],
     );
-    if (pool.period) facts.push(["Limit on the way", pool.period.says]);
+    if (pool.period) facts.push(["Timeout on the path", pool.period.says]);
   }
-  keep(list, facts, ([name]) => name, ([name]) => {
+  reconcile(list, facts, ([name]) => name, ([name]) => {
     const value = make("dd");
     return { elements: [make("div", "", make("dt", "", name), value)], value };
-  }, ({ value }, [, text]) => say(value, text));
+  }, ({ value }, [, text]) => setText(value, text));
 }

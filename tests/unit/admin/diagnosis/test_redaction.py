@@ -5,7 +5,6 @@ import tomllib
 import pytest
 
 from pomagent.admin.diagnosis.redaction import REDACTED, UNKNOWN, redacted_toml, scrubbed
-from pomagent.config.load import load
 
 TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJwb21lcml1bSJ9.c2lnbmF0dXJl-_x"
 OPAQUE = "0123456789abcdef0123456789abcdef"
@@ -103,7 +102,6 @@ def test_the_example_file_is_unchanged(tmp_path) -> None:
 
     text = (ROOT / "agent.toml").read_text()
     assert tomllib.loads(redacted_toml(text.encode())) == tomllib.loads(text)
-    assert load  # the loader's own tests say that the file is valid
 
 
 @pytest.mark.parametrize(
