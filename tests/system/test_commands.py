@@ -1,4 +1,4 @@
-"""The commands that look at a file, their exit codes, and that no output ever holds a secret."""
+"""Commands that read a file, their exit codes, and the absence of secrets in their output."""
 
 import base64
 import json
@@ -29,14 +29,14 @@ COMMANDS = ("run", "check", "probe", "tcp", "schema")
 # check.
 
 
-def test_a_valid_file_is_valid(bastion: Bastion) -> None:
+def test_check_accepts_a_valid_file(bastion: Bastion) -> None:
     bastion.save({"echo": ANY, "banner": {"listen": ANY, "enabled": False}})
     done = pomagent("check", "--config", str(bastion.path))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{bastion.path}: valid: 2 routes, 1 of them disabled\n"
 
 
-def test_a_valid_file_as_a_document(bastion: Bastion) -> None:
+def test_check_reports_a_valid_file_as_json(bastion: Bastion) -> None:
     bastion.save({"echo": ANY})
     done = pomagent("check", "--json", "--config", str(bastion.path))
     assert done.returncode == 0
@@ -51,16 +51,14 @@ def test_a_valid_file_as_a_document(bastion: Bastion) -> None:
         ("2>&-", ["run", "--config", "/nonexistent/agent.toml"], INVALID),
     ],
 )
-def test_a_standard_stream_that_is_closed_is_no_cause_for_a_traceback(
-    closed: str, arguments: list[str], code: int
-) -> None:
+def test_a_closed_standard_stream_causes_no_traceback(closed: str, arguments: list[str], code: int) -> None:
     command = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "pomagent", *arguments]
     done = processes.run(command, capture_output=True, check=False, env=clean_environment())
     assert done.returncode == code
     assert b"Traceback" not in done.stderr
 
 
-def test_a_terminal_that_lacks_a_character_is_no_cause_for_a_traceback(bastion: Bastion) -> None:
+def test_a_character_missing_in_the_encoding_causes_no_traceback(bastion: Bastion) -> None:
     bastion.save({"echo": ANY}, defaults={"warm": "tls"})
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tls"})
     agent.stop()
@@ -70,7 +68,7 @@ def test_a_terminal_that_lacks_a_character_is_no_cause_for_a_traceback(bastion: 
     assert (done.returncode, "tls \\u2192 off" in done.stdout) == (0, True), done.stderr
 
 
-def test_every_problem_is_a_line_with_file_line_and_key(bastion: Bastion) -> None:
+def test_every_problem_is_reported_with_file_line_and_key(bastion: Bastion) -> None:
     bastion.save({"echo": {"listen": "nowhere"}, "banner": {"listen": ANY, "colour": "red"}})
     done = pomagent("check", "--config", str(bastion.path))
     assert (done.returncode, done.stdout) == (INVALID, "")
@@ -82,7 +80,7 @@ def test_every_problem_is_a_line_with_file_line_and_key(bastion: Bastion) -> Non
         assert bastion.path.read_text().splitlines()[int(number) - 1].startswith(key.rpartition(".")[2])
 
 
-def test_the_problems_as_a_document(bastion: Bastion) -> None:
+def test_check_reports_problems_as_json(bastion: Bastion) -> None:
     bastion.save_text("[[routes]\n")
     done = pomagent("check", "--json", "--config", str(bastion.path))
     assert (done.returncode, done.stderr) == (INVALID, "")
@@ -119,7 +117,7 @@ def test_an_override_from_the_environment_is_checked_like_the_file(bastion: Bast
 
 
 @pytest.mark.parametrize(("left_s", "word"), [(-60, "expired"), (3600, "expires"), (30 * 86_400, "")])
-def test_a_token_that_ends_soon_is_warned_of(bastion: Bastion, left_s: int, word: str) -> None:
+def test_a_token_that_expires_soon_causes_a_warning(bastion: Bastion, left_s: int, word: str) -> None:
     bastion.save({"echo": ANY})
     claims = base64.urlsafe_b64encode(json.dumps({"exp": int(time.time()) + left_s}).encode()).rstrip(b"=").decode()
     bastion.replace_token(f"e30.{claims}.c2ln")
@@ -131,7 +129,9 @@ def test_a_token_that_ends_soon_is_warned_of(bastion: Bastion, left_s: int, word
 
 @pytest.mark.skipif(Path("/etc/pomagent/agent.toml").exists(), reason="there is one on this host")
 @pytest.mark.parametrize("command", ["check", "run", "probe"])
-def test_without_any_file_it_says_what_to_do(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_configuration_names_the_remedy(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.chdir(tmp_path)
     done = pomagent(command)
@@ -140,7 +140,7 @@ def test_without_any_file_it_says_what_to_do(tmp_path: Path, command: str, monke
 
 
 @pytest.mark.parametrize("command", [["schema"], ["check"], ["probe", "--json"]])
-def test_a_full_disk_is_said_in_a_sentence(bastion: Bastion, command: list[str]) -> None:
+def test_a_full_disk_is_reported_in_a_sentence(bastion: Bastion, command: list[str]) -> None:
     bastion.save({"echo": ANY})
     with Path("/dev/full").open("wb") as full:
         done = processes.run(
@@ -212,7 +212,7 @@ def test_the_schema_refuses_an_unknown_key() -> None:
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_every_command_explains_itself(command: str) -> None:
+def test_every_command_has_a_help_text(command: str) -> None:
     done = pomagent(*filter(None, [command]), "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: pomagent")
@@ -268,7 +268,7 @@ def of_tcp(bastion: Bastion) -> str:
 
 
 def of_a_token_in_the_wrong_place(bastion: Bastion) -> str:
-    """Somebody pastes the token where a path, a name or a URL belongs."""
+    """Put the token where a path, a name or a URL belongs."""
     token = bastion.gateway.token
     outputs = []
     for table, key in (

@@ -1,4 +1,4 @@
-"""What the shells complete."""
+"""Shell completion."""
 
 import shutil
 import sys
@@ -26,7 +26,7 @@ from = "orders.example.com:5432"
 gateway = "corp"
 listen = "127.0.0.1:5433"
 """
-# As bash itself goes about it at a TAB: find the function that is registered for the command, and call it.
+# Like bash at TAB: find the completion function registered for the command, and call it.
 BASH = """
 source "$1"
 shift

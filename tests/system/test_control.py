@@ -1,4 +1,4 @@
-"""Steering the real agent over its control socket, and starting it from what it accepted last."""
+"""The control socket of the real agent, and starts from the configuration accepted last."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_reload_fails_with_every_problem_and_the_agent_goes_on(bastion: Bastion)
     assert (before["generation"], before["config"]) == (after["generation"], after["config"])
 
 
-def test_reload_of_unchanged_files_says_so(bastion: Bastion) -> None:
+def test_reload_of_unchanged_files_reports_unchanged(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY})
     done = agent.command("reload")
     assert (done.returncode, done.stdout) == (0, "unchanged\n")
@@ -59,7 +59,7 @@ def test_reload_finds_the_agent_even_if_the_file_is_broken(bastion: Bastion) -> 
     assert "not valid TOML" in done.stderr
 
 
-def test_status_tells_routes_generation_and_the_last_reload(bastion: Bastion) -> None:
+def test_status_reports_routes_generation_and_the_last_reload(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY, "down": ANY}, defaults={"warm": "tunnel"})
     agent.wait_for("pool.filled", route="echo")
     agent.wait_for("tunnel.failed", route="down")
@@ -83,7 +83,7 @@ def test_check_diff_previews_what_a_reload_does_and_changes_nothing(bastion: Bas
     assert agent.command("check", "--diff").stdout == "unchanged\n"
 
 
-def test_check_diff_without_an_agent_compares_with_what_was_accepted_last(bastion: Bastion) -> None:
+def test_check_diff_without_an_agent_compares_with_the_last_accepted_file(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY, "page": ANY}, defaults={"warm": "off"})
     agent.stop()
     bastion.save({"echo": ANY, "banner": ANY}, defaults={"warm": "tls"})
@@ -98,9 +98,7 @@ def test_check_diff_without_an_agent_compares_with_what_was_accepted_last(bastio
 
 
 @pytest.mark.parametrize("command", [["reload"], ["check", "--diff"]])
-def test_an_agent_that_runs_on_another_file_is_not_taken_for_the_one_in_question(
-    bastion: Bastion, command: list[str]
-) -> None:
+def test_an_agent_on_another_file_is_not_reloaded(bastion: Bastion, command: list[str]) -> None:
     agent = bastion.start({"echo": ANY})
     other = bastion.directory / "other.toml"
     other.write_text(bastion.path.read_text().replace("listen", "lisen"))
@@ -114,7 +112,7 @@ def test_an_agent_that_runs_on_another_file_is_not_taken_for_the_one_in_question
 
 
 @pytest.mark.parametrize("name", ["link.toml", "./agent.toml"])
-def test_another_name_of_the_same_file_is_as_good(bastion: Bastion, name: str) -> None:
+def test_another_path_of_the_same_file_is_accepted(bastion: Bastion, name: str) -> None:
     agent = bastion.start({"echo": ANY})
     (bastion.directory / "link.toml").symlink_to(bastion.path)
     done = pomagent("reload", "--config", str(bastion.directory / name), **agent.session_limit)
@@ -128,7 +126,7 @@ def test_the_socket_alone_names_the_agent(bastion: Bastion) -> None:
     assert (done.returncode, done.stdout) == (0, "unchanged\n")
 
 
-def test_a_file_that_cannot_be_read_does_not_hide_that_it_may_name_the_socket(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named_as_the_reason_for_an_unknown_socket(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_text('[status]\ncontrol_socket = "x.sock"\n[[routes')
     done = pomagent("status", "--config", str(tmp_path / "agent.toml"), XDG_RUNTIME_DIR=str(tmp_path))
     assert done.returncode == 69
@@ -151,15 +149,15 @@ def test_the_socket_is_for_its_group_only_and_gone_afterwards(bastion: Bastion) 
     assert not path.exists()
 
 
-def test_every_change_over_the_socket_is_logged_with_who_asked(bastion: Bastion) -> None:
+def test_every_change_over_the_socket_is_logged_with_uid_and_pid(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY})
     agent.command("reload")
     changed = agent.wait_for("control.changed")
     assert (changed["uid"], changed["command"]) == (os.geteuid(), "reload")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")
-def test_another_user_is_refused_even_if_the_socket_lets_them_in(bastion: Bastion) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run commands as another user")
+def test_another_user_is_refused_even_if_the_socket_mode_permits_it(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY})
     with tempfile.TemporaryDirectory() as public:  # pytest's own directories are closed to others
         Path(public).chmod(0o755)
@@ -185,13 +183,13 @@ print(s.makefile().read())
 """
 
 
-def test_a_command_without_an_agent_says_so(tmp_path: Path) -> None:
+def test_a_command_without_an_agent_reports_that(tmp_path: Path) -> None:
     done = pomagent("status", "--control-socket", str(tmp_path / "none.sock"))
     assert done.returncode == 69
     assert "is it running" in done.stderr
 
 
-def test_an_agent_starts_from_what_it_accepted_last_if_that_asked_for_it(bastion: Bastion, unused_port: int) -> None:
+def test_an_agent_starts_from_the_last_accepted_file_if_configured(bastion: Bastion, unused_port: int) -> None:
     agent = bastion.start({"echo": on(unused_port)}, agent={"boot_from_last_good": True})
     agent.stop()
     bastion.save_text("[[routes")
@@ -205,7 +203,7 @@ def test_an_agent_starts_from_what_it_accepted_last_if_that_asked_for_it(bastion
     again.wait_for("config.applied", started=1, stopped=1)
 
 
-def test_an_agent_does_not_start_from_the_past_unasked(bastion: Bastion) -> None:
+def test_an_agent_does_not_start_from_the_last_accepted_file_by_default(bastion: Bastion) -> None:
     bastion.start({"echo": ANY}).stop()
     bastion.save_text("[[routes")
     done = pomagent("run", "--config", str(bastion.path), STATE_DIRECTORY=str(bastion.directory / "state"))
@@ -227,7 +225,7 @@ def test_included_files_are_kept_with_the_main_one(bastion: Bastion, unused_port
     again.wait_for("listener.bound", route="echo", listen=on(unused_port))
 
 
-def test_a_port_that_is_taken_is_named_with_its_line_and_its_holder(bastion: Bastion) -> None:
+def test_a_port_in_use_is_reported_with_line_and_owner(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel", "pool_max": 1})
     agent.wait_for("pool.filled")
     port = agent.port("echo")

@@ -1,4 +1,4 @@
-"""``pomagent diag``: one archive with what helps, and no secret."""
+"""``pomagent diag``: a support archive without secrets."""
 
 import json
 import stat
@@ -16,7 +16,7 @@ OF_AN_AGENT = {"status.json", "events.jsonl", "greenlets.txt", "configuration/00
 
 
 def unpacked(archive: Path) -> dict[str, str]:
-    """The texts by their names, without the directory that they are all in."""
+    """Return the texts by name, without their common directory."""
     with tarfile.open(archive) as files:
         (top,) = {Path(name).parts[0] for name in files.getnames()}
         assert top.startswith("pomagent-diag-")
@@ -27,7 +27,7 @@ def unpacked(archive: Path) -> dict[str, str]:
         }
 
 
-def test_the_archive_has_what_helps(bastion: Bastion) -> None:
+def test_the_archive_has_every_part(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY, "down": ANY}, defaults={"warm": "tunnel"})
     agent.wait_for("breaker.opened", route="down")
     archive = bastion.directory / "diag.tar.gz"
@@ -54,7 +54,7 @@ def test_the_archive_has_what_helps(bastion: Bastion) -> None:
     assert "thread" in names
 
 
-def test_no_secret_is_in_it_wherever_one_stood(bastion: Bastion) -> None:
+def test_the_archive_has_no_secret(bastion: Bastion) -> None:
     token = bastion.gateway.token
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel"})
     agent.wait_for("pool.filled")
@@ -69,7 +69,7 @@ def test_no_secret_is_in_it_wherever_one_stood(bastion: Bastion) -> None:
     assert bastion.token_file.read_text() not in str(files)
 
 
-def test_what_is_there_already_is_not_overwritten(bastion: Bastion) -> None:
+def test_an_existing_file_is_not_overwritten(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY})
     there = bastion.directory / "there"
     there.write_text("precious")
@@ -80,7 +80,7 @@ def test_what_is_there_already_is_not_overwritten(bastion: Bastion) -> None:
     assert (done.returncode, "cannot write" in done.stderr) == (74, True)
 
 
-def test_without_an_agent_it_has_the_file_and_why_there_is_no_more(bastion: Bastion, tmp_path: Path) -> None:
+def test_without_an_agent_the_archive_has_the_file_and_the_reason(bastion: Bastion, tmp_path: Path) -> None:
     path = bastion.save({"echo": ANY})
     write_token(bastion.token_file, bastion.gateway.token)
     archive = tmp_path / "diag.tar.gz"

@@ -1,4 +1,4 @@
-"""The manual pages, as man shows them."""
+"""The manual pages as rendered by man."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ def programs() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
 @pytest.mark.parametrize("encoding", ["UTF-8", "ascii"])
-def test_roff_has_nothing_to_say_about_a_page(page: Path, encoding: str) -> None:
+def test_man_and_groff_accept_the_page_without_warnings(page: Path, encoding: str) -> None:
     assert _run("man", "--warnings=w", f"--encoding={encoding}", "--local-file", str(page)).stderr == ""
     device = {"UTF-8": "utf8", "ascii": "ascii"}[encoding]
     assert _run("groff", "-man", "-ww", "-z", f"-T{device}", str(page)).stderr == ""

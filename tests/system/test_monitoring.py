@@ -38,14 +38,14 @@ def promtool(*arguments: str) -> Any:
 
 
 def expressions() -> list[str]:
-    """All that the dashboard asks."""
+    """Return every query of the dashboard."""
     dashboard = json.loads(DASHBOARD.read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     asked += [note["expr"] for note in dashboard["annotations"]["list"]]
     return asked + [variable.get("definition", "") for variable in dashboard["templating"]["list"]]
 
 
-def test_the_rules_are_what_prometheus_takes_and_each_fires_when_it_should() -> None:
+def test_prometheus_accepts_the_rules_and_each_alert_fires_as_specified() -> None:
     for command in (("check", "rules", RULES.name), ("test", "rules", TESTS.name)):
         done = promtool(*command)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -59,7 +59,7 @@ def test_each_alert_is_tested_and_explained() -> None:
     assert alerts == [name for row in rows for name in re.findall(r"`(Pomagent\w+)`", row)]
 
 
-def test_what_the_dashboard_asks_is_what_prometheus_understands(tmp_path: Path) -> None:
+def test_prometheus_accepts_every_query_of_the_dashboard(tmp_path: Path) -> None:
     asked = [text for text in expressions() if text and not text.startswith("label_values")]
     ready = [text.replace("$__rate_interval", "5m").replace("$__interval", "5m") for text in asked]
     rules = {"groups": [{"name": "asked", "rules": [{"record": f"r{i}", "expr": e} for i, e in enumerate(ready)]}]}
@@ -69,7 +69,7 @@ def test_what_the_dashboard_asks_is_what_prometheus_understands(tmp_path: Path) 
     assert f"{len(ready)} rules found" in done.stdout
 
 
-def test_every_metric_that_is_asked_for_exists_and_every_metric_is_explained(bastion: Bastion) -> None:
+def test_every_queried_metric_exists_and_every_metric_is_documented(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY, "down": {"listen": ANY, "warm": "tunnel"}}, status=STATUS)
     agent.wait_for("tunnel.failed", route="down")
     with connect(agent.port("echo")) as client:
@@ -87,9 +87,7 @@ def test_every_metric_that_is_asked_for_exists_and_every_metric_is_explained(bas
     assert 'pomagent_connect_answers_total{code="503",gateway="' in text
 
 
-def test_prometheus_learns_that_a_gateway_has_died_and_is_back(
-    bastion: Bastion, gateway: Gateway, tmp_path: Path
-) -> None:
+def test_prometheus_sees_a_gateway_fail_and_recover(bastion: Bastion, gateway: Gateway, tmp_path: Path) -> None:
     agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel"}}, status=STATUS)
     agent.wait_for("pool.filled")
     at_once = re.sub(r"for: \d+m", "for: 0s", RULES.read_text())

@@ -1,4 +1,4 @@
-"""``pomagent probe`` against a real gateway, in every mood of it."""
+"""``pomagent probe`` against a real gateway in every condition."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def probe(bastion: Bastion, *arguments: str) -> Any:
 
 
 def sentence(bastion: Bastion, *arguments: str) -> str:
-    """The one line about the one route, which cannot be served."""
+    """Return the only line, about a route that fails."""
     done = probe(bastion, *arguments)
     assert done.returncode == CANNOT_SERVE
     (line,) = done.stdout.splitlines()
@@ -33,7 +33,7 @@ def sentence(bastion: Bastion, *arguments: str) -> str:
 
 
 def finding(bastion: Bastion, *arguments: str) -> dict[str, Any]:
-    """The one finding of the document."""
+    """Return the only finding of the document."""
     (found,) = json.loads(probe(bastion, "--json", *arguments).stdout)["routes"]
     return found
 
@@ -61,7 +61,7 @@ def test_the_document_of_a_route_that_works(bastion: Bastion) -> None:
     assert found["error"] == ""
 
 
-def test_it_closes_the_tunnel_that_it_opened(bastion: Bastion) -> None:
+def test_probe_closes_the_tunnel_that_it_opened(bastion: Bastion) -> None:
     bastion.save({"echo": ANY})
     assert probe(bastion).returncode == 0
     assert bastion.gateway.edge.wait_for_access(host=ECHO).status == 200
@@ -169,7 +169,7 @@ def test_a_failure_names_its_cause_and_the_remedy_in_one_sentence(
     assert bool(found["request_id"]) is (status is not None)
 
 
-def test_a_gateway_that_wants_a_client_certificate_says_so(tmp_path: Path) -> None:
+def test_a_required_client_certificate_is_reported(tmp_path: Path) -> None:
     clients = Authority(tmp_path, "clients")
     with Gateway(client_ca_file=clients.ca_file) as gateway:
         bastion = Bastion(gateway, tmp_path)
@@ -212,7 +212,7 @@ def test_an_unknown_name_is_a_usage_error_that_lists_the_known_ones(bastion: Bas
     assert "echo, banner" in done.stderr
 
 
-def test_an_invalid_file_is_told_as_check_tells_it(bastion: Bastion) -> None:
+def test_an_invalid_file_is_reported_as_by_check(bastion: Bastion) -> None:
     bastion.save({"echo": {"listen": "nowhere"}})
     done = probe(bastion)
     assert done.returncode == INVALID

@@ -1,4 +1,4 @@
-"""Bytes through the real agent and the real gateway."""
+"""Sessions through the real agent and the real gateway."""
 
 import hashlib
 import socket
@@ -21,7 +21,7 @@ Start = Callable[..., tuple[AgentProcess, dict[str, int]]]
 
 @pytest.fixture
 def start(bastion: Bastion) -> Start:
-    """Start an agent with routes to some of the gateway's destinations; gives it and their ports."""
+    """Start an agent with routes to the given destinations, and return it and their ports."""
 
     def start_agent(*names: str, **tables: Any) -> tuple[AgentProcess, dict[str, int]]:
         agent = bastion.start(dict.fromkeys(names, ANY), **tables)
@@ -37,7 +37,7 @@ def test_an_echo_comes_back_through_the_tunnel(start: Start) -> None:
         assert client.recv(100) == b"hello\n"
 
 
-def test_every_session_is_one_line_that_joins_with_the_gateways_log(start: Start, gateway: Gateway) -> None:
+def test_every_session_is_one_log_line_with_the_gateways_request_id(start: Start, gateway: Gateway) -> None:
     agent, ports = start("echo")
     with connect(ports["echo"]) as client:
         client.sendall(b"hello\n")
@@ -71,7 +71,7 @@ def test_64_mib_up_and_down_on_8_connections_at_a_time_arrive_unchanged(
         list(pool.map(exchange, range(8)))
 
 
-def test_500_applications_that_close_at_once_all_find_a_place(start: Start) -> None:
+def test_500_clients_that_close_at_once_are_all_served(start: Start) -> None:
     agent, ports = start("echo", defaults={"max_sessions": 64})
     for number in range(500):
         with connect(ports["echo"]) as client:
@@ -90,10 +90,10 @@ def test_a_client_that_half_closes_after_its_request_gets_the_whole_answer(start
     assert agent.wait_for("session.closed")["side"] == "gateway"
 
 
-def test_what_a_client_sends_before_it_closes_reaches_the_destination(start: Start, gateway: Gateway) -> None:
+def test_bytes_sent_before_a_close_reach_the_destination(start: Start, gateway: Gateway) -> None:
     received = _Sink()
     address = gateway.add_route("sink.example.test:7100", received.port)
-    _, ports = start(address, defaults={"warm": "off"})  # it takes one connection, which must be the client's
+    _, ports = start(address, defaults={"warm": "off"})  # the server accepts one connection, which must be the client's
     body = b"".join(pseudo_random(7, 4 * MIB))
     with connect(ports[address]) as client:
         client.sendall(body)
@@ -101,7 +101,7 @@ def test_what_a_client_sends_before_it_closes_reaches_the_destination(start: Sta
     gateway.remove_route(address)
 
 
-def test_a_server_that_speaks_first_is_heard_through_a_warm_tunnel(start: Start) -> None:
+def test_the_banner_of_a_server_arrives_through_a_warm_tunnel(start: Start) -> None:
     agent, ports = start("banner", defaults={"warm": "tunnel"})
     agent.wait_for("pool.filled")
     with connect(ports["banner"]) as client:
@@ -111,14 +111,14 @@ def test_a_server_that_speaks_first_is_heard_through_a_warm_tunnel(start: Start)
     assert agent.wait_for("session.closed")["warm"] is True
 
 
-def test_a_destination_that_closes_is_an_orderly_end_for_the_client(start: Start) -> None:
+def test_a_close_by_the_destination_is_a_clean_end_for_the_client(start: Start) -> None:
     _, ports = start("page")
     with connect(ports["page"]) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b"It works" in read_to_end(client)
 
 
-def test_a_gateway_that_dies_is_a_reset_for_the_client(start: Start, gateway: Gateway) -> None:
+def test_a_gateway_crash_is_a_reset_for_the_client(start: Start, gateway: Gateway) -> None:
     agent, ports = start("echo")
     with connect(ports["echo"]) as client:
         client.sendall(b"hello\n")
@@ -129,7 +129,7 @@ def test_a_gateway_that_dies_is_a_reset_for_the_client(start: Start, gateway: Ga
     assert agent.wait_for("session.closed", side="gateway")["reason"] == "lost"
 
 
-def test_a_client_that_gets_no_tunnel_is_reset_and_the_log_says_why(start: Start) -> None:
+def test_a_client_without_a_tunnel_is_reset_and_the_cause_is_logged(start: Start) -> None:
     agent, ports = start("down", defaults={"warm": "off"})
     with pytest.raises(ConnectionResetError), connect(ports["down"]) as client:
         client.recv(100)
@@ -149,7 +149,7 @@ def test_the_first_byte_needs_no_dial_on_a_warm_route(start: Start, gateway: Gat
     assert closed["request_id"] == filled["request_id"]
 
 
-def test_sessions_beyond_the_limit_are_reset_with_its_name(start: Start) -> None:
+def test_sessions_beyond_the_limit_are_reset_and_the_limit_is_named(start: Start) -> None:
     agent, ports = start("echo", defaults={"max_sessions": 2})
     first, second = connect(ports["echo"]), connect(ports["echo"])
     with first, second:
@@ -162,7 +162,7 @@ def test_sessions_beyond_the_limit_are_reset_with_its_name(start: Start) -> None
 
 
 class _Sink:
-    """Takes one connection and keeps what it sends."""
+    """A server that accepts one connection and keeps the bytes it receives."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server((LOOPBACK, 0))

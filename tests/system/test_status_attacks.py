@@ -1,4 +1,4 @@
-"""What browsers, and clients that hang, can do to the status server of a real agent: nothing."""
+"""Browsers and stalled clients that attack the status server of a real agent."""
 
 import hashlib
 import os
@@ -53,7 +53,7 @@ def website(name: str) -> Iterator[str]:
     thread.join()
 
 
-def test_a_name_that_was_bound_to_this_address_shows_nothing(bastion: Bastion, tmp_path: Path) -> None:
+def test_dns_rebinding_shows_nothing(bastion: Bastion, tmp_path: Path) -> None:
     agent = bastion.start({"echo": ANY}, status=STATUS)
     rebound = f"http://evil.example.com:{port_of(agent)}/"
     with WebPage(tmp_path, rebound, f"--host-resolver-rules=MAP evil.example.com {LOOPBACK}") as page:
@@ -72,7 +72,7 @@ def test_a_name_that_was_bound_to_this_address_shows_nothing(bastion: Bastion, t
      "void document.body.append(Object.assign(document.createElement('iframe'), {src: ADDRESS}))"],
     ids=["no-cors", "cors", "image", "frame"],
 )  # fmt: skip
-def test_another_website_gets_nothing_even_from_this_host(
+def test_another_website_gets_nothing_even_on_this_host(
     bastion: Bastion, tmp_path: Path, name: str, attack: str
 ) -> None:
     agent = bastion.start({"echo": ANY}, status=STATUS)
@@ -91,11 +91,11 @@ def test_a_link_from_another_website_leads_to_the_page(bastion: Bastion, tmp_pat
     assert not agent.events("status.refused")
 
 
-# Clients that hang.
+# Stalled clients.
 
 
 def never_reading(port: int) -> socket.socket:
-    """A scraper whose window is closed before the answer is through."""
+    """A scraper that stops reading before the response is complete."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     client.connect((LOOPBACK, port))
@@ -114,7 +114,7 @@ def silent(port: int) -> socket.socket:
 
 
 @pytest.mark.parametrize("hang", [never_reading, half_a_request, silent])
-def test_clients_that_hang_disturb_no_session_and_no_scraper(bastion: Bastion, hang) -> None:
+def test_stalled_clients_affect_no_session_and_no_scraper(bastion: Bastion, hang) -> None:
     agent = bastion.start({"echo": ANY}, status=STATUS)
     port, data = port_of(agent), os.urandom(256 * 1024)
     before = agent.descriptors()
@@ -135,7 +135,7 @@ def test_clients_that_hang_disturb_no_session_and_no_scraper(bastion: Bastion, h
     wait_until(lambda: agent.descriptors() <= before + 4)
 
 
-def test_an_answer_that_nobody_reads_is_given_up(bastion: Bastion) -> None:
+def test_an_unread_response_times_out(bastion: Bastion) -> None:
     agent = bastion.start({f"echo-{number}.example.test:1": ANY for number in range(300)}, status=STATUS)
     port = port_of(agent)
     assert len(ask(port, "/metrics").text) > 256 * 1024

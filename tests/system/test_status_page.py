@@ -101,7 +101,7 @@ def test_a_rejected_edit_is_explained_until_it_is_corrected(
     assert "rejected" not in page.text("#verdict")
 
 
-def test_sessions_show_who_is_connected_and_what_moves(agent: AgentProcess, page: WebPage) -> None:
+def test_sessions_show_user_and_traffic(agent: AgentProcess, page: WebPage) -> None:
     with connect(agent.port("echo")) as client:
         assert say(client, bytes(100_000)) == bytes(100_000)
         shown = page.wait_for("echo", "#sessions")

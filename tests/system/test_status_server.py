@@ -1,4 +1,4 @@
-"""Health and metrics of the real agent, as probes and Prometheus see them."""
+"""Health and metrics of the real agent."""
 
 import json
 import os
@@ -26,7 +26,7 @@ PYTHON_FOR_ALL = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sy
 
 
 def port_of(agent: AgentProcess) -> int:
-    """Where the status server listens."""
+    """Return the port of the status server."""
     agent.wait_for("listener.bound", serves="status")
     return int(agent.events("listener.bound", serves="status")[-1]["listen"].rpartition(":")[2])
 
@@ -38,7 +38,7 @@ def metrics(agent: AgentProcess) -> Answer:
 
 
 def accepted_by_promtool(text: str) -> str:
-    """What promtool has to say, nothing if it is content."""
+    """Return the complaints of promtool, empty if there are none."""
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed")
@@ -49,7 +49,7 @@ def accepted_by_promtool(text: str) -> str:
 # Metrics.
 
 
-def test_prometheus_accepts_what_it_is_told(bastion: Bastion) -> None:
+def test_promtool_accepts_the_metrics(bastion: Bastion) -> None:
     bastion.replace_token(bastion.gateway.new_token(expires_in_s=1800))
     agent = bastion.start({"echo": ANY, "down": ANY}, status=STATUS)
     with connect(agent.port("echo")) as client:
@@ -109,7 +109,7 @@ def test_pools_configuration_and_process_are_measured(bastion: Bastion) -> None:
     assert metrics(agent).value("pomagent_sessions_active", route="echo") == 0
 
 
-def test_the_end_of_a_token_is_a_metric_from_which_the_ladder_can_be_told(bastion: Bastion, gateway: Gateway) -> None:
+def test_the_expiry_of_a_token_is_a_metric(bastion: Bastion, gateway: Gateway) -> None:
     bastion.replace_token(gateway.new_token(expires_in_s=1800))
     agent = bastion.start({"echo": ANY}, status=STATUS)
     ends = metrics(agent).value("pomagent_credential_expiry_timestamp_seconds", credential="default")
@@ -124,7 +124,7 @@ def test_the_end_of_a_token_is_a_metric_from_which_the_ladder_can_be_told(bastio
 # Health.
 
 
-def test_a_healthy_agent_says_so(bastion: Bastion) -> None:
+def test_health_reports_ready_and_failing_routes(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY, "down": ANY}, defaults={"warm": "tunnel"}, status=STATUS)
     agent.wait_for("pool.filled", route="echo")
     agent.wait_for("tunnel.failed", route="down")
@@ -140,7 +140,7 @@ def test_a_healthy_agent_says_so(bastion: Bastion) -> None:
     assert ask(port, "/readyz/nothing").status == 404
 
 
-def test_while_it_drains_it_lives_and_is_not_ready(bastion: Bastion) -> None:
+def test_a_draining_agent_is_alive_but_not_ready(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, status=STATUS)
     port = port_of(agent)
     with connect(agent.port("echo")) as client:
@@ -163,10 +163,10 @@ def test_an_agent_with_a_quarantined_route_has_started_and_names_it(bastion: Bas
         assert (answer.status, answer.text.startswith("quarantined: cannot listen on ")) == (503, True)
 
 
-# Its address.
+# The listen address.
 
 
-def test_an_address_that_is_taken_at_start_costs_no_session(bastion: Bastion) -> None:
+def test_a_status_address_in_use_at_start_affects_no_session(bastion: Bastion) -> None:
     with socket.create_server((LOOPBACK, 0)) as taken:
         agent = bastion.start({"echo": ANY}, status={"listen": on(taken.getsockname()[1])})
         failed = agent.wait_for("listener.bind_failed", serves="status")
@@ -175,7 +175,7 @@ def test_an_address_that_is_taken_at_start_costs_no_session(bastion: Bastion) ->
             assert say(client) == b"hello\n"
 
 
-def test_a_reload_moves_it_turns_it_off_and_is_rejected_where_it_cannot_bind(bastion: Bastion) -> None:
+def test_a_reload_moves_and_disables_the_server_and_rejects_an_address_in_use(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, status=STATUS)
     old, new = port_of(agent), unused_port()
     bastion.save({"echo": ANY}, status={"listen": on(new)})
@@ -195,7 +195,7 @@ def test_a_reload_moves_it_turns_it_off_and_is_rejected_where_it_cannot_bind(bas
         ask(new, "/livez")
 
 
-# Who may see what.
+# Access.
 
 ASK = """
 import http.client, sys
@@ -206,11 +206,11 @@ for target in sys.argv[2:]:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can send requests as another user")
 @pytest.mark.parametrize(
     ("users", "statuses"), [([4711], ["200", "200"]), ([4712], ["403", "200"]), ([], ["200", "200"])]
 )
-def test_users_who_are_not_named_see_health_alone(bastion: Bastion, users: list[int], statuses: list[str]) -> None:
+def test_users_not_in_allow_users_see_only_health(bastion: Bastion, users: list[int], statuses: list[str]) -> None:
     agent = bastion.start({"echo": ANY}, status={**STATUS, "allow_users": users})
     asked = processes.run(
         [PYTHON_FOR_ALL, "-c", ASK, str(port_of(agent)), "/metrics", "/livez"], user=4711, group=4711, extra_groups=[],
@@ -220,7 +220,7 @@ def test_users_who_are_not_named_see_health_alone(bastion: Bastion, users: list[
     assert bool(agent.events("status.refused")) is (statuses[0] == "403")
 
 
-def test_scrapers_that_hang_disturb_no_session(bastion: Bastion) -> None:
+def test_stalled_scrapers_affect_no_session(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, status=STATUS)
     port = port_of(agent)
     before = metrics(agent).value("process_open_fds") or 0
@@ -239,7 +239,7 @@ def test_scrapers_that_hang_disturb_no_session(bastion: Bastion) -> None:
 
 
 def keys_of(document: object) -> set[str]:
-    """Every key of it but those that are data: names of routes, reasons, fields of events."""
+    """Return all keys except those that are data, such as route names, reasons and event fields."""
     if isinstance(document, list):
         return set().union(*map(keys_of, document))
     if not isinstance(document, dict):
@@ -264,21 +264,21 @@ def test_the_page_and_the_command_show_the_same_document_with_every_key_document
         answer = ask(port_of(agent), "/status.json")
         sessions = json.loads(ask(port_of(agent), "/sessions.json").text)
         none = json.loads(ask(port_of(agent), "/sessions.json?limit=0").text)
-    shown, told = json.loads(answer.text), agent.status()
+    page, command = json.loads(answer.text), agent.status()
     assert answer.headers["content-type"] == "application/json"
-    assert keys_of(shown) == keys_of(told)
-    assert (shown["generation"], shown["routes"][0]["tags"]) == (told["generation"], ["prod"])
-    assert shown["routes"][0]["traffic"]["bytes_up"] == 6
-    assert any(event["event"] == "tunnel.failed" for event in shown["events"])
+    assert keys_of(page) == keys_of(command)
+    assert (page["generation"], page["routes"][0]["tags"]) == (command["generation"], ["prod"])
+    assert page["routes"][0]["traffic"]["bytes_up"] == 6
+    assert any(event["event"] == "tunnel.failed" for event in page["events"])
     (session,) = sessions["sessions"]
     assert (session["route"], session["uid"], session["bytes_down"]) == ("echo", os.geteuid(), 6)
     assert none == {"total": 1, "old_processes": [], "sessions": []}
     text = DOCUMENTED.read_text()
-    assert [key for key in sorted(keys_of(shown) | keys_of(sessions)) if f"`{key}`" not in text] == []
+    assert [key for key in sorted(keys_of(page) | keys_of(sessions)) if f"`{key}`" not in text] == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")
-def test_documents_are_for_the_users_who_are_named(bastion: Bastion) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can send requests as another user")
+def test_only_named_users_see_the_documents(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, status={**STATUS, "allow_users": [4712]})
     asked = processes.run(
         [PYTHON_FOR_ALL, "-c", ASK, str(port_of(agent)), "/status.json", "/sessions.json", "/readyz/echo"],

@@ -1,4 +1,4 @@
-"""Steering sessions, routes and the log of the real agent with the commands for it."""
+"""Commands that change sessions, routes and the log level of the real agent."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def is_turned_away(port: int) -> bool:
 # --- sessions -------------------------------------------------------------------------------------------------------
 
 
-def test_sessions_lists_who_has_connected_to_what_and_what_moved(bastion: Bastion) -> None:
+def test_sessions_lists_user_route_and_traffic(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY, "banner": ANY})
     with ExitStack() as stack:
         client = stack.enter_context(connect(agent.port("echo")))
@@ -78,7 +78,7 @@ def test_without_sessions_there_is_no_table(bastion: Bastion) -> None:
 # --- close ----------------------------------------------------------------------------------------------------------
 
 
-def test_close_ends_the_session_that_it_names_and_no_other(bastion: Bastion) -> None:
+def test_close_ends_only_the_named_session(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY})
     with connect(agent.port("echo")) as ended, connect(agent.port("echo")) as other:
         assert (say(ended), say(other)) == (b"hello\n", b"hello\n")
@@ -96,7 +96,7 @@ def test_close_ends_the_session_that_it_names_and_no_other(bastion: Bastion) -> 
     assert (changed["uid"], changed["arguments"]) == (os.geteuid(), {"sessions": [number]})
 
 
-def test_close_of_a_route_ends_all_of_it_also_who_still_waits(bastion: Bastion) -> None:
+def test_close_of_a_route_ends_all_its_sessions_and_waiting_clients(bastion: Bastion) -> None:
     agent = bastion.start(
         {"echo": ANY, "page": ANY}, defaults={"warm": "off", "wait_timeout_s": 600},
         **{"gateways.demo": {"tls_timeout_s": 600}},
@@ -120,7 +120,7 @@ def test_close_of_a_route_ends_all_of_it_also_who_still_waits(bastion: Bastion) 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "error"),
     [
         (["999999"], 69, "no running session has the number 999999"),
         (["--route", "nowhere"], 69, "no running route is named nowhere"),
@@ -129,21 +129,21 @@ def test_close_of_a_route_ends_all_of_it_also_who_still_waits(bastion: Bastion) 
         (["x"], 2, "not a valid integer"),
     ],
 )
-def test_close_of_what_is_not_there_closes_nothing(
-    bastion: Bastion, arguments: list[str], code: int, said: str
+def test_close_of_an_unknown_session_or_route_closes_nothing(
+    bastion: Bastion, arguments: list[str], code: int, error: str
 ) -> None:
     agent = bastion.start({"echo": ANY})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
         done = agent.command("close", *arguments)
-        assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+        assert (done.returncode, error in done.stderr) == (code, True), done.stderr
         assert say(client) == b"hello\n"
 
 
 # --- pause and resume -----------------------------------------------------------------------------------------------
 
 
-def test_a_paused_route_turns_new_clients_away_and_keeps_its_sessions(bastion: Bastion) -> None:
+def test_a_paused_route_rejects_new_clients_and_keeps_its_sessions(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY, "page": ANY}, defaults={"warm": "tunnel"})
     agent.wait_for("pool.filled", route="echo")
     with connect(agent.port("echo")) as client:
@@ -181,14 +181,14 @@ def test_a_reload_resumes_nothing(bastion: Bastion) -> None:
     assert (route(agent, "echo")["state"], route(agent, "echo")["warm"]) == ("paused", 0)
 
 
-def test_one_unknown_route_and_none_is_paused(bastion: Bastion) -> None:
+def test_an_unknown_route_prevents_the_whole_pause(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY})
     done = agent.command("pause", "echo", "nowhere")
     assert (done.returncode, "nowhere" in done.stderr) == (69, True)
     assert route(agent, "echo")["state"] != "paused"
 
 
-def test_a_paused_agent_stops_as_any_other(bastion: Bastion) -> None:
+def test_an_agent_with_a_paused_route_stops_normally(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY})
     agent.command("pause", "echo")
     assert agent.stop() == 0
@@ -211,7 +211,7 @@ def test_every_key_that_a_command_prints_is_documented(bastion: Bastion) -> None
 # --- retry ----------------------------------------------------------------------------------------------------------
 
 
-def test_retry_tries_what_has_failed_and_names_what_it_does_not_know(bastion: Bastion) -> None:
+def test_retry_dials_failed_routes_and_rejects_unknown_names(bastion: Bastion) -> None:
     gateway, address = bastion.gateway, "mended.example.test:7200"
     with socket.socket() as closed:
         closed.bind((LOOPBACK, 0))
@@ -250,7 +250,7 @@ def test_the_log_level_changes_at_once_and_a_reload_keeps_it(bastion: Bastion) -
     agent.wait_for("session.closed")
 
 
-def test_the_log_level_may_end_by_itself(bastion: Bastion) -> None:
+def test_a_temporary_log_level_expires(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY})
     assert agent.command("log-level", "error", "--for", "0.5").returncode == 0
     wait_until(lambda: json.loads(agent.command("log-level", "--json").stdout)["level"] == "debug", 20, "debug")
@@ -261,7 +261,7 @@ def test_the_log_level_may_end_by_itself(bastion: Bastion) -> None:
 # --- wait -----------------------------------------------------------------------------------------------------------
 
 
-def test_wait_returns_when_an_agent_that_did_not_run_yet_can_serve(bastion: Bastion) -> None:
+def test_wait_returns_once_a_starting_agent_can_serve(bastion: Bastion) -> None:
     bastion.save({"echo": ANY}, defaults={"warm": "tunnel"})
     session_limit = {"POMAGENT_STATUS__CONTROL_SOCKET": str(bastion.directory / "control.sock")}
     with ThreadPoolExecutor(1) as pool:
@@ -286,13 +286,13 @@ def test_wait_gives_up_with_what_is_missing(bastion: Bastion) -> None:
         assert "503" in line
 
 
-def test_wait_for_a_route_that_nobody_has_does_not_wait(bastion: Bastion) -> None:
+def test_wait_for_an_unknown_route_fails_at_once(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY})
     done = agent.command("wait", "--timeout", "600", "nowhere")
     assert (done.returncode, "no route is named nowhere" in done.stderr) == (2, True)
 
 
-def test_wait_without_an_agent_says_so_in_the_end(bastion: Bastion) -> None:
+def test_wait_without_an_agent_reports_that_after_the_timeout(bastion: Bastion) -> None:
     socket_path = str(bastion.directory / "none.sock")
     done = pomagent("wait", "--timeout", "0", "--control-socket", socket_path)
     assert (done.returncode, "no agent answers" in done.stderr) == (69, True)
@@ -316,7 +316,7 @@ def watch(agent: AgentProcess, *arguments: str, **options: object) -> processes.
     )
 
 
-def test_a_watched_status_in_a_pipe_is_a_document_a_line(bastion: Bastion) -> None:
+def test_watch_in_a_pipe_prints_one_document_per_line(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY})
     with watch(agent, "--json", stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE) as watching:
         first, second = (json.loads(watching.stdout.readline()) for _ in range(2))
@@ -326,12 +326,12 @@ def test_a_watched_status_in_a_pipe_is_a_document_a_line(bastion: Bastion) -> No
         while "no agent answers" not in json.loads(watching.stdout.readline()).get("error", ""):
             pass
         watching.send_signal(signal.SIGINT)
-        _, said = watching.communicate(timeout=scaled(20))
-    assert (watching.returncode, said) == (0, "")
+        _, errors = watching.communicate(timeout=scaled(20))
+    assert (watching.returncode, errors) == (0, "")
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_a_watched_status_fills_the_terminal_and_gives_it_back(bastion: Bastion, end: signal.Signals) -> None:
+def test_watch_uses_the_whole_terminal_and_restores_it(bastion: Bastion, end: signal.Signals) -> None:
     agent = bastion.start({"echo": ANY, "down": ANY}, defaults={"warm": "tunnel"})
     agent.wait_for("breaker.opened", route="down")
     ours, theirs = pty.openpty()
@@ -355,8 +355,8 @@ def test_a_watched_status_fills_the_terminal_and_gives_it_back(bastion: Bastion,
     assert "Traceback" not in shown
 
 
-def test_a_closed_client_is_told_by_a_reset(bastion: Bastion) -> None:
-    """A half of an answer must not look like a whole one."""
+def test_a_closed_session_resets_its_client(bastion: Bastion) -> None:
+    """A truncated answer must not look complete."""
     agent = bastion.start({"download": ANY})
     with connect(agent.port("download")) as client:
         client.sendall(b"1 1000000000\n")

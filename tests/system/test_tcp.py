@@ -43,7 +43,7 @@ def flags(gateway: Gateway, token_file: Path) -> list[str]:
 
 @pytest.fixture
 def mutual_gateway(tmp_path: Path) -> Iterator[tuple[Gateway, Authority]]:
-    """A gateway that wants a client certificate, and the authority it wants it from."""
+    """A gateway that requires a client certificate, and the authority that issues them."""
     clients = Authority(tmp_path, "clients")
     with Gateway(client_ca_file=clients.ca_file) as gateway:
         yield gateway, clients
@@ -58,7 +58,7 @@ def serves(tmp_path: Path, *arguments: str) -> bool:
 
 
 @pytest.mark.parametrize("listen", [[], ["--listen", "127.0.0.1:0"], ["--listen", "0"], ["--listen", "localhost:0"]])
-def test_it_says_where_it_listens_and_serves_there(tmp_path: Path, flags: list[str], listen: list[str]) -> None:
+def test_tcp_prints_its_address_and_serves_there(tmp_path: Path, flags: list[str], listen: list[str]) -> None:
     with TcpProcess(tmp_path, ECHO, *listen, *flags) as tcp:
         host, port = tcp.address
         assert host == LOOPBACK
@@ -68,14 +68,14 @@ def test_it_says_where_it_listens_and_serves_there(tmp_path: Path, flags: list[s
         assert len(tcp.output.splitlines()) == 1
 
 
-def test_it_listens_on_the_port_asked_for(tmp_path: Path, flags: list[str]) -> None:
+def test_tcp_listens_on_the_given_port(tmp_path: Path, flags: list[str]) -> None:
     port = unused_port()
     with TcpProcess(tmp_path, ECHO, "--listen", f"{LOOPBACK}:{port}", *flags) as tcp:
         assert tcp.address == (LOOPBACK, port)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_it_in_order(tmp_path: Path, flags: list[str], number: signal.Signals) -> None:
+def test_a_signal_ends_tcp_cleanly(tmp_path: Path, flags: list[str], number: signal.Signals) -> None:
     with TcpProcess(tmp_path, ECHO, *flags) as tcp:
         tcp.process.send_signal(number)
         assert tcp.process.wait(scaled(20)) == 0
@@ -90,7 +90,7 @@ def test_the_bastion_form_names_gateway_and_destination(tmp_path: Path, gateway:
     assert serves(tmp_path, f"tcp+https://localhost:{gateway.port}/{ECHO}", *flags)
 
 
-def test_a_taken_port_is_said_and_not_permitted(flags: list[str]) -> None:
+def test_a_port_in_use_is_reported(flags: list[str]) -> None:
     with socket.create_server((LOOPBACK, 0)) as other:
         taken = f"{LOOPBACK}:{other.getsockname()[1]}"
         done = pomagent("tcp", ECHO, "--listen", taken, *flags)
@@ -111,7 +111,7 @@ def test_a_ca_certificate_may_come_as_base64(tmp_path: Path, gateway: Gateway, t
 
 
 @pytest.mark.parametrize("text", ["not base64!", base64.b64encode(b"no certificate").decode(), ""])
-def test_a_ca_certificate_that_is_none_is_said(gateway: Gateway, token_file: Path, text: str) -> None:
+def test_an_invalid_ca_certificate_is_reported(gateway: Gateway, token_file: Path, text: str) -> None:
     done = pomagent("tcp", ECHO, "--listen", "-", "--service-account-file", str(token_file), "--ca-cert", text)
     assert done.returncode in {USAGE, INVALID}
     assert "certificate" in done.stderr
@@ -126,7 +126,7 @@ def test_verification_may_be_turned_off(tmp_path: Path, gateway: Gateway, token_
     assert serves(tmp_path, ECHO, *flags, "--disable-tls-verification")
 
 
-def test_a_client_certificate_opens_a_gateway_that_asks_for_one(
+def test_a_client_certificate_is_accepted_by_a_gateway_that_requires_one(
     tmp_path: Path, mutual_gateway: tuple[Gateway, Authority]
 ) -> None:
     gateway, clients = mutual_gateway
@@ -146,7 +146,7 @@ def test_a_certificate_file_that_is_missing_is_named(tmp_path: Path, flag: str) 
     assert str(tmp_path / "missing.pem") in done.stderr
 
 
-# What is refused before anything is dialled.
+# Arguments that are rejected before the first dial.
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_certificate_file_that_is_missing_is_named(tmp_path: Path, flag: str) 
 def test_no_way_to_write_an_address_sends_the_token_in_clear_text(
     tmp_path: Path, gateway: Gateway, address: str, url: str
 ) -> None:
-    """Wire §10 #10: either it is refused, or TLS comes first."""
+    """Wire §10 #10: the address is rejected, or TLS comes first."""
     write_token(tmp_path / "token", gateway.token)
     with socket.create_server((LOOPBACK, 0)) as edge:
         port = edge.getsockname()[1]
@@ -184,7 +184,7 @@ def test_no_way_to_write_an_address_sends_the_token_in_clear_text(
 
 
 def test_a_token_on_the_command_line_is_refused_and_not_repeated() -> None:
-    token = "eyJhbGciOi.made-for-this-test.c2lnbmF0dXJl"  # the scan for secrets would rightly find one that was minted
+    token = "eyJhbGciOi.made-for-this-test.c2lnbmF0dXJl"  # a minted one would be found by the scan for secrets
     done = pomagent("tcp", ECHO, "--service-account", token)
     assert done.returncode == USAGE
     assert "use --service-account-file" in done.stderr
@@ -213,7 +213,7 @@ def test_a_token_on_the_command_line_is_refused_and_not_repeated() -> None:
         ([ECHO, "--alternate-ca-path", "/dev/null"], "--alternate-ca-path /dev/null holds no PEM certificate"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_a_usage_error_in_a_sentence(arguments: list[str], word: str) -> None:
+def test_invalid_arguments_are_usage_errors(arguments: list[str], word: str) -> None:
     done = pomagent("tcp", *arguments)
     assert done.returncode == USAGE
     assert word in done.stderr
@@ -238,7 +238,7 @@ def test_a_token_file_that_cannot_be_used_is_an_invalid_configuration(
 # On standard input and output.
 
 
-def test_what_comes_in_goes_up_and_the_answer_comes_out(flags: list[str]) -> None:
+def test_standard_input_is_sent_and_the_answer_is_printed(flags: list[str]) -> None:
     done = pomagent("tcp", ECHO, "--listen", "-", *flags, stdin=b"hello\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
 
@@ -262,8 +262,8 @@ def test_files_serve_as_standard_input_and_output(tmp_path: Path, flags: list[st
     assert hashlib.sha256(sink.read_bytes()).hexdigest() == sha256_of(12, MIB)
 
 
-def test_the_destinations_end_is_the_end(flags: list[str]) -> None:
-    """Although standard input stays open."""
+def test_tcp_ends_when_the_destination_closes(flags: list[str]) -> None:
+    """It ends although standard input stays open."""
     process = processes.Process(
         _command(flags, destination("hangup")), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment()
     )
@@ -273,7 +273,7 @@ def test_the_destinations_end_is_the_end(flags: list[str]) -> None:
         assert process.wait(scaled(20)) == 0
 
 
-def test_a_server_that_speaks_first_is_heard(flags: list[str]) -> None:
+def test_the_banner_of_a_server_that_speaks_first_is_printed(flags: list[str]) -> None:
     done = pomagent("tcp", destination("banner"), "--listen", "-", *flags)
     assert done.returncode == 0
     assert done.stdout.encode() == BANNER
@@ -283,14 +283,16 @@ def test_a_server_that_speaks_first_is_heard(flags: list[str]) -> None:
     ("name", "words"),
     [("down", ("503", "start that server")), ("noconnect", ("403",)), ("nowhere", ("404", "compare `from`"))],
 )  # fmt: skip
-def test_without_a_tunnel_it_says_why_and_cannot_serve(flags: list[str], name: str, words: tuple[str, ...]) -> None:
+def test_a_failure_to_open_the_tunnel_is_reported_with_its_cause(
+    flags: list[str], name: str, words: tuple[str, ...]
+) -> None:
     done = pomagent("tcp", destination(name), "--listen", "-", *flags)
     assert (done.returncode, done.stdout) == (CANNOT_SERVE, "")
     (line,) = done.stderr.splitlines()
     assert all(word in line for word in words)
 
 
-def test_without_a_credential_the_refusal_says_what_to_do(gateway: Gateway) -> None:
+def test_a_missing_credential_is_reported_with_the_remedy(gateway: Gateway) -> None:
     flags = ["--pomerium-url", f"https://localhost:{gateway.port}", "--alternate-ca-path", str(gateway.ca_file)]
     done = pomagent("tcp", ECHO, "--listen", "-", "--no-login", *flags)
     assert done.returncode == CANNOT_SERVE
@@ -311,7 +313,7 @@ def test_a_gateway_that_is_down_cannot_serve(gateway: Gateway, flags: list[str])
     assert "start the gateway, or mend the URL" in done.stderr
 
 
-def test_a_reader_that_leaves_ends_it(flags: list[str], gateway: Gateway) -> None:
+def test_a_closed_standard_output_ends_tcp(flags: list[str], gateway: Gateway) -> None:
     process = processes.Process(
         _command(flags, destination("download")), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env=clean_environment(),
@@ -329,7 +331,7 @@ def test_a_reader_that_leaves_ends_it(flags: list[str], gateway: Gateway) -> Non
     wait_until(lambda: gateway.edge.open_tunnels == 0)
 
 
-def test_a_disk_that_is_full_is_no_success(flags: list[str]) -> None:
+def test_a_full_disk_is_an_error(flags: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
         done = processes.run(
             _command(flags), input=b"hello\n", stdout=full, stderr=subprocess.PIPE, check=False,
