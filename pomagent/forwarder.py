@@ -97,17 +97,11 @@ class Forwarder:
         """Everything that decides the route's state."""
         status = self.pool.status
         return RouteFacts(
-            is_draining=self._is_draining,
-            is_paused=self.is_paused,
-            error=self.pool.last_error,
-            is_breaker_closed=status.breaker is BreakerState.CLOSED,
-            still_serves=status.still_serves,
-            is_overrun=bool(self.overrun),
-            has_succeeded=status.has_succeeded,
-            is_short=status.is_short,
-            keeps_warm=self.pool.keeping.level != "off",
-            is_warm=status.is_warm,
-        )
+            is_draining=self._is_draining, is_paused=self.is_paused, error=self.pool.last_error,
+            is_breaker_closed=status.breaker is BreakerState.CLOSED, still_serves=status.still_serves,
+            is_overrun=bool(self.overrun), has_succeeded=status.has_succeeded, is_short=status.is_short,
+            keeps_warm=self.pool.keeping.level != "off", is_warm=status.is_warm,
+        )  # fmt: skip
 
     @property
     def overrun(self) -> str:

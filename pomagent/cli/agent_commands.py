@@ -17,7 +17,7 @@ from pomagent.runtime.exit_codes import INVALID
 @click.command(short_help="Reload agent.toml now and print the result.")
 @config_option
 @socket_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of sentences.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of sentences.")
 def reload(config: Path | None, control_socket: Path | None, as_json: bool) -> None:
     """Reload agent.toml now. Exits 0 if it is applied, or 78 with every problem if it is rejected."""
     outcome = ask(config, control_socket, "POST", "/reload")
@@ -38,13 +38,13 @@ def drain(config: Path | None, control_socket: Path | None) -> None:
     click.echo(f"draining: {many(left, 'session')} left")
 
 
-@click.command(short_help="Replace the agent with the installed version, and keep its sessions.")
+@click.command(short_help="Upgrade the agent to the installed version.")
 @config_option
 @socket_option
 @click.option(
     "--drain", is_flag=True, help="End open sessions after drain.timeout_s. Default: let them run until they end."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a sentence.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a sentence.")
 def upgrade(config: Path | None, control_socket: Path | None, drain: bool, as_json: bool) -> None:
     """Start a new process of the installed version. Exits 0 once it serves.
 

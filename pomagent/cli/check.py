@@ -27,7 +27,7 @@ from pomagent.settings import Credential, Settings
 @config_option
 @socket_option
 @click.option("--diff", is_flag=True, help="Show what a reload would change in the running agent, and how.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of sentences.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of sentences.")
 def check(config: Path | None, control_socket: Path | None, diff: bool, as_json: bool) -> None:
     """Validate agent.toml and every file it names. Exits 0 or 78."""
     if diff:

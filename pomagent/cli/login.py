@@ -24,7 +24,7 @@ credential_option = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Log in to a gateway with a browser.")
 @gateway_argument
 @config_option
 @socket_option
@@ -68,7 +68,7 @@ def login(
         _send_to_agent(config, control_socket, body)
 
 
-@click.command()
+@click.command(short_help="Forget the login at a gateway.")
 @gateway_argument
 @config_option
 @socket_option
@@ -94,11 +94,11 @@ def logout(
     click.echo("the gateway ends its own session when it expires, or when the browser signs out there")
 
 
-@click.command()
+@click.command(short_help="Print the identity at a gateway.")
 @gateway_argument
 @config_option
 @ca_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of sentences.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of sentences.")
 def whoami(gateway: str | None, config: Path | None, ca_file: Path | None, as_json: bool) -> None:
     """Print the identity at GATEWAY, when its login expires, and the routes in the portal."""
     target = find_target(gateway, config, ca_file)

@@ -45,7 +45,7 @@ class Finding:
 
 @click.command(short_help="Test each route by opening a tunnel.")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 @click.argument("routes", nargs=-1, metavar="[ROUTE]…", shell_complete=route_names)
 def probe(config: Path | None, as_json: bool, routes: tuple[str, ...]) -> None:
     """Open and close one tunnel per route. Prints how long each step took, or the cause of the failure and its remedy.

@@ -13,7 +13,9 @@ from pomagent.cli.options import Decorator, config_option
 from pomagent.cli.tables import many
 
 LEVELS = ("debug", "info", "warning", "error")
-json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of sentences.")
+json_option: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document instead of sentences."
+)
 routes_argument: Decorator = click.argument(
     "routes", nargs=-1, required=True, metavar="ROUTE…", shell_complete=route_names
 )

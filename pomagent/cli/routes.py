@@ -28,11 +28,11 @@ FIRST_UNPRIVILEGED = 1024
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_.-]+")
 
 
-@click.command()
+@click.command(short_help="List the routes in the portal of a gateway.")
 @gateway_argument
 @config_option
 @ca_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 @click.option("--toml", "as_toml", is_flag=True, help="Print [[routes]] for agent.toml, on free local ports.")
 def routes(gateway: str | None, config: Path | None, ca_file: Path | None, as_json: bool, as_toml: bool) -> None:
     """List the routes that the portal of GATEWAY shows for its credential, or for the present login.

@@ -17,10 +17,10 @@ from pomagent.cli.tables import duration, many, plain, size
 COLUMNS = ("SESSION", "ROUTE", "PEER", "USER", "AGE", "IDLE", "UP", "DOWN", "TUNNEL", "REQUEST ID")
 
 
-@click.command()
+@click.command(short_help="List running sessions, newest first.")
 @config_option
 @socket_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 @click.argument("routes", nargs=-1, metavar="[ROUTE]…", shell_complete=route_names)
 def sessions(config: Path | None, control_socket: Path | None, as_json: bool, routes: tuple[str, ...]) -> None:
     """List running sessions, newest first, with user, age and traffic."""
@@ -44,7 +44,7 @@ def sessions(config: Path | None, control_socket: Path | None, as_json: bool, ro
 @socket_option
 @click.option("--route", "routes", multiple=True, metavar="ROUTE", shell_complete=route_names,
               help="End all sessions of this route; may be repeated.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a sentence.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a sentence.")
 @click.argument("numbers", nargs=-1, type=click.IntRange(1), metavar="[SESSION]…")
 def close(
     config: Path | None, control_socket: Path | None, routes: tuple[str, ...], as_json: bool, numbers: tuple[int, ...]

@@ -41,7 +41,7 @@ REST_FACTOR = 10
 @click.option(
     "--watch", is_flag=True, help="Repeat once a second until Ctrl-C; with --json, print one document per line."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 def status(config: Path | None, control_socket: Path | None, watch: bool, as_json: bool) -> None:
     """Show the state of the running agent and of each route."""
     if watch:

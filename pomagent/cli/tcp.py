@@ -29,7 +29,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
-@click.command()
+@click.command(short_help="Forward to one destination without an agent.toml.")
 @click.argument("destination")
 @click.option(
     "--listen",
