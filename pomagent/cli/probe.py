@@ -95,7 +95,7 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
     try:
         gateways.adopt(settings, gateways.prepare(settings))
 
-        def look(route: Route) -> Finding:
+        def probe_route(route: Route) -> Finding:
             connector = gateways.connector(route, log)
             finding = Finding(route.name, str(route.destination), str(route.gateway.address), ok=False)
             try:
@@ -113,7 +113,7 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
             finally:
                 tunnel.finish()
 
-        return list(Pool(MAX_CONCURRENT).imap(look, routes))
+        return list(Pool(MAX_CONCURRENT).imap(probe_route, routes))
     finally:
         gateways.close()
         restore()

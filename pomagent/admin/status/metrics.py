@@ -47,21 +47,21 @@ def _of_agent(snapshot: Snapshot) -> Iterator[Metric]:
     info.add_metric([snapshot.version, platform.python_version()], 1)
     yield info
     for name, text, value in (
-        ("start_time_seconds", "Start of the agent, in seconds since the epoch.", snapshot.started_at),
-        ("draining", "1 while the agent waits for its sessions to end before it stops.", snapshot.is_draining),
-        ("config_generation", "Number of times that settings were applied.", snapshot.generation),
+        ("pomagent_start_time_seconds", "Start of the agent, in seconds since the epoch.", snapshot.started_at),
+        ("pomagent_draining", "1 while the agent waits for its sessions to end before it stops.", snapshot.is_draining),
+        ("pomagent_config_generation", "Number of times that settings were applied.", snapshot.generation),
         (
-            "config_last_reload_successful",
+            "pomagent_config_last_reload_successful",
             "0 if the last reload rejected the files; the previous settings stay in effect.",
             snapshot.is_up_to_date,
         ),
         (
-            "config_last_applied_timestamp_seconds",
+            "pomagent_config_last_applied_timestamp_seconds",
             "Time when settings were last applied, in seconds since the epoch.",
             snapshot.applied_at,
         ),
     ):
-        yield GaugeMetricFamily(f"pomagent_{name}", text, value)
+        yield GaugeMetricFamily(name, text, value)
     reloads = CounterMetricFamily(
         "pomagent_config_reloads", "Reloads of the configuration files, by result.", labels=["result"]
     )
