@@ -124,8 +124,8 @@ def test_close_of_a_route_ends_all_its_sessions_and_waiting_clients(bastion: Bas
     [
         (["999999"], 69, "no running session has the number 999999"),
         (["--route", "nowhere"], 69, "no running route is named nowhere"),
-        ([], 2, "name sessions"),
-        (["1", "--route", "echo"], 2, "name sessions"),
+        ([], 2, "name either sessions"),
+        (["1", "--route", "echo"], 2, "name either sessions"),
         (["x"], 2, "not a valid integer"),
     ],
 )
