@@ -1,4 +1,7 @@
-"""Tokens that a command prints, such as ``az account get-access-token``. Blocks: not for the hub."""
+"""Runs the command of a credential, such as ``az account get-access-token``, for the token that it prints.
+
+Everything here blocks: for threads, never for the hub.
+"""
 
 from __future__ import annotations
 
@@ -18,28 +21,29 @@ from pomagent.errors import CredentialError
 from pomagent.runtime.deadline import Deadline
 from pomagent.settings import Credential
 
-MAX_SAID_CHARACTERS = 500
-"""Of a command's standard error in one log line."""
-MAX_PRINTED_BYTES = 64 * 1024
+MAX_STDERR_CHARACTERS = 500
+"""Maximum characters of a command's standard error in one log line."""
+MAX_OUTPUT_BYTES = 64 * 1024
+"""Maximum bytes of a command's output, as for a token in a file."""
 READ_BYTES = 64 * 1024
-BLOT = "**********"
+REDACTED = "**********"
 _LIKE_A_TOKEN = re.compile(r"eyJ[\w-]{8,}(\.[\w-]+)*|[\w+=-]{32,}")
-"""A JWT, or anything that long without a blank: a traced command tells what it authenticates itself with, too."""
+"""A JWT, or a long word: a command that traces itself also prints the secrets that it authenticates itself with."""
 END_TIMEOUT_S = 1.0
-"""For a process that was killed to be gone."""
+"""Maximum seconds to wait for the end of a killed process."""
 
 
 @dataclass(frozen=True, slots=True)
-class Printed:
-    """What a run of the command brought."""
+class CommandOutput:
+    """The output of one run of the command."""
 
     token: SecretStr
-    said: str
-    """Its standard error, without the token."""
+    stderr: str
+    """Standard error in one line, with secrets redacted."""
 
 
-def run_command(credential: Credential, environ: Mapping[str, str]) -> Printed:
-    """Run a command to its end, or kill it and its children at its timeout. Raises CredentialError."""
+def run_command(credential: Credential, environ: Mapping[str, str]) -> CommandOutput:
+    """Run a command to its end, or kill it and its children at its timeout. Blocks. Raises CredentialError."""
     name = credential.command[0]
     try:
         process = subprocess.Popen(
@@ -47,23 +51,24 @@ def run_command(credential: Credential, environ: Mapping[str, str]) -> Printed:
             stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
     except (OSError, ValueError) as error:
-        raise CredentialError(f"{name} cannot be run: {getattr(error, 'strerror', None) or error}") from error
+        cause = getattr(error, "strerror", None) or error
+        raise CredentialError(f"correct the credential's command: {name} cannot be run: {cause}") from error
     try:
-        out, err = _listen(process, credential)
+        out, err = _read_output(process, credential)
     except CredentialError:
-        with suppress(ProcessLookupError, PermissionError):  # the latter after sudo: it is another user's by now
-            os.killpg(process.pid, signal.SIGKILL)  # and whatever it has started
+        with suppress(ProcessLookupError, PermissionError):  # not permitted after sudo
+            os.killpg(process.pid, signal.SIGKILL)  # and its children
         raise
     finally:
-        _end(process)
-    said = _said(err, out)
+        _clean_up(process)
+    stderr = _redacted(err, out)
     if process.returncode:
-        raise CredentialError(f"{name} failed with exit code {process.returncode}{f': {said}' if said else ''}")
-    return Printed(check_token(out.decode(errors="replace").strip(), f"the output of {name}"), said)
+        raise CredentialError(f"{name} failed with exit code {process.returncode}{f': {stderr}' if stderr else ''}")
+    return CommandOutput(check_token(out.decode(errors="replace").strip(), f"the output of {name}"), stderr)
 
 
-def _listen(process: subprocess.Popen[bytes], credential: Credential) -> tuple[bytes, bytes]:
-    """Standard output and error, no more of either than is of use. Blocks. Raises CredentialError."""
+def _read_output(process: subprocess.Popen[bytes], credential: Credential) -> tuple[bytes, bytes]:
+    """Return standard output and standard error, both bounded. Blocks. Raises CredentialError."""
     name, deadline = credential.command[0], Deadline(credential.command_timeout_s)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -76,19 +81,21 @@ def _listen(process: subprocess.Popen[bytes], credential: Credential) -> tuple[b
                 data = os.read(key.fd, READ_BYTES)
                 if not data:
                     selector.unregister(key.fileobj)
-                key.data.extend(data[: max(0, MAX_PRINTED_BYTES + 1 - len(key.data))])
-            if len(out) > MAX_PRINTED_BYTES:
-                raise CredentialError(f"{name} printed more than {MAX_PRINTED_BYTES} bytes; expected one token")
+                key.data.extend(data[: max(0, MAX_OUTPUT_BYTES + 1 - len(key.data))])
+            if len(out) > MAX_OUTPUT_BYTES:
+                raise CredentialError(
+                    f"make {name} print one token only; it printed more than {MAX_OUTPUT_BYTES} bytes"
+                )
     with suppress(subprocess.TimeoutExpired):
         process.wait(deadline.remaining_s)
     if process.returncode is None:
         within = f"{credential.command_timeout_s:g} s"
-        raise CredentialError(f"{name} printed no token within {within}; raise command_timeout_s, or mend it")
+        raise CredentialError(f"repair {name}, or raise command_timeout_s; it printed no token within {within}")
     return bytes(out), bytes(err)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Leave nothing behind: neither the process, unless we may not end it, nor its pipes."""
+def _clean_up(process: subprocess.Popen[bytes]) -> None:
+    """Reap the process, unless we may not kill it, and close its pipes."""
     with suppress(subprocess.TimeoutExpired):
         process.wait(END_TIMEOUT_S)
     for pipe in (process.stdout, process.stderr):
@@ -96,10 +103,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-def _said(err: bytes, out: bytes) -> str:
-    """Standard error in one line, with whatever was also printed as the token, or looks like one, blotted out."""
+def _redacted(err: bytes, out: bytes) -> str:
+    """Return standard error in one line. The token that was printed, and anything that looks like one, is redacted."""
     text = err.decode(errors="replace")
     for word in out.decode(errors="replace").split():
         if len(word) >= 8:
-            text = text.replace(word, BLOT)
-    return " ".join(_LIKE_A_TOKEN.sub(BLOT, text).split())[:MAX_SAID_CHARACTERS]
+            text = text.replace(word, REDACTED)
+    return " ".join(_LIKE_A_TOKEN.sub(REDACTED, text).split())[:MAX_STDERR_CHARACTERS]

@@ -1,6 +1,6 @@
-"""The edge's own HTTP endpoints: the login's URL, who is logged in, which routes there are (wire contract §4, §8).
+"""The gateway's own HTTP endpoints: sign-in URL, user and routes portal (wire contract §4, §8).
 
-Every function blocks: for threads and for commands, never for the hub. Nothing here shows a token.
+Every function blocks: for threads and commands, never for the hub. No error contains a token.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import urllib3
 from pydantic import SecretStr
 
 from pomagent import __version__
-from pomagent.credentials.edge_requests import cause_of, session_for, url_of, words_of
+from pomagent.credentials.edge_requests import cause_of, describe, session_for, url_of
 from pomagent.credentials.header import header
 from pomagent.errors import (
     CredentialRejected,
@@ -39,33 +39,35 @@ from pomagent.settings import Gateway
 from pomagent.transport.tls_context import why_untrusted
 
 ANSWER_TIMEOUT_S = 10.0
-"""For the whole answer to one request: none of them waits for a person."""
+"""Maximum seconds for the whole answer to one request. No endpoint waits for a person."""
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
-"""A portal of 10,000 routes is half of it."""
+"""Maximum bytes of an answer. A portal with 10,000 routes needs half of it."""
 MAX_URL_CHARACTERS = 16 * 1024
-"""Of the sign-in URL, which goes onto a command line."""
+"""Maximum length of the sign-in URL, which becomes a command-line argument."""
 
 Proxies = Mapping[str, str]
-"""As ``requests`` takes them: the scheme "https" to the forward proxy's URL."""
+"""Forward proxies as ``requests`` takes them: the scheme "https" and the proxy's URL."""
+
+NOT_LOGGED_IN = "not logged in; run pomagent login, or replace the token"
 
 _Row = tuple[Container[int], type[GatewayRefused], str]
 _REFUSALS: tuple[_Row, ...] = (
-    (range(300, 400), CredentialRejected, "not logged in"),
-    ({401}, CredentialRejected, "not logged in"),
-    ({400}, RequestRefused, "not allowed; is this host in the gateway's programmatic_redirect_domain_whitelist?"),
-    ({403}, RouteForbidden, "this user may not see it"),
-    ({404}, RouteUnknown, "not there; is it a Pomerium that is new enough?"),
-    ({408, 429, *range(500, 600)}, GatewayOverloaded, "the gateway is in trouble; try again later"),
-    ({495}, RequestRefused, "it asks for a client certificate; set client_cert_file and client_key_file"),
+    (range(300, 400), CredentialRejected, NOT_LOGGED_IN),
+    ({401}, CredentialRejected, NOT_LOGGED_IN),
+    ({400}, RequestRefused, "not allowed; add this host to the gateway's programmatic_redirect_domain_whitelist"),
+    ({403}, RouteForbidden, "forbidden; allow this user in the gateway's policy"),
+    ({404}, RouteUnknown, "no such page; check the gateway's URL and whether its Pomerium is recent enough"),
+    ({408, 429, *range(500, 600)}, GatewayOverloaded, "the gateway is overloaded or broken; try again later"),
+    ({495}, RequestRefused, "a client certificate is required; set client_cert_file and client_key_file"),
 )
-"""Every status but 200; the first row that has it decides."""
-_WANTS_A_CERTIFICATE = ("CERTIFICATE_REQUIRED", "UNKNOWN_CA", "BAD_CERTIFICATE", "HANDSHAKE_FAILURE")
+"""The error of every status but 200. The first row with the status decides."""
+_CERTIFICATE_ALERTS = ("CERTIFICATE_REQUIRED", "UNKNOWN_CA", "BAD_CERTIFICATE", "HANDSHAKE_FAILURE")
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
 class PortalRoute:
-    """One route that the portal shows; what it leads to stays the edge's secret."""
+    """One route that the portal lists. The gateway does not disclose its destination."""
 
     name: str
     type: str
@@ -83,7 +85,7 @@ class _Answer:
 
 
 def sign_in_url(gateway: Gateway, redirect_uri: str, proxies: Proxies | None = None) -> str:
-    """Where a browser logs in and comes back to ``redirect_uri``; good for five minutes. Blocks. Raises TunnelError."""
+    """Return the URL of a login that ends at ``redirect_uri``, valid for five minutes. Blocks. Raises TunnelError."""
     request = _Request(gateway, "the login", proxies)
     answer = request.get(f"/.pomerium/api/v1/login?pomerium_redirect_uri={quote(redirect_uri, safe='')}")
     if answer.status != 200:
@@ -98,7 +100,7 @@ def sign_in_url(gateway: Gateway, redirect_uri: str, proxies: Proxies | None = N
 def user(
     gateway: Gateway, token: SecretStr, proxies: Proxies | None = None, scheme: str = "pomerium"
 ) -> dict[str, Any]:
-    """The claims of whose token this is. Blocks. Raises TunnelError: CredentialRejected if the token is dead."""
+    """Return the claims of the token's user. Blocks. Raises TunnelError: CredentialRejected if the token is dead."""
     request = _Request(gateway, "the user's page", proxies)
     document = request.document("/.pomerium/user", _headers(gateway, token, scheme))
     if not isinstance(document, dict):
@@ -109,7 +111,7 @@ def user(
 def portal_routes(
     gateway: Gateway, token: SecretStr, proxies: Proxies | None = None, scheme: str = "pomerium"
 ) -> list[PortalRoute]:
-    """The routes that the portal lists for this token. Blocks. Raises TunnelError, as ``user``."""
+    """Return the routes that the portal lists for this token. Blocks. Raises TunnelError, as ``user`` does."""
     request = _Request(gateway, "the routes portal", proxies)
     document = request.document("/.pomerium/api/v1/routes", _headers(gateway, token, scheme))
     routes = document.get("routes") if isinstance(document, dict) else None
@@ -139,7 +141,7 @@ def _is_web_address(url: str, schemes: set[str]) -> bool:
 
 
 class _Request:
-    """One GET; ``what`` it is for is the subject of its errors."""
+    """One GET request. ``what`` names its purpose and is the subject of its errors."""
 
     def __init__(self, gateway: Gateway, what: str, proxies: Proxies | None) -> None:
         self._gateway = gateway
@@ -157,15 +159,15 @@ class _Request:
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> _Answer:
         url = url_of(self._gateway)
-        own = {
-            "Accept": "application/json",  # otherwise an expired token is answered with a redirect to a page
+        defaults = {
+            "Accept": "application/json",  # otherwise the gateway redirects an expired token to a page
             "Accept-Encoding": "identity",
             "User-Agent": f"pomagent/{__version__}",
             "Host": urlsplit(url).netloc,
         }
         with self._session() as session, self._failures():
             response = session.get(
-                url + path, headers={**own, **(headers or {})}, allow_redirects=False, stream=True,
+                url + path, headers={**defaults, **(headers or {})}, allow_redirects=False, stream=True,
                 timeout=(self._gateway.connect_timeout_s, ANSWER_TIMEOUT_S), proxies=self._proxies,
             )  # fmt: skip
             with response:
@@ -178,14 +180,16 @@ class _Request:
         try:
             return session_for(self._gateway, self._named["destination"])
         except OSError as error:  # an SSLError is one
-            what = f"its certificates or key cannot be used: {error.strerror or error}"
+            what = (
+                f"check ca_file, client_cert_file and client_key_file; a file cannot be used: {error.strerror or error}"
+            )
             raise GatewayUntrusted(what, phase="tls", **self._named) from error
 
     def _body(self, response: requests.Response) -> bytes:
         end = time.monotonic() + ANSWER_TIMEOUT_S
         body = bytearray()
-        while more := response.raw.read1(64 * 1024):
-            body += more
+        while chunk := response.raw.read1(64 * 1024):
+            body += chunk
             if len(body) > MAX_ANSWER_BYTES:
                 raise self.misbehaved(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
             if time.monotonic() > end:
@@ -194,7 +198,7 @@ class _Request:
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """Turn what ``requests`` raises into our errors; theirs quote headers and URLs, so they are not chained."""
+        """Turn errors of ``requests`` into ours. They quote headers and URLs, so they are not chained."""
         try:
             yield
         except (requests.exceptions.SSLError, ssl.SSLError) as error:
@@ -202,44 +206,42 @@ class _Request:
         except requests.exceptions.Timeout:
             raise self._timed_out() from None
         except requests.exceptions.RequestException as error:
-            if alert := cause_of(error, ssl.SSLError):  # TLS 1.3 says after the handshake that it wants a certificate
+            if alert := cause_of(error, ssl.SSLError):  # TLS 1.3 requires a certificate after the handshake
                 raise self._untrusted(alert) from None
-            raise self._unreachable(words_of(error)) from None
-        except (OSError, urllib3.exceptions.HTTPError):  # from a body: requests has its wrapping for the head only
+            raise self._unreachable(describe(error)) from None
+        except (OSError, urllib3.exceptions.HTTPError):  # from a body: requests wraps errors of the head only
             raise self._unreachable("connection lost") from None
 
-    # --- what went wrong ------------------------------------------------------------------------------------------
+    # --- errors ---------------------------------------------------------------------------------------------------
 
     def refusal(self, answer: _Answer) -> TunnelError:
-        kind, words = next(
+        kind, remedy = next(
             ((row[1], row[2]) for row in _REFUSALS if answer.status in row[0]),
-            (RequestRefused, "not what a Pomerium answers; look for a proxy in front of it"),
+            (RequestRefused, "look for a proxy in front of the gateway; Pomerium does not answer like this"),
         )
         return kind(
-            f"answered {answer.status}: {words}", status=answer.status, request_id=answer.request_id,
+            f"answered {answer.status}: {remedy}", status=answer.status, request_id=answer.request_id,
             gateway=self._named["gateway"], destination=self._named["destination"],
         )  # fmt: skip
 
-    def misbehaved(self, words: str) -> GatewayMisbehaved:
-        return GatewayMisbehaved(f"{words}; does the gateway's URL lead to Pomerium?", phase="answer", **self._named)
+    def misbehaved(self, cause: str) -> GatewayMisbehaved:
+        return GatewayMisbehaved(f"{cause}; does the gateway's URL lead to Pomerium?", phase="answer", **self._named)
 
     def _timed_out(self) -> GatewayTimedOut:
-        return GatewayTimedOut(
-            "no answer in time; is the gateway up, and not overloaded?", phase="answer", **self._named
-        )
+        return GatewayTimedOut("no answer in time; is the gateway up or overloaded?", phase="answer", **self._named)
 
-    def _unreachable(self, words: str) -> GatewayUnreachable:
-        return GatewayUnreachable(f"{words}; is the gateway up?", phase="connect", **self._named)
+    def _unreachable(self, cause: str) -> GatewayUnreachable:
+        return GatewayUnreachable(f"{cause}; is the gateway up?", phase="connect", **self._named)
 
     def _untrusted(self, error: ssl.SSLError | None) -> TunnelError:
         if isinstance(error, ssl.SSLCertVerificationError):
             what = f"its certificate is not accepted: {why_untrusted(error, 'the URL', time.time())}"
             return GatewayUntrusted(what, phase="tls", **self._named)
         reason = (error and error.reason) or "TLS failed"
-        if any(alert in reason for alert in _WANTS_A_CERTIFICATE):
-            what = "the gateway wants a client certificate it trusts; set client_cert_file and client_key_file"
+        if any(alert in reason for alert in _CERTIFICATE_ALERTS):
+            what = "the gateway requires a client certificate it trusts; set client_cert_file and client_key_file"
             return GatewayUntrusted(what, phase="tls", **self._named)
-        if "EOF" in reason or isinstance(error, ssl.SSLEOFError):  # a write meets the end before a read finds the alert
-            return self._unreachable("closed by the gateway, which may want a client certificate")
+        if "EOF" in reason or isinstance(error, ssl.SSLEOFError):  # a write failed before the alert was read
+            return self._unreachable("closed by the gateway, which may require a client certificate")
         words = reason.lower().replace("_", " ")
         return GatewayMisbehaved(f"no TLS there ({words}); check the gateway's URL", phase="tls", **self._named)

@@ -1,8 +1,8 @@
-"""To an edge's own pages by way of its forward proxy, for ``requests``: the same words to the proxy as a tunnel's.
+"""Connects ``requests`` to a gateway through its forward proxy, with the same protocol code as a tunnel.
 
-``requests`` could speak to HTTP proxies by itself, but not to SOCKS5 ones, and it would send a clear-text request to
-the proxy instead of through it, so that the proxy's answer could be taken for the edge's. Everything here blocks: for
-threads and for commands, never for the hub.
+``requests`` supports HTTP proxies but not SOCKS5. It would also send a clear-text request to the proxy instead of
+through it, so that the proxy's answer could pass for the gateway's. Everything here blocks: for threads and commands,
+never for the hub.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from pomagent.transport.tls_context import make_context, why_untrusted
 
 READ_BYTES = 4 * 1024
 MAX_TARGETS = 4
-"""Addresses of the edge that a ``socks5`` proxy is asked for, one after the other."""
+"""Maximum addresses of the gateway that are tried through a ``socks5`` proxy, one after the other."""
 
 
 def connections_through(gateway: Gateway, context: ssl.SSLContext | None, what: str) -> Callable[..., HTTPConnection]:
-    """What makes the connections of a pool of ``urllib3``'s; ``what`` they are for is the subject of their errors."""
+    """Return the connection class for a ``urllib3`` pool. ``what`` is the subject of its errors."""
     assert gateway.proxy is not None
-    way = ProxyWay(gateway, gateway.proxy, context, what)
-    return partial(_Plain if context is None else _Secure, way)
+    path = ProxyPath(gateway, gateway.proxy, context, what)
+    return partial(_Plain if context is None else _Secure, path)
 
 
-class ProxyWay:
-    """From here through the proxy to the edge."""
+class ProxyPath:
+    """The path through the proxy to the gateway."""
 
     def __init__(self, gateway: Gateway, proxy: ForwardProxy, context: ssl.SSLContext | None, what: str) -> None:
         self._gateway = gateway
@@ -46,7 +46,7 @@ class ProxyWay:
         self._failures = ProxyFailures(proxy, str(gateway.address), what)
 
     def connect(self) -> Any:
-        """A socket, or what passes for one, whose other end is the edge. Raises TunnelError, OSError, ssl.SSLError."""
+        """Return a socket-like object connected to the gateway. Raises TunnelError, OSError and ssl.SSLError."""
         *others, last = self._targets()
         for target in others:
             try:
@@ -56,19 +56,19 @@ class ProxyWay:
         return self._connect_to(last)
 
     def _targets(self) -> list[HostPort]:
-        dialled = self._gateway.dial_address
+        dial_address = self._gateway.dial_address
         if self._proxy.scheme != "socks5":
-            return [dialled]
-        found = socket.getaddrinfo(dialled.host, dialled.port, type=socket.SOCK_STREAM)
-        return [HostPort(str(sockaddr[0]), dialled.port) for *_, sockaddr in found][:MAX_TARGETS]
+            return [dial_address]
+        found = socket.getaddrinfo(dial_address.host, dial_address.port, type=socket.SOCK_STREAM)
+        return [HostPort(str(sockaddr[0]), dial_address.port) for *_, sockaddr in found][:MAX_TARGETS]
 
     def _connect_to(self, target: HostPort) -> Any:
         sock: Any = self._reach_proxy()
         try:
             if self._proxy_context is not None:
                 sock = self._secure_proxy(sock, self._proxy_context)
-            self._ask_for(target, sock)
-            return self._secure_edge(sock)
+            self._open_connection(target, sock)
+            return self._secure_gateway(sock)
         except BaseException:
             sock.close()
             raise
@@ -78,10 +78,10 @@ class ProxyWay:
         try:
             return socket.create_connection((address.host, address.port), self._gateway.connect_timeout_s)
         except TimeoutError as error:
-            raise self._failures.timed_out("takes no TCP connection in time; is a firewall in between?") from error
+            raise self._failures.timed_out("accepts no TCP connection in time; is a firewall in between?") from error
         except OSError as error:
             raise self._failures.unreachable(
-                f"takes no TCP connection: {(error.strerror or str(error)).lower()}; is it up?"
+                f"accepts no TCP connection: {(error.strerror or str(error)).lower()}; is it up?"
             ) from error
 
     def _secure_proxy(self, sock: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
@@ -99,7 +99,7 @@ class ProxyWay:
         except OSError as error:
             raise self._lost(error) from error
 
-    def _ask_for(self, target: HostPort, sock: Any) -> None:
+    def _open_connection(self, target: HostPort, sock: Any) -> None:
         conversation = converse(target, self._failures)
         deadline = Deadline(self._gateway.connect_timeout_s)
         try:
@@ -117,7 +117,7 @@ class ProxyWay:
     def _lost(self, error: OSError) -> TunnelError:
         return self._failures.broke_off((error.strerror or str(error)).lower())
 
-    def _secure_edge(self, sock: Any) -> Any:
+    def _secure_gateway(self, sock: Any) -> Any:
         if self._context is None:
             return sock
         sock.settimeout(self._gateway.tls_timeout_s)
@@ -127,19 +127,19 @@ class ProxyWay:
 
 
 class _Plain(HTTPConnection):
-    def __init__(self, way: ProxyWay, **options: Any) -> None:
+    def __init__(self, path: ProxyPath, **options: Any) -> None:
         super().__init__(**options)
-        self._way = way
+        self._path = path
 
     def connect(self) -> None:
-        self.sock = self._way.connect()
+        self.sock = self._path.connect()
 
 
 class _Secure(HTTPSConnection):
-    def __init__(self, way: ProxyWay, **options: Any) -> None:
+    def __init__(self, path: ProxyPath, **options: Any) -> None:
         super().__init__(**options)
-        self._way = way
+        self._path = path
 
     def connect(self) -> None:
-        self.sock = self._way.connect()
-        self.is_verified = True  # as far as the gateway's table says
+        self.sock = self._path.connect()
+        self.is_verified = True  # as far as the gateway's settings require

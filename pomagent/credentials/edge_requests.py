@@ -1,4 +1,4 @@
-"""HTTP to an edge by ``requests``, dialled and verified as the gateway's table says."""
+"""HTTP sessions of ``requests`` with one gateway, dialled and verified as its settings require."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pomagent.credentials.edge_proxy import connections_through
 from pomagent.settings import Gateway
 from pomagent.transport.tls_context import make_context
 
-# verify_tls = false is warned of where it is set; the library's own warning would go to standard error each time.
+# pomagent warns of verify_tls = false by itself. The library's warning would go to standard error for each request.
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
 _PORTS = {"https": 443, "http": 80}
 
 
 def url_of(gateway: Gateway) -> str:
-    """The gateway's URL without a default port: the edge signs what it is called (wire contract §4.2)."""
+    """Return the gateway's URL without a default port. The gateway signs the name that it gets (wire contract §4.2)."""
     scheme = "https" if gateway.tls else "http"
     host = f"[{gateway.address.host}]" if ":" in gateway.address.host else gateway.address.host
     return f"{scheme}://{host}" + ("" if gateway.address.port == _PORTS[scheme] else f":{gateway.address.port}")
 
 
 class Adapter(HTTPAdapter):
-    """Dials ``connect_to`` while SNI and the verified name stay the URL's, and trusts what the gateway's table says."""
+    """Dials ``connect_to`` with SNI and verified name of the URL, and the gateway's own trust settings."""
 
     def __init__(self, gateway: Gateway, what: str = "a page") -> None:
         self._gateway = gateway
@@ -41,42 +41,42 @@ class Adapter(HTTPAdapter):
         return pool
 
     def build_connection_pool_key_attributes(self, *_request: Any, **_options: Any) -> tuple[Any, Any]:
-        """Our own: what ``requests`` makes of a request's ``verify`` and ``cert`` is in our context already."""
-        dialled = self._gateway.dial_address
-        host = {"scheme": "https" if self._context else "http", "host": dialled.host, "port": dialled.port}
+        """Use our TLS context, which replaces a request's ``verify`` and ``cert``."""
+        dial_address = self._gateway.dial_address
+        host = {"scheme": "https" if self._context else "http", "host": dial_address.host, "port": dial_address.port}
         tls = {"ssl_context": self._context, "server_hostname": self._gateway.address.host} if self._context else {}
         return host, tls
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Add nothing: requests would trust its own bundle of CAs beside ours."""
+        """Do nothing, because ``requests`` would add its own CA bundle to ours."""
 
 
 def session_for(gateway: Gateway, what: str = "a page") -> requests.Session:
-    """For requests to the gateway only, by way of its forward proxy if it has one; ``what`` they are for."""
+    """Return a session for this gateway only, through its forward proxy if it has one. ``what`` names its purpose."""
     session = requests.Session()
-    session.trust_env = False  # no ~/.netrc, which would replace our header, and no proxy that nobody asked for
+    session.trust_env = False  # ignore ~/.netrc, which would replace our header, and proxy variables
     session.mount(f"{url_of(gateway)}/", Adapter(gateway, what))
     return session
 
 
 def cause_of(error: BaseException, kind: type[Any]) -> Any:
-    """The innermost error of that kind among an error's causes and arguments."""
+    """Return the innermost error of that kind among an error's causes and arguments."""
     found, seen, rest = None, set[int](), [error]
     while rest:
-        one = rest.pop()
-        if id(one) in seen:
+        current = rest.pop()
+        if id(current) in seen:
             continue
-        seen.add(id(one))
-        if isinstance(one, kind) and not isinstance(one, requests.exceptions.RequestException):
-            found = one
-        inner = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+        seen.add(id(current))
+        if isinstance(current, kind) and not isinstance(current, requests.exceptions.RequestException):
+            found = current
+        inner = [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
         rest += [item for item in inner if isinstance(item, BaseException)]
     return found
 
 
-def words_of(error: requests.exceptions.RequestException) -> str:
-    """What the system said, without the library's own wrapping."""
+def describe(error: requests.exceptions.RequestException) -> str:
+    """Return the system's description of an error, without the library's wrapping."""
     cause = cause_of(error, OSError)
     if cause is not None and cause.strerror:
         return str(cause.strerror).lower()
-    return "no address for the name" if "resol" in str(error).lower() else "connection lost"
+    return "the name has no address" if "resol" in str(error).lower() else "connection lost"

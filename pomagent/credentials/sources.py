@@ -1,4 +1,7 @@
-"""Reads tokens from where they come, each kind in threads of its own: a hanging command delays no file."""
+"""Reads tokens from files, variables and commands.
+
+Files and commands have separate threads, so that a hanging command does not delay a file.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,13 @@ from pomagent.runtime.threads import Threads
 from pomagent.settings import Credential
 
 FILE_READERS = 2
+"""Maximum files read at a time."""
 COMMANDS = 4
-"""At a time: credentials are few, and each has one run at a time."""
+"""Maximum commands run at a time. Credentials are few, and each runs its command once at a time."""
 
 
 class TokenSources:
-    """All the sources of one process."""
+    """Reads the sources of all credentials of one process."""
 
     def __init__(self, environ: Mapping[str, str], log: Logger) -> None:
         self._environ = environ
@@ -28,10 +32,10 @@ class TokenSources:
         self._commands = Threads(COMMANDS)
 
     def read(self, credential: Credential) -> SecretStr:
-        """The token as its source has it now. Blocks its greenlet, not the hub. Raises CredentialError."""
+        """Return the token that its source has now. Blocks its greenlet, not the hub. Raises CredentialError."""
         if credential.source != "command":
             return self._files.call(read_token, credential, self._environ)
-        printed = self._commands.call(run_command, credential, self._environ)
-        if printed.said:
-            self._log.warning(events.CREDENTIAL_COMMENTED, credential=credential.name, said=printed.said)
-        return printed.token
+        output = self._commands.call(run_command, credential, self._environ)
+        if output.stderr:
+            self._log.warning(events.CREDENTIAL_COMMENTED, credential=credential.name, said=output.stderr)
+        return output.token

@@ -260,7 +260,7 @@ class TestTheEdgesOwnPages:
 
     def test_a_proxy_that_is_down(self, gateway: Gateway) -> None:
         proxy = ForwardProxy("http", HostPort(LOOPBACK, 1))
-        with pytest.raises(GatewayUnreachable, match="takes no TCP connection: connection refused; is it up"):
+        with pytest.raises(GatewayUnreachable, match="accepts no TCP connection: connection refused; is it up"):
             edge_api.user(edge_of(gateway, proxy), SecretStr(gateway.identity.mint()))
 
     def test_the_gateways_certificate_is_verified_within(self, gateway: Gateway, open_squid: Squid) -> None:

@@ -1,4 +1,4 @@
-"""The edge's HTTP endpoints, asked through a real Envoy."""
+"""The gateway's HTTP endpoints, requested through a real Envoy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def token(gateway: Gateway) -> SecretStr:
     return SecretStr(gateway.identity.mint())
 
 
-def test_the_sign_in_url_is_of_the_gateways_own_name_and_for_our_redirect(settings, gateway):
+def test_the_sign_in_url_has_the_gateways_name_and_our_redirect(settings, gateway):
     parts = urlsplit(edge_api.sign_in_url(settings, REDIRECT))
     query = parse_qs(parts.query)
     assert (parts.scheme, parts.netloc) == ("https", f"{gateway.host}:{gateway.port}")
@@ -67,18 +67,18 @@ def test_the_sign_in_url_is_of_the_gateways_own_name_and_for_our_redirect(settin
         (HostPort("2001:db8::1", 443), True, "https://[2001:db8::1]"),
     ],
 )
-def test_a_default_port_is_omitted_because_the_edge_signs_what_it_is_called(address, tls, expected):
+def test_a_default_port_is_omitted_from_the_url(address, tls, expected):
     assert edge_requests.url_of(Settings("x", address, tls=tls)) == expected
 
 
-def test_user_and_portal_say_what_they_know(settings, gateway, token):
+def test_user_and_portal_routes_are_returned(settings, gateway, token):
     gateway.identity.list_route("db\x1b[2J", "tcp+https://db.example.test:5432", description="Orders")
     assert edge_api.user(settings, token)["email"] == "alice@example.test"
     (route,) = edge_api.portal_routes(settings, token)
     assert route == edge_api.PortalRoute("db[2J", "tcp", "tcp+https://db.example.test:5432", "Orders")
 
 
-def test_the_token_goes_into_the_header_that_the_gateway_wants(settings, token):
+def test_the_token_is_sent_in_the_configured_header(settings, token):
     assert edge_api.user(replace(settings, credential_header="x-pomerium-authorization"), token)["email"]
 
 
@@ -96,12 +96,12 @@ def test_a_dead_token_is_rejected(settings, gateway, token):
         (429, GatewayOverloaded), (495, RequestRefused), (500, GatewayOverloaded), (503, GatewayOverloaded),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("ask", ["sign_in_url", "user", "portal_routes"])
-def test_every_status_is_an_error_of_its_kind_and_no_redirect_is_followed(settings, gateway, token, status, error, ask):
+@pytest.mark.parametrize("endpoint", ["sign_in_url", "user", "portal_routes"])
+def test_every_status_has_its_error_and_no_redirect_is_followed(settings, gateway, token, status, error, endpoint):
     gateway.identity.refuse(status, location="/.pomerium/elsewhere")
-    argument = REDIRECT if ask == "sign_in_url" else token
+    argument = REDIRECT if endpoint == "sign_in_url" else token
     with pytest.raises(error) as refused:
-        getattr(edge_api, ask)(settings, argument)
+        getattr(edge_api, endpoint)(settings, argument)
     assert (type(refused.value), refused.value.status) == (error, status)
     assert str(status) in str(refused.value)
     assert gateway.identity.requests[1:] == []
@@ -110,21 +110,21 @@ def test_every_status_is_an_error_of_its_kind_and_no_redirect_is_followed(settin
 @pytest.mark.parametrize("body", ["", "javascript:alert(1)", "file:///etc/passwd", "http://x.example.com/", "/relative",
                                   "https://x.example.com/a b", "https://x.example.com/\nhttps://y", "https://",
                                   "https://x.example.com/" + "a" * 20_000, "<html>"])  # fmt: skip
-def test_what_is_no_address_of_a_web_page_is_opened_by_no_browser(settings, gateway, body):
+def test_an_answer_that_is_no_web_address_is_rejected(settings, gateway, body):
     gateway.identity.refuse(200, body)
     with pytest.raises(GatewayMisbehaved, match="no address of a sign-in page"):
         edge_api.sign_in_url(settings, REDIRECT)
 
 
 @pytest.mark.parametrize("body", ["", "[]", "null", "{", "[" * 100_000, '{"routes": 1}', "<html>"])
-def test_a_portal_that_answers_something_else_misbehaves(settings, gateway, token, body):
+def test_a_malformed_portal_answer_is_rejected(settings, gateway, token, body):
     gateway.identity.refuse(200, body)
     with pytest.raises(GatewayMisbehaved):
         edge_api.portal_routes(settings, token)
 
 
 @pytest.mark.parametrize(("more", "is_read"), [(-1, True), (0, True), (1, False)])
-def test_an_answer_has_a_limit(settings, gateway, token, monkeypatch, more, is_read):
+def test_a_long_answer_is_rejected(settings, gateway, token, monkeypatch, more, is_read):
     monkeypatch.setattr(edge_api, "MAX_ANSWER_BYTES", 5000)
     start = '{"routes": [], "x": "'
     gateway.identity.refuse(200, start + "y" * (5000 + more - len(start) - 2) + '"}')
@@ -144,24 +144,24 @@ def mutual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, 
 
 
 class TestTrust:
-    def test_only_what_the_gateways_table_says_is_trusted(self, settings):
+    def test_only_the_configured_authority_is_trusted(self, settings):
         with pytest.raises(GatewayUntrusted, match="unable to get local issuer"):
             edge_api.sign_in_url(replace(settings, trust=Trust()), REDIRECT)
 
-    def test_a_ca_may_be_given_as_text(self, settings, gateway):
+    def test_an_authority_given_as_text_is_trusted(self, settings, gateway):
         assert edge_api.sign_in_url(replace(settings, trust=Trust(ca_pem=gateway.ca_file.read_text())), REDIRECT)
 
-    def test_the_verified_name_is_the_urls_wherever_we_dial(self, settings, gateway):
+    def test_the_name_of_the_url_is_verified_with_connect_to(self, settings, gateway):
         other = replace(settings, address=HostPort("gateway.example.com", gateway.port))
         with pytest.raises(GatewayUntrusted, match="certificate is not valid for"):
             edge_api.sign_in_url(other, REDIRECT)
 
     @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
-    def test_verification_may_be_off(self, settings, gateway):
+    def test_verification_can_be_disabled(self, settings, gateway):
         anything = replace(settings, address=HostPort("x.example.com", 443), trust=Trust(verify=False))
         assert edge_api.sign_in_url(anything, REDIRECT).startswith("https://x.example.com/")
 
-    def test_files_that_are_gone_are_said(self, settings, tmp_path):
+    def test_a_missing_file_is_reported(self, settings, tmp_path):
         with pytest.raises(GatewayUntrusted, match="cannot be used: No such file"):
             edge_api.sign_in_url(replace(settings, trust=Trust(ca_file=tmp_path / "gone.pem")), REDIRECT)
 
@@ -171,7 +171,7 @@ class TestTrust:
         trust = replace(settings.trust, client_cert_file=ours.cert_file, client_key_file=ours.key_file)
         assert edge_api.sign_in_url(replace(settings, trust=trust), REDIRECT)
 
-    def test_one_that_is_missing_is_said_even_where_tls_tells_it_late(self, mutual):
+    def test_a_missing_client_certificate_is_reported_after_a_late_alert(self, mutual):
         gateway, _ = mutual
         with pytest.raises((GatewayUntrusted, GatewayUnreachable)) as refused:
             edge_api.sign_in_url(settings_of(gateway), REDIRECT)
@@ -179,27 +179,27 @@ class TestTrust:
 
 
 class TestNetwork:
-    def test_a_gateway_that_is_down(self, settings, gateway):
+    def test_a_stopped_gateway_is_unreachable(self, settings, gateway):
         gateway.edge.stop()
         with pytest.raises(GatewayUnreachable, match="connection refused"):
             edge_api.sign_in_url(settings, REDIRECT)
 
-    def test_a_name_without_an_address(self, settings):
+    def test_a_name_without_an_address_is_unreachable(self, settings):
         with pytest.raises(GatewayUnreachable, match="not known"):
             edge_api.sign_in_url(replace(settings, connect_to=None), REDIRECT)
 
-    def test_a_gateway_that_never_answers(self, settings, gateway, token, monkeypatch):
+    def test_a_silent_gateway_times_out(self, settings, gateway, token, monkeypatch):
         monkeypatch.setattr(edge_api, "ANSWER_TIMEOUT_S", 0.3)
         gateway.edge.pause()
         with pytest.raises(GatewayTimedOut):
             edge_api.user(replace(settings, connect_timeout_s=0.3), token)
 
-    def test_something_that_speaks_no_tls(self, settings, gateway):
+    def test_a_server_without_tls_is_reported(self, settings, gateway):
         plain = replace(settings, connect_to=HostPort(LOOPBACK, gateway.identity.port))
         with pytest.raises(GatewayMisbehaved, match="no TLS there"):
             edge_api.sign_in_url(plain, REDIRECT)
 
-    def test_environment_and_netrc_change_nothing(self, settings, gateway, token, monkeypatch, tmp_path):
+    def test_environment_and_netrc_are_ignored(self, settings, gateway, token, monkeypatch, tmp_path):
         (tmp_path / ".netrc").write_text(f"machine {gateway.host} login a password b\n")
         (tmp_path / ".netrc").chmod(0o600)
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -207,16 +207,16 @@ class TestNetwork:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere")
         assert edge_api.user(settings, token)["email"]
 
-    def test_a_forward_proxy_is_used_if_given(self, settings):
+    def test_a_given_forward_proxy_is_used(self, settings):
         with pytest.raises(GatewayUnreachable):
             edge_api.sign_in_url(settings, REDIRECT, {"https": f"http://{LOOPBACK}:1"})
 
 
 def test_no_error_shows_a_token(settings, gateway, token):
     gateway.authorizer.revoke(token.get_secret_value())
-    for trouble in (settings, replace(settings, trust=Trust()), replace(settings, connect_to=HostPort(LOOPBACK, 1))):
+    for broken in (settings, replace(settings, trust=Trust()), replace(settings, connect_to=HostPort(LOOPBACK, 1))):
         with pytest.raises(TunnelError) as failed:
-            edge_api.user(trouble, token)
+            edge_api.user(broken, token)
         assert failed.value.__cause__ is None
         assert token.get_secret_value() not in f"{failed.value!r} {failed.value}"
 
