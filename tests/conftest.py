@@ -1,4 +1,4 @@
-"""Fixtures that every test may use, and the rule that nothing is skipped in CI."""
+"""Fixtures for every test, and the rule that a skipped test fails a CI run."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ __all__ = ["wait_until"]
 
 @pytest.fixture(scope="session")
 def shared_gateway() -> "Iterator[Gateway]":
-    """One gateway for the whole session; use ``gateway``, which puts it right after each test."""
+    """One gateway for the whole session. Tests use ``gateway``, which resets it after each test."""
     from tests.gateway.facade import Gateway  # Envoy, gRPC and cryptography: unit tests need none of them
 
     with Gateway() as running:
@@ -31,7 +31,7 @@ def shared_gateway() -> "Iterator[Gateway]":
 
 @pytest.fixture
 def gateway(shared_gateway: "Gateway") -> "Iterator[Gateway]":
-    """A well-behaved gateway, shared: stop it, freeze it, let its authorizer fail; add routes under new names."""
+    """A shared gateway that is reset after the test. Tests may stop it, freeze it, or add routes under new names."""
     shared_gateway.recover()
     yield shared_gateway
     shared_gateway.recover()
@@ -39,7 +39,7 @@ def gateway(shared_gateway: "Gateway") -> "Iterator[Gateway]":
 
 @pytest.fixture
 def own_gateway() -> "Iterator[Gateway]":
-    """A gateway of the test's own, for what ``recover`` does not undo: its certificate, its built-in routes."""
+    """A gateway for one test, for changes that ``recover`` does not undo: its certificate, its built-in routes."""
     from tests.gateway.facade import Gateway
 
     with Gateway() as running:
@@ -48,7 +48,7 @@ def own_gateway() -> "Iterator[Gateway]":
 
 @pytest.fixture
 def bastion(gateway: "Gateway", tmp_path: Path) -> "Iterator[Bastion]":
-    """A bastion host for the shared gateway; its agents are stopped, and looked at, after the test."""
+    """A bastion host for the shared gateway. Its agents are stopped and checked after the test."""
     from tests.support.agent.bastion import Bastion
 
     with Bastion(gateway, tmp_path) as here:
@@ -57,7 +57,7 @@ def bastion(gateway: "Gateway", tmp_path: Path) -> "Iterator[Bastion]":
 
 @pytest.fixture(autouse=True)
 def documented_events() -> Iterator[None]:
-    """Whatever is logged during the test is as docs/events.md says."""
+    """Fail the test if it logs a line that docs/events.md does not describe."""
     event_document.take_noted()
     yield
     assert event_document.take_noted() == []
@@ -65,12 +65,12 @@ def documented_events() -> Iterator[None]:
 
 @pytest.fixture
 def unused_port() -> int:
-    """A loopback port on which nothing listens; ``tests.gateway.ports.unused_port()`` gives more of them."""
+    """A loopback port without a listener. ``tests.gateway.ports.unused_port()`` returns more."""
     return ports.unused_port()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # No test judges by the time that something takes.
+    # No test judges by elapsed time.
     slow = [hypothesis.HealthCheck.too_slow]
     examples = int(os.environ.get("POMAGENT_TEST_EXAMPLES") or hypothesis.settings().max_examples)
     hypothesis.settings.register_profile("unhurried", max_examples=examples, deadline=None, suppress_health_check=slow)
@@ -81,7 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What tests have measured: for people, since no test fails for a time."""
+    """Print the figures that tests recorded. No test fails because of them."""
     passed = terminalreporter.getreports("passed")
     measured = [
         (report.nodeid, *figure) for report in passed if report.when == "call" for figure in report.user_properties
@@ -93,7 +93,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 class NoSkips:
-    """Makes the session fail if a test was skipped: in CI, what was not tested does not count as passed."""
+    """Fails the session if a test was skipped: in CI a skipped test does not count as passed."""
 
     def __init__(self) -> None:
         self._skipped: list[str] = []

@@ -1,1 +1,1 @@
-"""The package, the unit and the agent in a booted Debian: systemd is real, and no network but loopback is there."""
+"""Tests of the package, the unit and the agent in a booted Debian with a real systemd and a loopback network."""

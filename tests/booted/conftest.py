@@ -1,4 +1,4 @@
-"""One Debian per release with the agent installed; each test boots it afresh, in about a second."""
+"""Fixtures for booted machines: one Debian per release with the agent installed, booted afresh for each test."""
 
 import fcntl
 import os
@@ -19,11 +19,11 @@ PROGRAMS = ("debootstrap", "systemd-nspawn", "nsenter", "unshare", "ip", "dpkg-d
 OLDEST = SUITES[0]
 EVERY_SUITE = "POMAGENT_TEST_EVERY_SUITE"
 MACHINES = "machines.lock"
-"""Held by whoever runs a machine: shared, or alone by a test that measures."""
+"""Lock that is held while a machine runs: shared, or exclusively by a test that measures."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first of these tests may have to wait until Debian is there, once on each machine."""
+    """Raise the timeout: on a new host the first of these tests waits for debootstrap."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(len(SUITES) * BUILD_TIMEOUT_S))
@@ -39,18 +39,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="package")
 def suite(request: pytest.FixtureRequest) -> str:
-    """The release that is booted."""
+    """The Debian release that is booted."""
     return str(request.param)
 
 
 @pytest.fixture(scope="package")
 def layers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path, Path]]:
-    """By release: a bare Debian, our package for it, and the one before. Made while there is a network."""
+    """Return a bare Debian, our package and the previous package by release. Needs a network."""
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if os.geteuid() != 0 or missing:
         pytest.skip(f"to boot a Debian takes root and {' '.join(missing or PROGRAMS)}")
     base = tmp_path_factory.getbasetemp()
-    packages = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "packages"  # one for all workers
+    packages = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "packages"  # shared by all workers
     return {
         suite: (tree(suite), build(suite, packages / suite), build_previous(suite, packages / f"{suite}-previous"))
         for suite in SUITES
@@ -59,14 +59,14 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pa
 
 @pytest.fixture(scope="package")
 def network(layers: dict[str, tuple[Path, Path, Path]]) -> Iterator[WayOut]:
-    """Nothing but one loopback device, for the gateway, the machines and the clients."""
+    """A network with one loopback device, shared by the gateway, the machines and the clients."""
     with lonely_network() as way_out:
         yield way_out
 
 
 @pytest.fixture(scope="package")
 def booted_gateway(network: WayOut) -> Iterator[Gateway]:
-    """The gateway in the same network as the machines."""
+    """A gateway in the network of the machines."""
     with Gateway() as running:
         yield running
 
@@ -75,7 +75,7 @@ def booted_gateway(network: WayOut) -> Iterator[Gateway]:
 def installed(
     suite: str, layers: dict[str, tuple[Path, Path, Path]], network: WayOut, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, ...]:
-    """The layers of a machine on which the agent is installed, and not enabled yet."""
+    """Return the layers of a machine with the agent installed and not enabled."""
     bare, package, _ = layers[suite]
     place = tmp_path_factory.mktemp(f"installed-{suite}")
     with lock(cache() / MACHINES, fcntl.LOCK_SH), Machine(place, bare) as machine:
@@ -85,20 +85,20 @@ def installed(
 
 @pytest.fixture
 def previous(suite: str, layers: dict[str, tuple[Path, Path, Path]]) -> Path:
-    """The package of the version before this one."""
+    """The package of the previous version."""
     return layers[suite][2]
 
 
 @pytest.fixture
 def turn(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Held while a machine runs: by as many workers as there are, or by one whose test measures."""
+    """Hold the lock on machines, exclusively for a test that measures."""
     with lock(cache() / MACHINES, fcntl.LOCK_EX if "alone" in request.fixturenames else fcntl.LOCK_SH):
         yield
 
 
 @pytest.fixture
 def host(installed: tuple[Path, ...], booted_gateway: Gateway, tmp_path: Path, turn: None) -> Iterator[Host]:
-    """A freshly booted host with a gateway to go to; nothing of it outlives the test."""
+    """A freshly booted host with a gateway, discarded after the test."""
     booted_gateway.recover()
     with Machine(tmp_path / "machine", *installed) as machine:
         yield Host(machine, booted_gateway)
@@ -107,4 +107,4 @@ def host(installed: tuple[Path, ...], booted_gateway: Gateway, tmp_path: Path, t
 
 @pytest.fixture
 def alone() -> None:
-    """For a test that measures: no machine of another worker's runs meanwhile."""
+    """Keep other workers from running a machine while this test measures."""

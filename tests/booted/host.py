@@ -1,4 +1,4 @@
-"""A booted host with the agent: its file, its unit, its journal, its ports."""
+"""A booted host with the agent: configuration, unit, journal and ports."""
 
 import json
 from typing import Any
@@ -13,15 +13,15 @@ from tests.support.agent.event_log import Event
 UNIT = "pomagent.service"
 AGENT_TOML = "/etc/pomagent/agent.toml"
 ECHO = 6379
-"""Where the echo route listens: the network is the test's own, so that ports may be those of real life."""
+"""Port of the echo route. The network belongs to the test, so every port is free."""
 BUSY: dict[str, Any] = {
     "echo": {"listen": on(ECHO), "protocol": "generic", "pool_min": 4, "pool_max": 16, "max_sessions": 2000}
 }
-"""For a load, on a machine that may be slow."""
+"""Routes for a load on a slow machine."""
 
 
 class Host:
-    """What an operator does on it, and sees."""
+    """An operator's view of the host."""
 
     def __init__(self, machine: Machine, gateway: Gateway) -> None:
         self.machine = machine
@@ -38,12 +38,12 @@ class Host:
         self._give(AGENT_TOML, text, 0o640)
 
     def drop_in(self, text: str, unit: str = UNIT) -> None:
-        """As ``systemctl edit`` does it."""
+        """Write a drop-in for a unit and reload systemd, as ``systemctl edit`` does."""
         self.machine.write(f"/etc/systemd/system/{unit}.d/test.conf", text)
         self.systemctl("daemon-reload")
 
     def start(self, routes: Listen | None = None, **tables: Table) -> None:
-        """Enable and start it with these routes. Blocks until systemd calls it active."""
+        """Enable and start the agent with these routes. Blocks until the unit is active."""
         self.save(routes or {"echo": on(ECHO)}, **tables)
         self.systemctl("enable", "--now", UNIT)
 
@@ -51,47 +51,47 @@ class Host:
         return self.machine.run("systemctl", *arguments, check=check)
 
     def pomagent(self, *arguments: str, check: bool = True) -> Any:
-        """Run one command of the installed agent, as root."""
+        """Run a command of the installed agent as root."""
         return self.machine.run("pomagent", *arguments, check=check)
 
     def shown(self, name: str, unit: str = UNIT) -> str:
-        """A property of the unit."""
+        """Return a property of a unit."""
         return str(self.systemctl("show", "--value", f"--property={name}", unit).stdout.strip())
 
     @property
     def status(self) -> str:
-        """What ``systemctl status`` prints."""
+        """The output of ``systemctl status``."""
         return str(self.systemctl("status", "--no-pager", "--full", UNIT, check=False).stdout)
 
     @property
     def main_pid(self) -> int:
-        """Of the agent, as the machine counts."""
+        """The agent's PID inside the machine."""
         return int(self.shown("MainPID"))
 
     def kill(self, signal: str, pid: int) -> None:
         self.machine.run("sh", "-c", f"kill -s {signal} {pid}")
 
     def events(self, name: str = "", **fields: object) -> list[Event]:
-        """The agent's events in the journal, of that name and with these fields, oldest first."""
+        """Return the agent's events in the journal with that name and these fields, oldest first."""
         messages = [line.get("MESSAGE") for line in self.journal()]
         found = [json.loads(text) for text in messages if isinstance(text, str) and text.startswith("{")]
         return [event for event in found if _matches(event, name, fields)]
 
     def journal(self, *arguments: str) -> list[dict[str, Any]]:
-        """What the unit has logged, as ``journalctl -o json`` shows it, oldest first."""
+        """Return the unit's journal entries as ``journalctl -o json`` shows them, oldest first."""
         self.machine.run("journalctl", "--sync")
         shown = self.machine.run("journalctl", f"--unit={UNIT}", "--output=json", "--all", "--no-pager", *arguments)
         return [json.loads(line) for line in shown.stdout.splitlines()]
 
     def wait_for(self, name: str, **fields: object) -> Event:
-        """The first such event; waits for it."""
+        """Wait for the first such event and return it. Blocks."""
         try:
             return wait_until(lambda: self.events(name, **fields), 20)[0]
         except AssertionError as error:
             raise AssertionError(f"no {name} {fields}\n{self.status}") from error
 
     def _give(self, path: str, text: str, mode: int) -> None:
-        """A file that belongs to root, and that the agent may read if its group may."""
+        """Write a file that belongs to root and the agent's group."""
         self.machine.write(path, text, mode, group="pomagent")
 
 

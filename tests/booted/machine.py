@@ -1,4 +1,4 @@
-"""A Debian that boots under systemd-nspawn on layers of directories, and is gone afterwards."""
+"""Boots a Debian under systemd-nspawn on an overlay of directories, and removes it afterwards."""
 
 import itertools
 import os
@@ -17,15 +17,15 @@ BOOT_TIMEOUT_S = 60
 COMMAND_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 CGROUPS = [Path("/sys/fs/cgroup", part) for part in ("", "unified", "systemd")]
-"""Where a hierarchy that systemd uses may be mounted, alone or beside those of cgroup v1."""
+"""Places where a cgroup hierarchy for systemd may be mounted, with or without cgroup v1."""
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 REBOOTS = 133
-"""How systemd-nspawn ends when what it runs asks for a reboot and somebody else is to start it again."""
+"""Exit code of systemd-nspawn when its machine requests a reboot that the caller has to carry out."""
 _NUMBERS = itertools.count(1)
 
-# In a mount and PID namespace of its own, so that nothing is left of it when it is killed …
+# Its own mount and PID namespaces end with it when it is killed …
 ALONE = ("/usr/bin/unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-# … and in a cgroup of its own, because two systemds in one would take each other's services for theirs.
+# … and its own cgroup keeps two systemds from managing each other's services.
 START = """
 for cgroup in {cgroups}; do echo $$ >"$cgroup/cgroup.procs"; done
 mount -t overlay overlay -o lowerdir={lower},upperdir={directory}/upper,workdir={directory}/work {directory}/root
@@ -35,13 +35,14 @@ exec systemd-nspawn --quiet --directory={directory}/root --machine={name} --regi
 
 
 class Machine:
-    """Boots, runs commands, reboots; a context manager that ends it, whatever it is doing.
+    """A context manager that boots a machine and kills it at the end.
 
-    It shares the network of the thread that starts it. What it writes stays in ``layer``, on which others may be built.
+    The machine shares the network of the thread that starts it. Its changes stay in ``layer``, on which other machines
+    may be built.
     """
 
     def __init__(self, directory: Path, *layers: Path) -> None:
-        """``layers``: what it is made of, the uppermost first."""
+        """``layers``: the directories of its file system, the uppermost first."""
         self.name = f"pomagent-{os.getpid()}-{next(_NUMBERS)}"
         self.layer = directory / "upper"
         self._directory = directory
@@ -64,10 +65,10 @@ class Machine:
         self._process.wait(scaled(STOP_TIMEOUT_S))
         self._remove_cgroups()
 
-    # What it does.
+    # --- actions --------------------------------------------------------------------------------------------------
 
     def run(self, *command: str, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S) -> Any:
-        """Run a command inside, as root; the result has ``returncode``, ``stdout`` and ``stderr`` as text."""
+        """Run a command inside as root and return ``returncode``, ``stdout`` and ``stderr`` as text. Blocks."""
         inside = ["nsenter", f"--target={self.leader}", "--mount", "--pid", "--uts", "--ipc", "--root", "--wd", "--"]
         environment = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": "/root", "TERM": "dumb"}
         done = processes.run(
@@ -79,11 +80,11 @@ class Machine:
         return done
 
     def path(self, inside: str) -> Path:
-        """Where a file of the running machine is seen from here."""
+        """Return the path outside of a file in the running machine."""
         return Path(f"/proc/{self.leader}/root", inside.lstrip("/"))
 
     def write(self, inside: str, text: str, mode: int = 0o644, group: str = "root") -> None:
-        """Write beside the file and rename into its place, as editors do."""
+        """Write a draft and rename it, as editors do."""
         draft = self.path(f"{inside}.draft")
         draft.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(text)
@@ -96,7 +97,7 @@ class Machine:
         return next(int(line.split(":")[2]) for line in lines if line.startswith(f"{group}:"))
 
     def reboot(self) -> None:
-        """As ``systemctl reboot`` does it: orderly, into the same file system. Blocks until it has booted again."""
+        """Reboot in order, into the same file system. Blocks until the machine has booted again."""
         assert self._process is not None
         self.run("systemctl", "reboot", check=False)
         self._process.wait(scaled(BOOT_TIMEOUT_S))
@@ -105,7 +106,7 @@ class Machine:
         self._boot()
 
     def _boot(self) -> None:
-        """Blocks until every unit that is enabled has started, or failed to."""
+        """Boot. Blocks until every enabled unit has started or failed."""
         for cgroup in self._cgroups:
             cgroup.mkdir()
         script = START.format(
@@ -123,11 +124,11 @@ class Machine:
         for cgroup in self._cgroups:
             wait_until(lambda here=cgroup: _is_removed(here), STOP_TIMEOUT_S, f"{cgroup} is empty")
 
-    # What it is.
+    # --- facts ----------------------------------------------------------------------------------------------------
 
     @property
     def leader(self) -> int:
-        """The PID of its systemd, seen from here."""
+        """The PID of the machine's systemd outside the machine."""
         leader = self._leader()
         assert leader, f"{self.name} does not run\n{self.console}"
         return leader
@@ -165,7 +166,7 @@ def _name(pid: int) -> str:
 
 
 def _is_removed(cgroup: Path) -> bool:
-    """Remove a cgroup and those in it, as soon as the kernel lets go of its last process."""
+    """Remove a cgroup and its children if no process is left, and return whether it is gone."""
     for here, _, _ in os.walk(cgroup, topdown=False):
         with suppress(OSError):
             Path(here).rmdir()

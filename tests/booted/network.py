@@ -1,4 +1,4 @@
-"""A network of our own: one loopback device, for the calling thread and for all that it starts."""
+"""Gives the calling thread and its children a network with one loopback device."""
 
 import ctypes
 import os
@@ -9,13 +9,13 @@ from tests.support.agent import processes
 
 CLONE_NEWNET = 0x40000000
 WayOut = Callable[[], AbstractContextManager[None]]
-"""Outside again for a while: what has to be downloaded."""
+"""Returns a context manager that re-enters the outer network, for downloads."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
 def lonely_network() -> Iterator[WayOut]:
-    """In here every port is free and nothing outside can be reached; children stay in it. As root."""
+    """Enter a network in which every port is free and no other host can be reached. Needs root."""
     outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     _check(_LIBC.unshare(CLONE_NEWNET))
     try:

@@ -1,4 +1,4 @@
-"""The Debian package of this source tree, for each release that is booted."""
+"""Builds and installs the Debian package of this source tree for each release."""
 
 import os
 from pathlib import Path
@@ -11,15 +11,15 @@ from tests.support.agent import processes
 ROOT = Path(__file__).parents[2]
 BUILD_TIMEOUT_S = 300
 LOWER = "0.0.1-1"
-"""The version of a package that any other is newer than."""
+"""A version that every other version is newer than."""
 _ENVIRONMENT = {**os.environ, "DPKG_DEB_COMPRESSOR_LEVEL": "1"}
-"""A package that is installed twice and thrown away need not be small."""
+"""Build environment with fast compression, because the package is installed twice and thrown away."""
 
 
 def build(suite: str, output: Path, *options: str, tree: Path = ROOT, umask: int = -1) -> Path:
-    """Build it into a directory, unless that exists already, and return its path.
+    """Build the package into a directory, unless that exists, and return its path.
 
-    ``umask``: the builder's, if not ours. Blocks: what pip has not cached comes from a package index.
+    ``umask`` is the builder's, and -1 keeps the present one. Blocks: pip downloads what it has not cached.
     """
     with lock(cache() / "package.lock"):
         if not output.exists():
@@ -29,15 +29,15 @@ def build(suite: str, output: Path, *options: str, tree: Path = ROOT, umask: int
                 check=True, capture_output=True, text=True, timeout=scaled(BUILD_TIMEOUT_S), env=_ENVIRONMENT,
                 umask=umask,
             )  # fmt: skip
-            draft.rename(output)  # whole: another worker takes it
+            draft.rename(output)  # complete: other workers use it
     (package,) = output.glob("*.deb")
     return package
 
 
 def build_previous(suite: str, output: Path) -> Path:
-    """Of the commit before this one; of this tree under a lower version where there is none to be had. Blocks."""
+    """Build the package of the previous commit, or of this tree with a lower version if that fails. Blocks."""
     tree = output.with_name(f"{output.name}-source")
-    knows = f"test -d {tree}/pomagent/upgrade && grep -q -e --version {tree}/scripts/build_deb.py"
+    knows = f"test -d {tree}/pomagent/daemon/upgrade && grep -q -e --version {tree}/scripts/build_deb.py"
     script = f"mkdir -p {tree} && git -C {ROOT} archive HEAD~1 | tar -x -C {tree} && {knows}"
     with lock(cache() / "previous.lock"):
         done = processes.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=scaled(60))
@@ -45,6 +45,6 @@ def build_previous(suite: str, output: Path) -> Path:
 
 
 def install(machine: Machine, package: Path) -> None:
-    """With nothing but dpkg: no package index can be reached from there. Blocks."""
+    """Install the package with dpkg, without a package index. Blocks."""
     machine.path("/root/pomagent.deb").write_bytes(package.read_bytes())
     machine.run("dpkg", "--install", "/root/pomagent.deb")

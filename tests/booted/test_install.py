@@ -22,7 +22,7 @@ pytestmark = pytest.mark.one_suite
 
 @pytest.fixture(scope="package")
 def archives(suite: str, network: WayOut, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For that release's Python."""
+    """Return a directory of wheels for the release's Python."""
     architecture = processes.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout
     target = Target(SUITES[suite], architecture.strip(), "0")
     with network():
@@ -34,7 +34,7 @@ def bare_host(
     archives: Path, suite: str, layers: dict[str, tuple[Path, Path, Path]], booted_gateway: Gateway, tmp_path: Path,
     turn: None,
 ) -> Iterator[Machine]:  # fmt: skip
-    """With the source tree and the wheels on it."""
+    """A machine with the source tree and the wheels."""
     with Machine(tmp_path / "machine", layers[suite][0]) as machine:
         for part in PARTS:
             _copy(wheels.ROOT / part, machine.path(SOURCE) / part)
@@ -42,7 +42,7 @@ def bare_host(
         yield machine
 
 
-def test_an_agent_is_installed_replaced_and_removed(bare_host: Machine, booted_gateway: Gateway) -> None:
+def test_agent_is_installed_replaced_and_removed(bare_host: Machine, booted_gateway: Gateway) -> None:
     machine = bare_host
     _install(machine)
     host = Host(machine, booted_gateway)
@@ -50,7 +50,7 @@ def test_an_agent_is_installed_replaced_and_removed(bare_host: Machine, booted_g
     before = host.main_pid
     with Load(ECHO) as load:
         _install(machine)
-        assert host.main_pid == before  # not before somebody says so
+        assert host.main_pid == before  # replaced only with --upgrade
         _install(machine, "--upgrade")
         load.go_on()
     assert host.main_pid not in (0, before)
@@ -63,7 +63,7 @@ def test_an_agent_is_installed_replaced_and_removed(bare_host: Machine, booted_g
     assert "pomagent:" in machine.path("/etc/passwd").read_text()
 
 
-def test_a_package_does_not_come_on_top_of_it(
+def test_package_is_refused_over_an_installation_from_source(
     bare_host: Machine, layers: dict[str, tuple[Path, Path, Path]], suite: str
 ) -> None:
     _install(bare_host)
@@ -71,8 +71,8 @@ def test_a_package_does_not_come_on_top_of_it(
     done = bare_host.run("dpkg", "--install", "/root/pomagent.deb", check=False)
     assert done.returncode != 0
     assert "scripts/install --uninstall" in done.stderr
-    bare_host.run("/usr/local/bin/pomagent", "--version")
-    bare_host.run("systemctl", "cat", UNIT)
+    assert bare_host.run("/usr/local/bin/pomagent", "--version").stdout.startswith("pomagent")
+    assert "ExecStart=" in bare_host.run("systemctl", "cat", UNIT).stdout
 
 
 def _install(machine: Machine, *options: str) -> None:

@@ -1,4 +1,4 @@
-"""The Debian package, installed where no package index can be reached."""
+"""The Debian package on a host without a package index."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +12,14 @@ from tests.support.load.steady_load import Load
 PACKAGE = "/root/pomagent.deb"
 
 
-def test_a_fresh_package_says_that_it_needs_a_route_and_does_not_try_again(host: Host) -> None:
+def test_fresh_package_reports_the_missing_routes_and_stays_down(host: Host) -> None:
     assert host.systemctl("enable", "--now", UNIT, check=False).returncode != 0
     assert (host.shown("ExecMainStatus"), host.shown("NRestarts")) == ("78", "0")
     assert "has no [[routes]]" in host.status
 
 
 @pytest.mark.usefixtures("alone")
-def test_the_next_version_takes_over_and_open_sessions_go_on(
+def test_newer_package_takes_over_and_open_sessions_go_on(
     host: Host, previous: Path, record_property: Callable[[str, object], None]
 ) -> None:
     host.machine.path("/root/previous.deb").write_bytes(previous.read_bytes())
@@ -40,17 +40,17 @@ def test_the_next_version_takes_over_and_open_sessions_go_on(
 
 
 @pytest.mark.one_suite
-def test_a_version_that_does_not_serve_leaves_the_old_one_at_work(host: Host) -> None:
+def test_old_version_keeps_serving_when_the_new_one_does_not_start(host: Host) -> None:
     host.start()
     before = host.main_pid
     host.save_text(host.machine.path(AGENT_TOML).read_text() + "nonsense = 1\n")
-    said = host.machine.run("dpkg", "--install", PACKAGE).stderr
-    assert "the old version goes on" in said
+    output = host.machine.run("dpkg", "--install", PACKAGE).stderr
+    assert "the old version goes on" in output
     assert (host.main_pid, host.shown("ActiveState")) == (before, "active")
 
 
 @pytest.mark.one_suite
-def test_an_agent_that_cannot_be_asked_is_restarted_and_nobody_is_refused(host: Host) -> None:
+def test_agent_without_a_control_socket_is_restarted_without_refusing_clients(host: Host) -> None:
     host.start()
     before = host.main_pid
     host.machine.path("/run/pomagent/control.sock").unlink()
@@ -61,14 +61,14 @@ def test_an_agent_that_cannot_be_asked_is_restarted_and_nobody_is_refused(host: 
     assert (load.refused, load.lost) == ([], [])
 
 
-def test_another_package_starts_no_agent_that_does_not_run(host: Host) -> None:
+def test_newer_package_leaves_a_stopped_agent_stopped(host: Host) -> None:
     host.start()
     host.systemctl("stop", UNIT)
     host.machine.run("dpkg", "--install", PACKAGE)
     assert host.shown("ActiveState") == "inactive"
 
 
-def test_a_purge_leaves_nothing_of_the_package(host: Host) -> None:
+def test_purge_removes_the_unit_the_program_and_the_configuration(host: Host) -> None:
     host.start()
     host.machine.run("dpkg", "--purge", "pomagent")
     assert host.shown("LoadState") == "not-found"

@@ -1,4 +1,4 @@
-"""Under load, in every way in which the agent's process ends and another begins."""
+"""Restarts under load, in every way in which one process of the agent follows another."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ Record = Callable[[str, object], None]
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_restart_refuses_nobody(host: Host, record_property: Record) -> None:
+def test_restart_refuses_no_connection(host: Host, record_property: Record) -> None:
     host.start()
     before = host.main_pid
     with Load(ECHO) as load:
@@ -28,7 +28,7 @@ def test_a_restart_refuses_nobody(host: Host, record_property: Record) -> None:
 
 
 @pytest.mark.usefixtures("alone")
-def test_an_agent_that_is_killed_is_back_and_nobody_was_refused(host: Host, record_property: Record) -> None:
+def test_killed_agent_is_restarted_without_refusing_connections(host: Host, record_property: Record) -> None:
     host.start()
     before = host.main_pid
     with Load(ECHO) as load:
@@ -37,13 +37,13 @@ def test_an_agent_that_is_killed_is_back_and_nobody_was_refused(host: Host, reco
         load.go_on()
     assert load.refused == []
     record_property("kill -9, connections", load.count)
-    record_property("kill -9, of these let in and lost with the old process", len(load.lost))
+    record_property("kill -9, of these accepted and lost with the old process", len(load.lost))
     record_property("kill -9, longest wait in ms", load.longest_wait_ms)
 
 
-def test_the_port_of_a_route_that_went_refuses_though_its_socket_was_stored(host: Host) -> None:
+def test_port_of_a_removed_route_refuses_although_its_socket_was_stored(host: Host) -> None:
     host.start({"echo": on(ECHO), "banner": on(OTHER)})
-    host.systemctl("restart", UNIT)  # both are systemd's to keep now
+    host.systemctl("restart", UNIT)  # systemd stores both sockets now
     host.save({"echo": on(ECHO)})
     host.systemctl("reload", UNIT)
     assert refuses(OTHER)
@@ -51,7 +51,7 @@ def test_the_port_of_a_route_that_went_refuses_though_its_socket_was_stored(host
     assert refuses(OTHER)
 
 
-def test_the_port_of_a_route_that_went_while_the_agent_was_down_refuses(host: Host) -> None:
+def test_port_of_a_route_removed_while_the_agent_was_down_refuses(host: Host) -> None:
     host.start({"echo": on(ECHO), "banner": on(OTHER)})
     host.save({"echo": on(ECHO)})
     host.kill("KILL", host.main_pid)
@@ -60,7 +60,7 @@ def test_the_port_of_a_route_that_went_while_the_agent_was_down_refuses(host: Ho
         assert say(client) == b"hello\n"
 
 
-def test_a_stopped_agent_leaves_ports_that_refuse(host: Host) -> None:
+def test_ports_refuse_after_a_stop(host: Host) -> None:
     host.start()
     host.systemctl("stop", UNIT)
     wait_until(lambda: refuses(ECHO), 20, "systemd has closed what it kept, which it does a moment after the job's end")

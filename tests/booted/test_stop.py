@@ -1,4 +1,4 @@
-"""Stops, and what systemd's watchdog does to an agent that hangs."""
+"""Stops, and systemd's watchdog."""
 
 from tests.booted.host import ECHO, UNIT, Host
 from tests.gateway.waiting import wait_until
@@ -10,7 +10,7 @@ SESSIONS = 20
 WATCHDOG = "[Service]\nWatchdogSec=3\n"
 
 
-def test_sessions_may_finish_and_one_that_does_not_is_ended_and_told(host: Host) -> None:
+def test_stop_lets_sessions_finish_and_resets_the_rest(host: Host) -> None:
     host.start({"echo": on(ECHO), "answer": on(OTHER)}, drain={"timeout_s": 4})
     stays = connect(ECHO)
     say(stays)
@@ -28,7 +28,7 @@ def test_sessions_may_finish_and_one_that_does_not_is_ended_and_told(host: Host)
         client.close()
 
 
-def test_a_stop_may_take_longer_than_the_unit_says_if_the_agent_asks_for_it(host: Host) -> None:
+def test_agent_extends_the_stop_timeout_of_its_unit(host: Host) -> None:
     host.drop_in("[Service]\nTimeoutStopSec=1\n")
     host.start({"answer": on(OTHER)}, drain={"timeout_s": 60})
     with connect(OTHER) as client:
@@ -39,7 +39,7 @@ def test_a_stop_may_take_longer_than_the_unit_says_if_the_agent_asks_for_it(host
     assert host.shown("Result") == "success"
 
 
-def test_a_second_sigterm_ends_the_drain_at_once(host: Host) -> None:
+def test_second_sigterm_ends_the_drain_at_once(host: Host) -> None:
     host.start(drain={"timeout_s": 300})
     with connect(ECHO) as client:
         say(client)
@@ -51,18 +51,18 @@ def test_a_second_sigterm_ends_the_drain_at_once(host: Host) -> None:
     assert host.shown("ExecMainStatus") == "0"
 
 
-def test_an_agent_that_hangs_is_killed_and_started_again(host: Host) -> None:
+def test_watchdog_restarts_an_agent_that_hangs(host: Host) -> None:
     host.drop_in(WATCHDOG)
     host.start()
     before = host.main_pid
-    host.kill("STOP", before)  # as systemd sees it, a hub that is blocked
+    host.kill("STOP", before)  # to systemd this looks like a blocked hub
     wait_until(lambda: host.main_pid not in (0, before), 30, "another main process")
     wait_until(lambda: host.shown("ActiveState") == "active", 20, "the agent serves")
     with connect(ECHO) as client:
         assert say(client) == b"hello\n"
 
 
-def test_a_gateway_that_hangs_is_no_reason_for_the_watchdog(host: Host) -> None:
+def test_watchdog_is_fed_while_the_gateway_hangs(host: Host) -> None:
     host.drop_in(WATCHDOG)
     host.start()
     before = host.main_pid
@@ -70,7 +70,7 @@ def test_a_gateway_that_hangs_is_no_reason_for_the_watchdog(host: Host) -> None:
     with connect(ECHO) as waiting:
         waiting.sendall(b"hello\n")
         fed = host.shown("WatchdogTimestampMonotonic")
-        # Three times what it may take: fed again and again, with a client and a pool that get nowhere.
+        # Three times the watchdog's interval, with a client and a pool that make no progress.
         for _ in range(6):
             fed = wait_until(lambda old=fed: _later(host, old), 20, "the watchdog is fed")
     assert (host.main_pid, host.shown("NRestarts")) == (before, "0")

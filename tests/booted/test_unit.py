@@ -1,4 +1,4 @@
-"""The unit under a real systemd, with all of its hardening: start, reload, files that are not valid."""
+"""The hardened unit under a real systemd: start, reload, invalid files, journal."""
 
 import json
 
@@ -7,7 +7,7 @@ from tests.support.agent.agent_process import connect
 from tests.support.agent.bastion import on, refuses, say
 
 OTHER = 5432
-# Succeeds only if the port is open as soon as the agent counts as started.
+# Succeeds only if the port is open as soon as the unit is active.
 FOLLOWER = f"""[Unit]
 After={UNIT}
 Requires={UNIT}
@@ -17,7 +17,7 @@ ExecStart=/usr/bin/python3 -c "import socket; socket.create_connection(('127.0.0
 """
 
 
-def test_an_enabled_agent_serves_tunnels_and_does_so_again_after_a_reboot(host: Host) -> None:
+def test_enabled_agent_serves_before_and_after_a_reboot(host: Host) -> None:
     host.start()
     with connect(ECHO) as client:
         assert say(client) == b"hello\n"
@@ -27,7 +27,7 @@ def test_an_enabled_agent_serves_tunnels_and_does_so_again_after_a_reboot(host: 
         assert say(client) == b"hello\n"
 
 
-def test_what_starts_after_the_agent_finds_its_port_open(host: Host) -> None:
+def test_unit_ordered_after_the_agent_finds_its_port_open(host: Host) -> None:
     host.machine.write("/etc/systemd/system/follower.service", FOLLOWER)
     host.systemctl("daemon-reload")
     host.save({"echo": on(ECHO)})
@@ -35,14 +35,14 @@ def test_what_starts_after_the_agent_finds_its_port_open(host: Host) -> None:
     assert host.shown("ActiveState") == "active"
 
 
-def test_a_reload_returns_when_the_edit_is_applied(host: Host) -> None:
+def test_reload_returns_when_the_edit_is_applied(host: Host) -> None:
     host.start()
     host.save({"echo": on(ECHO), "banner": on(OTHER)})
     host.systemctl("reload", UNIT)
     assert not refuses(OTHER)
 
 
-def test_a_file_that_is_not_valid_makes_the_reload_fail_and_the_agent_goes_on(host: Host) -> None:
+def test_invalid_file_fails_the_reload_and_the_agent_keeps_serving(host: Host) -> None:
     host.start()
     host.save({"echo": "127.0.0.1:notaport"})
     assert host.systemctl("reload", UNIT, check=False).returncode != 0
@@ -56,7 +56,7 @@ def test_a_file_that_is_not_valid_makes_the_reload_fail_and_the_agent_goes_on(ho
     assert "rejected" not in host.shown("StatusText")
 
 
-def test_the_journal_has_the_fields_of_events(host: Host) -> None:
+def test_journal_entry_has_the_fields_of_an_event(host: Host) -> None:
     host.start()
     with connect(ECHO) as client:
         say(client)
@@ -68,7 +68,7 @@ def test_the_journal_has_the_fields_of_events(host: Host) -> None:
     assert (line["reason"], line["bytes_up"], line["bytes_down"]) == ("finished", 6, 6)
 
 
-def test_the_journal_knows_the_level_of_an_event(host: Host) -> None:
+def test_journal_priority_is_the_level_of_an_event(host: Host) -> None:
     host.start()
     host.save_text("")
     host.systemctl("reload", UNIT, check=False)
@@ -76,27 +76,27 @@ def test_the_journal_knows_the_level_of_an_event(host: Host) -> None:
     assert {event["event"] for event in errors} == {"config.rejected"}
 
 
-def test_an_event_of_any_size_is_one_entry_of_the_journal(host: Host) -> None:
-    """This one is too large for a datagram, and 48 KB would be the most of a line on standard error."""
+def test_large_event_is_one_entry_of_the_journal(host: Host) -> None:
+    """The event is larger than a datagram, and a line on standard error is limited to 48 KB."""
     host.start()
     host.save_text("[[routes]]\nlisten = 5\n" * 3000)
     host.systemctl("reload", UNIT, check=False)
     entries = host.journal("POMAGENT_EVENT=config.rejected")
     assert entries
-    for entry in entries:  # two, if the watch has seen the edit first
+    for entry in entries:  # two if the watch noticed the edit first
         assert len(json.loads(entry["POMAGENT_PROBLEMS"])) >= 3000
         assert entry["POMAGENT_PROBLEMS"] == json.dumps(json.loads(entry["MESSAGE"])["problems"])
         assert entry["_TRANSPORT"] == "journal"
 
 
-def test_without_the_journals_socket_the_lines_go_by_standard_error(host: Host) -> None:
+def test_lines_go_to_standard_error_without_the_journals_socket(host: Host) -> None:
     host.drop_in("[Service]\nInaccessiblePaths=/run/systemd/journal/socket\n")
     host.start()
     (entry,) = [line for line in host.journal("_COMM=pomagent") if "agent.started" in line["MESSAGE"]]
     assert (entry["_TRANSPORT"], entry["PRIORITY"]) == ("stdout", "6")
 
 
-def test_a_journal_that_is_restarted_misses_nothing(host: Host) -> None:
+def test_restarted_journal_misses_no_event(host: Host) -> None:
     host.start()
     host.systemctl("restart", "systemd-journald.service")
     host.systemctl("stop", UNIT)
@@ -104,15 +104,15 @@ def test_a_journal_that_is_restarted_misses_nothing(host: Host) -> None:
     assert not host.events("log.dropped")
 
 
-def test_a_file_that_is_not_valid_at_boot_is_told_once_and_not_tried_again(host: Host) -> None:
+def test_invalid_file_at_boot_is_reported_once_and_the_unit_stays_down(host: Host) -> None:
     host.start()
     host.save_text("[[routes]]\nlisten = 5\n")
     host.machine.reboot()
     assert host.shown("ActiveState") == "failed"
     assert host.shown("ExecMainStatus") == "78"
     assert host.shown("NRestarts") == "0"
-    (told,) = host.journal("--boot", "POMAGENT_EVENT=config.rejected")  # the unit's, though its process ended at once
-    assert "routes" in told["POMAGENT_PROBLEMS"]
+    (entry,) = host.journal("--boot", "POMAGENT_EVENT=config.rejected")  # attributed to the unit although it ended
+    assert "routes" in entry["POMAGENT_PROBLEMS"]
     assert "configuration rejected: /etc/pomagent/agent.toml:" in host.shown("StatusText")
     assert host.shown("StatusText") in host.status
     host.save({"echo": on(ECHO)})

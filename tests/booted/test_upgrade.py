@@ -1,4 +1,4 @@
-"""``pomagent upgrade`` in a booted systemd: another main process, and neither it nor any application notices."""
+"""``pomagent upgrade`` under a booted systemd: another main process, without an interruption."""
 
 from collections.abc import Callable
 
@@ -16,13 +16,13 @@ Record = Callable[[str, object], None]
 
 
 def others(host: Host, *pids: int) -> set[int]:
-    """Processes of the unit besides these."""
+    """Return the PIDs of agents besides these."""
     listed = host.machine.run("sh", "-c", "pgrep --full 'pomagent run' || true").stdout.split()
     return set(map(int, listed)) - set(pids)
 
 
 @pytest.mark.usefixtures("alone")
-def test_an_upgrade_refuses_nobody_and_open_sessions_go_on(host: Host, record_property: Record) -> None:
+def test_upgrade_refuses_no_connection_and_open_sessions_go_on(host: Host, record_property: Record) -> None:
     host.drop_in(WATCHDOG)
     host.start(BUSY)
     before = host.main_pid
@@ -34,7 +34,7 @@ def test_an_upgrade_refuses_nobody_and_open_sessions_go_on(host: Host, record_pr
         assert after not in (0, before)
         pump.go_on()
         fed = host.shown("WatchdogTimestampMonotonic")
-        for _ in range(3):  # by the new process: longer than the watchdog waits for anybody
+        for _ in range(3):  # fed by the new process, for longer than the watchdog waits
             fed = wait_until(lambda old=fed: _later(host, old), 20, "the watchdog is fed")
         pump.go_on()
     assert (load.refused, load.lost) == ([], [])
@@ -44,7 +44,7 @@ def test_an_upgrade_refuses_nobody_and_open_sessions_go_on(host: Host, record_pr
 
 
 @pytest.mark.one_suite
-def test_after_an_upgrade_a_restart_refuses_nobody_either(host: Host) -> None:
+def test_restart_after_an_upgrade_refuses_no_connection(host: Host) -> None:
     host.start(BUSY)
     host.pomagent("upgrade")
     upgraded = host.main_pid
@@ -55,7 +55,7 @@ def test_after_an_upgrade_a_restart_refuses_nobody_either(host: Host) -> None:
     assert (load.refused, load.lost) == ([], [])
 
 
-def test_a_stop_lets_sessions_of_the_old_process_finish_within_the_drain(host: Host) -> None:
+def test_stop_lets_sessions_of_the_old_process_finish_within_the_drain(host: Host) -> None:
     host.start({"echo": on(ECHO), "answer": on(5432)}, drain={"timeout_s": 5})
     old = host.main_pid
     with connect(ECHO) as stays, connect(5432) as finishes:
@@ -71,7 +71,7 @@ def test_a_stop_lets_sessions_of_the_old_process_finish_within_the_drain(host: H
 
 
 @pytest.mark.one_suite
-def test_an_upgraded_agent_that_is_killed_is_back(host: Host) -> None:
+def test_killed_agent_is_restarted_after_an_upgrade(host: Host) -> None:
     host.start()
     host.pomagent("upgrade")
     upgraded = host.main_pid
@@ -84,7 +84,7 @@ def test_an_upgraded_agent_that_is_killed_is_back(host: Host) -> None:
 
 
 @pytest.mark.one_suite
-def test_an_upgrade_on_an_invalid_file_changes_nothing(host: Host) -> None:
+def test_upgrade_with_an_invalid_file_changes_nothing(host: Host) -> None:
     host.start()
     before = host.main_pid
     host.save_text(host.machine.path(AGENT_TOML).read_text() + "nonsense = 1\n")

@@ -1,4 +1,4 @@
-"""Debian trees to boot, one per release, made by debootstrap once and kept outside the repository."""
+"""Debian trees for booted machines, made once per release by debootstrap and cached outside the repository."""
 
 import fcntl
 import hashlib
@@ -13,9 +13,9 @@ from pathlib import Path
 from tests.support.agent import processes
 
 SUITES = ("bookworm", "trixie")
-"""The oldest systemd that is supported (252), and a newer one."""
+"""Releases with the oldest supported systemd (252) and with a newer one (257)."""
 PACKAGES = ("systemd", "systemd-sysv", "python3", "ca-certificates")
-# What a test never needs, and what would only make each boot longer.
+# Units that no test needs and that make each boot longer.
 MASKED = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "console-getty.service", "dpkg-db-backup.timer", "e2scrub_all.timer",
     "fstrim.timer", "systemd-logind.service", "systemd-network-generator.service", "systemd-tmpfiles-clean.timer",
@@ -24,11 +24,11 @@ MASKED = (
 )  # fmt: skip
 BUILD_TIMEOUT_S = 900
 KEEP = 2
-"""How many trees of each release stay; older recipes' go."""
+"""Number of trees per release that stay in the cache."""
 
 
 def tree(suite: str) -> Path:
-    """The root of a tree of this release. Blocks: about a minute the first time, no time later."""
+    """Return the root of a tree of this release. Blocks for about a minute the first time."""
     place = cache()
     root = place / f"{suite}-{_recipe(suite)}"
     with lock(place / f"{suite}.lock"):
@@ -39,7 +39,7 @@ def tree(suite: str) -> Path:
 
 
 def cache() -> Path:
-    """Where what takes long to make is kept from run to run."""
+    """Return the directory that keeps slow artifacts between test runs."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     place = Path(base) / "pomagent-tests"
     place.mkdir(parents=True, exist_ok=True)
@@ -52,14 +52,14 @@ def _recipe(suite: str) -> str:
 
 @contextmanager
 def lock(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """One process at a time, or any number with LOCK_SH."""
+    """Hold a file lock, exclusively or, with LOCK_SH, shared. Blocks."""
     with path.open("w") as file:
         fcntl.flock(file, kind)
         yield
 
 
 def _build(suite: str, root: Path) -> None:
-    """Beside its place, and moved there when it is complete."""
+    """Build a tree as a draft and rename it when it is complete. Blocks."""
     draft = root.with_name(f"{root.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, str(draft), _mirror()]
@@ -78,12 +78,12 @@ def _build(suite: str, root: Path) -> None:
     for archive in (draft / "var/cache/apt/archives").glob("*.deb"):
         archive.unlink()
     (draft / "etc/hostname").write_text("bastion\n")
-    (draft / "etc/machine-id").write_text("")  # or the first boot would ask for all presets again
+    (draft / "etc/machine-id").write_text("")  # otherwise the first boot applies all presets
     draft.rename(root)
 
 
 def _mirror() -> str:
-    """Where this machine gets its Debian from."""
+    """Return the Debian mirror of this machine."""
     shown = processes.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"],
         capture_output=True, text=True, check=True, timeout=30,
@@ -95,7 +95,7 @@ def _mirror() -> str:
 
 
 def _forget(trees: Iterator[Path]) -> None:
-    """A tree that is still booted somewhere may be among the older ones: KEEP is more than one for that."""
+    """Remove all but the newest trees. KEEP is more than one because another test run may have booted an older tree."""
     for old in sorted(trees, key=lambda path: path.stat().st_mtime)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
 

@@ -1,10 +1,10 @@
-"""Time and chance, both decided by the test."""
+"""A clock and dice that the test controls."""
 
 from __future__ import annotations
 
 
 class FakeClock:
-    """Stands still until the test moves it."""
+    """A clock that stands still until the test advances it."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -19,7 +19,7 @@ class FakeClock:
 
 
 class FakeDice:
-    """``random.uniform`` that always falls on the same place between its bounds: 0 the lower, 1 the upper."""
+    """A ``random.uniform`` that always returns the same place between its bounds: 0 the lower, 1 the upper."""
 
     def __init__(self, falls: float = 1.0) -> None:
         self.falls = falls

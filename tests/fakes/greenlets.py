@@ -1,4 +1,4 @@
-"""Letting greenlets run, and catching their crashes, without waiting for time to pass."""
+"""Runs greenlets and catches their crashes without waiting."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 import gevent
 
 ROUNDS = 20
-"""More than any chain of greenlets that wake one another has links."""
+"""Turns of the loop, more than any chain of greenlets that wake one another."""
 
 
 def settle() -> None:
-    """Let every greenlet that can run do so, until all of them wait for something."""
+    """Run greenlets until all of them wait. Blocks for some turns of the loop."""
     for _ in range(ROUNDS):
         gevent.sleep(0)
 
 
 @contextmanager
 def caught_crashes() -> Iterator[list[BaseException]]:
-    """What would be printed or logged as ``greenlet.crashed`` meanwhile."""
+    """Collect the crashes of greenlets that would be logged as ``greenlet.crashed``."""
     crashes: list[BaseException] = []
     hub = gevent.get_hub()
     hub.print_exception = lambda context, kind, error, trace: crashes.append(error)

@@ -11,7 +11,7 @@ from tests.support.agent import event_document
 
 
 class Lines(list[str]):
-    """Stands in for a LogWriter: the lines as they would have been written."""
+    """A LogWriter that keeps the lines."""
 
     fd = -1
     journal: object = None
@@ -20,7 +20,7 @@ class Lines(list[str]):
     def __init__(self) -> None:
         super().__init__()
         self.fields: list[bytes] = []
-        """Of each line, what the journal would have been given beside it."""
+        """The journal fields of each line."""
 
     def write(self, text: str, fields: bytes = b"") -> None:
         self.append(text)
@@ -28,7 +28,7 @@ class Lines(list[str]):
 
 
 class FakeLog:
-    """Everything that was logged, at every level, as it would have been written."""
+    """A logger at debug level that keeps every line and checks it against docs/events.md."""
 
     fd = -1
     journal = None

@@ -1,4 +1,4 @@
-"""What the tests of faults share: a bastion, and one reader that stalls while all the others run."""
+"""Fixtures for fault tests: a bastion, and downloads that stall while the other tests run."""
 
 import socket
 import time
@@ -13,11 +13,11 @@ from tests.support.agent.bastion import ANY, Bastion
 
 STALLED = "stalled_downloads"
 SIZES = {1: 300_000, 2: 1_000_000, 3: 20_000_000}
-"""Seeds of downloads, and their lengths: below what is read ahead, beyond it, beyond all buffers."""
+"""Lengths of downloads by seed: below the read-ahead limit, above it, and above all buffers together."""
 
 
 class StalledDownloads:
-    """Downloads of which nobody reads more than the first byte."""
+    """Downloads of which the clients read only the first byte."""
 
     def __init__(self, agent: AgentProcess) -> None:
         self.agent = agent
@@ -30,7 +30,7 @@ class StalledDownloads:
         self._since = time.monotonic()
 
     def stall_for(self, seconds: float) -> None:
-        """Wait until they have stalled for so long, the time of other tests included."""
+        """Wait until the downloads have stalled for this time, the time of other tests included. Blocks."""
         time.sleep(max(0.0, seconds - (time.monotonic() - self._since)))
 
 
@@ -50,14 +50,14 @@ def stalled_downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stal
 
 @pytest.fixture(scope="session", autouse=True)
 def begin_to_stall(request: pytest.FixtureRequest) -> None:
-    """Start the stall with the first test of this directory, if the one that needs it runs: it takes a minute."""
+    """Start the downloads with the first test of this directory if a test needs them: they stall for a minute."""
     if any(STALLED in getattr(item, "fixturenames", ()) for item in request.session.items):
         request.getfixturevalue(STALLED)
 
 
 @pytest.fixture
 def own_gateway_bastion(own_gateway: Gateway, tmp_path: Path) -> Iterator[Bastion]:
-    """A bastion host for a gateway of the test's own, whose listener it may change."""
+    """A bastion host with its own gateway. The test may change the gateway's listener."""
     here = Bastion(own_gateway, tmp_path)
     try:
         yield here

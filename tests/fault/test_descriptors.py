@@ -1,4 +1,4 @@
-"""Descriptors: they come back after sessions of every ending, and running out of them is survived."""
+"""Descriptors are released after sessions of every ending, and the agent survives running out of them."""
 
 import resource
 import socket
@@ -15,7 +15,7 @@ from tests.support.agent.bastion import ANY, Bastion, say
 RESET = struct.pack("ii", 1, 0)
 
 
-def test_return_to_the_baseline_after_200_sessions_of_every_ending(bastion: Bastion) -> None:
+def test_descriptors_return_to_the_baseline_after_200_sessions_of_every_ending(bastion: Bastion) -> None:
     routes = dict.fromkeys(("echo", "hangup", "down", "answer"), ANY)
     agent = bastion.start(routes, defaults={"warm": "off"})
     with connect(agent.port("echo")) as client:
@@ -24,7 +24,7 @@ def test_return_to_the_baseline_after_200_sessions_of_every_ending(bastion: Bast
     wait_until(lambda: bastion.gateway.edge.open_tunnels == 0)
     baseline = agent.descriptors()
     ports = {name: agent.port(name) for name in routes}
-    with ThreadPoolExecutor(20) as pool:  # at a time: the gateway takes a second to pass a destination's end on
+    with ThreadPoolExecutor(20) as pool:  # 20 at a time: the gateway forwards a destination's end a second late
         done = [pool.submit(end, ports) for end in ENDINGS for _ in range(40)]
     assert [job.exception() for job in done] == [None] * 200
     ends = 200 + 1
@@ -33,7 +33,7 @@ def test_return_to_the_baseline_after_200_sessions_of_every_ending(bastion: Bast
     wait_until(lambda: bastion.gateway.edge.open_tunnels == 0)
 
 
-def test_return_to_the_baseline_after_the_gateway_has_died_under_50_sessions(bastion: Bastion) -> None:
+def test_descriptors_return_to_the_baseline_after_the_gateway_died_under_50_sessions(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "off"})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -50,21 +50,21 @@ def test_return_to_the_baseline_after_the_gateway_has_died_under_50_sessions(bas
         client.close()
 
 
-def test_that_run_out_refuse_nobody_for_good_and_do_not_spin(bastion: Bastion) -> None:
+def test_clients_wait_without_a_busy_loop_while_descriptors_are_short(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "off"})
     _, hard = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (agent.descriptors(), hard))
     waiting = [socket.create_connection((LOOPBACK, agent.port("echo")), 20) for _ in range(3)]
     failed = agent.wait_for("listener.accept_failed", count=6)
     assert "raise LimitNOFILE of the service" in failed["error"]
-    assert failed["retry_in_ms"] >= 100  # it backs off
+    assert failed["retry_in_ms"] >= 100  # the pause grows
     resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (hard, hard))
     for client in waiting:
         assert say(client) == b"hello\n"
         client.close()
 
 
-def test_that_run_out_between_accept_and_dial_refuse_with_the_reason(bastion: Bastion) -> None:
+def test_client_is_refused_with_the_reason_when_no_descriptor_is_left_to_dial(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "off"})
     _, hard = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (agent.descriptors() + 1, hard))

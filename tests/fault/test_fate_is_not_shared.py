@@ -1,4 +1,4 @@
-"""Routes that fail, each for another reason, beside one that must not notice."""
+"""Routes that fail for different reasons do not affect a route that works."""
 
 from contextlib import ExitStack, suppress
 
@@ -11,7 +11,7 @@ SESSIONS = 100
 DEPTH = 4
 
 
-def test_a_failing_route_gateway_or_credential_leaves_the_others_alone(bastion: Bastion, unused_port: int) -> None:
+def test_failing_route_gateway_or_credential_leaves_other_routes_alone(bastion: Bastion, unused_port: int) -> None:
     gateway = bastion.gateway
     revoked = gateway.new_token()
     gateway.authorizer.revoke(revoked)
@@ -47,10 +47,10 @@ def test_a_failing_route_gateway_or_credential_leaves_the_others_alone(bastion: 
 
 
 def _ask_in_vain(agent: AgentProcess, names: tuple[str, ...]) -> None:
-    """Let clients come to all of them, and be refused while the others are served."""
+    """Connect five clients to each route and wait until each route has refused one."""
     with ExitStack() as clients:
         for name in names:
             for _ in range(5):
-                with suppress(ConnectionResetError):  # refused so soon that not even connect() has returned
+                with suppress(ConnectionResetError):  # reset before connect() returned
                     clients.enter_context(connect(agent.port(name)))
             agent.wait_for("session.refused", route=name)

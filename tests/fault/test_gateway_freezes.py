@@ -1,4 +1,4 @@
-"""A gateway that holds its connections and does nothing (SIGSTOP): each phase has its own end."""
+"""A gateway that keeps its connections and stops working (SIGSTOP), in each phase of a tunnel."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.support.agent.bastion import ANY, Bastion, say
 GATEWAY = {"connect_timeout_s": 1, "tls_timeout_s": 1, "response_timeout_s": 1}
 
 
-def test_while_dialling_is_a_timeout_of_the_handshake(bastion: Bastion) -> None:
+def test_frozen_gateway_times_out_the_handshake(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "off"}, **{"gateways.demo": GATEWAY})
     bastion.gateway.edge.pause()
     with pytest.raises(ConnectionResetError), connect(agent.port("echo")) as client:
@@ -21,7 +21,7 @@ def test_while_dialling_is_a_timeout_of_the_handshake(bastion: Bastion) -> None:
     assert (failed["phase"], failed["recovery"]) == ("tls", "retry")
 
 
-def test_while_connections_wait_for_their_connect_is_a_timeout_of_the_answer(bastion: Bastion) -> None:
+def test_frozen_gateway_times_out_the_answer_on_a_warm_tls_connection(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tls"}, **{"gateways.demo": GATEWAY})
     agent.wait_for("pool.filled", warm=1)
     bastion.gateway.edge.pause()
@@ -30,7 +30,7 @@ def test_while_connections_wait_for_their_connect_is_a_timeout_of_the_answer(bas
     assert "no answer to the CONNECT within 1 s" in agent.wait_for("session.refused")["error"]
 
 
-def test_while_tunnels_are_warm_is_not_noticed_and_the_session_goes_on_with_it(bastion: Bastion) -> None:
+def test_session_on_a_warm_tunnel_continues_when_the_gateway_thaws(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel"}, **{"gateways.demo": GATEWAY})
     agent.wait_for("pool.filled", warm=1)
     bastion.gateway.edge.pause()
@@ -41,7 +41,7 @@ def test_while_tunnels_are_warm_is_not_noticed_and_the_session_goes_on_with_it(b
 
 
 @pytest.mark.timeout(200)
-def test_while_tunnels_over_http2_are_warm_ends_them_by_a_ping_that_is_not_answered(bastion: Bastion) -> None:
+def test_unanswered_ping_closes_warm_http2_tunnels(bastion: Bastion) -> None:
     http2 = GATEWAY | {"transport": "http2"}
     agent = bastion.start(
         {"echo": ANY}, agent={"log_level": "debug"}, defaults={"warm": "tunnel"}, **{"gateways.demo": http2}
@@ -54,7 +54,7 @@ def test_while_tunnels_over_http2_are_warm_ends_them_by_a_ping_that_is_not_answe
         assert say(client) == b"hello\n"
 
 
-def test_in_the_middle_of_a_session_stalls_it_and_loses_nothing(bastion: Bastion) -> None:
+def test_freeze_during_a_session_stalls_it_and_loses_no_byte(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel"}, **{"gateways.demo": GATEWAY})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -68,7 +68,7 @@ def test_in_the_middle_of_a_session_stalls_it_and_loses_nothing(bastion: Bastion
         assert client.recv(100) == b"still there?\n"
 
 
-def test_while_a_client_says_good_bye_its_place_comes_back(bastion: Bastion) -> None:
+def test_place_of_a_session_is_released_when_the_gateway_freezes_at_its_end(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "off", "max_sessions": 1})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -80,7 +80,7 @@ def test_while_a_client_says_good_bye_its_place_comes_back(bastion: Bastion) -> 
         assert say(client) == b"hello\n"
 
 
-def test_afterwards_the_pool_recovers(bastion: Bastion) -> None:
+def test_pool_recovers_after_a_freeze(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel", "pool_max_age_s": 1}, **{"gateways.demo": GATEWAY})
     agent.wait_for("pool.filled", warm=1)
     bastion.gateway.edge.pause()

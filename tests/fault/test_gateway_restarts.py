@@ -1,4 +1,4 @@
-"""The gateway goes away and comes back: what becomes of sessions, and of what was warm."""
+"""The gateway stops and starts again: sessions, warm tunnels and certificates."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.support.agent.agent_process import connect
 from tests.support.agent.bastion import ANY, Bastion, say
 
 
-def test_after_a_crash_sessions_are_reset_and_the_pool_fills_again(bastion: Bastion) -> None:
+def test_sessions_are_reset_and_the_pool_refills_after_a_crash(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel", "pool_min": 2})
     agent.wait_for("pool.filled", warm=2)
     with connect(agent.port("echo")) as client:
@@ -25,7 +25,7 @@ def test_after_a_crash_sessions_are_reset_and_the_pool_fills_again(bastion: Bast
     assert agent.wait_for("session.closed", count=2)["warm"] is True
 
 
-def test_after_an_orderly_stop_sessions_end_in_order_and_the_next_one_gets_through(bastion: Bastion) -> None:
+def test_sessions_end_in_order_at_an_orderly_stop_and_the_next_one_is_served(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "off"})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -37,7 +37,7 @@ def test_after_an_orderly_stop_sessions_end_in_order_and_the_next_one_gets_throu
         assert say(client) == b"hello\n"
 
 
-def test_while_it_is_away_clients_are_reset_with_the_reason(bastion: Bastion) -> None:
+def test_clients_of_a_stopped_gateway_are_reset_with_the_reason(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "off"})
     bastion.gateway.edge.stop()
     with pytest.raises(ConnectionResetError), connect(agent.port("echo")) as client:
@@ -47,7 +47,7 @@ def test_while_it_is_away_clients_are_reset_with_the_reason(bastion: Bastion) ->
     assert refused["recovery"] == "retry"
 
 
-def test_warm_tunnels_that_died_with_it_are_never_given_to_a_client(bastion: Bastion) -> None:
+def test_warm_tunnels_that_died_with_the_gateway_are_never_leased(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel", "pool_min": 4})
     agent.wait_for("pool.filled", warm=4)
     bastion.gateway.edge.kill()
@@ -57,7 +57,7 @@ def test_warm_tunnels_that_died_with_it_are_never_given_to_a_client(bastion: Bas
             assert say(client) == b"hello\n"
 
 
-def test_connections_kept_before_their_connect_are_replaced_unnoticed(bastion: Bastion) -> None:
+def test_warm_tls_connections_that_died_are_replaced_unnoticed(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tls", "pool_min": 2})
     agent.wait_for("pool.filled", warm=2)
     bastion.gateway.edge.kill()
@@ -67,7 +67,7 @@ def test_connections_kept_before_their_connect_are_replaced_unnoticed(bastion: B
             assert say(client) == b"hello\n"
 
 
-def test_a_replaced_certificate_cuts_nobody_and_new_tunnels_see_it(own_gateway_bastion: Bastion) -> None:
+def test_replaced_certificate_keeps_sessions_and_applies_to_new_tunnels(own_gateway_bastion: Bastion) -> None:
     here = own_gateway_bastion
     agent = here.start({"echo": ANY}, defaults={"warm": "off"})
     with connect(agent.port("echo")) as client:
@@ -85,7 +85,7 @@ def test_a_replaced_certificate_cuts_nobody_and_new_tunnels_see_it(own_gateway_b
         assert say(client) == b"hello\n"
 
 
-def test_when_its_listener_drains_the_sessions_end_and_the_pool_fills_again(own_gateway_bastion: Bastion) -> None:
+def test_sessions_end_and_the_pool_refills_when_the_gateways_listener_drains(own_gateway_bastion: Bastion) -> None:
     agent = own_gateway_bastion.start({"echo": ANY}, defaults={"warm": "tunnel"})
     agent.wait_for("pool.filled", warm=1)
     with connect(agent.port("echo")) as client:

@@ -1,4 +1,4 @@
-"""A gateway dies under hundreds of warm tunnels, or one of its destinations is firewalled: nobody else notices."""
+"""Other routes are unaffected when a gateway dies with hundreds of warm tunnels or a destination is firewalled."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ MAX_DIALS_PER_ROUTE = 16
 
 @pytest.fixture
 def many(own_gateway: Gateway) -> list[str]:
-    """Destinations of the gateway that is to die."""
+    """Destinations of the gateway that the test kills."""
     port = own_gateway.destinations.address("echo")[1]
     return [own_gateway.add_route(f"many-{number}.example.test:7000", port) for number in range(ROUTES)]
 
@@ -35,7 +35,7 @@ def relay(own_gateway: Gateway) -> Iterator[Distance]:
 
 @pytest.fixture
 def agent(bastion: Bastion, own_gateway: Gateway, many: list[str], relay: Distance) -> AgentProcess:
-    """With one route through a gateway that lives, and fifty through one that is to die."""
+    """An agent with one route through the shared gateway and fifty through the gateway that the test kills."""
     own_gateway.authorizer.trust(bastion.gateway.token)
     mortal = {"url": own_gateway.url, "connect_to": on(relay.port), "ca_file": str(own_gateway.ca_file)}
     listen = {address: {"listen": ANY, "gateway": "mortal"} for address in many} | {"echo": {"listen": ANY}}
@@ -43,7 +43,7 @@ def agent(bastion: Bastion, own_gateway: Gateway, many: list[str], relay: Distan
     return bastion.start(listen, defaults=warm, **{"gateways.mortal": mortal | {"max_dials": MAX_DIALS}})
 
 
-def test_a_gateway_that_dies_and_comes_back_costs_one_line_and_no_stampede(
+def test_gateway_that_dies_and_returns_costs_one_log_line_and_no_stampede(
     agent: AgentProcess, own_gateway: Gateway, many: list[str], relay: Distance
 ) -> None:
     edge = own_gateway.edge
@@ -57,7 +57,7 @@ def test_a_gateway_that_dies_and_comes_back_costs_one_line_and_no_stampede(
         assert say(elsewhere) == b"hello\n"
         agent.wait_for("breaker.opened")
         edge.start()
-        for address in many:  # from the first moment on
+        for address in many:  # immediately, while the pools refill
             with connect(agent.port(address.replace(":", "-"))) as client:
                 assert say(client) == b"hello\n"
         wait_until(lambda: edge.open_tunnels == ROUTES * DEPTH, 60, "all pools full again")

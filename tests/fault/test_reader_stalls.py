@@ -1,4 +1,4 @@
-"""A local reader that stalls for a minute loses nothing, whether its destination has ended meanwhile or not."""
+"""A client that reads nothing for a minute loses no byte, whether its destination ended meanwhile or not."""
 
 import hashlib
 
@@ -13,7 +13,7 @@ STALL_S = 65
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", SIZES)
-def test_a_reader_that_stalls_for_a_minute_loses_nothing(stalled_downloads: StalledDownloads, seed: int) -> None:
+def test_client_that_stalls_for_a_minute_loses_no_byte(stalled_downloads: StalledDownloads, seed: int) -> None:
     stalled_downloads.stall_for(STALL_S)
     assert not stalled_downloads.agent.events("session.closed", reason="lost")
     body = read_to_end(stalled_downloads.clients[seed])

@@ -102,7 +102,7 @@ def test_an_agent_on_another_file_is_not_reloaded(bastion: Bastion, command: lis
     agent = bastion.start({"echo": ANY})
     other = bastion.directory / "other.toml"
     other.write_text(bastion.path.read_text().replace("listen", "lisen"))
-    done = pomagent(*command, "--config", str(other), **agent.session_limit)
+    done = pomagent(*command, "--config", str(other), **agent.environment)
     assert done.returncode == (69 if command == ["reload"] else 78), done.stdout
     assert "unchanged" not in done.stdout
     assert str(other) in done.stderr
@@ -115,13 +115,13 @@ def test_an_agent_on_another_file_is_not_reloaded(bastion: Bastion, command: lis
 def test_another_path_of_the_same_file_is_accepted(bastion: Bastion, name: str) -> None:
     agent = bastion.start({"echo": ANY})
     (bastion.directory / "link.toml").symlink_to(bastion.path)
-    done = pomagent("reload", "--config", str(bastion.directory / name), **agent.session_limit)
+    done = pomagent("reload", "--config", str(bastion.directory / name), **agent.environment)
     assert (done.returncode, done.stdout) == (0, "unchanged\n")
 
 
 def test_the_socket_alone_names_the_agent(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY})
-    socket_path = agent.session_limit["POMAGENT_STATUS__CONTROL_SOCKET"]
+    socket_path = agent.environment["POMAGENT_STATUS__CONTROL_SOCKET"]
     done = pomagent("reload", "--control-socket", socket_path, XDG_RUNTIME_DIR="")
     assert (done.returncode, done.stdout) == (0, "unchanged\n")
 

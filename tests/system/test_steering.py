@@ -263,10 +263,10 @@ def test_a_temporary_log_level_expires(bastion: Bastion) -> None:
 
 def test_wait_returns_once_a_starting_agent_can_serve(bastion: Bastion) -> None:
     bastion.save({"echo": ANY}, defaults={"warm": "tunnel"})
-    session_limit = {"POMAGENT_STATUS__CONTROL_SOCKET": str(bastion.directory / "control.sock")}
+    environment = {"POMAGENT_STATUS__CONTROL_SOCKET": str(bastion.directory / "control.sock")}
     with ThreadPoolExecutor(1) as pool:
         asked = ["wait", "--timeout", str(scaled(50)), "--config", str(bastion.path), "echo"]
-        waiting = pool.submit(pomagent, *asked, **session_limit)
+        waiting = pool.submit(pomagent, *asked, **environment)
         agent = bastion.resume()
         done = waiting.result()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -312,7 +312,7 @@ main()
 def watch(agent: AgentProcess, *arguments: str, **options: object) -> processes.Process:
     command = [sys.executable, "-c", HEARING, "status", "--watch", "--config", str(agent.settings), *arguments]
     return processes.Process(
-        command, env=clean_environment(**agent.session_limit, TERM="xterm", COLUMNS="120", LINES="40"), **options
+        command, env=clean_environment(**agent.environment, TERM="xterm", COLUMNS="120", LINES="40"), **options
     )
 
 

@@ -1,1 +1,1 @@
-"""The real agent on a bastion of a test: started, edited, watched, stopped."""
+"""Runs the real agent on a test's bastion host: starts, edits, watches and stops it."""

@@ -1,4 +1,4 @@
-"""The real agent in a process of its own, its log read as events."""
+"""Runs the real agent in its own process and reads its log as events."""
 
 import json
 import os
@@ -27,13 +27,13 @@ MODULE = ["-m", "pomagent"]
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """Ours, without what would configure an agent behind its file's back."""
+    """Return this process's environment without variables that would configure an agent."""
     hidden = ("POMAGENT_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_")
     return {name: value for name, value in os.environ.items() if not name.startswith(hidden)} | more
 
 
 def pomagent(*arguments: str, stdin: bytes = b"", timeout_s: float = 60, **environment: str) -> Any:
-    """Run one command to its end; the result has ``returncode``, ``stdout`` and ``stderr`` as text."""
+    """Run one command to its end and return ``returncode``, ``stdout`` and ``stderr`` as text. Blocks."""
     done = processes.run(
         [sys.executable, "-m", "pomagent", *arguments], input=stdin, capture_output=True, check=False,
         timeout=scaled(timeout_s), env=clean_environment(**environment),
@@ -42,17 +42,17 @@ def pomagent(*arguments: str, stdin: bytes = b"", timeout_s: float = 60, **envir
 
 
 class AgentProcess:
-    """``pomagent run`` on a file; a context manager that stops it and looks at how it ended."""
+    """``pomagent run`` on a file, as a context manager that stops the agent and checks how it ended."""
 
     def __init__(
         self, settings: Path, *arguments: str, sockets: Sequence[tuple[str, socket.socket]] = (),
         program: Path | str = "", **environment: str,
     ) -> None:  # fmt: skip
-        """``sockets``, by their names, are passed to it as systemd does; ``program`` is a file, or Python code."""
+        """Start the agent. It inherits ``sockets`` as from systemd. ``program`` is an executable or Python code."""
         self.settings = settings
         self._log = EventLog(settings.parent / "agent.log")
-        # Each agent has places of its own, or they would meet in those of the user who runs the tests.
-        self.session_limit = {
+        # Each agent has its own paths. With the defaults, all agents of this user would share them.
+        self.environment = {
             "POMAGENT_STATUS__CONTROL_SOCKET": str(settings.parent / "control.sock"),
             "STATE_DIRECTORY": str(settings.parent / "state"),
         }
@@ -69,7 +69,7 @@ class AgentProcess:
                 pass_fds=[sock.fileno() for _, sock in sockets],
                 env=clean_environment(
                     **{"POMAGENT_AGENT__LOG_LEVEL": "debug", "POMAGENT_AGENT__LOG_FORMAT": "json"},
-                    **self.session_limit, **environment,
+                    **self.environment, **environment,
                 ),
             )  # fmt: skip
 
@@ -89,7 +89,7 @@ class AgentProcess:
 
     @property
     def pid(self) -> int:
-        """The agent's own: the tether in front of it has exec'ed it."""
+        """The PID of the agent itself: the tether in front of it has exec'ed it."""
         return self.process.pid
 
     @property
@@ -97,7 +97,7 @@ class AgentProcess:
         return self._log.text
 
     def events(self, name: str = "", **fields: object) -> list[Event]:
-        """The events of that name that have these fields, in the order of the log."""
+        """Return the events with that name and these fields, in the order of the log."""
         return [event for event in self._log.events if _matches(event, name, fields)]
 
     def wait_for(self, name: str, count: int = 1, timeout_s: float = 20, **fields: object) -> Event:
@@ -114,17 +114,17 @@ class AgentProcess:
         return self.events(name, **fields)[count - 1]
 
     def port(self, route: str) -> int:
-        """The local port of a route, which it was given last."""
+        """Return the local port on which a route listened last."""
         self.wait_for("listener.bound", route=route)
         return int(self.events("listener.bound", route=route)[-1]["listen"].rpartition(":")[2])
 
     def command(self, *arguments: str) -> Any:
-        """Run a command of pomagent's that talks to this agent."""
-        return pomagent(*arguments, "--config", str(self.settings), **self.session_limit)
+        """Run a pomagent command that talks to this agent."""
+        return pomagent(*arguments, "--config", str(self.settings), **self.environment)
 
     def status(self) -> dict[str, Any]:
-        """What the agent says of itself: the document that ``pomagent status --json`` prints."""
-        document = ask(Path(self.session_limit["POMAGENT_STATUS__CONTROL_SOCKET"]), "GET", "/status")
+        """Return the document that ``pomagent status --json`` prints."""
+        document = ask(Path(self.environment["POMAGENT_STATUS__CONTROL_SOCKET"]), "GET", "/status")
         minted.search(json.dumps(document), "the status of an agent")
         return document
 
@@ -132,7 +132,7 @@ class AgentProcess:
         self.process.send_signal(number)
 
     def stop(self) -> int:
-        """Ask it to stop, unless it has ended, and return its exit code."""
+        """Send SIGTERM unless the agent has ended, and return its exit code. Blocks."""
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         try:
@@ -147,12 +147,12 @@ class AgentProcess:
 
 
 def connect(port: int, timeout_s: float = 20) -> socket.socket:
-    """An application's connection to a local port."""
+    """Connect to a local port, as an application does."""
     return socket.create_connection((LOOPBACK, port), scaled(timeout_s))
 
 
 def read_to_end(connection: socket.socket) -> bytes:
-    """Everything until the end; raises ConnectionResetError at a reset."""
+    """Return everything until the end. Raises ConnectionResetError at a reset."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 

@@ -1,4 +1,4 @@
-"""A bastion host in a directory: its agent.toml, its token, and the agents that run there."""
+"""A bastion host in a directory, with its agent.toml, its token and its agents."""
 
 import socket
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from tests.gateway.ports import LOOPBACK
 from tests.support.agent.agent_process import AgentProcess
 
 ANY = f"{LOOPBACK}:0"
-"""Where a route listens whose port the kernel may choose; ``AgentProcess.port`` tells it."""
+"""A listen address with a port that the kernel chooses. ``AgentProcess.port`` returns the port."""
 
 
 def on(port: int) -> str:
-    """The loopback address of a port."""
+    """Return a loopback listen address with this port."""
     return f"{LOOPBACK}:{port}"
 
 
 class Bastion:
-    """Where a test edits the file of an agent while it runs."""
+    """Runs agents on an agent.toml that the test edits meanwhile."""
 
     def __init__(self, gateway: Gateway, directory: Path) -> None:
         self.gateway = gateway
@@ -31,17 +31,17 @@ class Bastion:
         self.replace_token(gateway.token)
 
     def save(self, routes: Listen, **tables: Table) -> Path:
-        """Replace agent.toml as editors do; ``routes`` and ``tables`` as in ``write_agent_toml``."""
+        """Replace agent.toml by a rename, with ``routes`` and ``tables`` as in ``write_agent_toml``."""
         return self.save_text(agent_toml(self.gateway, routes, **{"status": {"listen": ""}, **tables}))
 
     def save_text(self, text: str) -> Path:
-        """Write beside the file and rename into its place."""
+        """Write a draft and rename it to agent.toml."""
         draft = self.directory / "agent.toml.draft"
         draft.write_text(text)
         return draft.replace(self.path)
 
     def replace_token(self, token: str) -> None:
-        """Write beside the token file and rename into its place."""
+        """Write a draft and rename it to the token file."""
         draft = self.directory / "token.draft"
         write_token(draft, token)
         draft.replace(self.token_file)
@@ -49,7 +49,7 @@ class Bastion:
     def start(
         self, routes: Listen, environment: dict[str, str] | None = None, *, program: Path | str = "", **tables: Table
     ) -> AgentProcess:
-        """Run an agent on a file with these routes and wait until it serves."""
+        """Run an agent on a file with these routes and wait until the agent serves."""
         agent = self.launch(routes, environment, program=program, **tables)
         agent.__enter__()
         return agent
@@ -57,7 +57,7 @@ class Bastion:
     def resume(
         self, environment: dict[str, str] | None = None, sockets: Sequence[tuple[str, socket.socket]] = ()
     ) -> AgentProcess:
-        """Run an agent on the file as it is, with a log of its own."""
+        """Run an agent on the present file, with a new log, and wait until the agent serves."""
         log = self.directory / "agent.log"
         if log.exists():
             log.rename(self.directory / f"agent-{len(self.agents)}.log")
@@ -69,7 +69,7 @@ class Bastion:
     def launch(
         self, routes: Listen, environment: dict[str, str] | None = None, *, program: Path | str = "", **tables: Table
     ) -> AgentProcess:
-        """The same without waiting."""
+        """Run an agent on a file with these routes, without waiting."""
         self.save(routes, **tables)
         agent = AgentProcess(self.path, program=program, **(environment or {}))
         self.agents.append(agent)
@@ -79,32 +79,32 @@ class Bastion:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop every agent and look at how it ended; none of them outlives the test."""
+        """Stop every agent and check how it ended. No agent outlives the test."""
         try:
             self.stop()
         finally:
             self.kill()
 
     def stop(self) -> None:
-        """Stop every agent and look at how it ended."""
+        """Stop every agent and check its exit code and log."""
         for agent in self.agents:
             agent.__exit__(None, None, None)
 
     def kill(self) -> None:
-        """After a failed test: whatever still runs ends now."""
+        """Kill the agents that a failed test left running."""
         for agent in self.agents:
             agent.process.kill()
             agent.process.wait()
 
 
 def say(client: socket.socket, data: bytes = b"hello\n") -> bytes:
-    """Send something and read as many bytes of what comes back."""
+    """Send bytes and return as many bytes of the answer."""
     client.sendall(data)
     return hear(client, len(data))
 
 
 def hear(client: socket.socket, length: int) -> bytes:
-    """Exactly so many bytes, fewer only at the end."""
+    """Return exactly ``length`` bytes, or fewer if the connection ends."""
     data = b""
     while len(data) < length and (more := client.recv(length - len(data))):
         data += more
@@ -112,13 +112,13 @@ def hear(client: socket.socket, length: int) -> bytes:
 
 
 def refuses(port: int) -> bool:
-    """Whether nobody listens on a local port."""
+    """Return whether a local port refuses connections."""
     with socket.socket() as probe:
         return probe.connect_ex((LOOPBACK, port)) != 0
 
 
 def listening_inode(port: int) -> int:
-    """The inode of the socket that listens on a loopback port, 0 if none does."""
+    """Return the inode of the socket that listens on a loopback port, 0 if there is none."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, *rest = line.split()
         if state == "0A" and local == f"0100007F:{port:04X}":

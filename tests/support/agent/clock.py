@@ -1,4 +1,4 @@
-"""Another time of day for one process, by Debian's libfaketime; timers go on as they are."""
+"""Gives one process another time of day with Debian's libfaketime. Monotonic timers are not shifted."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 
 def shifted(shift: str) -> dict[str, str]:
-    """The environment of a process whose clock is off by ``shift``: ``+2h``, ``-400d``."""
+    """Return the environment of a process with a clock that is off by ``shift``, such as ``+2h`` or ``-400d``."""
     if shutil.which("faketime") is None:
         pytest.skip("faketime is not installed")
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))

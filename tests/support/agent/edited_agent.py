@@ -1,4 +1,4 @@
-"""The real agent on files that are edited while it runs, with routes that need no gateway."""
+"""Runs the real agent on files that are edited meanwhile, with routes that need no gateway."""
 
 import hashlib
 import os
@@ -20,10 +20,10 @@ from tests.support.agent.agent_process import AgentProcess, clean_environment
 from tests.support.agent.event_log import EventLog
 
 HOST: Final = f"127.{os.getpid() // 250 % 250 + 1}.{os.getpid() % 250 + 1}.1"
-"""A loopback address of this process's own: on it every port is free, and stays so."""
+"""A loopback address that only this process uses, so that every port stays free."""
 HEAD: Final = '[status]\nlisten = ""\n\n[defaults]\nwarm = "off"\n'
 NEVER_S: Final = 3600.0
-"""Where the poll must not come to the rescue."""
+"""Poll interval that keeps the poll from finding what a notification missed."""
 SOON_S: Final = 0.1
 START: Final = """
 from pomagent.reload.watcher import Watch
@@ -34,7 +34,7 @@ main()
 
 
 def toml(*ports: int, head: str = HEAD) -> str:
-    """A configuration with a route for each of the ports."""
+    """Return a configuration with a route for each port."""
     return head + "".join(map(route, ports))
 
 
@@ -43,12 +43,12 @@ def route(port: int) -> str:
 
 
 def ports_of(*texts: str) -> set[int]:
-    """Where the routes of these files listen."""
+    """Return the ports on which the routes of these files listen."""
     return {int(found) for text in texts for found in re.findall(rf'^listen = "{HOST}:(\d+)"$', text, re.MULTILINE)}
 
 
 def sha(*files: tuple[Path, str]) -> str:
-    """What the agent calls this state of its files, the main one first."""
+    """Return the hash that the agent logs for these files, the main file first."""
     digest = hashlib.sha256()
     for path, text in files:
         tomllib.loads(text)
@@ -57,15 +57,18 @@ def sha(*files: tuple[Path, str]) -> str:
 
 
 class EditedAgent(AgentProcess):
-    """Logs beside its directory, which may be replaced; ``prefix`` are commands that run it in a world of its own."""
+    """An agent that logs outside the directory of its file, because tests replace that directory.
+
+    ``prefix`` is a command that runs the agent in its own namespaces.
+    """
 
     def __init__(self, settings: Path, *prefix: str, poll_interval_s: float = NEVER_S) -> None:
         self.settings = settings
         self.known = 0
-        """How many applied states an earlier test has seen already."""
+        """Applied states that earlier tests have checked."""
         beside = settings.parent.parent
         self._log = EventLog(beside / "agent.log")
-        self.session_limit = {
+        self.environment = {
             "POMAGENT_STATUS__CONTROL_SOCKET": str(beside / "control.sock"),
             "STATE_DIRECTORY": str(beside / "state"),
         }
@@ -75,34 +78,34 @@ class EditedAgent(AgentProcess):
                 [*prefix, *tethered(sys.executable, "-c", start, "run", "--config", str(settings))],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 env=clean_environment(
-                    POMAGENT_AGENT__LOG_LEVEL="debug", POMAGENT_AGENT__LOG_FORMAT="json", **self.session_limit
+                    POMAGENT_AGENT__LOG_LEVEL="debug", POMAGENT_AGENT__LOG_FORMAT="json", **self.environment
                 ),
             )  # fmt: skip
 
     @property
     def applied(self) -> list[str]:
-        """The states that were put to work after the first one, in order."""
+        """Hashes of the applied edits, in order."""
         return [event["sha"] for event in self.events("config.applied")]
 
     @property
     def looks(self) -> int:
-        """How often the files were read for nothing."""
+        """How often the files were read without an edit being applied."""
         return len(self.events("config.unchanged")) + len(self.events("config.rejected"))
 
     def look_now(self) -> None:
-        """Make it read its files once more, and wait until it has; for when nothing has changed since."""
+        """Send SIGHUP and wait until the agent has read its unchanged files. Blocks."""
         before = self.looks
         self.signal(signal.SIGHUP)
         wait_until(lambda: self.looks > before, what="an answer to SIGHUP")
 
     def must_listen_on(self, ports: Iterable[int]) -> None:
-        """Wait until these are the ports on which it listens, and no others."""
+        """Wait until the agent listens on exactly these ports."""
         expected = set(ports)
         wait_until(lambda: self.listening == expected, what=f"{expected}, not {self.listening}")
 
     @property
     def listening(self) -> set[int]:
-        """The kernel's answer: the ports of its listening sockets."""
+        """The ports of the agent's listening sockets, from the kernel."""
         descriptors = Path(f"/proc/{self.pid}/fd")
         inodes = {str(entry.readlink()) for entry in descriptors.iterdir() if entry.is_symlink()}
         table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -110,7 +113,7 @@ class EditedAgent(AgentProcess):
 
 
 class Desk:
-    """A directory with agent.toml, and the agents that run on it."""
+    """A directory with agent.toml and the agents that run on that file."""
 
     def __init__(self, directory: Path) -> None:
         self.beside = directory
@@ -120,7 +123,7 @@ class Desk:
         self._agents: list[EditedAgent] = []
 
     def start(self, text: str = "", *prefix: str, poll_interval_s: float = NEVER_S) -> EditedAgent:
-        """Run an agent on this text, or on what is there, until it serves and has nothing left to look at."""
+        """Run an agent on this text, or on the present file, and wait until it serves and its watch is armed."""
         if text:
             self.path.write_text(text)
         agent = EditedAgent(self.path, *prefix, poll_interval_s=poll_interval_s)
@@ -130,21 +133,21 @@ class Desk:
         return agent
 
     def close(self) -> None:
-        """Stop every agent and look at how it ended."""
+        """Stop every agent and check its exit code and log."""
         for agent in self._agents:
             agent.__exit__(None, None, None)
 
     def kill(self) -> None:
-        """After a failed test: whatever still runs ends now."""
+        """Kill the agents that a failed test left running."""
         for agent in self._agents:
             agent.process.kill()
             agent.process.wait()
 
 
 def must_have_applied(agent: EditedAgent, *states: str, ports: Iterable[int], for_nothing: int = 2) -> None:
-    """Wait for the last of these states to work; each of them, the last ones of all, was put to work exactly once.
+    """Wait until the last of these states is applied, and check that each was applied exactly once and no other since.
 
-    What a way of editing leaves behind may be looked at again, and found unchanged, ``for_nothing`` times.
+    Leftovers of an editor may make the agent read unchanged files up to ``for_nothing`` times.
     """
     before = agent.looks
     agent.wait_for("config.applied", sha=states[-1])
@@ -155,7 +158,7 @@ def must_have_applied(agent: EditedAgent, *states: str, ports: Iterable[int], fo
 
 
 def in_namespace(*kinds: str, prepare: str, arguments: Iterable[str | Path] = ()) -> list[str]:
-    """The command that runs another one in namespaces of its own, after a line of shell; or skips the test."""
+    """Return a command prefix that enters new namespaces and runs ``prepare`` there. Skips the test if it cannot."""
     as_root = [] if os.geteuid() == 0 and "--user" not in kinds else ["--user", "--map-root-user"]
     unshare = ["unshare", *{*kinds, *as_root}]
     shell = [*unshare, "sh", "-ec", f'{prepare}; shift {len(list(arguments))}; exec "$@"', "sh", *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""The ways in which people and machines replace what is in a file: each a function of the file and its new text."""
+"""Ways in which people and programs replace the content of a file, each a function of the file and its new text."""
 
 import fcntl
 import os
@@ -27,7 +27,7 @@ NANO_CUTS, NANO_SAVES, NANO_ENDS = b"\x0b", b"\x13", b"\x18"
 
 
 def run(program: str, *arguments: str | Path, stdin: str = "") -> None:
-    """Run an editor or a tool to its end; skip the test where it is not installed."""
+    """Run an editor or a tool to its end. Skips the test if the program is not installed."""
     if not shutil.which(program):
         pytest.skip(f"{program} is not installed")
     done = processes.run(
@@ -38,7 +38,7 @@ def run(program: str, *arguments: str | Path, stdin: str = "") -> None:
 
 
 def draft(file: Path, text: str) -> Path:
-    """The text in a new file beside the other one."""
+    """Write the text to a new file in the same directory and return its path."""
     new = file.with_name("draft")
     new.write_text(text)
     return new
@@ -48,7 +48,7 @@ def draft(file: Path, text: str) -> Path:
 
 
 def vim(file: Path, text: str) -> None:
-    """Makes a backup by a copy or by a rename, as it sees fit, tries out a file named 4913, and keeps a swap file."""
+    """Save with vim, which backs up by copy or rename, creates a test file named 4913, and keeps a swap file."""
     _vim("-es", "set nobackup writebackup backupcopy=auto", file, text)
 
 
@@ -67,7 +67,7 @@ def _vim(mode: str, setting: str, file: Path, text: str) -> None:
 
 
 def emacs(file: Path, text: str) -> None:
-    """Locks by a link ``.#file``, renames the old file to ``file~`` and writes a new one."""
+    """Save with Emacs, which locks with a link ``.#file``, renames the old file to ``file~`` and writes a new one."""
     _emacs("", file, text)
 
 
@@ -76,7 +76,7 @@ def emacs_that_copies(file: Path, text: str) -> None:
 
 
 def emacs_that_is_careful(file: Path, text: str) -> None:
-    """Writes beside the file and renames."""
+    """Save with Emacs, which writes a new file and renames it."""
     _emacs("(setq-local file-precious-flag t)", file, text)
 
 
@@ -89,19 +89,19 @@ def ed(file: Path, text: str) -> None:
 
 
 def nano(file: Path, text: str) -> None:
-    """Typed on a terminal."""
+    """Type the text into nano on a terminal."""
     if not shutil.which("nano"):
         pytest.skip("nano is not installed")
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    typed = text.rstrip("\n").replace("\n", "\r").encode()  # it adds the last end of line
+    typed = text.rstrip("\n").replace("\n", "\r").encode()  # nano adds the last end of line
     with processes.Process(
         ["nano", "--ignorercfiles", str(file)], stdin=its, stdout=its, stderr=its, start_new_session=True,
         env=os.environ | {"TERM": "xterm"},
     ) as process:  # fmt: skip
         os.close(its)
         try:
-            _screen(ours)  # before it has painted one, it throws away what is typed
+            _screen(ours)  # nano discards input until it has painted a screen
             os.write(ours, NANO_SELECTS_ALL + NANO_CUTS + typed + NANO_SAVES + NANO_ENDS)
             while _screen(ours):
                 pass
@@ -111,11 +111,11 @@ def nano(file: Path, text: str) -> None:
 
 
 def _screen(terminal: int) -> bytes:
-    """What is painted next, nothing at the end."""
+    """Return what the terminal shows next, nothing at the end. Blocks."""
     assert select.select([terminal], [], [], scaled(TIMEOUT_S))[0], "nano neither paints nor ends"
     try:
         return os.read(terminal, 65536)
-    except OSError:  # EIO: nobody is left at the other end
+    except OSError:  # EIO: the other end is closed
         return b""
 
 
@@ -150,10 +150,10 @@ def mv_from_elsewhere(file: Path, text: str) -> None:
 
 
 def hard_link(file: Path, text: str) -> None:
-    """Replaces the name; ``ln`` renames a link of another name over it."""
+    """Replace the file with ``ln``, which renames a temporary link over it."""
     new = draft(file, text)
     run("ln", "--force", new, file)
-    new.unlink()  # what is written to one name is no event of the other
+    new.unlink()  # a write to one name is no event of the other
 
 
 def tee(file: Path, text: str) -> None:
@@ -161,13 +161,13 @@ def tee(file: Path, text: str) -> None:
 
 
 def dd_without_truncation(file: Path, text: str) -> None:
-    """Overwrites what is there, and then cuts off what was longer."""
+    """Overwrite the file in place, then truncate what was longer."""
     run("dd", f"of={file}", "conv=notrunc,fsync", stdin=text)
     run("truncate", f"--size={len(text.encode())}", file)
 
 
 def git_checkout(file: Path, text: str) -> None:
-    """Deletes the file and creates it anew, in a work tree that has its own bookkeeping beside it."""
+    """Check the file out with git, which deletes and recreates it."""
     git = ("git", "-C", file.parent, "-c", "user.name=x", "-c", "user.email=x", "-c", "init.defaultBranch=main")
     elsewhere = ("--git-dir", file.parent.parent / "repository", "--work-tree", file.parent)
     run(*git, *elsewhere, "init", "--quiet")
@@ -178,7 +178,7 @@ def git_checkout(file: Path, text: str) -> None:
     run(*git, *elsewhere, "checkout-index", "--force", file.name)
 
 
-# What programs do by themselves.
+# Programs without an editor or a tool.
 
 
 def rename_over(file: Path, text: str) -> None:
@@ -207,7 +207,7 @@ def move_away_and_create(file: Path, text: str) -> None:
 
 
 def swap_the_directory(file: Path, text: str) -> None:
-    """A new directory with all that was in the old one, moved into its place."""
+    """Replace the directory with a copy that has the new file."""
     directory = file.parent
     new, old = directory.with_name("new"), directory.with_name("old")
     shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""docs/events.md, so that tests can hold the code to it, and every line that is logged while they run."""
+"""Reads docs/events.md and compares it with the lines that tests log."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _noted: list[str] = []
 
 @dataclass(frozen=True, slots=True)
 class Documented:
-    """What the document says of one event."""
+    """One event in the document."""
 
     levels: frozenset[str]
     fields: frozenset[str]
     sometimes: frozenset[str]
-    """Those of ``fields`` that not every line has."""
+    """The fields that may be missing from a line."""
 
 
 @cache
 def events() -> Mapping[str, Documented]:
-    """Of every event, by its name."""
+    """Return every documented event by its name."""
     rows = re.findall(r"^\| `([a-z]+\.[a-z_]+)` \| ([a-z, ]+) \| .+ \| (`.*`) \|$", DOCUMENT.read_text(), re.MULTILINE)
     assert len(rows) == len({name for name, _, _ in rows}), "an event has two rows"
     return {name: _documented(levels, re.findall(r"`(\w+\??)`", fields)) for name, levels, fields in rows}
@@ -35,7 +35,7 @@ def events() -> Mapping[str, Documented]:
 
 @cache
 def explained() -> frozenset[str]:
-    """The fields that have an explanation."""
+    """Return the fields that the document explains."""
     _, _, table = DOCUMENT.read_text().partition("\n## Fields\n")
     firsts = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
     names = [name for first in firsts for name in re.findall(r"`(\w+)`", first)]
@@ -44,7 +44,7 @@ def explained() -> frozenset[str]:
 
 
 def objections(line: Mapping[str, Any]) -> list[str]:
-    """What a line that was logged has against the document, apart from fields that it lacks."""
+    """Return what a logged line has that the document lacks."""
     documented = events().get(line["event"])
     if documented is None:
         return [f"docs/events.md has no {line['event']}"]
@@ -56,19 +56,19 @@ def objections(line: Mapping[str, Any]) -> list[str]:
 
 
 def shortcomings(line: Mapping[str, Any]) -> list[str]:
-    """The same, with the fields that are missing: for the lines of a whole agent."""
+    """Return every difference between a line of a whole agent and the document, missing fields included."""
     documented = events().get(line["event"])
     missing = documented.fields - documented.sometimes - line.keys() if documented else ()
     return objections(line) + [f"docs/events.md has {name} in every {line['event']}" for name in sorted(missing)]
 
 
 def note(line: Mapping[str, Any]) -> None:
-    """Let the test that runs fail at its end if there is an objection. Any thread may call."""
+    """Record the objections to a line, for which the running test fails at its end. Any thread may call."""
     _noted.extend(objections(line))
 
 
 def take_noted() -> list[str]:
-    """The objections since this was asked last."""
+    """Return the recorded objections and forget them."""
     found = _noted[:]
     del _noted[: len(found)]
     return found

@@ -1,4 +1,4 @@
-"""The log of an agent in a process of its own, as events."""
+"""Reads the log file of an agent as events."""
 
 import json
 import os
@@ -10,7 +10,7 @@ Event = dict[str, Any]
 
 
 class EventLog:
-    """A file of lines, those in JSON as events; each is read once, since waits look a hundred times a second."""
+    """A log file with JSON lines as events. Each line is read once, because waits look a hundred times a second."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -24,9 +24,9 @@ class EventLog:
 
     @property
     def events(self) -> list[Event]:
-        """All so far, without one that is still being written."""
+        """All complete events so far."""
         with self._reading, self.path.open("rb") as log:
-            if (inode := os.fstat(log.fileno()).st_ino) != self._inode:  # of another agent, in its place
+            if (inode := os.fstat(log.fileno()).st_ino) != self._inode:  # another agent's log took its place
                 self._inode, self._read_bytes, self._events = inode, 0, []
             log.seek(self._read_bytes)
             news = log.read()

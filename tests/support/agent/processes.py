@@ -1,4 +1,4 @@
-"""Starts every process of the tests: all that it writes is searched for secrets (``secret_scan``)."""
+"""Starts every process of the tests and searches its output for secrets (``secret_scan``)."""
 
 import os
 import stat
@@ -11,13 +11,13 @@ from tests.support.inspection import process_list
 
 CHUNK_BYTES = 1024 * 1024
 LONGEST = 128
-"""Of what is searched for, in characters."""
+"""Maximum length of a secret, in characters."""
 
 _followed: "list[tuple[Process, list[_Written]]]" = []
 
 
 class Process(subprocess.Popen[Any]):
-    """As ``subprocess.Popen``. What it writes into files is read as well, and what we read from its pipes."""
+    """``subprocess.Popen`` that searches what the process writes to files and what the test reads from its pipes."""
 
     def __init__(self, args: Any, **options: Any) -> None:
         process_list.expect(options.get("env") or os.environ)
@@ -48,7 +48,7 @@ def run(
     args: Any, *, input: Any = None, capture_output: bool = False, timeout: float | None = None,  # noqa: A002 - as there
     check: bool = False, **options: Any,
 ) -> "subprocess.CompletedProcess[Any]":  # fmt: skip
-    """As ``subprocess.run``."""
+    """Run a process to its end, as ``subprocess.run`` does. Blocks."""
     if input is not None:
         options["stdin"] = subprocess.PIPE
     if capture_output:
@@ -66,7 +66,7 @@ def run(
 
 
 def search_written() -> None:
-    """Search what all of them have written into files since this was called last."""
+    """Search what all processes have written to files since the last call."""
     for process, files in list(_followed):
         has_ended = process.poll() is not None
         for file in files:
@@ -78,7 +78,7 @@ def search_written() -> None:
 
 
 class _Written:
-    """A file into which a process writes from now on; it may be renamed or removed meanwhile."""
+    """A file to which a process writes. It stays readable when it is renamed or removed."""
 
     def __init__(self, _device: int, _inode: int, descriptor: int) -> None:
         self._file = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
@@ -90,14 +90,14 @@ class _Written:
             self._read += len(data)
             text = _text(data)
             minted.search(self._last + text, title)
-            self._last = text[-LONGEST:]  # a secret may be cut in two
+            self._last = text[-LONGEST:]  # a secret may span two chunks
 
     def close(self) -> None:
         os.close(self._file)
 
 
 class _Searched:
-    """A pipe from a process; what is read from it is searched."""
+    """A pipe from a process that searches everything that is read."""
 
     def __init__(self, pipe: Any, title: str) -> None:
         self._pipe = pipe
@@ -121,7 +121,7 @@ class _Searched:
 
 
 def _place(stream: Any) -> tuple[int, int, int] | None:
-    """Device, inode and descriptor of what a stream leads to, if that is a file; both streams may lead to one."""
+    """Return device, inode and descriptor of a stream if it is a file. Both output streams may be the same file."""
     if stream is None or (isinstance(stream, int) and stream < 0):
         return None
     descriptor = stream if isinstance(stream, int) else stream.fileno()

@@ -1,4 +1,4 @@
-"""A test in the place of systemd: it hears what a service says, keeps its sockets, and passes them to the next one."""
+"""A service manager in the test: receives notifications, stores sockets and passes them to the next process."""
 
 import array
 import os
@@ -19,13 +19,13 @@ for index, fd in enumerate(high):
 os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.argv[2], sys.argv[2:])
 """
-"""Becomes the service: only then its process id is known."""
+"""Sets LISTEN_PID and execs the service, which keeps this process's PID."""
 ANCILLARY_BYTES = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(12)
-"""Of a message: one descriptor, and who sent it."""
+"""Ancillary data of one message: a descriptor and the sender's credentials."""
 
 
 class Manager:
-    """The other end of NOTIFY_SOCKET, with a store like systemd's."""
+    """The receiving end of NOTIFY_SOCKET, with a descriptor store like systemd's."""
 
     def __init__(self, path: Path) -> None:
         self.environment = {"NOTIFY_SOCKET": str(path)}
@@ -37,23 +37,23 @@ class Manager:
         self._store: list[tuple[str, socket.socket]] = []
 
     def heard(self, name: str) -> list[str]:
-        """The values of that name so far, in the order of the messages."""
+        """Return the values received under a name, in order."""
         self._listen()
         return [message[name] for message in self._heard if name in message]
 
     def senders(self, name: str) -> list[int]:
-        """The processes that sent these values, in the order of the messages."""
+        """Return the PIDs that sent values under a name, in order."""
         self._listen()
         return [int(message["from"]) for message in self._heard if name in message]
 
     @property
     def kept(self) -> list[str]:
-        """The names of the sockets in the store."""
+        """The names of the stored sockets."""
         self._listen()
         return sorted(name for name, _ in self._store)
 
     def passed(self) -> list[tuple[str, socket.socket]]:
-        """What a service is given at its start."""
+        """Return the stored sockets, which the next process inherits."""
         self._listen()
         return list(self._store)
 
@@ -83,7 +83,7 @@ class Manager:
 
 
 def passing(sockets: list[tuple[str, socket.socket]], *command: str) -> tuple[list[str], Mapping[str, str]]:
-    """The command that passes sockets to a command as systemd does, and the variables that it needs."""
+    """Return a command that passes sockets to ``command`` as systemd does, and the variables for it."""
     fds = ",".join(str(sock.fileno()) for _, sock in sockets)
     names = ":".join(name for name, _ in sockets)
     variables = {"LISTEN_FDS": str(len(sockets)), "LISTEN_FDNAMES": names}

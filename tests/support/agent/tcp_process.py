@@ -1,4 +1,4 @@
-"""``pomagent tcp`` in a process of its own, for as long as a test needs it."""
+"""Runs ``pomagent tcp`` in its own process."""
 
 import signal
 import subprocess
@@ -18,7 +18,7 @@ LISTENING = "listening on "
 
 
 def gateway_flags(gateway: Gateway, token_file: Path) -> list[str]:
-    """The flags that lead to a test gateway; "localhost" is in its certificate, and resolves."""
+    """Return the flags for a test gateway. Its certificate is valid for "localhost", which resolves."""
     return [
         *("--pomerium-url", f"https://localhost:{gateway.port}"),
         *("--service-account-file", str(token_file)),
@@ -27,7 +27,7 @@ def gateway_flags(gateway: Gateway, token_file: Path) -> list[str]:
 
 
 class TcpProcess:
-    """One forwarded destination; a context manager that stops it with SIGTERM and looks at how it ended."""
+    """One forwarded destination, as a context manager that stops it and checks its exit code and output."""
 
     def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
         self._output, self._errors = directory / "tcp.out", directory / "tcp.err"
@@ -67,6 +67,6 @@ class TcpProcess:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it says that it listens."""
+        """The address that it prints."""
         host, _, port = self.output.splitlines()[0].removeprefix(LISTENING).rpartition(":")
         return host, int(port)

@@ -1,4 +1,4 @@
-"""All that an installation needs, in a directory, for machines that no package index can be reached from."""
+"""Collects everything that an installation needs, for machines without a package index."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ TIMEOUT_S = 300
 
 
 def fill(directory: Path, *options: str) -> Path:
-    """For this Python, or for the one that the options of pip name. Blocks: comes from a package index."""
+    """Download the wheels for this Python, or for the one in pip's ``options``. Blocks. Needs a package index."""
     _pip("wheel", "--no-deps", f"--wheel-dir={directory}", str(ROOT))
     (ours,) = directory.glob("pomagent-*.whl")
     _pip("download", f"--dest={directory}", *(options or ["--only-binary=:all:"]), str(ours), "pip")

@@ -1,4 +1,4 @@
-"""axe-core, which looks for what keeps people with other eyes and hands out of a page."""
+"""Checks a page with axe-core for barriers to people with disabilities."""
 
 import shutil
 import sys
@@ -21,7 +21,7 @@ WORTH_A_FAILURE = ("serious", "critical")
 
 
 def violations(page: WebPage) -> list[str]:
-    """The serious ones, each with where it is."""
+    """Return the serious violations, each with its place in the page."""
     page.run(f"{_script()};0")
     facts = "({id, impact, nodes}) => ({id, impact, at: nodes.map(({html}) => html)})"
     found: list[dict[str, Any]] = page.run(f"axe.run().then(({{violations}}) => violations.map({facts}))")
@@ -30,7 +30,7 @@ def violations(page: WebPage) -> list[str]:
 
 @cache
 def _script() -> str:
-    """Installed beside the virtual environment's own packages where it is not there yet."""
+    """Return axe-core's source, which is installed into the virtual environment the first time. Blocks."""
     if not SCRIPT.exists():
         npm = shutil.which("npm")
         if npm is None:

@@ -1,4 +1,4 @@
-"""A real Chromium without a window, as a ``--browser-cmd``; a context manager that ends whatever was started."""
+"""Runs a real headless Chromium as a ``--browser-cmd``."""
 
 import json
 import os
@@ -24,7 +24,10 @@ FLAGS = (
 
 
 class Chromium:
-    """Every name of the test gateway is this machine; its certificate is taken as it is."""
+    """A context manager that ends every Chromium that was started.
+
+    Every name of the test gateway resolves to loopback, and its certificate is not verified.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.profile = directory / "chromium"
@@ -58,13 +61,13 @@ class Chromium:
         return len(self._pids.read_text().split()) if self._pids.exists() else 0
 
     def pages(self) -> list[dict[str, Any]]:
-        """What its tabs show: ``url`` and ``title`` of each."""
+        """Return the ``url`` and ``title`` of each tab."""
         with urllib.request.urlopen(f"http://{LOOPBACK}:{self._port}/json/list", timeout=scaled(10)) as answer:
             found: list[dict[str, Any]] = [page for page in json.load(answer) if page["type"] == "page"]
         return found
 
     def history(self) -> list[str]:
-        """The addresses that its history shows; it is written some seconds late."""
+        """Return the addresses in its history, which Chromium writes some seconds late."""
         try:
             with closing(sqlite3.connect(f"file:{self.profile}/Default/History?immutable=1", uri=True)) as database:
                 return [url for (url,) in database.execute("SELECT url FROM urls WHERE NOT hidden")]
@@ -72,7 +75,7 @@ class Chromium:
             return []
 
     def stop(self) -> None:
-        """Ask it to end, so that it writes what it wants to keep, and wait."""
+        """Send SIGTERM, so that Chromium writes its history, and wait until it has ended. Blocks."""
         for pid in map(int, self._pids.read_text().split() if self._pids.exists() else ()):
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A browser without a window: ``python fake_browser.py RECORD CA_FILE URL`` follows redirects to the end.
+"""A scripted browser: ``python fake_browser.py RECORD CA_FILE URL`` follows redirects to the end.
 
 Names resolve to loopback. Each start appends a line to RECORD, and each answer its status.
 """
@@ -14,7 +14,7 @@ TIMEOUT_S = 20
 
 
 def visit(url: str, ca_file: str) -> list[int]:
-    """Follow redirects from the URL; returns every status."""
+    """Follow redirects from the URL and return every status."""
     statuses = []
     while url:
         status, location = get(url, ca_file)
@@ -24,7 +24,7 @@ def visit(url: str, ca_file: str) -> list[int]:
 
 
 def get(url: str, ca_file: str) -> tuple[int, str]:
-    """The status and where it leads, if anywhere."""
+    """Return the status and the redirect's location, empty if there is none."""
     parts = urlsplit(url)
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
@@ -41,7 +41,7 @@ def get(url: str, ca_file: str) -> tuple[int, str]:
 
 
 class _Https(http.client.HTTPSConnection):
-    """Dials loopback, whatever the name."""
+    """Dials loopback for any name."""
 
     def connect(self) -> None:
         name, self.host = self.host, LOOPBACK

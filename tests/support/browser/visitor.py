@@ -1,4 +1,4 @@
-"""A person with a browser, for tests: opens printed addresses, and counts how often one was opened."""
+"""A person with a browser: opens printed addresses and counts the browsers that were started."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ SIGN_IN = re.compile(r"https://\S+/\.pomerium/sign_in\?\S+")
 
 
 class Visitor:
-    """Trusts the gateway; as a ``--browser-cmd`` it is a process of its own."""
+    """Trusts the gateway's certificate. ``command`` runs the same browser in its own process."""
 
     def __init__(self, gateway: Gateway, directory: Path) -> None:
         self._ca_file = str(gateway.ca_file)
@@ -29,11 +29,11 @@ class Visitor:
         return self._record.read_text().count("started") if self._record.exists() else 0
 
     def visit(self, url: str) -> list[int]:
-        """Open an address and follow where it leads; returns every status."""
+        """Open an address, follow its redirects and return every status."""
         return fake_browser.visit(url, self._ca_file)
 
     def sign_in_elsewhere(self, url: str) -> str:
-        """Sign in on another machine: where the browser ends, which cannot be reached from there."""
+        """Sign in on another machine and return the loopback address at which that browser fails."""
         while True:
             _, location = fake_browser.get(url, self._ca_file)
             if urlsplit(location).hostname == "127.0.0.1":
@@ -42,6 +42,6 @@ class Visitor:
 
 
 def printed_address(output: Path) -> str:
-    """The sign-in page's address, as soon as it is in the output."""
+    """Wait for the sign-in page's address in the output and return it. Blocks."""
     found = wait_until(lambda: SIGN_IN.search(output.read_text()), what="a sign-in address")
     return found[0]

@@ -1,4 +1,4 @@
-"""A page in a real Chromium, driven over its debugging pipe: what it shows, what it complains of, how it looks."""
+"""A page in a real Chromium, driven over the debugging pipe: its text, its console and its screenshots."""
 
 import base64
 import itertools
@@ -22,12 +22,12 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
 class WebPage:
-    """One tab; a context manager that ends the browser."""
+    """One tab, as a context manager that ends the browser."""
 
     def __init__(self, directory: Path, url: str, *flags: str, scripts: bool = True) -> None:
-        """``directory`` is for the browser's profile. Blocks until the page has loaded."""
+        """Open ``url`` with a profile in ``directory``. Blocks until the page has loaded."""
         self.complaints: list[str] = []
-        """Of the console: errors, warnings, violations of the policy, exceptions."""
+        """Errors, warnings, policy violations and exceptions from the console."""
         self._numbers = itertools.count(1)
         self._tab = ""
         their_in, self._out = os.pipe()
@@ -37,7 +37,7 @@ class WebPage:
             *(PROGRAM, *FLAGS, *flags),
             *(f"--user-data-dir={directory / 'web-page'}", "--remote-debugging-pipe", "about:blank"),
         )
-        # Chromium wants them as 3 and 4, which may be ours for something else: the shell moves them.
+        # Chromium expects the pipe on descriptors 3 and 4, which may be in use here: the shell moves them.
         moved = f'exec "$@" 3<&{their_in} 4>&{their_out}'
         self._process = processes.Process(
             ["bash", "-c", moved, "bash", *command], pass_fds=(their_in, their_out), stdin=subprocess.DEVNULL,
@@ -67,31 +67,31 @@ class WebPage:
         self.close()
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page; of a promise, what it comes to."""
+        """Evaluate an expression in the page, await it if it is a promise, and return its value."""
         answer = self._ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def text(self, selector: str = "body") -> str:
-        """What a person reads there; empty if nothing is."""
+        """Return the visible text of an element, empty if there is none."""
         return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
 
     def wait_for(self, words: str, selector: str = "body") -> str:
-        """The text there as soon as it has these words."""
+        """Wait until an element's text contains these words and return the text. Blocks."""
         try:
             return str(wait_until(lambda: text if words in (text := self.text(selector)) else "", TIMEOUT_S))
         except AssertionError as error:
             raise AssertionError(f"no {words!r} in:\n{self.text(selector)}") from error
 
     def press(self, key: str) -> None:
-        """One key, as typed; a letter is typed as text."""
+        """Press one key. A letter is typed as text."""
         named = {"Enter": "\r"}
         text = {"text": named.get(key, key)} if len(key) == 1 or key in named else {}
         for kind in ("keyDown", "keyUp"):
             self._ask("Input.dispatchKeyEvent", type=kind, key=key, **(text if kind == "keyDown" else {}))
 
     def look_like(self, width: int, height: int, *, scheme: str = "light") -> None:
-        """From now on a screen of that size, for somebody who prefers light or dark."""
+        """Set the screen size and the preferred colour scheme."""
         is_phone = width < 600
         size = {"width": width, "height": height, "deviceScaleFactor": 2 if is_phone else 1}
         self._ask("Emulation.setDeviceMetricsOverride", mobile=is_phone, **size)
@@ -111,7 +111,7 @@ class WebPage:
 
     def close(self) -> None:
         for end in (self._in, self._out):
-            os.close(end)  # it ends by itself then
+            os.close(end)  # Chromium ends when its pipe does
         try:
             self._process.wait(scaled(10))
         except subprocess.TimeoutExpired:

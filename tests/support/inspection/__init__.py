@@ -1,1 +1,1 @@
-"""What is looked at while and after tests run: leaks, secrets, processes, metrics."""
+"""Inspects running tests: leaks, secrets, processes and metrics."""

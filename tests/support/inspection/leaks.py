@@ -1,4 +1,4 @@
-"""What a test has left behind in this process: sockets, greenlets and threads."""
+"""Finds sockets, greenlets and threads that a test left behind in this process."""
 
 import gc
 import os
@@ -16,7 +16,7 @@ LISTENING = "0A"
 
 
 def open_sockets(pid: int | str = "self") -> set[str]:
-    """The sockets of a process, each by its inode."""
+    """Return the sockets of a process, named by their inodes."""
     found = set()
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):  # it is closed by now
@@ -25,7 +25,7 @@ def open_sockets(pid: int | str = "self") -> set[str]:
 
 
 def tcp_table() -> dict[str, tuple[str, str, str]]:
-    """Of every TCP socket, by its name in ``open_sockets``: its address, its peer's and its state, in hexadecimal."""
+    """Return local address, peer address and state, in hexadecimal, of every TCP socket by its inode's name."""
     rows = [
         line.split()
         for table in ("/proc/net/tcp", "/proc/net/tcp6")
@@ -35,9 +35,9 @@ def tcp_table() -> dict[str, tuple[str, str, str]]:
 
 
 class Sockets:
-    """Those that are open now; what servers that listen already will accept, is nobody's leak.
+    """The sockets that are open now. Connections that servers of the session accept later are no leaks.
 
-    A test gateway of the whole session has servers in this process, and its Envoy connects to them when it likes.
+    A test gateway of the whole session has servers in this process, and its Envoy connects to them at any time.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Sockets:
         self._served = {_port(table[each]) for each in self._known if each in table and table[each][2] == LISTENING}
 
     def left(self) -> set[str]:
-        """What has come since, each with the row that the kernel has of it."""
+        """Return the sockets opened since, each with its row in the kernel's table."""
         found = open_sockets() - self._known
         table = tcp_table() if found else {}
         return {
@@ -61,24 +61,24 @@ def _port(row: tuple[str, str, str]) -> str:
 
 
 def running_greenlets() -> set[str]:
-    """The greenlets of this process that have not ended."""
+    """Return the greenlets of this process that have not ended."""
     return {
         f"{item.name} {id(item)}" for item in gc.get_objects() if isinstance(item, gevent.Greenlet) and not item.ready()
     }
 
 
 def threads() -> set[str]:
-    """The threads of this process but those of pools, which keep them, and the search of the whole session."""
+    """Return the threads of this process, except thread pools, which keep theirs, and the session's secret search."""
     names = {thread.name for thread in threading.enumerate() if "gevent" not in thread.name.lower()}
     return names - {process_list.NAME}
 
 
 @contextmanager
 def nothing_left_behind() -> Iterator[None]:
-    """Fails if there is more open or running afterwards than before; the end of a connection has a moment.
+    """Fail if more is open or running after the block than before. Connections that are closing may take a moment.
 
-    What the session has gathered so far is kept out of the collector's sight meanwhile: looking through all of it for
-    every test costs more than the tests.
+    The objects that the session has gathered are frozen meanwhile: collecting them for every test costs more than
+    the tests.
     """
     gc.freeze()
     try:

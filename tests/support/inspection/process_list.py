@@ -1,7 +1,7 @@
-"""Looks at the process list while tests run: nobody's arguments may hold a secret, nor a variable that no test set.
+"""Searches the process list for secrets in arguments, and in variables that no test set, while tests run.
 
-Programs that live for some milliseconds between two looks are not seen; those that this process starts itself are
-looked at as they start (``secret_scan``).
+Programs that live for some milliseconds between two searches are missed. The arguments of processes that the test
+process starts itself are searched when they start (``secret_scan``).
 """
 
 import os
@@ -13,44 +13,44 @@ from pathlib import Path
 from tests.gateway import minted
 
 NAME = "process list"
-"""Of the thread, which comes with the first process that a test starts, and stays."""
+"""Name of the thread, which starts with the first process of a test and lasts for the session."""
 INTERVAL_S = 0.05
 MOST_BYTES = 1 << 20
 YOUNG_S = 2.0
-"""So long a process is looked at again, for it may become another program."""
+"""Seconds during which a process is searched again, because it may exec another program."""
 
 _given: set[str] = set()
-"""The variables by which tests have handed a secret to a process, such as those of ``credentials.*.env``."""
+"""Variables with which tests passed a secret to a process, such as those of ``credentials.*.env``."""
 _seen: dict[str, float] = {}
 _searched: dict[str, str] = {}
-"""The arguments of the young ones at the last look: who still has the same is taken for the same program."""
+"""Last arguments of young processes: with the same arguments a process counts as the same program."""
 _one_look = threading.Lock()
-"""Held by whoever looks: who looks now is not to be told "searched" while another thread still searches."""
+"""Held during a search, so that a second caller returns only after the search has ended."""
 _watcher: list[threading.Thread] = []
 _stop = threading.Event()
 
 
 def expect(environment: Mapping[str, str]) -> None:
-    """A test hands these variables to a process, secrets included."""
+    """Allow the variables in this environment that hold secrets."""
     _given.update(name for name, value in environment.items() if minted.is_in(value))
 
 
 def watch() -> None:
-    """Look at all processes from now on, again and again."""
+    """Start the thread that searches all processes."""
     if not _watcher:
         _watcher.append(threading.Thread(target=_keep_looking, name=NAME, daemon=True))
         _watcher[0].start()
 
 
 def stop() -> None:
-    """Look no more, for good."""
+    """Stop the thread for good. Blocks."""
     _stop.set()
     for thread in _watcher:
         thread.join()
 
 
 def look() -> None:
-    """Look at every process that is new."""
+    """Search every process that is new or young."""
     with _one_look:
         now = time.monotonic()
         present = {name for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 - as in _read
@@ -80,7 +80,7 @@ def _look_at(pid: str) -> None:
 
 
 def _read(pid: str, what: str) -> str:
-    """Of /proc; without pathlib, since there are twenty looks a second at all that is young."""
+    """Return a file of /proc. Without pathlib, because there are twenty searches a second."""
     try:
         file = os.open(f"/proc/{pid}/{what}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # it has ended, or is another user's
@@ -99,5 +99,5 @@ def _keep_looking() -> None:
 
 
 def arguments_of(command: object) -> Iterable[str]:
-    """Of whatever ``subprocess`` takes as a command."""
+    """Return the arguments of any command that ``subprocess`` accepts."""
     return [str(command)] if isinstance(command, str | bytes | Path) else map(str, command)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback, which scrapes one agent; a context manager that ends it."""
+"""A real Prometheus on loopback, which scrapes one agent."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ START_TIMEOUT_S = 60
 
 
 class Prometheus:
-    """Scrapes and evaluates four times a second."""
+    """A context manager for a Prometheus that scrapes and evaluates rules four times a second."""
 
     def __init__(self, directory: Path, agent_port: int, rules: str) -> None:
         program = shutil.which("prometheus")
@@ -56,11 +56,11 @@ class Prometheus:
         self._process.wait(scaled(20))
 
     def alerts(self) -> dict[str, str]:
-        """Those that are pending or firing, by name."""
+        """Return the state of each pending or firing alert by its name."""
         return {alert["labels"]["alertname"]: alert["state"] for alert in self._ask("/api/v1/alerts")["alerts"]}
 
     def value(self, query: str) -> float | None:
-        """Of the first series that a query finds; None if it finds none."""
+        """Return the value of the first series that a query finds, None if there is none."""
         found = self._ask(f"/api/v1/query?query={urllib.parse.quote(query)}")["result"]
         return float(found[0]["value"][1]) if found else None
 
@@ -71,7 +71,7 @@ class Prometheus:
         assert self._process.poll() is None, self._log.read_text()
         try:
             return self.value(query) == value
-        except OSError:  # it is starting
+        except OSError:  # Prometheus is starting
             return False
 
     def _ask(self, target: str) -> Any:

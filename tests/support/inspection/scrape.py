@@ -1,4 +1,4 @@
-"""Asks a status server, as a probe or a scraper does; whatever it answers is searched for secrets."""
+"""Requests pages of a status server, as a probe does, and searches every answer for secrets."""
 
 import http.client
 import re
@@ -18,7 +18,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
     def value(self, name: str, **labels: str) -> float | None:
-        """A sample of a metric; None if it is not there."""
+        """Return the value of a sample, None if there is no such sample."""
         for found, shown, value in SAMPLE.findall(self.text):
             if found == name and dict(re.findall(r'(\w+)="([^"]*)"', shown)) == labels:
                 return float(value)

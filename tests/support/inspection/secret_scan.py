@@ -1,8 +1,8 @@
-"""A plugin of pytest: no secret that the tests mint shows in anything that they print, log, start or report.
+"""A pytest plugin that fails a test if a minted secret shows in anything that it prints, logs, starts or reports.
 
-Searched are: reports with their tracebacks and captured output, what processes write and how they are started
-(``processes``), the process list (``process_list``), and whatever a test helper hands to ``minted.search``, such as the
-log of an agent in this process. A test that shows a secret fails, and its report is shown without it.
+It searches reports with their tracebacks and captured output, the output and arguments of processes (``processes``),
+the process list (``process_list``), and texts that test helpers pass to ``minted.search``, such as the log of an agent
+in this process. The report of a failed test is redacted.
 """
 
 import sys
@@ -28,7 +28,7 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_sessionfinish() -> None:  # not pytest_unconfigure, to which a worker of xdist never comes
+def pytest_sessionfinish() -> None:  # not pytest_unconfigure, which xdist does not call in workers
     process_list.stop()
     _directory.cleanup()
 
@@ -46,7 +46,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def _search_arguments(event: str, arguments: tuple[object, ...]) -> None:
-    """Whoever starts a process in this one: Python tells of it before it is done."""
+    """Search the arguments of a process that Python is about to start. An audit hook."""
     if event == "subprocess.Popen":
         process_list.watch()
         minted.search(" ".join(process_list.arguments_of(arguments[1])), "the arguments of a process")
@@ -65,8 +65,8 @@ def _without_secrets(report: Kind) -> Kind:
 
 
 def _fail(report: Report, mistakes: list[str]) -> None:
-    told = "\n".join(["a secret is shown in:", *mistakes])
-    report.longrepr = f"{report.longreprtext}\n{told}" if report.failed else told
+    text = "\n".join(["a secret is shown in:", *mistakes])
+    report.longrepr = f"{report.longreprtext}\n{text}" if report.failed else text
     report.outcome = "failed"
     if hasattr(report, "wasxfail"):
         del report.wasxfail

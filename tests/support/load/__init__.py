@@ -1,1 +1,1 @@
-"""Traffic that goes on whatever happens to the agent."""
+"""Traffic that continues whatever happens to the agent."""

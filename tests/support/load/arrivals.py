@@ -1,8 +1,8 @@
 """Connects at a steady pace: ``python -m tests.support.load.arrivals PORT PER_SECOND``
 
-In a process of its own, or what the tests do meanwhile would look like a wait. A line says of each, as soon as it is
-known, what became of it: its number, the milliseconds it waited, the error or nothing. A line on standard input is
-answered by ``come`` and how many have come so far; at its end nobody else comes, and the last one is served.
+It runs in its own process: otherwise work of the tests would count as waiting. For each connection it prints a line
+with its number, the milliseconds until the answer, and the error or nothing. It answers a line on standard input with
+``come`` and the number of connections so far. At the end of standard input it finishes the open connections and exits.
 """
 
 import os
@@ -21,7 +21,7 @@ PATIENCE_S = 20
 
 
 def _ask(port: int, number: int) -> None:
-    """One of them: a connection, a question, its answer."""
+    """Connect, send a line, expect the same line, and print the result. Blocks."""
     began = time.monotonic()
     error = ""
     try:
@@ -43,8 +43,8 @@ def _answer(port: int, question: bytes) -> bytes:
         return answer
 
 
-def _told(within_s: float) -> bytes | None:
-    """What standard input says: nothing at its end, None if it is silent for so long."""
+def _read_input(within_s: float) -> bytes | None:
+    """Return what standard input brings within this time: empty at its end, None if nothing came. Blocks."""
     with suppress(TimeoutError):
         socket.wait_read(sys.stdin.fileno(), within_s, TimeoutError())
         return os.read(sys.stdin.fileno(), 100)
@@ -52,15 +52,15 @@ def _told(within_s: float) -> bytes | None:
 
 
 def main(port: int, per_second: float) -> None:
-    coming = Group()
+    connections = Group()
     due, number = time.monotonic(), 0
-    while (told := _told(max(0.001, due - time.monotonic()))) != b"":
-        if told:
+    while (line := _read_input(max(0.001, due - time.monotonic()))) != b"":
+        if line:
             print("come", number, flush=True)
         elif time.monotonic() >= due:
-            coming.spawn(_ask, port, number)
+            connections.spawn(_ask, port, number)
             due, number = due + 1 / per_second, number + 1
-    coming.join()
+    connections.join()
 
 
 if __name__ == "__main__":

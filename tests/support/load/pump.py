@@ -1,4 +1,4 @@
-"""A session that lives through whatever happens to the agent, with every byte compared."""
+"""Keeps a session busy and compares every byte that comes back."""
 
 import hashlib
 import random
@@ -12,7 +12,7 @@ from tests.support.agent.bastion import hear
 
 
 class Pump:
-    """A session through which bytes go round for as long as the ``with`` lasts; what comes back is compared."""
+    """A context manager that sends bytes through an echo session and checks that the same bytes come back."""
 
     def __init__(self, port: int, seed: int) -> None:
         self._source = random.Random(seed)

@@ -1,4 +1,4 @@
-"""A steady load on a port, and what became of each application of it."""
+"""Puts a steady load on a port and records the outcome of each connection."""
 
 import subprocess
 import sys
@@ -19,15 +19,15 @@ PER_SECOND = 50
 
 @dataclass(frozen=True)
 class Arrival:
-    """What became of an application."""
+    """The outcome of one connection."""
 
     wait_ms: float
-    """From the wish to connect to the answer."""
+    """Milliseconds from connecting to the answer."""
     error: str
 
 
 class Load:
-    """New connections to an echo port, each with a question and its answer, until the end of the ``with``."""
+    """A context manager that keeps connecting to an echo port. Each connection sends a line and expects it back."""
 
     def __init__(self, port: int) -> None:
         self._process = processes.Process(
@@ -36,9 +36,9 @@ class Load:
         )  # fmt: skip
         self._arrivals: dict[int, Arrival] = {}
         self._counts: list[int] = []
-        """How many had come, each time that this was asked."""
+        """Connections so far, one count for each time that it was requested."""
         self._known = 0
-        """Those with a lower number are all known."""
+        """Connections with a lower number all have an outcome."""
         self._thread = threading.Thread(target=self._read, name="load")
 
     def __enter__(self) -> Self:
@@ -56,7 +56,7 @@ class Load:
         assert process.returncode == 0
 
     def go_on(self, count: int = PER_SECOND // 2) -> None:
-        """Wait until so many more have come, and until it is known what became of them."""
+        """Wait until ``count`` more connections have an outcome. Blocks."""
         upto = self._come_so_far() + count
         wait_until(lambda: self._known >= upto, 60 + PATIENCE_S, f"{count} more connections")
 
@@ -66,26 +66,26 @@ class Load:
 
     @property
     def refused(self) -> list[str]:
-        """What those have met for whom nobody listened."""
+        """The errors of connections that were refused."""
         return [error for error in self._errors() if error.startswith("ConnectionRefusedError")]
 
     @property
     def lost(self) -> list[str]:
-        """What those have met who were let in and got no answer."""
+        """The errors of connections that were accepted and not answered."""
         return [error for error in self._errors() if not error.startswith("ConnectionRefusedError")]
 
     @property
     def longest_wait_ms(self) -> int:
-        """Of those who got an answer."""
+        """The longest wait of an answered connection."""
         return round(max(arrival.wait_ms for arrival in self._arrivals.copy().values() if not arrival.error))
 
     def _come_so_far(self) -> int:
-        """How many had come when they were counted, which is now: not only those of whom we have read already."""
+        """Request the number of connections so far and return it. Blocks."""
         assert self._process.stdin is not None
         before = len(self._counts)
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        wait_until(lambda: len(self._counts) > before, PATIENCE_S, "those who have come are counted")
+        wait_until(lambda: len(self._counts) > before, PATIENCE_S, "the connections are counted")
         return self._counts[-1]
 
     def _errors(self) -> list[str]:
