@@ -1,6 +1,6 @@
-"""How fast the agent is on this machine. Run it as ``scripts/bench``; docs/performance.md has what we measured.
+"""Measures the agent on this machine. Run it as ``scripts/bench``. docs/performance.md has our figures.
 
-A subcommand measures and returns tables; printing and ``--json`` are common to all.
+Each subcommand measures and returns tables. This module prints them and writes them as JSON.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SIZES: dict[str, tuple[str, ...]] = {
     "churn": ("churn",),
     "memory": ("memory",),
 }
-"""Of ``all``, by the names of the files: together some half an hour."""
+"""The benches of ``all`` by the names of their files. Together they take half an hour."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    # before the run: what else is busy, not the benchmark's own load
+    # before the run: the load of other programs, not of the bench
     document = {"bench": options.bench, "began": datetime.now(UTC).isoformat(), "machine": machine()}
     tables = BENCHES[options.bench](options)
     print_tables(tables)
@@ -54,7 +54,7 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _all(options: argparse.Namespace) -> None:
-    """One after the other; a bench that fails ends the run, and the files of those before it stay."""
+    """Run every bench. One that fails ends the run and leaves the files of the earlier ones."""
     options.json_dir.mkdir(parents=True, exist_ok=True)
     for name, arguments in SIZES.items():
         command = (arguments[0], "--quick") if options.quick else arguments
@@ -73,7 +73,7 @@ def _plot(options: argparse.Namespace) -> None:
 
 
 def _documents(directory: Path) -> dict[str, Any]:
-    """What ``all`` has written, in its order."""
+    """Return the files that ``all`` wrote, in its order."""
     files = {name: directory / f"{name}.json" for name in SIZES}
     found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     if not found:
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     benches = parser.add_subparsers(dest="bench", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", type=Path, metavar="FILE", help="also write machine and figures here")
-    common.add_argument("--quick", action="store_true", help="only to see that it works; the figures mean little")
+    common.add_argument("--quick", action="store_true", help="only check that it works; the figures mean little")
     for name, module, purpose in (
         ("routes", bench_routes, "start, validation and reload by number of routes"),
         ("first-byte", bench_first_byte, "an application's first byte against a bare tunnel and Envoy, at a distance"),
@@ -101,11 +101,11 @@ def _parser() -> argparse.ArgumentParser:
         ("memory", bench_memory, "what an idle session holds against Envoy, and what sessions leave behind"),
     ):
         module.add_arguments(benches.add_parser(name, parents=[common], help=purpose))
-    every = benches.add_parser("all", help="each of them, one after the other: some half an hour")
-    every.add_argument("--json-dir", type=Path, required=True, metavar="DIR", help="a file for each is written here")
-    every.add_argument("--quick", action="store_true", help="only to see that it works; the figures mean little")
-    tables = benches.add_parser("tables", help="print what all has measured, as Markdown")
-    plot = benches.add_parser("plot", help="draw what all has measured, as SVG")
+    every = benches.add_parser("all", help="run each of them, in half an hour")
+    every.add_argument("--json-dir", type=Path, required=True, metavar="DIR", help="write a file for each here")
+    every.add_argument("--quick", action="store_true", help="only check that it works; the figures mean little")
+    tables = benches.add_parser("tables", help="print the figures of all as Markdown")
+    plot = benches.add_parser("plot", help="draw the figures of all as SVG")
     plot.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     for reader in (tables, plot):
         reader.add_argument("directory", type=Path, metavar="DIR", help="of the files")
@@ -119,7 +119,7 @@ def print_tables(tables: Tables) -> None:
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """As Markdown, so that it can be pasted into docs/performance.md."""
+    """Print a table as Markdown for docs/performance.md."""
     cells = [[*rows[0]], *([_cell(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     header, *body = (_line(row, widths) for row in cells)
@@ -127,7 +127,7 @@ def print_table(rows: Sequence[Row]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Describe the machine, its software and its load."""
     return {
         "cpu": _cpu_model(), "cpus": os.cpu_count(), "load_average": os.getloadavg()[0],
         "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(),

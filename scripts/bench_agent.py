@@ -1,4 +1,4 @@
-"""The agent that is measured: a process of its own, as in production, known by its JSON log and by /proc."""
+"""Runs the measured agent in its own process and reads its JSON log and /proc."""
 
 import json
 import math
@@ -21,16 +21,16 @@ TIMEOUT_S = 120
 
 Event: TypeAlias = dict[str, Any]
 Row: TypeAlias = dict[str, Any]
-"""Of a table of figures: column to value; None where there is nothing to measure."""
+"""One row of figures by column. None stands where nothing was measured."""
 Tables: TypeAlias = dict[str, list[Row]]
-"""By their titles."""
+"""Tables by their titles."""
 
 
 class BenchedAgent:
-    """``pomagent run`` in a process of its own, whose log is read once, however long it gets."""
+    """``pomagent run`` in its own process. Each line of its log is read once."""
 
     def __init__(self, path: Path, log: Path, program: Sequence[str] = ()) -> None:
-        """``program``: instead of ``python -m pomagent``."""
+        """``program`` replaces ``python -m pomagent``."""
         self._program = program or (sys.executable, "-m", "pomagent")
         self._path = path
         self._log = log
@@ -42,7 +42,7 @@ class BenchedAgent:
         with ExitStack() as undo:
             output = undo.enter_context(self._log.open("wb"))
             self._reader = undo.enter_context(self._log.open())
-            own = self._log.parent  # its places, or agents of one user would meet in theirs
+            own = self._log.parent  # its own paths: with the defaults all agents of this user share them
             environment = clean_environment(
                 POMAGENT_AGENT__LOG_FORMAT="json", STATE_DIRECTORY=str(own),
                 POMAGENT_STATUS__CONTROL_SOCKET=str(own / "control.sock"),
@@ -66,7 +66,7 @@ class BenchedAgent:
             self._reader.close()
 
     def events(self, name: str) -> list[Event]:
-        """Those so far, in the order of the log."""
+        """Return the events with that name so far, in the order of the log."""
         self._events.extend(self._news())
         return [event for event in self._events if event["event"] == name]
 
@@ -76,11 +76,11 @@ class BenchedAgent:
 
     @property
     def cpu_s(self) -> float:
-        """Processor time so far, of all its threads, to 10 ms."""
+        """Processor time of all threads so far, in steps of 10 ms."""
         return bench_process.cpu_s(self.pid)
 
     def port(self, route: str) -> int:
-        """The local port of a route."""
+        """Return the local port of a route that listens."""
         bound = next(event for event in self.events("listener.bound") if event["route"] == route)
         return int(bound["listen"].rpartition(":")[2])
 
@@ -93,7 +93,7 @@ class BenchedAgent:
         return self.events(name)[count - 1]
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Until the condition holds; that the agent has ended ends the wait as well."""
+        """Wait until the condition holds. Raises if the agent ends first. Blocks."""
         end = time.monotonic() + scaled(TIMEOUT_S)
         while not condition():
             if self._process.poll() is not None or time.monotonic() > end:
@@ -106,12 +106,12 @@ class BenchedAgent:
 
 
 def seconds_of(event: Event) -> float:
-    """When it was logged, in seconds of the wall clock."""
+    """Return when an event was logged, in seconds of the wall clock."""
     return datetime.fromisoformat(event["timestamp"]).timestamp()
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """By nearest rank; the median is the 50th."""
+    """Return a percentile by nearest rank. The median is the 50th."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 

@@ -1,6 +1,6 @@
-"""Bars, drawn as SVG: panels of grouped horizontal bars, each with its figure. Pure: values in, text out.
+"""Draws panels of grouped horizontal bars as SVG, each bar with its figure. Pure.
 
-Colours follow the reader's light or dark mode; a bar's figure stands beside it, so that colour is never all there is.
+Colours follow the reader's light or dark mode. Each bar has its figure, so that colour is never all there is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ MARGIN, GUTTER = 20, 32
 PANEL_WIDTH = 420
 LABEL_WIDTH, FIGURE_WIDTH = 104, 64
 HEADING = 44
-"""Of a panel: its title, and what it counts in."""
+"""Height of a panel's title and unit, in pixels."""
 BAR, BAR_GAP, GROUP_GAP = 13, 2, 9
 LEGEND = 40
 ROUND = 2
-"""The radius of a bar's far end."""
+"""Radius of a bar's far end, in pixels."""
 STYLE = """\
 svg { font: 12px system-ui, sans-serif; --surface: #fcfcfb; --text: #0b0b0b; --faint: #52514e;
   --bar-0: #2a78d6; --bar-1: #9ec5f4; --bar-2: #eb6834 }
@@ -27,12 +27,12 @@ svg { font: 12px system-ui, sans-serif; --surface: #fcfcfb; --text: #0b0b0b; --f
 .bar-0 { fill: var(--bar-0) } .bar-1 { fill: var(--bar-1) } .bar-2 { fill: var(--bar-2) }"""
 
 Bars: TypeAlias = dict[str, float]
-"""By the series they belong to."""
+"""Values by series."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """What is compared, in which unit, and the bars of each group."""
+    """A comparison with its unit and the bars of each group."""
 
     title: str
     unit: str
@@ -45,7 +45,7 @@ class Panel:
 
 
 def draw(title: str, series: Sequence[str], panels: Sequence[Panel]) -> str:
-    """The whole picture; a series has the colour of its place."""
+    """Return the whole picture. A series has the colour of its position."""
     drawn, top = [*_legend(series)], MARGIN + LEGEND
     for row in _rows(panels):
         for column, panel in enumerate(row):
@@ -100,5 +100,5 @@ def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") 
 
 
 def figure(value: float) -> str:
-    """Three digits or so: more than that is noise."""
+    """Format a figure with about three digits. More would be noise."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,7 +1,7 @@
-"""What a short session costs in processor time: connect, one byte there and back, close; beside Envoy as the client.
+"""Measures the processor time of a short session against Envoy as the client: connect, echo one byte, close.
 
-A warm session leaves a gap in the pool that a dial fills again: that dial's cost is measured apart, by a pool that is
-made deeper.
+A warm session leaves a gap in the pool that a dial fills. The cost of that dial is measured separately, by making a
+pool deeper.
 """
 
 import argparse
@@ -16,12 +16,12 @@ from scripts.bench_traffic import Application, at_once
 from tests.gateway.waiting import wait_until
 
 SESSIONS, QUICK_SESSIONS = 500, 20
-"""Of one turn."""
+"""Sessions of one turn."""
 ROUNDS, QUICK_ROUNDS = 5, 1
 AT_ONCE = 4
 DIALS, QUICK_DIALS = 200, 10
 DEPTH = 8
-"""Of the warm route's pool: enough for those that come at once, again and again."""
+"""Depth of the warm route's pool, enough for all concurrent sessions."""
 TIMEOUT_S = 120
 SETTLE_S = 0.5
 COLD, WARM = "cold", "warm"
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Tables:
-    """Milliseconds of processor time."""
+    """Measure and return tables of processor time in milliseconds."""
     sessions = options.sessions or (QUICK_SESSIONS if options.quick else SESSIONS)
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     dials = QUICK_DIALS if options.quick else DIALS
@@ -63,12 +63,12 @@ def _row(client: str, what: str, cost_ms: float, costs: dict[str, float]) -> Row
 
 
 def _costs(kinds: dict[str, Contender], sessions: int, rounds: int) -> dict[str, float]:
-    """Of one session of each kind: the median of the rounds."""
+    """Return the cost of one session of each kind, the median of the rounds."""
     used: dict[str, list[float]] = {kind: [] for kind in kinds}
     names = {contender.port: kind for kind, contender in kinds.items()}
     for contender in in_turns(list(kinds.values()), rounds):
         print(f"{sessions} sessions, {names[contender.port]} …", file=sys.stderr)
-        time.sleep(SETTLE_S)  # nothing of the turn before may count
+        time.sleep(SETTLE_S)  # work of the previous turn must not count
         used[names[contender.port]].append(_cpu_ms(contender, lambda port=contender.port: come_and_go(port, sessions)))  # type: ignore[misc]
     return {kind: statistics.median(values) / sessions for kind, values in used.items()}
 
@@ -76,12 +76,12 @@ def _costs(kinds: dict[str, Contender], sessions: int, rounds: int) -> dict[str,
 def _cpu_ms(contender: Contender, work: Callable[[], None]) -> float:
     before = contender.cpu_s
     work()
-    time.sleep(SETTLE_S)  # refills, good-byes
+    time.sleep(SETTLE_S)  # refills and closes
     return (contender.cpu_s - before) * 1000
 
 
 def come_and_go(port: int, sessions: int) -> None:
-    """So many short sessions, some of them at a time."""
+    """Run a number of short sessions, several at a time. Blocks."""
 
     def work() -> None:
         for _ in range(sessions // AT_ONCE):
@@ -92,7 +92,7 @@ def come_and_go(port: int, sessions: int) -> None:
 
 
 def _dial_ms(both: Pair, dials: int, index: int) -> float:
-    """Of one tunnel that a deeper pool opens: the reload that deepens it included."""
+    """Return the cost of one dial for a deeper pool, including its share of the reload."""
     deep = {"warm": "tunnel", "pool_min": dials, "pool_max": dials, "pool_max_age_s": 3600 + index}
     agent = both.contenders(WARM)[0]
     _reload(both, {COLD: ROUTES[COLD], WARM: {"warm": "off"}})

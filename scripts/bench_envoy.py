@@ -1,4 +1,4 @@
-"""Envoy as the client: a local port whose every connection becomes a CONNECT, its own ``tcp_proxy`` doing the work."""
+"""Runs Envoy as the client: a local port that turns each connection into a CONNECT, by ``tcp_proxy``."""
 
 import json
 import subprocess
@@ -19,11 +19,11 @@ START_TIMEOUT_S = 20
 GATEWAY = "gateway"
 LIMITS = ("max_connections", "max_pending_requests", "max_requests")
 NO_LIMIT = 100_000
-"""Envoy's own are 1,024 each."""
+"""Maximum connections and requests. Envoy's defaults are 1,024 each."""
 
 
 class EnvoyClient:
-    """One process, one local port, one destination."""
+    """An Envoy process with one local port and one destination."""
 
     def __init__(self, directory: Path, gateway: Gateway, gateway_port: int, destination: str) -> None:
         self._directory = directory

@@ -1,7 +1,7 @@
-"""Start and edit by number of routes, seen from outside: when do the ports listen? The agent and Envoy take turns.
+"""Measures from outside when ports listen after a start and an edit, by number of routes, for the agent and Envoy.
 
 Envoy has a listener for each route, with ``tcp_proxy`` and ``tunneling_config``, in a file that it watches. It does not
-validate what the agent validates, nor does it wait for an editor to come to rest: the agent's quiet time is told apart.
+validate what the agent validates, and it does not wait for an editor to finish: the agent's quiet time has a column.
 """
 
 import json
@@ -29,20 +29,20 @@ from tests.gateway.tether import tethered
 TIMEOUT_S = 120
 POLL_S = 0.002
 WATCHED = 100
-"""Ports that are looked at, the last one among them: looking at each of 10,000 would keep the machine busy."""
+"""Number of ports that are probed, the last one included. Probing each of 10,000 would keep the machine busy."""
 SETTLE_S = 0.5
-"""After the start, before memory is read and the file edited."""
+"""Seconds between the start and the reading of memory, before the edit."""
 NOWHERE = 9
-"""No session is opened: nobody has to listen there."""
+"""Destination port. No session is opened, so nothing listens there."""
 
 Write: TypeAlias = Callable[[Path, Sequence[int]], None]
-"""An agent's file with a route for each port."""
+"""Writes an agent's file with a route for each port."""
 Turn: TypeAlias = tuple[float, float, float]
-"""Until the ports listened in ms, memory in MB, until the edit was live in ms."""
+"""Milliseconds until the ports listened, memory in MB, milliseconds until the edit was live."""
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether anybody does: Linux lets two bind one address with SO_REUSEADDR, but not beside a listener."""
+    """Return whether a port has a listener, beside which Linux refuses a bind even with SO_REUSEADDR."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -53,7 +53,7 @@ def listens(host: str, port: int) -> bool:
 
 
 def wait_for_ports(host: str, ports: Sequence[int], pid: int) -> float:
-    """Blocks until all of a sample listen; the time on the monotonic clock."""
+    """Wait until a sample of the ports listens and return the monotonic time. Blocks."""
     pending = [*ports[:: max(1, len(ports) // WATCHED)], ports[-1]]
     end = time.monotonic() + TIMEOUT_S
     while pending:
@@ -67,7 +67,7 @@ def wait_for_ports(host: str, ports: Sequence[int], pid: int) -> float:
 
 
 def compare(count: int, runs: int, host: str, ports: Sequence[int], write_agent: Write) -> Iterator[Row]:
-    """One row for each client: medians of turns that alternate. Of the ports, the last is the edit's."""
+    """Yield a row of medians for each client, in alternating turns. The edit uses the last port."""
     turns: dict[str, Callable[[Path], Turn]] = {
         AGENT: lambda directory: _agent_turn(directory, host, ports, write_agent),
         ENVOY: lambda directory: _envoy_turn(directory, host, ports),
@@ -103,20 +103,20 @@ def _envoy_turn(directory: Path, host: str, ports: Sequence[int]) -> Turn:
 
 
 def _turn(pid: int, began: float, host: str, ports: Sequence[int], write: Callable[[Sequence[int]], None]) -> Turn:
-    """A start, memory a moment later, and an edit: the route in the middle moves to the last port."""
+    """Measure a start, the memory after it, and an edit that moves the middle route to the last port."""
     *used, spare = ports
     listening = wait_for_ports(host, used, pid) - began
     time.sleep(SETTLE_S)
     memory_mb = bench_process.memory_kb(pid) / 1024
     used[len(used) // 2] = spare
     write(used)
-    edited = time.monotonic()  # the file is in its place
+    edited = time.monotonic()  # the file has been replaced
     return listening * 1000, memory_mb, (wait_for_ports(host, [spare], pid) - edited) * 1000
 
 
 @contextmanager
 def _envoy(directory: Path, listeners: Path) -> Iterator[int]:
-    """One process, one worker."""
+    """Run one Envoy process with one worker."""
     settings = directory / "envoy.json"
     settings.write_text(json.dumps(_bootstrap(listeners)))
     with (directory / "envoy.log").open("wb") as log:
@@ -135,7 +135,7 @@ def _envoy(directory: Path, listeners: Path) -> Iterator[int]:
 
 
 def _write_listeners(path: Path, host: str, ports: Sequence[int]) -> None:
-    """A new file takes the place of the old one, which is what Envoy watches for."""
+    """Replace the file by a rename, which Envoy watches for."""
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps({"resources": [_listener(index, host, port) for index, port in enumerate(ports)]}))
     fresh.replace(path)

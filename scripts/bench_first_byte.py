@@ -1,8 +1,8 @@
-"""How long an application waits for its first byte, with the gateway at a distance, and how often a tunnel was warm.
+"""Measures how long an application waits for its first byte from a distant gateway, and how often a tunnel was warm.
 
-``Distance`` delays every byte between client and gateway, both ways; a TCP handshake it cannot delay, so that whatever
-is dialled anew looks one round trip better than it is. In each round every kind of client has its turn, in another
-order, so that whatever disturbs the machine disturbs all of them alike.
+``Distance`` delays every byte between client and gateway, both ways. It cannot delay a TCP handshake, so a fresh
+dial looks one round trip better than it is. In each round every kind of client has its turn, in another order, so that
+disturbances of the machine affect all of them alike.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tests.support.agent.agent_process import connect
 from tests.support.agent.bastion import ANY, say
 
 ROUNDS = {0: 300, 20: 150, 80: 60}
-"""By the delay each way, in milliseconds: the longer, the less depends on the machine."""
+"""Rounds by delay each way, in milliseconds. With longer delays less depends on the machine."""
 QUICK_ROUNDS = {0: 3, 1: 3}
 LEVELS = ("tunnel", "tls", "off")
 BARE, ENVOY = "bare tunnel", "Envoy"
@@ -37,23 +37,23 @@ BARE, ENVOY = "bare tunnel", "Envoy"
 TAKES_ONE_WAY_MS = 20
 POOL_MAX = (4, 16)
 RATE = 5.0
-"""Arrivals a second, independent of each other."""
+"""Rate of independent arrivals, per second."""
 BURST, BURST_EVERY_S = 10, 2.0
 TAKES, QUICK_TAKES = 300, 10
 
 ECHO = destination("echo")
 PAYLOAD = b"hello\n"
 SETTLE_S = 0.1
-"""Between turns, besides some round trips: refills must not compete with what is measured."""
+"""Seconds between turns, besides some round trips, so that refills do not compete with the measurement."""
 
 
 @dataclass
 class Waits:
-    """What the applications of one kind of client waited, in milliseconds."""
+    """Waits of the applications of one kind of client, in milliseconds."""
 
     of: list[float] = field(default_factory=list)
     warm: int | None = None
-    """How many of them had a warm tunnel, where the client knows."""
+    """Applications with a warm tunnel, where the client knows."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Tables:
-    """One table of waits, one of takes."""
+    """Measure and return a table of waits and one of takes."""
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
     takes = options.takes or (QUICK_TAKES if options.quick else TAKES)
     with Gateway() as gateway:
@@ -104,7 +104,7 @@ def _in_turns(turns: dict[str, Callable[[], float]], rounds: int, pause_s: float
 
 
 def _bare(gateway: Gateway, port: int) -> float:
-    """Over a tunnel that was opened beforehand, by hand, and has waited for a moment like a warm one."""
+    """Return the wait over a tunnel that was opened beforehand by hand. Blocks."""
     connection = client.secure((LOOPBACK, port), HOST, gateway.ca_file)
     with client.connect(connection, ECHO, {"Authorization": f"Pomerium {gateway.token}"}) as tunnel:
         time.sleep(SETTLE_S)
@@ -115,7 +115,7 @@ def _bare(gateway: Gateway, port: int) -> float:
 
 
 def _application(port: int) -> Callable[[], float]:
-    """One that connects, speaks first, hears the answer and leaves."""
+    """Return an application that connects, sends, receives the answer, closes, and returns its wait."""
 
     def wait() -> float:
         began = time.perf_counter()
@@ -168,7 +168,7 @@ def _takes(gateway: Gateway, takes: int, one_way_ms: float) -> list[Row]:
 
 
 def _poisson(count: int) -> list[float]:
-    """Moments, in seconds from the first; the same in every run."""
+    """Return arrival times in seconds from the first, the same in every run."""
     dice = random.Random(0)
     moments = [0.0]
     while len(moments) < count:
@@ -181,7 +181,7 @@ def _bursts(count: int) -> list[float]:
 
 
 def _arrive(application: Callable[[], float], moments: Sequence[float]) -> Waits:
-    """Each at its moment, however long others still wait."""
+    """Start each application at its time, whether earlier ones still wait or not. Blocks."""
     began = time.monotonic()
     with ThreadPoolExecutor(4 * BURST) as threads:
         pending = []
@@ -198,7 +198,7 @@ def _arrive(application: Callable[[], float], moments: Sequence[float]) -> Waits
 def _at_a_distance(
     gateway: Gateway, one_way_ms: float, routes: dict[str, dict[str, Any]]
 ) -> Iterator[tuple[BenchedAgent, Distance, Path]]:
-    """An agent with these routes to the echo server, behind a gateway that is so far away."""
+    """Run an agent with these routes to the echo server, behind a gateway at this distance."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pomagent-bench-")))
         distance = stack.enter_context(Distance((LOOPBACK, gateway.port), one_way_ms))
@@ -213,7 +213,7 @@ def _at_a_distance(
 
 
 def _warm_takes(agent: BenchedAgent, route: str, sessions: int) -> int:
-    """How many of the route's sessions had a warm tunnel, by the agent's own log."""
+    """Return how many sessions of the route had a warm tunnel, from the agent's log."""
     agent.wait_until(lambda: len(_sessions(agent, route)) == sessions, f"not {sessions} sessions of {route}")
     return sum(event["warm"] for event in _sessions(agent, route))
 

@@ -1,6 +1,6 @@
-"""What idle sessions hold in memory, before they were ever busy and after; and what sessions leave behind.
+"""Measures the memory of idle sessions, before and after they were busy, and what closed sessions leave behind.
 
-Beside Envoy as the client. Resident memory over all sessions that are open, from what the process had without one.
+Envoy as the client is measured beside it. Memory per session is the growth of resident memory over the open sessions.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from scripts.bench_traffic import Application, at_once
 
 SESSIONS, QUICK_SESSIONS = 1000, 20
 GONE, QUICK_GONE = 10_000, 100
-"""Short sessions that have come and gone."""
+"""Short sessions that were opened and closed."""
 HOT_BYTES = 2 * 10**6
-"""That each session moves once, each way, to be hot."""
+"""Bytes that each session moves each way to become hot."""
 SETTLE_S, QUICK_SETTLE_S = 5.0, 0.2
 SPARE_DESCRIPTORS = 500
-"""Of the gateway, besides those of the sessions that are open."""
+"""Descriptors of the gateway besides those of open sessions."""
 TOGETHER = 20
 """Sessions that open, or get hot, at a time."""
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Tables:
-    """One row for each client."""
+    """Measure and return a table with one row for each client."""
     sessions = options.sessions or (QUICK_SESSIONS if options.quick else SESSIONS)
     gone = options.gone or (QUICK_GONE if options.quick else GONE)
     settle_s = QUICK_SETTLE_S if options.quick else SETTLE_S
@@ -43,10 +43,13 @@ def run(options: argparse.Namespace) -> Tables:
 
 
 def _measure(contender: Contender, sessions: int, gone: int, settle_s: float) -> Row:
-    """``growth``: over the second half of those that come and go, when the allocator has had its first high water."""
+    """Return the row of a contender.
+
+    ``growth`` covers the second half of the short sessions, after the allocator has reached its first maximum.
+    """
     print(f"{contender.name} …", file=sys.stderr)
     with Application(contender.port) as first:
-        first.echo()  # what is made once
+        first.echo()  # objects that are created once
     memory = _Memory(contender, settle_s)
     empty = memory.kb()
     with ExitStack() as stack:
@@ -75,7 +78,7 @@ def _measure(contender: Contender, sessions: int, gone: int, settle_s: float) ->
 
 
 def _allow_descriptors(sessions: int) -> None:
-    """Ours, and those of the processes we start: the gateway between them has two for each session."""
+    """Raise the descriptor limit of this process and its children. The gateway needs two for each session."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * sessions + SPARE_DESCRIPTORS
     if hard != resource.RLIM_INFINITY and hard < needed:
@@ -84,7 +87,7 @@ def _allow_descriptors(sessions: int) -> None:
 
 
 class _Memory:
-    """Of a process that has come to rest."""
+    """Reads the memory of a process that has come to rest."""
 
     def __init__(self, contender: Contender, settle_s: float) -> None:
         self._contender = contender
@@ -96,7 +99,7 @@ class _Memory:
 
 
 def _open(stack: ExitStack, port: int, count: int) -> list[Application]:
-    """So many sessions, each with a tunnel that stands."""
+    """Open a number of sessions and wait until each has a tunnel. Blocks."""
     applications: list[Application] = []
     while len(applications) < count:
         some = [stack.enter_context(Application(port)) for _ in range(min(TOGETHER, count - len(applications)))]

@@ -1,4 +1,4 @@
-"""The agent and Envoy as the client, side by side: one gateway, one server behind it, and turns that alternate."""
+"""Runs the agent and Envoy as the client side by side, with one gateway and one server, in alternating turns."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ DESTINATION = "traffic.example.test:7000"
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One way to the same server: a local port, and the process behind it."""
+    """A local port that leads to the server, and the process behind it."""
 
     name: str
     port: int
@@ -43,11 +43,11 @@ class Pair:
     agent: BenchedAgent
     envoy: EnvoyClient
     path: Path
-    """Of agent.toml."""
+    """The path of agent.toml."""
     gateway: Gateway
 
     def contenders(self, route: str) -> list[Contender]:
-        """The agent by one of its routes, and Envoy."""
+        """Return the agent, by one of its routes, and Envoy."""
         return [
             Contender(AGENT, self.agent.port(route), self.agent.pid),
             Contender(ENVOY, self.envoy.port, self.envoy.pid),
@@ -58,7 +58,7 @@ class Pair:
 def pair(
     routes: Mapping[str, Mapping[str, Any]], program: Sequence[str] = (), transport: str = "http1"
 ) -> Iterator[Pair]:  # fmt: skip
-    """An agent with these routes to the server, and Envoy; ``program``: instead of ``python -m pomagent``."""
+    """Run an agent with these routes and Envoy. ``program`` replaces ``python -m pomagent``."""
     with ExitStack() as stack:
         traffic = stack.enter_context(Traffic())
         gateway = stack.enter_context(Gateway())
@@ -74,7 +74,7 @@ def pair(
 def write_routes(
     directory: Path, gateway: Gateway, routes: Mapping[str, Mapping[str, Any]], transport: str = "http1"
 ) -> Path:  # fmt: skip
-    """The file of an agent with these routes to the server."""
+    """Write the file of an agent with these routes to the server."""
     return write_agent_toml(
         directory, gateway,
         {name: {"from": f"tcp+https://{DESTINATION}", "listen": ANY, **keys} for name, keys in routes.items()},
@@ -86,6 +86,6 @@ def write_routes(
 
 
 def in_turns(contenders: Sequence[Contender], rounds: int) -> Iterator[Contender]:
-    """Each once a round, in another order every time: what disturbs the machine disturbs both alike."""
+    """Yield each contender once a round, in alternating order, so that disturbances affect both alike."""
     for index in range(rounds):
         yield from contenders if index % 2 == 0 else reversed(contenders)

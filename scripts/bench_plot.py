@@ -1,4 +1,4 @@
-"""The agent beside Envoy, drawn from the files that the benches have written: no figure passes through a hand."""
+"""Draws the agent beside Envoy from the files that the benches wrote, so that no figure is copied by hand."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
@@ -13,11 +13,11 @@ SERIES = (AGENT, COLD, ENVOY)
 FIRST_BYTE = {"warm = tunnel": AGENT, "warm = off": COLD, ENVOY: ENVOY}
 
 Figures: TypeAlias = Mapping[str, Tables]
-"""The tables of each bench, by the bench's name."""
+"""Tables of each bench by its name."""
 
 
 def plot(figures: Figures) -> str:
-    """As SVG; a bench that has not run is left out."""
+    """Return the picture as SVG. A bench that did not run is left out."""
     return draw(TITLE, SERIES, [panel for panel in _panels(figures) if panel.groups])
 
 
@@ -54,7 +54,7 @@ def _first_byte(figures: Figures) -> dict[str, Bars]:
 
 
 def _short(figures: Figures) -> list[Row]:
-    """Cold ones of both; warm ones of the agent, less the dial that refills the pool."""
+    """Return cold sessions of both, and warm sessions of the agent without the dial that refills the pool."""
     shown = {"cold": "cold", "warm, beyond the dial": "warm, less dial"}
     rows = [row for row in _rows(figures, "churn", 0) if row["session"] in shown]
     return sorted(

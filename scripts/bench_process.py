@@ -1,11 +1,11 @@
-"""What the kernel knows about a process: processor time and memory."""
+"""Reads processor time and memory of a process from the kernel."""
 
 import os
 from pathlib import Path
 
 
 def cpu_s(pid: int) -> float:
-    """Processor time so far, of all its threads, as getrusage(2) counts it for itself; to 10 ms."""
+    """Return the processor time of all threads so far, in steps of 10 ms."""
     _, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
     user, system = fields.split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
@@ -18,6 +18,6 @@ def memory_kb(pid: int) -> int:
 
 
 def has_ended(pid: int) -> bool:
-    """A child of ours, waited for or not."""
+    """Return whether a process has ended, reaped or not."""
     status = Path(f"/proc/{pid}/status")
     return not status.exists() or "State:\tZ" in status.read_text()

@@ -1,7 +1,7 @@
-"""What a route costs while nobody uses it: at start, at validation, and when another one is edited.
+"""Measures what an unused route costs at start, at validation, and when another route is edited.
 
-No gateway is involved (``warm = "off"``). Times inside the agent are those of its own JSON log; beside Envoy
-(``bench_envoy_routes``) both are seen from outside.
+No gateway is involved (``warm = "off"``). Times inside the agent come from its JSON log. In the comparison with Envoy
+(``bench_envoy_routes``) both are measured from outside.
 """
 
 import argparse
@@ -28,22 +28,22 @@ QUICK_COUNTS = (10, 50)
 QUICK_RUNS = 1
 
 HOST = "127.83.0.1"
-"""Loopback as well, and nobody else's: other programs' ports are on 127.0.0.1."""
+"""Loopback address without ports of other programs, which use 127.0.0.1."""
 FIRST_PORT, LAST_PORT = 10_000, 32_767  # above the privileged ones, below those that the kernel gives to clients
 SPARE_DESCRIPTORS = 200
-"""Of the agent, besides its listeners."""
+"""Descriptors of the agent besides its listeners."""
 SETTLE_S = 0.5
-"""After the start, before the first edit: what the start left behind must not count as part of the reload."""
+"""Seconds between the start and the first edit, so that work of the start does not count for the reload."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What one start took until every route listened."""
+    """Times of one start until every route listened."""
 
     whole_ms: float
-    """From exec: Python, imports and validation included."""
+    """Milliseconds from exec, Python, imports and validation included."""
     bound_ms: float
-    """From the end of validation."""
+    """Milliseconds from the end of validation."""
     memory_mb: float
     """Resident, a moment later."""
 
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Tables:
-    """One row per number of routes; and the same beside Envoy, seen from outside."""
+    """Measure and return a table by number of routes, and the comparison with Envoy."""
     counts = options.counts or (QUICK_COUNTS if options.quick else COUNTS)
     runs = options.runs or (QUICK_RUNS if options.quick else RUNS)
     check_descriptors(max(counts))
@@ -89,7 +89,7 @@ def _measure(count: int, runs: int) -> Row:
 
 
 def _validate(path: Path, count: int) -> float:
-    """Reading and validating the file, as the reload's thread does."""
+    """Read and validate the file, as a reload does, and return the milliseconds."""
     began = time.perf_counter()
     assert len(load(path, {}).routes) == count
     return ms(time.perf_counter() - began)
@@ -107,7 +107,7 @@ def _start(path: Path, log: Path, count: int) -> Start:
 
 
 def _edit(path: Path, log: Path, ports: list[int], runs: int) -> list[tuple[float, float]]:
-    """From the end of the quiet time until the route that was edited listens on its new port, and until all is said."""
+    """Return milliseconds from the end of the quiet time until the new port listens, and until ``config.applied``."""
     *used, spare = ports
     edited = len(used) // 2
     times = []
@@ -127,7 +127,7 @@ def _edit(path: Path, log: Path, ports: list[int], runs: int) -> list[tuple[floa
 
 
 def _write(path: Path, ports: list[int]) -> None:
-    """As editors do: a new file takes the place of the old one."""
+    """Replace the file by a rename, as editors do."""
     fresh = path.with_suffix(".new")
     fresh.write_text(
         '[status]\nlisten = ""\n\n[defaults]\nwarm = "off"\n' + "".join(map(_route, range(len(ports)), ports))
@@ -154,7 +154,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def check_descriptors(count: int) -> None:
-    """The agent raises the soft limit by itself; the hard one is the machine's."""
+    """Check the hard limit of descriptors. The agent raises the soft limit itself."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count + SPARE_DESCRIPTORS:
         raise SystemExit(f"{count} routes need {count + SPARE_DESCRIPTORS} descriptors, and ulimit -Hn is {hard}")

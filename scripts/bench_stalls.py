@@ -1,7 +1,7 @@
-"""How long the agent's hub is ever kept from its other work: an agent that keeps count, and what it has counted.
+"""Runs an agent that measures the longest turn of its event loop, and reads the result.
 
-A turn of the event loop runs everything that is ready. Its wall time includes what other processes took the processor
-for; its processor time is the agent's own doing.
+A turn runs everything that is ready. Its wall time includes the time of other processes. Its processor time is the
+agent's own.
 """
 
 import mmap
@@ -16,7 +16,7 @@ _LONGEST = struct.Struct("dd")
 
 
 class Stalls:
-    """The longest turn so far, in seconds, in a file that two processes share."""
+    """Longest turn so far, in seconds, in a file shared by two processes."""
 
     def __init__(self, path: str) -> None:
         with Path(path).open("r+b") as file:
@@ -39,12 +39,12 @@ class Stalls:
 
 
 def program(path: str) -> tuple[str, ...]:
-    """The agent, counting into this file."""
+    """Return the command of an agent that counts into this file."""
     return sys.executable, "-m", "scripts.bench_stalls", path
 
 
 def _watch(stalls: Stalls) -> None:
-    """From now on, of this thread's hub: from the end of each wait for descriptors to the beginning of the next."""
+    """Measure this thread's hub from now on, from the end of each wait for descriptors to the start of the next."""
     loop = get_hub().loop
     began_wall = began_cpu = 0.0
 
@@ -58,7 +58,7 @@ def _watch(stalls: Stalls) -> None:
 
     _watch.watchers = watchers = (loop.check(), loop.prepare())  # type: ignore[attr-defined]  # kept alive
     watchers[0].start(woken)
-    watchers[1].priority = -2  # behind the loop's own, which runs what is ready
+    watchers[1].priority = -2  # after the loop's own watcher, which runs what is ready
     watchers[1].start(resting)
 
 

@@ -1,7 +1,7 @@
-"""What a gigabyte costs: processor time and wall clock, one stream and many, down and up, beside Envoy as the client.
+"""Measures processor time and wall clock of a gigabyte, one stream and many, down and up, against Envoy as the client.
 
-All processes share the machine, so that the wall clock says less than the processor time of the one that is measured.
-``fairness``: what an interactive session notices of busy ones beside it.
+All processes share the machine, so the processor time of the measured process is a better measure than the wall clock.
+``fairness`` measures an interactive session beside busy ones.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from scripts.bench_traffic import WAYS, Application, Busy, at_once
 
 GIGABYTE = 10**9
 MEGABYTES, QUICK_MEGABYTES = 1000, 8
-"""Of one turn, over all its streams."""
+"""Megabytes of one turn over all its streams."""
 ROUNDS, QUICK_ROUNDS = 5, 1
 STREAMS = (1, 16)
 BULK = "bulk"
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Tables:
-    """One table of costs, one of what an echo takes meanwhile."""
+    """Measure and return a table of costs and one of echoes beside busy sessions."""
     length = (options.megabytes or (QUICK_MEGABYTES if options.quick else MEGABYTES)) * 10**6
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     echoes = QUICK_ECHOES if options.quick else ECHOES
@@ -81,7 +81,7 @@ def _costs(contenders: list[Contender], streams: int, way: str, length: int, rou
 
 
 def _turn(contender: Contender, streams: int, way: str, length: int) -> tuple[float, float]:
-    """Seconds that went by, and processor time that the contender used."""
+    """Return elapsed seconds and the processor time that the contender used."""
     with _applications(contender.port, streams) as applications:
         began, used = time.monotonic(), contender.cpu_s
         at_once([lambda one=one: WAYS[way](one, length // streams) for one in applications])  # type: ignore[misc]
@@ -93,11 +93,11 @@ def _applications(port: int, count: int) -> Iterator[list[Application]]:
     with ExitStack() as stack:
         applications = [stack.enter_context(Application(port)) for _ in range(count)]
         for application in applications:
-            application.echo()  # its tunnel stands
+            application.echo()  # its tunnel is open
         yield applications
 
 
-# --- what others notice ---------------------------------------------------------------------------------------------
+# --- fairness -------------------------------------------------------------------------------------------------------
 
 
 def _fairness(contenders: list[Contender], way: str, echoes: int, stalls: bench_stalls.Stalls) -> Iterator[Row]:

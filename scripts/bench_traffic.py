@@ -1,10 +1,10 @@
-"""Bytes for the benchmarks: a server behind the gateway, and applications that talk to it.
+"""Traffic for the benchmarks: a server behind the gateway, and applications that use it.
 
-The server is a process of its own, and so are applications that keep others waiting: an echo that is timed in one
-interpreter with busy threads would wait for their lock as well.
+The server and busy applications run in their own processes: an echo that is timed in one interpreter with busy threads
+would wait for their lock.
 
-An application asks for a number of bytes down, or announces a number of bytes up and gets one back when all are there;
-again and again on one connection. The bytes are zeros: nobody on the way looks at them.
+An application requests a number of bytes down, or announces a number of bytes up and gets one byte back when all have
+arrived. It repeats this on one connection. All bytes are zeros, because nothing on the path reads them.
 """
 
 import resource
@@ -24,9 +24,9 @@ from tests.gateway.tether import tethered
 BLOCK = 256 * 1024
 BACKLOG = 4096
 STACK_BYTES = 128 * 1024
-"""Of a thread: a thousand idle sessions have one each."""
+"""Stack size of a thread in bytes. A thousand idle sessions have a thread each."""
 BUSY_BYTES = 4 * 10**6
-"""That a busy application asks for, or announces, at a time."""
+"""Bytes that a busy application requests or announces at a time."""
 DOWN, UP = b"D", b"U"
 DONE = b"."
 _REQUEST = struct.Struct("!cQ")
@@ -34,7 +34,7 @@ _ZEROS = memoryview(bytes(BLOCK))
 
 
 class _Process:
-    """One of this module's own, for as long as the ``with`` lasts; it has printed one line, as it is ready."""
+    """A context manager that runs this module as a process, which prints a line when it is ready."""
 
     def __init__(self, *arguments: str) -> None:
         self._arguments = arguments
@@ -68,14 +68,14 @@ class Traffic(_Process):
 
 
 class Busy(_Process):
-    """Applications that never rest, on as many sessions; all their tunnels stand."""
+    """A context manager that runs busy applications, one for each session, with all tunnels open."""
 
     def __init__(self, port: int, way: str, streams: int) -> None:
         super().__init__("busy", str(port), way, str(streams))
 
 
 class Application:
-    """One connection to a local port."""
+    """An application's connection to a local port."""
 
     def __init__(self, port: int) -> None:
         self._sock = socket.create_connection((LOOPBACK, port))
@@ -98,7 +98,7 @@ class Application:
         _take(self._sock, len(DONE))
 
     def echo(self) -> None:
-        """One byte there and back."""
+        """Send one byte and wait for it to return. Blocks."""
         self.up(1)
 
 
@@ -106,7 +106,7 @@ WAYS: dict[str, Callable[[Application, int], None]] = {"down": Application.down,
 
 
 def at_once(works: list[Callable[[], None]]) -> None:
-    """Each in a thread; the first failure is raised when all have ended."""
+    """Run each in a thread and raise the first failure when all have ended. Blocks."""
     with ThreadPoolExecutor(len(works)) as threads:
         for done in [threads.submit(work) for work in works]:
             done.result()
@@ -125,7 +125,7 @@ def serve() -> None:
 
 
 def keep_busy(port: int, way: str, streams: int) -> None:
-    """Print a line once all tunnels stand, then move bytes until killed."""
+    """Print a line once all tunnels are open, then move bytes until killed."""
     applications = [Application(port) for _ in range(streams)]
     for application in applications:
         application.echo()

@@ -1,8 +1,7 @@
-"""What warm tunnels cost while nobody uses them: 1,000 routes to one gateway, each with one tunnel.
+"""Measures what unused warm tunnels cost, with 1,000 routes to one gateway and a tunnel for each.
 
-Three agents: one that keeps nothing warm, for comparison; one whose tunnels stay; one whose routes have decayed. The
-windows of the latter two are as long as tunnels and connections get old, so that each is replaced once and the average
-is that of a long day.
+Three agents are compared: nothing warm, warm tunnels, decayed routes. The windows of the latter two are as long as
+tunnels and connections get old. Each is replaced once, so the average is that of a long day.
 """
 
 import argparse
@@ -38,18 +37,18 @@ DIALS_BY_HAND = 100
 FILL_TIMEOUT_S = 120
 REST_S = 2.0
 DECAY_S = 1
-"""Of the routes that are to have decayed: none is ever used."""
+"""``pool_decay_s`` of the routes that decay. No route is ever used."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("routes", nargs="?", type=int, help=f"default: {ROUTES}")
     parser.add_argument(
-        "--protocol", choices=PROTOCOLS, default="redis", help="of all routes: it says how old a warm tunnel gets"
+        "--protocol", choices=PROTOCOLS, default="redis", help="of all routes; it decides how old a warm tunnel gets"
     )
 
 
 def run(options: argparse.Namespace) -> Tables:
-    """One row for each agent; and what a dial costs, beside one by hand."""
+    """Measure and return a table with a row for each agent, and the cost of a dial against one by hand."""
     count = options.routes or (QUICK_ROUTES if options.quick else ROUTES)
     tunnels_s = PRESETS[options.protocol].max_age_s
     window_s, reserve_s = (QUICK_WINDOW_S, QUICK_WINDOW_S) if options.quick else (tunnels_s, TLS_MAX_AGE_S)
@@ -73,7 +72,7 @@ def run(options: argparse.Namespace) -> Tables:
 
 
 def _by_hand(gateway: Gateway) -> float:
-    """What this machine, at this moment, needs for a tunnel without an agent: the yardstick for the others."""
+    """Return the processor time of a tunnel without an agent, for comparison with the others. Blocks."""
     context = ssl.create_default_context(cafile=str(gateway.ca_file))
     context.set_alpn_protocols(["http/1.1"])
     used = []
@@ -87,7 +86,7 @@ def _by_hand(gateway: Gateway) -> float:
 
 
 def _cpu_ms_a_dial(row: Row, cold: Row) -> float | None:
-    """Beyond what an agent without warm tunnels uses."""
+    """Return the processor time of a dial, beyond the usage of an agent without warm tunnels."""
     return round((row["CPU %"] - cold["CPU %"]) * 10 / row["dials /s"], 2) if row["dials /s"] else None
 
 
@@ -117,18 +116,20 @@ def _measure(gateway: Gateway, count: int, window_s: float, what: str, **keys: A
 def _wait_for_pools(
     gateway: Gateway, count: int, agent: BenchedAgent, distance: Distance, *, decays: bool
 ) -> float:  # fmt: skip
-    """Until there is a tunnel for each route or, decayed, what they have in common; in seconds since the start."""
+    """Wait until each route has a tunnel, or until all routes have decayed, and return the seconds since the start."""
     edge = gateway.edge
     if not decays:
         wait_until(lambda: edge.open_tunnels >= count, FILL_TIMEOUT_S, "all pools are full")
         return round(time.time() - agent.began, 1)
     wait_until(lambda: edge.open_connections >= FEWEST and not edge.open_tunnels, FILL_TIMEOUT_S, "all decayed")
-    wait_until(lambda: _rests(distance), FILL_TIMEOUT_S, "no dial any more")  # no tunnel is open between two dials, too
+    wait_until(
+        lambda: _rests(distance), FILL_TIMEOUT_S, "no dial any more"
+    )  # between two dials no tunnel is open either
     return round(time.time() - REST_S - agent.began, 1)
 
 
 def _rests(distance: Distance) -> bool:
-    """Whether no connection is made for a while. Blocks for REST_S."""
+    """Return whether no connection is made for a while. Blocks for REST_S."""
     made = distance.counts().connections
     time.sleep(REST_S)
     return distance.counts().connections == made
@@ -136,10 +137,12 @@ def _rests(distance: Distance) -> bool:
 
 @contextmanager
 def _agent(gateway: Gateway, count: int, **keys: Any) -> Iterator[tuple[BenchedAgent, Distance]]:
-    """An agent with a route to each destination, through a relay that adds no distance but counts."""
+    """Run an agent with a route to each destination, through a relay that counts and adds no delay."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pomagent-bench-")), "host", "etc")
-        directory.mkdir(parents=True)  # the agent watches it and the one above: not where others make files
+        directory.mkdir(
+            parents=True
+        )  # the agent watches this directory and its parent, so other programs must not write there
         distance = stack.enter_context(Distance((LOOPBACK, gateway.port), 0))
         listen = {_address(index): ANY for index in range(count)}
         path = write_agent_toml(

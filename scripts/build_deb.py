@@ -1,4 +1,4 @@
-"""Build the Debian package: our wheel and all it needs, for the Python of one release of Debian."""
+"""Builds the Debian package: our wheel and every library that it needs, for the Python of one Debian release."""
 
 import argparse
 import gzip
@@ -27,7 +27,7 @@ FILES = {
     "systemd/pomagent.socket": "usr/share/doc/pomagent/examples/pomagent.socket",
 }
 NOBODY = "whoever built it <unnamed@builder.invalid>"
-"""An address under which nobody answers says so: RFC 2606 reserves .invalid for that."""
+"""Address of an unnamed maintainer. RFC 2606 reserves .invalid for addresses that do not exist."""
 
 
 def build(target: Target, output: Path) -> Path:
@@ -86,7 +86,7 @@ def _debian_changelog(target: Target) -> str:
 
 
 def _settle(tree: Path) -> None:
-    """Modes and times that depend neither on the builder's umask nor on the day."""
+    """Set modes and times that do not depend on the builder's umask and clock."""
     for path in [tree, *tree.rglob("*")]:
         if path.is_symlink():
             continue
@@ -107,22 +107,22 @@ def _write_compressed(path: Path, text: str) -> None:
     path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
 
-# The rest of the machine.
+# --- the machine ----------------------------------------------------------------------------------------------------
 
 
 def epoch() -> int:
-    """SOURCE_DATE_EPOCH: the time of everything in the package."""
+    """Return SOURCE_DATE_EPOCH, the time of every file in the package."""
     return int(os.environ["SOURCE_DATE_EPOCH"])
 
 
 def maintainer() -> str:
-    """Who builds a package answers for it: as Debian's own tools ask for that."""
+    """Return the maintainer's name and address from DEBFULLNAME and DEBEMAIL, as Debian's own tools do."""
     email = os.environ.get("DEBEMAIL", "")
     return f"{os.environ.get('DEBFULLNAME') or email} <{email}>" if email else NOBODY
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
-    """Run a command and return its output; its errors are shown, and end the build."""
+    """Run a command and return its output. Its errors are printed and end the build."""
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=cwd).stdout
 
 

@@ -1,4 +1,4 @@
-"""What the Debian package carries besides its own few files: our wheel, and every library that it needs."""
+"""Collects our wheel and the libraries that the Debian package contains."""
 
 import hashlib
 import json
@@ -15,11 +15,11 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 BUNDLED = ROOT / "debian/bundled.txt"
 REVISION = 1
-"""Raise it when the same version of pomagent is packaged again, such as with a newer library."""
+"""Debian revision. Raise it when the same version of pomagent is packaged again, such as with a newer library."""
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 GLIBC = ("manylinux2014", *(f"manylinux_2_{minor}" for minor in range(17, 37)))
-"""The tags of wheels that run on bookworm's C library, and so on every later one."""
-# Nothing of this is ever imported or read. Type stubs and C sources are more than half of gevent.
+"""Tags of wheels that run on bookworm's C library and every later one."""
+# These files are never imported or read. Type stubs and C sources are more than half of gevent.
 SUPERFLUOUS = ("*.c", "*.h", "*.cpp", "*.hpp", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "tests", "__pycache__",
                "direct_url.json", "RECORD", "REQUESTED", "INSTALLER", "WHEEL")  # fmt: skip
 VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
@@ -31,7 +31,7 @@ class Suite:
 
     python: str
     suffix: str
-    """Sorts the packages of one version by release, so that an upgrade of the host upgrades the package."""
+    """Part of the version that sorts packages by release, so that an upgrade of the host upgrades the package."""
 
 
 SUITES = {"bookworm": Suite("3.11", "deb12"), "trixie": Suite("3.13", "deb13")}
@@ -39,16 +39,16 @@ SUITES = {"bookworm": Suite("3.11", "deb12"), "trixie": Suite("3.13", "deb13")}
 
 @dataclass(frozen=True)
 class Target:
-    """What the package is built for."""
+    """The release, architecture and version of a package."""
 
     suite: Suite
     architecture: str
     ours: str
-    """The version of pomagent in it, as ``pomagent --version`` says it."""
+    """Version of pomagent in the package, as ``pomagent --version`` prints it."""
 
     @property
     def version(self) -> str:
-        """Of the package: 0.2.0rc1 → 0.2.0~rc1-1+deb12."""
+        """Version of the package, such as 0.2.0~rc1-1+deb12 for 0.2.0rc1."""
         sorted_by_dpkg = re.sub(r"[.]?(a|b|rc|dev)(?=[0-9])", r"~\1", self.ours)
         return f"{sorted_by_dpkg}-{REVISION}+{self.suite.suffix}"
 
@@ -68,7 +68,7 @@ class Target:
 
 
 def install(target: Target, library: Path, scratch: Path) -> None:
-    """Into a directory, each archive by its hash. Blocks: downloads what pip has not cached."""
+    """Install wheel and libraries into a directory, each archive by its hash. Blocks, and may download."""
     wheel = _wheel(scratch, target.ours)
     wanted = scratch / "requirements.txt"
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
@@ -85,7 +85,7 @@ def install(target: Target, library: Path, scratch: Path) -> None:
 
 
 def _wheel(scratch: Path, version: str) -> Path:
-    """Of a copy of the source tree that calls itself so. Blocks."""
+    """Build the wheel from a copy of the source tree with this version. Blocks."""
     source = scratch / "source"
     shutil.copytree(ROOT / "pomagent", source / "pomagent", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -98,17 +98,17 @@ def _wheel(scratch: Path, version: str) -> Path:
 
 
 def source_version() -> str:
-    """Of this source tree."""
+    """Return the version of this source tree."""
     found = VERSION.search((ROOT / "pomagent/__init__.py").read_text())
     assert found
     return found[1]
 
 
-# The list.
+# --- the list -------------------------------------------------------------------------------------------------------
 
 
 def renew() -> None:
-    """Write the newest versions that pyproject.toml allows, and that all releases have, into the list. Blocks."""
+    """Write the newest versions that pyproject.toml allows and that all releases have to the list. Blocks."""
     hashes: dict[str, set[str]] = {}
     resolved = []
     with tempfile.TemporaryDirectory(prefix="pomagent-deb-") as scratch:
@@ -127,7 +127,7 @@ def renew() -> None:
 
 
 def _resolve(wheel: Path, target: Target, scratch: Path) -> Iterator[tuple[str, str]]:
-    """``name==version`` and the hash of each archive that pip would take. Blocks."""
+    """Return ``name==version`` and the hash of each archive that pip would install. Blocks."""
     report = scratch / "report.json"
     pip("install", "--dry-run", "--ignore-installed", f"--report={report}", f"--target={scratch / 'none'}",
         *target.pip_options, str(wheel))  # fmt: skip
@@ -143,6 +143,6 @@ def _pin(name: str, hashes: set[str]) -> str:
 
 
 def pip(*arguments: str) -> None:
-    """Run it; its errors are shown. Blocks. Raises CalledProcessError."""
+    """Run a command and print its errors. Blocks. Raises CalledProcessError."""
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT)

@@ -1,6 +1,6 @@
-"""The agent at work: an embedded gateway, two private servers behind it, and two local ports that lead there.
+"""Shows the agent with an embedded gateway, two private servers behind it, and two local ports that lead there.
 
-Run it as ``scripts/demo``. Everything is on loopback and gone afterwards.
+Run it as ``scripts/demo``. Everything is on loopback and is removed afterwards.
 """
 
 import contextlib
@@ -30,28 +30,28 @@ HELLO = b"hello through the tunnel\n"
 
 
 class DemoError(Exception):
-    """The agent did not do what this demo shows; says what."""
+    """The agent did not do what this demo shows. The message describes the difference."""
 
 
 class Agent:
-    """``pomagent run`` in a process of its own, with its log in a file."""
+    """``pomagent run`` in its own process, with its log in a file."""
 
     def __init__(self, settings: Path, log: Path) -> None:
         self.log = log
         command = tethered(sys.executable, "-m", "pomagent", "run", "--config", str(settings))
         with log.open("wb") as output:
-            # A session of its own: Ctrl-C is for the demo, which then lets the agent drain.
+            # Its own session: Ctrl-C reaches the demo, which then lets the agent drain.
             self._process = subprocess.Popen(
                 command, stdout=output, stderr=output, env=_environment(settings.parent), start_new_session=True
             )
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """The exit code, None while the agent runs."""
         return self._process.poll()
 
     def stop(self) -> None:
-        """Ask it to drain, and wait for it; insist if it does not end."""
+        """Send SIGTERM and wait for the drain. Kill the agent if it does not end. Blocks."""
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(STOP_TIMEOUT_S)
@@ -61,7 +61,7 @@ class Agent:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, _interrupt)  # so that a supervisor's stop cleans up like Ctrl-C
+    signal.signal(signal.SIGTERM, _interrupt)  # a supervisor's stop cleans up like Ctrl-C
     try:
         with Gateway() as gateway, tempfile.TemporaryDirectory(prefix="pomagent-demo-") as directory:
             return _show(gateway, Path(directory), stay="--check" not in sys.argv[1:])
@@ -106,7 +106,7 @@ def _running(settings: Path, log: Path) -> Iterator[Agent]:
 
 
 def _prove(agent: Agent, what: str, attempt: Callable[[], bool]) -> None:
-    """Try until it works; what the operating system says in the meantime only means "not yet"."""
+    """Call until it succeeds. An OSError in the meantime means "not yet". Blocks."""
     end = time.monotonic() + scaled(READY_TIMEOUT_S)
     problem: object = "a wrong answer"
     while time.monotonic() < end:
@@ -151,7 +151,7 @@ Try it, in another terminal:
     printf 'hello\\n' | nc -w 1 {LOOPBACK} {echo}
     {pomagent("status")}
 
-Edit the routes and save: the agent follows, and no open connection notices.
+Edit the routes and save: the agent applies the edit, and open connections continue.
 
     $EDITOR {settings}
     {pomagent("check --diff")}
@@ -161,7 +161,7 @@ Below is the agent's log. Ctrl-C stops everything.
 
 
 def _follow(agent: Agent) -> None:
-    """Show the agent's log as it grows, until the agent ends."""
+    """Print the agent's log as it grows, until the agent ends. Blocks."""
     with agent.log.open() as log:
         while agent.exit_code is None:
             for line in log:
@@ -171,7 +171,7 @@ def _follow(agent: Agent) -> None:
 
 
 def _environment(directory: Path) -> dict[str, str]:
-    """Ours, without what would configure the agent behind its file's back; what it keeps goes with the demo."""
+    """Return this process's environment without variables that configure an agent. State stays in the demo."""
     hidden = ("POMAGENT_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_")
     ours = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     return ours | {"STATE_DIRECTORY": str(directory / "state")}

@@ -1,4 +1,4 @@
-"""Write what is generated: the README's tables of every setting, the manual pages and the completions.
+"""Writes the generated files: the README's tables of settings, the manual pages and the completions.
 
 Run it as ``python -m scripts.docs``.
 """
@@ -19,24 +19,24 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def generated() -> dict[Path, str]:
-    """Every such file, as it should be today."""
+    """Return every generated file with its present content."""
     readme = with_settings(README.read_text())
     manual = {ROOT / "man" / name: text for name, text in pages(readme).items()}
     return {README: readme, **manual, **{ROOT / f"completions/pomagent.{shell}": completion(shell) for shell in SHELLS}}
 
 
 def with_settings(text: str) -> str:
-    """The README with the tables of today's settings."""
+    """Return the README with the tables of the present settings."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{markdown()}\n{END}{after}"
 
 
 def completion(shell: str) -> str:
-    """What that shell reads to complete our commands."""
+    """Return the script with which that shell completes our commands."""
     kind = get_completion_class(shell)
     assert kind
-    # not bash's own source(), which looks at the bash of this machine
+    # not BashComplete.source(), which runs this machine's bash
     return ShellComplete.source(kind(cli, {}, "pomagent", "_POMAGENT_COMPLETE")).strip() + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Install the agent on this host, or into the tree of an image, and take it away again. Only the standard library."""
+"""Installs the agent on this host or into the tree of an image, and removes it. Uses only the standard library."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LINK = "opt/pomagent"
 ENVIRONMENTS = "opt/pomagent-environments"
-"""One for each installation: LINK is switched to a complete one, so that nobody ever starts half an agent."""
+"""Directory with one environment for each installation. LINK is switched to an environment once it is complete."""
 FILES = {
     "systemd/pomagent.service": "etc/systemd/system/pomagent.service",
     "systemd/pomagent.sysusers.conf": "etc/sysusers.d/pomagent.conf",
@@ -36,7 +36,7 @@ main()
 
 
 def install(prefix: Path, wheels: Path | None) -> None:
-    """Everything but the running agent. Blocks."""
+    """Install everything and leave a running agent alone. Blocks."""
     environment = _new_environment(prefix)
     try:
         _fill(prefix, environment, wheels)
@@ -53,7 +53,7 @@ def install(prefix: Path, wheels: Path | None) -> None:
 
 
 def uninstall(prefix: Path) -> None:
-    """Leaves /etc/pomagent, the state directory and the user: so that no other user ever gets its tokens."""
+    """Remove the agent. /etc/pomagent, the state directory and the user stay, so that no other user gets the tokens."""
     for place in [*FILES.values(), COMMAND, LINK]:
         (prefix / place).unlink(missing_ok=True)
     shutil.rmtree(prefix / ENVIRONMENTS, ignore_errors=True)
@@ -62,11 +62,11 @@ def uninstall(prefix: Path) -> None:
             (prefix / directory).rmdir()
 
 
-# The virtual environment.
+# --- the virtual environment ----------------------------------------------------------------------------------------
 
 
 def _new_environment(prefix: Path) -> Path:
-    """Its path below the prefix."""
+    """Create an environment and return its path below the prefix."""
     place = prefix / ENVIRONMENTS
     _make_directory(place)
     number = max((int(path.name) for path in place.iterdir() if path.name.isdigit()), default=0) + 1
@@ -87,9 +87,9 @@ def _fill(prefix: Path, environment: Path, wheels: Path | None) -> None:
     run(str(place / "bin/python"), "-m", "pip", "install", *options, *offline, **extra)
     for path in (place / "bin").iterdir():
         if not path.name.startswith("python"):
-            path.unlink()  # pip's and the libraries' commands would name the prefix
+            path.unlink()  # the commands of pip and of libraries contain the prefix
     _write(place / "bin/pomagent", LAUNCHER.format(environment=environment).encode(), 0o755)
-    # As it will be found later: the prefix is in no traceback.
+    # Compiled with its later path, so that no traceback shows the prefix.
     run(str(place / "bin/python"), "-m", "compileall", "-q", "-s", str(prefix), "-p", "/", str(place / "lib"))
     _open_to_all(place)
 
@@ -101,14 +101,14 @@ def _version() -> str:
 
 
 def _open_to_all(place: Path) -> None:
-    """The service has a user of its own, whatever the umask of who installs it."""
+    """Make the environment readable for the service's user, whatever the umask of the installing user."""
     for path in [place, *place.rglob("*")]:
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
 def _forget_others(prefix: Path, environment: Path) -> None:
-    """Those that no process uses any more; an agent that finishes its sessions may still need a module of its own."""
+    """Remove the environments that no process uses. An old agent with sessions may still import from its own."""
     used = "".join(map(_mapped, Path("/proc").glob("[0-9]*")))
     for path in (prefix / ENVIRONMENTS).iterdir():
         if path.name != environment.name and f"{path}/" not in used:
@@ -116,17 +116,17 @@ def _forget_others(prefix: Path, environment: Path) -> None:
 
 
 def _mapped(process: Path) -> str:
-    """The files that a process has loaded: gevent's are among them if it is an agent."""
+    """Return the files that a process has mapped, which include gevent's if it is an agent."""
     with suppress(OSError):
         return (process / "maps").read_text(errors="replace")
     return ""
 
 
-# The host.
+# --- the host -------------------------------------------------------------------------------------------------------
 
 
 def register() -> None:
-    """Make the user, and tell systemd about the unit where one runs."""
+    """Create the user, and reload systemd where it runs."""
     run("systemd-sysusers", "pomagent.conf")
     if _systemd_runs():
         run("systemctl", "daemon-reload")
@@ -160,13 +160,13 @@ def _is_active() -> bool:
 
 
 def run(*command: str, **environment: str) -> None:
-    """Show it and run it. Blocks. Raises CalledProcessError."""
+    """Print a command and run it. Blocks. Raises CalledProcessError."""
     print("+", *command, file=sys.stderr)
     subprocess.run(command, check=True, env=os.environ | environment)
 
 
 def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Whole or not at all: systemd may read it at any moment."""
+    """Write a file by a rename, because systemd may read it at any moment."""
     _make_directory(path.parent)
     draft = path.with_name(f".{path.name}.new")
     draft.write_bytes(content)
@@ -190,7 +190,7 @@ def _make_directory(path: Path) -> None:
 
 
 def _refusal(prefix: Path, host: bool) -> str:
-    """Why it is not done, or nothing."""
+    """Return why the host is not suitable, empty if it is."""
     if host and os.geteuid() != 0:
         return "must run as root, but with --prefix"
     if host and Path(sys.executable).resolve().parts[1] in ("home", "root"):

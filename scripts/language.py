@@ -1,9 +1,9 @@
-"""Counts the habits that make prose read as if translated, and fails where there are more of them than in good peers.
+"""Counts habits that make prose hard to read, and fails where a scope has more of them than good peers have.
 
 Run it as ``python -m scripts.language [--by-file] [PATH...]``; without paths it reads the package, scripts, tests and
-units. Counted are docstrings, comments and sentences in string literals (errors, help texts, descriptions), per 1,000
-words. The limits are the worst of h11, httpcore, psycopg_pool and structlog, counted by this script (``style.md`` has
-the rules, ``docs/decisions`` the figures).
+units. It counts in docstrings, comments and sentences in string literals (errors, help texts, descriptions), per 1,000
+words. The limits are the worst of h11, httpcore, psycopg_pool and structlog, counted by this script
+(``docs/decisions/017-plain-english.md``).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ TICS = {
     "fragments": r"^(?:Of|For|By|From|To|With|Without|At|Until|Beyond|Between)\b",
     "semicolons": r";",
 }
-"""Each habit as a pattern.
+"""Habits as patterns.
 
-``fragments`` is matched at the beginning of a text only. ``semicolons`` are counted in docstrings and comments: in an
-error they stand, by rule, between what is wrong and its remedy.
+``fragments`` match at the beginning of a text only. ``semicolons`` are counted in docstrings and comments only: in an
+error they separate the problem from its remedy.
 """
 LIMITS = {
     "tell/say": 1.6,
@@ -52,7 +52,7 @@ CODE = re.compile(r"``[^`]*``|`[^`]*`|https?://\S+|\bfmt: \w+|\bnoqa\b.*|\btype:
 
 
 def texts(path: Path) -> Iterator[tuple[str, bool]]:
-    """Texts of a file, and whether each is a sentence of the program (an error, a help text) rather than about it."""
+    """Yield the texts of a file, and whether each is output of the program rather than documentation of it."""
     source = path.read_text()
     if path.suffix != ".py":
         yield from ((line.lstrip("# "), False) for line in source.splitlines() if line.lstrip().startswith("#"))
@@ -66,7 +66,7 @@ def texts(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _comments(source: str) -> Iterator[str]:
-    """Comments, those on consecutive lines as one text."""
+    """Yield comments. Consecutive lines are one text."""
     block: list[str] = []
     last = -1
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -82,7 +82,7 @@ def _comments(source: str) -> Iterator[str]:
 
 
 def count(found: Iterable[tuple[str, bool]]) -> tuple[int, Counter[str]]:
-    """Words, and how often each habit occurs."""
+    """Return the number of words and the occurrences of each habit."""
     words, tics = 0, Counter[str]()
     for text, is_spoken in found:
         plain = CODE.sub(" ", text).strip()
@@ -95,13 +95,13 @@ def count(found: Iterable[tuple[str, bool]]) -> tuple[int, Counter[str]]:
 
 
 def rates(paths: Iterable[Path]) -> tuple[int, dict[str, float]]:
-    """Words, and occurrences of each habit per 1,000 of them."""
+    """Return the number of words and the occurrences of each habit per 1,000 words."""
     words, tics = count(text for path in paths for text in texts(path))
     return words, {name: 1000 * tics[name] / max(words, 1) for name in TICS}
 
 
 def files(root: Path) -> list[Path]:
-    """The files below a directory that have prose, or the file itself."""
+    """Return the files with prose below a directory, or the file itself."""
     if root.is_file():
         return [root]
     kinds = {".py", ".service", ".socket", ".conf"}
@@ -109,7 +109,7 @@ def files(root: Path) -> list[Path]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the rates, and return 1 where one is over its limit."""
+    """Print the rates and return 1 if one is over its limit."""
     by_file = "--by-file" in arguments
     named = [Path(argument) for argument in arguments if not argument.startswith("-")]
     scopes = {str(path): [path] for path in named} or {

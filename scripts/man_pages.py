@@ -1,4 +1,4 @@
-"""The manual pages: what the commands say of themselves, the tables of settings, and the README's own words."""
+"""Generates the manual pages from the commands' help, the tables of settings and sections of the README."""
 
 import re
 from collections.abc import Iterator
@@ -11,27 +11,27 @@ from pomagent.config.reference import REQUIRED, Key, tables
 from scripts import roff
 
 DATE = "2026"
-"""A page has to have a date; a year is as exact as is worth a new page."""
+"""Date of the pages. A year is enough, and changes them only once a year."""
 
 ENVIRONMENT = {
     "`POMAGENT_CONFIG`": "The `agent.toml` to use where no `--config` is given.",
     "`POMAGENT_TABLE__KEY`": "Overrides a key outside `[[routes]]`, such as `POMAGENT_AGENT__LOG_LEVEL=debug`; see "
     "`agent.toml`(5).",
-    "`BROWSER`": "What opens the sign-in page of `pomagent login`, unless `--browser-cmd` says it.",
-    "`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`": 'Where `forward_proxy = "env"`: the proxy, and what is reached without.',
+    "`BROWSER`": "The browser of `pomagent login` without `--browser-cmd`.",
+    "`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`": 'The proxy and its exceptions, for `forward_proxy = "env"`.',
     "`NO_COLOR`": "If not empty, nothing is coloured.",
-    "`XDG_RUNTIME_DIR`, `XDG_STATE_HOME`": "Where the control socket and the tokens are, of users who are not root.",
+    "`XDG_RUNTIME_DIR`, `XDG_STATE_HOME`": "Directories of control socket and tokens for users other than root.",
     "`NOTIFY_SOCKET`, `LISTEN_FDS`, `WATCHDOG_USEC`, `CREDENTIALS_DIRECTORY`, `STATE_DIRECTORY`": "Set by systemd: see "
     "`systemd.exec`(5) and `sd_notify`(3).",
 }
 FILES = {
     "`/etc/pomagent/agent.toml`": "The configuration; `./agent.toml` comes first where there is one.",
-    "`/run/pomagent/control.sock`": "The control socket of the service: root, its user and its group may steer it.",
-    "`/var/lib/pomagent`": "What was accepted last, and tokens of `pomagent login`, of the service and of root.",
+    "`/run/pomagent/control.sock`": "The service's control socket, for root and its user and group.",
+    "`/var/lib/pomagent`": "The last accepted configuration and tokens of `pomagent login`, for service and root.",
     "`~/.local/state/pomagent`": "The same for other users.",
 }
 EXAMPLES = """\
-# does the file say what is meant, and may the service read all it names?
+# is the file valid, and may the service read every file that it names?
 runuser -u pomagent -- pomagent check
 # what would a reload change?
 pomagent check --diff
@@ -46,7 +46,7 @@ PATTERNS = {"commands": r"(All but .*?)\n\n", "signals": r"\*\*Signals\.\*\* (.*
 
 
 def pages(readme: str) -> dict[str, str]:
-    """Every page by its file's name."""
+    """Return every page by its file name."""
     return {"pomagent.1": pomagent(readme), "agent.toml.5": agent_toml(readme)}
 
 
@@ -79,7 +79,7 @@ def agent_toml(readme: str) -> str:
 
 
 def _quote(readme: str, what: str) -> str:
-    """The README's own words, so that both say the same."""
+    """Return a section of the README, so that both texts agree."""
     found = re.search(PATTERNS[what], readme, re.DOTALL)
     if not found:
         raise SystemExit(f"docs: README.md has lost its {what}; the manual page quotes it: see scripts/man_pages.py")
@@ -87,7 +87,7 @@ def _quote(readme: str, what: str) -> str:
 
 
 def _without_tables(text: str) -> str:
-    """No file of the repository is beside a manual page."""
+    """Replace links to files of the repository, which a manual page does not have beside it."""
     installed = "`/usr/share/doc/pomagent/examples/agent.toml`"
     return text.replace(
         "[`agent.toml`](agent.toml) in this repository", f"{installed} (in the repository: `agent.toml`)"

@@ -1,7 +1,7 @@
 """Holds the package to its shape: short modules, short functions, constructors with few parameters.
 
 Run it as ``python -m scripts.shape``. It prints the figures and exits with 1 where a limit is exceeded by anything that
-is not an exception named here. Complexity is the linter's business (``C901`` in ``pyproject.toml``).
+is not an exception named here. The linter limits complexity (``C901`` in ``pyproject.toml``).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ MODULE_LINES, EXCEPTIONAL_LINES = 250, 300
 MEDIAN_LINES, P90_LINES = 6, 15
 PARAMETERS = 7
 LONG_MODULES: frozenset[str] = frozenset()
-"""Modules of up to 300 lines, each with one reason to exist that splitting would hide."""
+"""Modules that may have 300 lines because a split would hide their single purpose."""
 LONG_CONSTRUCTORS: frozenset[str] = frozenset()
-"""Constructors that name more facts than seven because each is one that callers set."""
+"""Constructors that may have more parameters because callers set each of them."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def length(function: Function) -> int:
-    """Lines of code of a function, without its signature, docstring, blank lines and comments."""
+    """Return the lines of code of a function, without signature, docstring, blank lines and comments."""
     body = function.body[1:] if ast.get_docstring(function, clean=False) is not None else function.body
     return len({line for statement in body for node in ast.walk(statement) for line in _lines(node)})
 
@@ -38,13 +38,13 @@ def _lines(node: ast.AST) -> Iterator[int]:
 
 
 def parameters(function: Function) -> int:
-    """Parameters that a caller may give, ``self`` aside."""
+    """Return the number of parameters besides ``self``."""
     given = function.args
     return len(given.posonlyargs + given.args + given.kwonlyargs) - 1
 
 
 def main() -> int:
-    """Print the figures; return 1 if a limit is exceeded."""
+    """Print the figures and return 1 if a limit is exceeded."""
     problems: list[str] = []
     lengths: list[int] = []
     for path in sorted(ROOT.rglob("*.py")):
@@ -60,7 +60,7 @@ def main() -> int:
     median, p90 = statistics.median(lengths), statistics.quantiles(lengths, n=10)[-1]
     print(f"{len(lengths)} functions: median {median:g} lines (limit {MEDIAN_LINES}), p90 {p90:g} (limit {P90_LINES})")
     if median > MEDIAN_LINES or p90 > P90_LINES:
-        problems.append("functions are too long; the longest ones say which")
+        problems.append("functions are too long; split the longest ones")
     for problem in problems:
         print(problem)
     return int(bool(problems))

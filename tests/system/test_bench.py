@@ -1,4 +1,4 @@
-"""The benchmark works; its figures are for people, on a machine that does nothing else."""
+"""The benches run and print complete tables. No test judges their figures."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ import pytest
 from scripts import bench
 
 MAX_DIALS = 8
-"""A gateway's default."""
+"""Default of ``max_dials``."""
 
 
-def test_it_prints_a_row_for_each_number_of_routes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_prints_a_row_for_each_number_of_routes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures.json"
     assert bench.main(["routes", "--quick", "--json", str(figures)]) == 0
     _, title, _, header, _, *rows = capsys.readouterr().out.partition("\n\nroutes beside Envoy")[0].splitlines()
@@ -25,18 +25,18 @@ def test_it_prints_a_row_for_each_number_of_routes(tmp_path: Path, capsys: pytes
     beside = document["tables"]["routes beside Envoy"]
     both = ["pomagent", "Envoy"]
     assert [(row["routes"], row["client"]) for row in beside] == [(count, one) for count in (10, 50) for one in both]
-    # nobody's edit is live before the agent has waited for the editor to come to rest, but Envoy's
+    # the agent's edits are live after its quiet time, which Envoy does not have
     assert all(row["edit seen ms"] > row["of it quiet ms"] and row["listen ms"] > 0 for row in beside)
 
 
-def test_the_first_byte_is_measured_for_every_kind_of_client(tmp_path: Path) -> None:
+def test_first_byte_is_measured_for_every_kind_of_client(tmp_path: Path) -> None:
     tables = figures_of("first-byte", tmp_path)
     clients = ["bare tunnel", "warm = tunnel", "warm = tls", "warm = off", "Envoy"]
     assert [row["client"] for row in tables["first byte"]] == 2 * clients
     for row in tables["first byte"]:
         assert (row["warm"] is None) == (row["client"] in ("bare tunnel", "Envoy"))
         assert row["client"] != "warm = off" or row["warm"] == "0 %"
-        # a byte has to go there and back
+        # a byte takes a round trip
         assert row["p50 ms"] >= 2 * row["each way ms"]
     assert [(row["pool_max"], row["takes"]) for row in tables["takes"]] == [(4, 10), (16, 10)] * 2
 
@@ -50,7 +50,7 @@ def test_idle_warm_routes_are_measured_before_and_after_their_decay(tmp_path: Pa
 
 
 @pytest.mark.parametrize("transport", ["http1", "http2"])
-def test_a_gigabyte_is_paid_by_the_agent_and_by_envoy_in_turns(tmp_path: Path, transport: str) -> None:
+def test_cost_of_a_gigabyte_is_measured_for_the_agent_and_envoy(tmp_path: Path, transport: str) -> None:
     costs, echoes = figures_of("throughput", tmp_path, "--transport", transport).values()
     both = ["pomagent", "Envoy"]
     ways = [(1, "down"), (1, "up"), (16, "down"), (16, "up")]
@@ -66,7 +66,7 @@ def test_a_gigabyte_is_paid_by_the_agent_and_by_envoy_in_turns(tmp_path: Path, t
         assert row["longest turn ms"] is None or row["longest turn ms"] >= row["longest turn CPU ms"] > 0
 
 
-def test_short_sessions_are_paid_warm_and_cold(tmp_path: Path) -> None:
+def test_short_sessions_are_measured_warm_and_cold(tmp_path: Path) -> None:
     (rows,) = figures_of("churn", tmp_path).values()
     assert [row["client"] for row in rows] == ["Envoy", *["pomagent"] * 4]
     cold, warm, dial, beyond = (row["CPU ms"] for row in rows[1:])
@@ -74,7 +74,7 @@ def test_short_sessions_are_paid_warm_and_cold(tmp_path: Path) -> None:
     assert beyond == pytest.approx(warm - dial, abs=0.02)
 
 
-def test_idle_sessions_are_weighed_before_and_after_they_were_busy(tmp_path: Path) -> None:
+def test_idle_sessions_are_measured_before_and_after_they_were_busy(tmp_path: Path) -> None:
     (rows,) = figures_of("memory", tmp_path).values()
     assert [row["client"] for row in rows] == ["pomagent", "Envoy"]
     assert all(row["KB each once hot"] >= row["KB each idle"] > 0 for row in rows)
@@ -83,7 +83,7 @@ def test_idle_sessions_are_weighed_before_and_after_they_were_busy(tmp_path: Pat
         assert row["growth MB"] == pytest.approx(row["after all of them MB"] - row["after half of them MB"], abs=0.11)
 
 
-def test_what_the_benches_have_written_is_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_of_the_benches_are_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["memory", "--quick", "--json", str(tmp_path / "memory.json")]) == 0
     table = capsys.readouterr().out
     assert bench.main(["tables", str(tmp_path)]) == 0

@@ -1,4 +1,4 @@
-"""What is in the Debian package, and what Debian's own tools say of it; tests/booted installs it."""
+"""The content of the Debian package, checked by Debian's own tools. tests/booted installs the package."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ def suite(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def package(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built once, whatever process a test runs in."""
+    """The package, built once for all test processes."""
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
@@ -41,7 +41,7 @@ def package(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return next(place.glob("*.deb"), None) or build_at(suite, place)
 
 
-def test_it_has_every_file_and_each_belongs_to_root(package: Path, tmp_path: Path) -> None:
+def test_package_has_every_file_owned_by_root(package: Path, tmp_path: Path) -> None:
     members = {member.name: member for member in _members(package, tmp_path)}
     pages = [f"usr/share/man/man{page.suffix[1:]}/{page.name}.gz" for page in (ROOT / "man").iterdir()]
     assert pages
@@ -49,14 +49,14 @@ def test_it_has_every_file_and_each_belongs_to_root(package: Path, tmp_path: Pat
     assert {(member.uname, member.gname) for member in members.values()} == {("root", "root")}
 
 
-def test_only_directories_and_the_launcher_may_be_executed(package: Path, tmp_path: Path) -> None:
+def test_only_directories_and_the_launcher_are_executable(package: Path, tmp_path: Path) -> None:
     members = [member for member in _members(package, tmp_path) if not member.issym()]
     assert {member.mode for member in members if member.isdir()} == {0o755}
     assert {member.name for member in members if member.isfile() and member.mode != 0o644} == {LAUNCHER}
     assert {member.mode for member in members if member.name == LAUNCHER} == {0o755}
 
 
-def test_what_is_compiled_is_for_the_python_it_depends_on(package: Path, suite: str, tmp_path: Path) -> None:
+def test_compiled_libraries_match_the_python_dependency(package: Path, suite: str, tmp_path: Path) -> None:
     python = SUITES[suite].python
     assert f"python{python}" in _field(package, "Depends").split(", ")
     names = [member.name for member in _members(package, tmp_path) if ".so" in member.name]
@@ -65,12 +65,12 @@ def test_what_is_compiled_is_for_the_python_it_depends_on(package: Path, suite: 
     assert [name for name in names if tag not in name and ".abi3." not in name and "cpython" in name] == []
 
 
-def test_only_the_configuration_is_the_operators(package: Path, tmp_path: Path) -> None:
+def test_only_the_configuration_is_a_conffile(package: Path, tmp_path: Path) -> None:
     assert (_control(package, tmp_path) / "conffiles").read_text() == "/etc/pomagent/agent.toml\n"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_maintainer_script_is_complete_and_stops_at_an_error(package: Path, script: str, tmp_path: Path) -> None:
+def test_maintainer_script_is_complete_and_stops_at_an_error(package: Path, script: str, tmp_path: Path) -> None:
     path = _control(package, tmp_path) / script
     text = path.read_text()
     assert text.startswith("#!/bin/sh\nset -e\n")
@@ -78,17 +78,17 @@ def test_a_maintainer_script_is_complete_and_stops_at_an_error(package: Path, sc
     assert _run("sh", "-n", str(path)).stderr == ""
 
 
-@pytest.mark.parametrize("suite", ["bookworm"])  # another release would only cost time
+@pytest.mark.parametrize("suite", ["bookworm"])  # another release would show nothing new
 def test_lintian_finds_nothing(suite: str, package: Path) -> None:
     done = _run("lintian", "--fail-on=none", str(package))
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("suite", ["bookworm"])  # another release would only cost time
-def test_the_same_source_makes_the_same_package_bit_for_bit(suite: str, package: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suite", ["bookworm"])  # another release would show nothing new
+def test_build_is_reproducible_bit_for_bit(suite: str, package: Path, tmp_path: Path) -> None:
     again = build_at(suite, tmp_path / "again", umask=0o077)
     assert again.name == package.name
-    assert _digest(again) == _digest(package)  # of whole packages, pytest would look for the differences for minutes
+    assert _digest(again) == _digest(package)  # digests, because pytest would compare whole packages for minutes
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_the_same_source_makes_the_same_package_bit_for_bit(suite: str, package:
         (Target(SUITES["trixie"], "amd64", "0.2.0"), Target(SUITES["bookworm"], "amd64", "0.2.1.dev1")),
     ],
 )
-def test_versions_sort_as_they_follow_each_other(earlier: Target, later: Target) -> None:
+def test_versions_sort_in_the_order_of_release(earlier: Target, later: Target) -> None:
     _run("dpkg", "--compare-versions", earlier.version, "lt", later.version)
 
 

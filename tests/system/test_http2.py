@@ -24,7 +24,7 @@ Start = Callable[..., tuple[AgentProcess, dict[str, int]]]
 
 @pytest.fixture
 def start(bastion: Bastion) -> Start:
-    """Start an agent that speaks HTTP/2, with routes to some of the destinations; gives it and their ports."""
+    """Start an agent that uses HTTP/2 with routes to some destinations, and return the agent and the ports."""
 
     def start_agent(*names: str, **tables: Any) -> tuple[AgentProcess, dict[str, int]]:
         agent = bastion.start(dict.fromkeys(names, ANY), **{**HTTP2, **tables})
@@ -33,14 +33,14 @@ def start(bastion: Bastion) -> Start:
     return start_agent
 
 
-def test_a_request_from_nc_gets_the_answer_of_a_server_that_waits_for_its_end(start: Start) -> None:
+def test_server_that_waits_for_the_end_of_a_request_answers_nc(start: Start) -> None:
     _, ports = start("count")
     nc = processes.run(["nc.openbsd", "-N", "127.0.0.1", str(ports["count"])], input=b"request\n", capture_output=True)
     assert nc.stdout == b"8\n"
 
 
-def test_over_http1_the_same_request_never_ends_for_that_server(bastion: Bastion) -> None:
-    """The reason for HTTP/2: there is no way to say so."""
+def test_http1_carries_no_end_of_a_request(bastion: Bastion) -> None:
+    """HTTP/1.1 has no signal for the end of a request, which is the reason for HTTP/2."""
     agent = bastion.start({"count": ANY}, defaults={"half_close_timeout_s": 1})
     with connect(agent.port("count")) as client:
         client.sendall(b"request\n")
@@ -49,15 +49,15 @@ def test_over_http1_the_same_request_never_ends_for_that_server(bastion: Bastion
 
 
 @pytest.mark.parametrize("warm", ["tunnel", "tls", "off"])
-def test_5_mb_of_a_server_that_closes_at_once_arrive_whole_though_the_reader_stalls(start: Start, warm: str) -> None:
+def test_download_of_5_mb_is_complete_although_the_server_closes_and_the_client_stalls(start: Start, warm: str) -> None:
     _, ports = start("download", defaults={"warm": warm})
     with connect(ports["download"]) as client:
         client.sendall(b"7 5000000\n")
-        time.sleep(3)  # longer than the second after which an edge gives up what is not read over HTTP/1.1
+        time.sleep(3)  # longer than the second after which an edge drops unread data over HTTP/1.1
         assert hashlib.sha256(read_to_end(client)).hexdigest() == sha256_of(7, 5_000_000)
 
 
-def test_what_a_client_sends_before_it_closes_reaches_the_destination(start: Start) -> None:
+def test_last_bytes_of_a_closing_client_reach_the_destination(start: Start) -> None:
     _, ports = start("count")
     with connect(ports["count"]) as client:
         client.sendall(bytes(8 * MIB))
@@ -65,7 +65,7 @@ def test_what_a_client_sends_before_it_closes_reaches_the_destination(start: Sta
         assert read_to_end(client) == f"{8 * MIB}\n".encode()
 
 
-def test_a_server_that_speaks_first_is_heard_through_a_warm_tunnel(start: Start) -> None:
+def test_greeting_arrives_through_a_warm_tunnel(start: Start) -> None:
     agent, ports = start("banner", defaults={"warm": "tunnel"})
     agent.wait_for("pool.filled")
     with connect(ports["banner"]) as client:
@@ -75,7 +75,7 @@ def test_a_server_that_speaks_first_is_heard_through_a_warm_tunnel(start: Start)
     assert agent.wait_for("session.closed")["warm"] is True
 
 
-def test_a_destination_that_resets_is_an_abort_of_the_gateways_side_with_its_cause(start: Start) -> None:
+def test_reset_of_the_destination_is_logged_with_its_cause(start: Start) -> None:
     agent, ports = start("reset")
     with connect(ports["reset"]) as client:
         client.sendall(b"x")
@@ -86,7 +86,7 @@ def test_a_destination_that_resets_is_an_abort_of_the_gateways_side_with_its_cau
     assert closed["cause"] == "reset by the gateway: CONNECT_ERROR"
 
 
-def test_a_gateway_that_dies_is_a_reset_for_the_client(start: Start, gateway: Gateway) -> None:
+def test_client_is_reset_when_the_gateway_dies(start: Start, gateway: Gateway) -> None:
     agent, ports = start("echo")
     with connect(ports["echo"]) as client:
         client.sendall(b"hello\n")
@@ -97,7 +97,7 @@ def test_a_gateway_that_dies_is_a_reset_for_the_client(start: Start, gateway: Ga
     assert agent.wait_for("session.closed", side="gateway")["reason"] == "lost"
 
 
-def test_a_refusal_says_the_same_as_over_http1(start: Start) -> None:
+def test_refusal_has_the_same_sentence_as_over_http1(start: Start) -> None:
     agent, ports = start("down", defaults={"warm": "off"})
     with pytest.raises(ConnectionResetError), connect(ports["down"]) as client:
         client.recv(100)
@@ -106,7 +106,7 @@ def test_a_refusal_says_the_same_as_over_http1(start: Start) -> None:
     assert "start that server" in refused["error"]
 
 
-def test_probe_and_status_show_what_is_spoken(start: Start, bastion: Bastion) -> None:
+def test_probe_and_status_show_the_transport(start: Start, bastion: Bastion) -> None:
     agent, _ = start("echo", defaults={"warm": "tunnel"})
     agent.wait_for("pool.filled")
     assert "  http2  certificate until" in agent.command("probe").stdout
@@ -114,9 +114,7 @@ def test_probe_and_status_show_what_is_spoken(start: Start, bastion: Bastion) ->
     assert "\ndemo: http2\n" in status
 
 
-def test_connections_without_a_tunnel_that_the_edge_ends_are_replaced_unnoticed(
-    own_gateway: Gateway, tmp_path: Path
-) -> None:
+def test_warm_tls_connections_closed_by_the_edge_are_replaced_unnoticed(own_gateway: Gateway, tmp_path: Path) -> None:
     own_gateway.edge.replace_listener(idle_connection_timeout_s=0.5)
     with Bastion(own_gateway, tmp_path) as bastion:
         agent = bastion.start({"echo": ANY}, **HTTP2, defaults={"warm": "tls"})
@@ -129,7 +127,7 @@ def test_connections_without_a_tunnel_that_the_edge_ends_are_replaced_unnoticed(
         assert not agent.events("session.refused")
 
 
-def test_an_edge_without_h2_is_spoken_to_over_http1_and_told_of_once(own_gateway: Gateway, tmp_path: Path) -> None:
+def test_edge_without_h2_is_used_over_http1_and_logged_once(own_gateway: Gateway, tmp_path: Path) -> None:
     own_gateway.edge.replace_listener(alpn=("http/1.1",))
     with Bastion(own_gateway, tmp_path) as bastion:
         agent = bastion.start({"echo": ANY, "banner": ANY}, **HTTP2, defaults={"warm": "tunnel", "pool_min": 2})
@@ -143,9 +141,7 @@ def test_an_edge_without_h2_is_spoken_to_over_http1_and_told_of_once(own_gateway
         assert "\ndemo: http1, because the gateway does not offer h2" in agent.command("status").stdout
 
 
-def test_a_reload_to_http2_serves_new_sessions_over_it_and_leaves_the_old_one(
-    bastion: Bastion, gateway: Gateway
-) -> None:
+def test_reload_to_http2_applies_to_new_sessions_and_keeps_open_ones(bastion: Bastion, gateway: Gateway) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "off"})
     with connect(agent.port("echo")) as old:
         old.sendall(b"old")

@@ -1,4 +1,4 @@
-"""scripts/install, into the tree of an image: what it puts there, twice, and what it takes away again."""
+"""scripts/install into the tree of an image: installing twice, failing, and removing."""
 
 import stat
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheels.fill(tmp_path_factory.mktemp("wheels"))
 
 
-def test_an_image_is_installed_again_and_uninstalled(archives: Path, tmp_path: Path) -> None:
+def test_installation_is_repeated_and_removed(archives: Path, tmp_path: Path) -> None:
     _install(tmp_path, "--wheels", str(archives))
     _check_tree(tmp_path)
     (tmp_path / AGENT_TOML).write_text("# mine\n")
@@ -36,12 +36,12 @@ def test_an_image_is_installed_again_and_uninstalled(archives: Path, tmp_path: P
     assert len(list((tmp_path / LINK).resolve().parent.iterdir())) == 1
 
     _install(tmp_path, "--uninstall")
-    _install(tmp_path, "--uninstall")  # once more changes nothing
+    _install(tmp_path, "--uninstall")  # a second removal changes nothing
     left = {str(path.relative_to(tmp_path)) for path in _files(tmp_path)}
     assert left == {AGENT_TOML, "etc/pomagent/bastion.jwt"}
 
 
-def test_an_installation_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_installation_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "image").mkdir()
     done = _run(tmp_path / "image", "--wheels", str(tmp_path / "empty"))
@@ -51,7 +51,7 @@ def test_an_installation_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", [(), ("--uninstall",)])
-def test_the_debian_package_is_left_alone(what: tuple[str, ...], tmp_path: Path) -> None:
+def test_debian_package_is_left_alone(what: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / LINK / "lib").mkdir(parents=True)
     (tmp_path / "var/lib/dpkg/info").mkdir(parents=True)
     (tmp_path / "var/lib/dpkg/info/pomagent.list").write_text("/opt/pomagent\n")
@@ -60,7 +60,7 @@ def test_the_debian_package_is_left_alone(what: tuple[str, ...], tmp_path: Path)
     assert (tmp_path / LINK / "lib").is_dir()
 
 
-def test_what_somebody_else_has_put_there_is_left_alone(tmp_path: Path) -> None:
+def test_foreign_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / LINK).mkdir(parents=True)
     done = _run(tmp_path)
     assert (done.returncode, "is not from here" in done.stderr) == (1, True)

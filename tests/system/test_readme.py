@@ -1,4 +1,4 @@
-"""The commands and the file that the README shows do what it says."""
+"""The commands and the file in the README work."""
 
 import re
 import signal
@@ -33,31 +33,31 @@ RUN_ELSEWHERE = {
 
 @pytest.fixture
 def directory(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the README's reader stands: agent.toml and bastion.jwt are there, the gateway's CA is trusted."""
+    """A directory with agent.toml and bastion.jwt, and with the gateway's CA trusted."""
     write_agent_toml(tmp_path, gateway, {"echo": f"{LOOPBACK}:{unused_port()}"}, status={"listen": ""})
     write_token(tmp_path / "bastion.jwt", gateway.token)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_every_command_of_the_readme_is_known_here() -> None:
+def test_every_command_of_the_readme_has_a_test() -> None:
     rest = [line for line in COMMANDS if not line.startswith(("pomagent ", "ssh ")) and line not in RUN_ELSEWHERE]
     assert rest == ["python -m scripts.docs"]
 
 
 @pytest.mark.parametrize("line", [line for line in OF_POMAGENT if line.startswith(("check", "probe"))])
-def test_a_command_on_the_file_succeeds(line: str, directory: Path) -> None:
+def test_command_on_the_file_succeeds(line: str, directory: Path) -> None:
     done = pomagent(*line.split())
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_run_serves_until_it_is_told_to_stop(directory: Path) -> None:
+def test_run_serves_until_a_signal(directory: Path) -> None:
     assert "run --config agent.toml" in OF_POMAGENT
     with AgentProcess(directory / "agent.toml") as agent:
         agent.signal(signal.SIGTERM)
 
 
-def test_tcp_listens_where_it_says(directory: Path, gateway: Gateway) -> None:
+def test_tcp_listens_on_the_printed_address(directory: Path, gateway: Gateway) -> None:
     (line,) = [line for line in OF_POMAGENT if line.startswith("tcp")]
     host = re.escape("redis.corp.example.com:6379")
     arguments = re.sub(host, f"tcp+https://localhost:{gateway.port}/echo.example.test:7000", line).split()
@@ -72,7 +72,7 @@ def test_tcp_listens_where_it_says(directory: Path, gateway: Gateway) -> None:
     assert process.returncode == 0
 
 
-def test_the_file_at_the_top_is_valid(tmp_path: Path) -> None:
+def test_first_example_of_the_readme_is_valid(tmp_path: Path) -> None:
     text = re.search(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert text
     write_token(tmp_path / "bastion.jwt", "header.payload.signature")

@@ -52,8 +52,8 @@ def redis_agent(bastion: Bastion, redis_route: str) -> AgentProcess:
     return bastion.start({REDIS: ANY})
 
 
-def test_redis_answers_and_keeps_a_value(redis_agent: AgentProcess) -> None:
-    redis_agent.wait_for("pool.filled")  # its preset keeps whole tunnels
+def test_redis_stores_and_returns_a_value(redis_agent: AgentProcess) -> None:
+    redis_agent.wait_for("pool.filled")  # the preset of redis keeps whole tunnels
     cli = (program("redis-cli"), "-h", LOOPBACK, "-p", str(_port(redis_agent, REDIS)))
     assert run(*cli, "ping") == b"PONG\n"
     assert run(*cli, "set", "colour", "red") == b"OK\n"
@@ -63,14 +63,14 @@ def test_redis_answers_and_keeps_a_value(redis_agent: AgentProcess) -> None:
     assert {event["reason"] for event in redis_agent.events("session.closed")} == {"finished"}
 
 
-def test_a_large_value_of_redis_is_unchanged(redis_agent: AgentProcess) -> None:
+def test_large_redis_value_is_unchanged(redis_agent: AgentProcess) -> None:
     cli = (program("redis-cli"), "-h", LOOPBACK, "-p", str(_port(redis_agent, REDIS)))
     value = b"".join(pseudo_random(21, 4 * MIB))
     assert run(*cli, "-x", "set", "large", stdin=value) == b"OK\n"
     assert hashlib.sha256(run(*cli, "--raw", "get", "large")[:-1]).hexdigest() == sha256_of(21, 4 * MIB)
 
 
-def test_the_benchmark_of_redis_runs_without_an_error(redis_agent: AgentProcess) -> None:
+def test_redis_benchmark_runs_without_an_error(redis_agent: AgentProcess) -> None:
     port = str(_port(redis_agent, REDIS))
     output = run(program("redis-benchmark"), "-h", LOOPBACK, "-p", port, "-n", "20000", "-t", "ping,set,get", "-q")
     assert b"requests per second" in output
@@ -111,7 +111,7 @@ def test_postgres_runs_a_query_over_a_warm_tunnel(postgres_agent: AgentProcess) 
     assert postgres_agent.wait_for("session.closed")["warm"] is True
 
 
-def test_a_result_of_5_mb_is_complete(postgres_agent: AgentProcess) -> None:
+def test_postgres_result_of_5_mb_is_complete(postgres_agent: AgentProcess) -> None:
     rows = 160_000
     output = run(*psql(postgres_agent, "-c", f"SELECT md5(i::text) FROM generate_series(1, {rows}) AS i"))
     expected = b"".join(hashlib.md5(b"%d" % row).hexdigest().encode() + b"\n" for row in range(1, rows + 1))
@@ -119,7 +119,7 @@ def test_a_result_of_5_mb_is_complete(postgres_agent: AgentProcess) -> None:
     assert output == expected
 
 
-def test_a_copy_of_5_mb_arrives_complete(postgres_agent: AgentProcess) -> None:
+def test_postgres_copy_of_5_mb_arrives_complete(postgres_agent: AgentProcess) -> None:
     rows = b"".join(b"%d\n" % row for row in range(750_000))
     assert len(rows) > 5_000_000
     script = "CREATE TEMPORARY TABLE numbers (number int); COPY numbers FROM STDIN;\n"
@@ -129,7 +129,7 @@ def test_a_copy_of_5_mb_arrives_complete(postgres_agent: AgentProcess) -> None:
     assert output == b"750000|%d\n" % sum(range(750_000))
 
 
-def test_a_notification_reaches_a_session_that_listens(postgres_agent: AgentProcess) -> None:
+def test_notification_reaches_a_listening_postgres_session(postgres_agent: AgentProcess) -> None:
     with listener(postgres_agent) as session:
         assert ask(session, "LISTEN news; SELECT 'listening';") == "listening\n"
         run(*psql(postgres_agent, "-c", "NOTIFY news, 'it works'"))
@@ -139,7 +139,7 @@ def test_a_notification_reaches_a_session_that_listens(postgres_agent: AgentProc
     assert postgres_agent.wait_for("session.closed", count=2)["reason"] == "finished"
 
 
-def test_a_server_that_was_restarted_is_used_again(postgres_agent: AgentProcess, cluster: Postgres) -> None:
+def test_restarted_postgres_is_used_again(postgres_agent: AgentProcess, cluster: Postgres) -> None:
     warm = postgres_agent.wait_for("tunnel.opened")["request_id"]
     cluster.stop()
     postgres_agent.wait_for("tunnel.closed", request_id=warm, reason="peer_closed")
@@ -151,7 +151,7 @@ def test_a_server_that_was_restarted_is_used_again(postgres_agent: AgentProcess,
 
 @contextlib.contextmanager
 def listener(agent: AgentProcess) -> Iterator[processes.Process]:
-    """A psql session that stays, idle between what it is asked."""
+    """A psql session that stays open between queries."""
     session = processes.Process(
         psql(agent), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment()
     )
@@ -165,7 +165,7 @@ def listener(agent: AgentProcess) -> Iterator[processes.Process]:
 
 
 def ask(session: processes.Process, query: str) -> str:
-    """One line of the answer."""
+    """Return one line of the answer. Blocks."""
     _pipe(session.stdin).write(f"{query}\n")
     _pipe(session.stdin).flush()
     return str(_pipe(session.stdout).readline())
@@ -191,13 +191,13 @@ def ssh_agent(bastion: Bastion, ssh_server: SshServer) -> Iterator[AgentProcess]
 
 @pytest.fixture
 def ssh_by_port(ssh_agent: AgentProcess, ssh_server: SshServer) -> Ssh:
-    """ssh to the local port of the agent."""
+    """Return an ssh command to the local port of the agent."""
     return program("ssh"), *ssh_server.client_options, "-p", str(_port(ssh_agent, SSH)), LOOPBACK
 
 
 @pytest.fixture
 def ssh_by_command(gateway: Gateway, ssh_server: SshServer, tmp_path: Path) -> Iterator[Ssh]:
-    """ssh with a ProxyCommand and no agent."""
+    """Return an ssh command with a ProxyCommand and without an agent."""
     write_token(tmp_path / "token", gateway.token)
     flags = gateway_flags(gateway, tmp_path / "token")
     command = shlex.join([sys.executable, "-m", "pomagent", "tcp", "--listen", "-", *flags])
@@ -238,10 +238,10 @@ def test_ssh_carries_8_mib_both_ways_at_once(ssh: Ssh) -> None:
     assert hashlib.sha256(run(*ssh, "cat", stdin=body)).hexdigest() == sha256_of(33, 8 * MIB)
 
 
-def test_the_banner_comes_first_and_no_login_waits_at_the_server(ssh_agent: AgentProcess, gateway: Gateway) -> None:
+def test_ssh_banner_arrives_and_no_connection_waits_at_the_server(ssh_agent: AgentProcess, gateway: Gateway) -> None:
     ssh_agent.wait_for("pool.filled")
     assert gateway.edge.open_connections == 1
-    assert not gateway.authorizer.checks_for(SSH)  # sshd counts those who do not log in
+    assert not gateway.authorizer.checks_for(SSH)  # sshd counts connections without a login
     with connect(_port(ssh_agent, SSH)) as client:
         assert hear(client, 8) == b"SSH-2.0-"
     assert ssh_agent.wait_for("session.closed")["warm"] is True

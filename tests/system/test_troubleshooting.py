@@ -26,7 +26,7 @@ WARM: dict[str, Any] = {"listen": ANY, "warm": "tunnel"}
 
 
 class Scene:
-    """One bastion host on which something is wrong."""
+    """A bastion host with a fault."""
 
     def __init__(self, bastion: Bastion, keep: ExitStack) -> None:
         self.bastion = bastion
@@ -37,13 +37,13 @@ class Scene:
     def start(
         self, route: str = "echo", environment: dict[str, str] | None = None, **tables: Any
     ) -> tuple[AgentProcess, str]:
-        """An agent with one route that keeps a tunnel warm, and that route's name."""
+        """Start an agent with one route that keeps a tunnel warm, and return the route's name."""
         self.values["DESTINATION"] = route if ":" in route else f"{route}.example.test:7000"
         agent = self.bastion.start({route: WARM}, environment, status={"listen": ANY}, **tables)
         return agent, route.replace(":", "-")
 
     def fill(self, agent: AgentProcess) -> None:
-        """One client that holds a place, and one that gets none."""
+        """Connect a client that takes the last place and one that gets none."""
         holder = self.keep.enter_context(connect(agent.port("echo")))
         assert say(holder) == b"hello\n"
         with pytest.raises(ConnectionResetError), connect(agent.port("echo")) as other:
@@ -97,7 +97,7 @@ def port_taken(scene: Scene) -> tuple[AgentProcess, str]:
     port = scene.keep.enter_context(socket.create_server((LOOPBACK, 0))).getsockname()[1]
     scene.values["ADDRESS"] = on(port)
     agent = scene.bastion.start({"echo": ANY, "page": on(port)}, status={"listen": ANY})
-    agent.wait_for("listener.bind_failed", route="page")  # and after another try it still knows by whom
+    agent.wait_for("listener.bind_failed", route="page")  # the next try still names the owner
     return agent, "page"
 
 
@@ -148,13 +148,13 @@ def scene(bastion: Bastion) -> Iterator[Scene]:
         yield Scene(bastion, keep)
 
 
-def test_each_row_is_a_fault_and_each_fault_a_row() -> None:
+def test_document_has_a_row_for_each_fault() -> None:
     lines = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| ")][2:]
     assert (len(lines), set(ROWS)) == (len(ROWS), set(FAULTS))
 
 
 @pytest.mark.parametrize("fault", ROWS)
-def test_each_fault_is_named_with_its_remedy(scene: Scene, fault: str) -> None:
+def test_status_names_the_fault_and_its_remedy(scene: Scene, fault: str) -> None:
     state, sentence = ROWS[fault]
     agent, route = FAULTS[fault](scene)
     port = int(agent.wait_for("listener.bound", serves="status")["listen"].rpartition(":")[2])
@@ -175,14 +175,14 @@ def test_each_fault_is_named_with_its_remedy(scene: Scene, fault: str) -> None:
 
 
 def pattern(sentence: str, values: dict[str, str]) -> re.Pattern[str]:
-    """The sentence of a row with its words in capitals filled in, or open where the test does not know them."""
+    """Return a pattern for the sentence of a row, with its placeholders filled in or open."""
     parts = PLACEHOLDER.split(sentence)
     filled = [re.escape(values[part]) if part in values else ".+" for part in parts[1::2]]
     literal = [re.escape(part) for part in parts[::2]]
     return re.compile("".join(part for pair in zip(literal, [*filled, ""], strict=True) for part in pair))
 
 
-def test_a_clock_that_is_off_is_said_before_anything_fails(scene: Scene) -> None:
+def test_wrong_clock_is_reported_before_anything_fails(scene: Scene) -> None:
     agent, _ = scene.start(environment=clock.shifted("+1h"))
     said = agent.wait_for("clock.drifted")
     assert (said["level"], round(said["offset_ms"] / 60_000)) == ("warning", -60)
@@ -190,7 +190,7 @@ def test_a_clock_that_is_off_is_said_before_anything_fails(scene: Scene) -> None
     assert round(gateway["clock_offset_s"] / 60) == -60
 
 
-def test_a_place_that_gets_free_ends_the_shortage(scene: Scene) -> None:
+def test_released_place_ends_the_shortage(scene: Scene) -> None:
     agent, route = route_full(scene)
     port = int(agent.wait_for("listener.bound", serves="status")["listen"].rpartition(":")[2])
     assert ask(port, f"/readyz/{route}").status == 503

@@ -1,4 +1,4 @@
-"""When a tunnel is opened: before anybody connects, at the first connection, or again and again in vain."""
+"""When a tunnel is opened: before a client connects, at its connection, or after a back-off."""
 
 import pytest
 
@@ -12,10 +12,10 @@ from tests.support.agent.bastion import ANY, Bastion, say
 ECHO = destination("echo")
 MANY = 200
 FEW = 8
-"""Dials of a pool that backs off while ``MANY`` sessions of another route come and go: it doubles from seconds."""
+"""Maximum dials of a pool that backs off while another route serves ``MANY`` sessions."""
 
 
-def test_at_level_tunnel_the_connect_precedes_every_application(bastion: Bastion) -> None:
+def test_whole_tunnel_is_opened_before_a_client_connects(bastion: Bastion) -> None:
     authorizer = bastion.gateway.authorizer
     agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel"}})
     agent.wait_for("pool.filled")
@@ -28,7 +28,7 @@ def test_at_level_tunnel_the_connect_precedes_every_application(bastion: Bastion
     assert bastion.gateway.edge.wait_for_access(host=ECHO, request_id=check.request_id).status == 200
 
 
-def test_at_level_tls_a_connection_waits_and_no_connect_until_somebody_comes(bastion: Bastion) -> None:
+def test_warm_tls_connection_gets_its_connect_when_a_client_connects(bastion: Bastion) -> None:
     authorizer, edge = bastion.gateway.authorizer, bastion.gateway.edge
     agent = bastion.start({"echo": {"listen": ANY, "warm": "tls"}})
     agent.wait_for("pool.filled")
@@ -40,7 +40,7 @@ def test_at_level_tls_a_connection_waits_and_no_connect_until_somebody_comes(bas
     assert agent.wait_for("session.closed")["warm"] is True
 
 
-def test_at_level_off_nothing_is_dialled_until_somebody_comes(bastion: Bastion) -> None:
+def test_nothing_is_dialled_before_a_client_connects_with_warm_off(bastion: Bastion) -> None:
     authorizer, edge = bastion.gateway.authorizer, bastion.gateway.edge
     agent = bastion.start({"echo": {"listen": ANY, "warm": "off"}, "banner": {"listen": ANY, "warm": "tunnel"}})
     agent.wait_for("pool.filled", route="banner")
@@ -52,7 +52,7 @@ def test_at_level_off_nothing_is_dialled_until_somebody_comes(bastion: Bastion) 
     assert not agent.events("pool.filled", route="echo")
 
 
-def test_a_taken_tunnel_is_replaced_before_the_next_application(bastion: Bastion) -> None:
+def test_leased_tunnel_is_replaced_before_the_next_client(bastion: Bastion) -> None:
     agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel"}})
     for count in range(1, 6):
         agent.wait_for("pool.filled", count=count)
@@ -62,7 +62,7 @@ def test_a_taken_tunnel_is_replaced_before_the_next_application(bastion: Bastion
     assert all(event["warm"] for event in agent.events("session.closed"))
 
 
-def test_a_forbidden_route_backs_off_while_others_serve(bastion: Bastion) -> None:
+def test_forbidden_route_backs_off_while_others_serve(bastion: Bastion) -> None:
     authorizer = bastion.gateway.authorizer
     forbidden = destination("banner")
     authorizer.forbid_host(forbidden)
@@ -76,7 +76,7 @@ def test_a_forbidden_route_backs_off_while_others_serve(bastion: Bastion) -> Non
         authorizer.permit_host(forbidden)
 
 
-def test_applications_are_refused_by_the_gateways_answer_and_not_by_the_pools_wait(bastion: Bastion) -> None:
+def test_clients_are_refused_by_the_gateways_answer_and_not_by_a_back_off(bastion: Bastion) -> None:
     authorizer = bastion.gateway.authorizer
     authorizer.forbid_host(ECHO)
     try:
@@ -87,11 +87,11 @@ def test_applications_are_refused_by_the_gateways_answer_and_not_by_the_pools_wa
         assert "403" in agent.wait_for("session.refused")["error"]
     finally:
         authorizer.permit_host(ECHO)
-    with connect(agent.port("echo")) as client:  # at once, whatever the pool waits for
+    with connect(agent.port("echo")) as client:  # at once, during the pool's back-off
         assert say(client) == b"hello\n"
 
 
-def test_a_refused_token_backs_off_and_its_replacement_fills_the_pool(bastion: Bastion) -> None:
+def test_refused_token_backs_off_and_its_replacement_fills_the_pool(bastion: Bastion) -> None:
     authorizer = bastion.gateway.authorizer
     stale = bastion.gateway.new_token()
     authorizer.revoke(stale)
@@ -109,7 +109,7 @@ def test_a_refused_token_backs_off_and_its_replacement_fills_the_pool(bastion: B
     assert agent.wait_for("session.closed", route="echo")["warm"] is True
 
 
-def test_a_revoked_token_is_read_again_for_the_application_that_finds_it_revoked(bastion: Bastion) -> None:
+def test_revoked_token_is_read_again_for_the_client_that_is_refused(bastion: Bastion) -> None:
     authorizer = bastion.gateway.authorizer
     first = bastion.gateway.new_token()
     bastion.replace_token(first)
@@ -121,7 +121,7 @@ def test_a_revoked_token_is_read_again_for_the_application_that_finds_it_revoked
     assert authorizer.checks_for(ECHO)[-1].token == bastion.gateway.token
 
 
-def test_a_gateway_that_comes_back_fills_the_pools_again(bastion: Bastion) -> None:
+def test_pools_refill_when_the_gateway_returns(bastion: Bastion) -> None:
     edge = bastion.gateway.edge
     agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel"}})
     agent.wait_for("pool.filled")
@@ -144,7 +144,7 @@ def _serve_many(port: int) -> None:
 BANNER = destination("banner")
 
 
-def test_a_server_that_greets_is_looked_at_once_and_keeps_tls_connections_from_then_on(bastion: Bastion) -> None:
+def test_greeting_server_gets_one_probe_and_tls_connections_from_then_on(bastion: Bastion) -> None:
     destinations = bastion.gateway.destinations
     before = destinations.accepted("banner")
     agent = bastion.start({"banner": ANY})
@@ -152,7 +152,7 @@ def test_a_server_that_greets_is_looked_at_once_and_keeps_tls_connections_from_t
     assert (classified["protocol"], classified["warm"], classified["why"]) == ("ssh", "tls", "greeting")
     agent.wait_for("pool.filled")
     wait_until(lambda: destinations.open("banner") == 0, 10, "the look is over")
-    bastion.replace_token(bastion.gateway.new_token())  # a new token means new connections, not another look
+    bastion.replace_token(bastion.gateway.new_token())  # a new token means new connections, not another probe
     agent.wait_for("config.applied", new_sessions=1)
     agent.wait_for("pool.filled", count=2)
     assert destinations.accepted("banner") == before + 1
@@ -161,7 +161,7 @@ def test_a_server_that_greets_is_looked_at_once_and_keeps_tls_connections_from_t
     assert len(agent.events("route.classified")) == 1
 
 
-def test_a_server_that_stays_silent_keeps_whole_tunnels(bastion: Bastion) -> None:
+def test_silent_server_keeps_whole_tunnels(bastion: Bastion) -> None:
     agent = bastion.start({"echo": {"listen": ANY, "pool_min": 3}})
     agent.wait_for("pool.filled")
     assert bastion.gateway.edge.open_tunnels == 1
@@ -170,7 +170,7 @@ def test_a_server_that_stays_silent_keeps_whole_tunnels(bastion: Bastion) -> Non
     wait_until(lambda: bastion.gateway.edge.open_tunnels == 3)
 
 
-def test_a_greeting_that_only_a_session_has_seen_is_remembered(bastion: Bastion) -> None:
+def test_greeting_seen_in_a_session_is_remembered(bastion: Bastion) -> None:
     agent = bastion.start({"banner": ANY}, defaults={"warm": "off"})
     with connect(agent.port("banner")) as client:
         assert client.recv(4) == b"SSH-"
@@ -178,7 +178,7 @@ def test_a_greeting_that_only_a_session_has_seen_is_remembered(bastion: Bastion)
     assert agent.status()["routes"][0]["protocol"] == "ssh"
 
 
-def test_a_server_that_bears_no_idle_tunnels_gets_no_more_of_them(bastion: Bastion) -> None:
+def test_server_that_closes_idle_tunnels_gets_no_more_of_them(bastion: Bastion) -> None:
     destinations = bastion.gateway.destinations
     before = destinations.accepted("hangup")
     agent = bastion.start({"hangup": ANY, "echo": ANY}, defaults={"warm": "tunnel", "pool_min": 2})
@@ -192,7 +192,7 @@ def test_a_server_that_bears_no_idle_tunnels_gets_no_more_of_them(bastion: Basti
     assert "demoted" in agent.command("status").stdout
 
 
-def test_routes_that_nobody_uses_have_tls_connections_in_common_until_somebody_does(bastion: Bastion) -> None:
+def test_unused_routes_share_tls_connections_until_they_are_used(bastion: Bastion) -> None:
     edge, destinations = bastion.gateway.edge, bastion.gateway.destinations
     names = ["echo", *(f"echo-{number}" for number in range(9))]
     edge.set_routes({destination(name): Route(destinations.address("echo")) for name in names})
@@ -208,7 +208,7 @@ def test_routes_that_nobody_uses_have_tls_connections_in_common_until_somebody_d
     assert document["routes"][0]["pool"]["takes"] == {"tls": 1}
 
 
-def test_the_status_tells_what_is_kept_warm_and_why_and_what_became_of_it(bastion: Bastion) -> None:
+def test_status_shows_what_is_kept_warm_and_why(bastion: Bastion) -> None:
     agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel", "pool_min": 2}, "down": ANY})
     agent.wait_for("pool.filled", route="echo", warm=2)
     agent.wait_for("breaker.opened", route="down")

@@ -1,6 +1,6 @@
-"""What a pool costs the servers behind it: they limit, in number and time, who connects and does not log in.
+"""What a pool costs servers that limit connections without a login in number and time.
 
-Everything is a tenth of what it is by default or less: the servers' patience, and the age of what is warm.
+Timeouts of the servers and ages of warm tunnels are a tenth of their defaults or less.
 """
 
 import re
@@ -21,16 +21,16 @@ from tests.support.agent.bastion import ANY, Bastion
 
 DEPTH = 32
 CYCLES = 200
-"""Tunnels that were opened, waited, and were replaced unused."""
+"""Tunnels that were opened, kept warm, and replaced unused."""
 TIMEOUT_S = 60
 BLOCK_AFTER = 10
-"""Errors of one host in a row that MariaDB bears: 100 by default."""
+"""Consecutive errors of one host before MariaDB blocks it, 100 by default."""
 ODD = 7777
-"""A port that no preset knows: what is behind it must be found out."""
+"""A port without a preset, so that the agent has to classify the server."""
 
 
 def deep(**keys: object) -> dict[str, object]:
-    """A route whose whole pool is replaced every second."""
+    """Return a route that replaces its whole pool every second."""
     return {"listen": ANY, "pool_min": DEPTH, "pool_max": DEPTH, "pool_max_age_s": 1, **keys}
 
 
@@ -42,7 +42,7 @@ def wait_for_cycles(agent: AgentProcess, count: int = CYCLES) -> None:
     agent.wait_for("tunnel.closed", reason="expired", count=count, timeout_s=TIMEOUT_S)
 
 
-# MariaDB: counts, and then blocks, the host that connects and does not log in, which is the gateway.
+# MariaDB counts connections without a login and then blocks their host, which is the gateway.
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def mysql_logs_in(agent: AgentProcess, route: str) -> None:
 
 
 @pytest.mark.parametrize(("port", "errors"), [(3306, 0), (ODD, 1)])
-def test_mariadb_counts_nobody_but_the_one_that_finds_out_what_it_is(
+def test_mariadb_counts_only_the_tunnel_that_classifies_it(
     bastion: Bastion, database: Mariadb, port: int, errors: int
 ) -> None:
     before = database.aborted_connects
@@ -78,7 +78,7 @@ def test_mariadb_counts_nobody_but_the_one_that_finds_out_what_it_is(
 
 
 @pytest.mark.parametrize(("depth", "patience"), [(1, 10), (3, 10), (32, 100)])
-def test_mariadb_forced_to_whole_tunnels_is_demoted_before_it_blocks_the_gateway(
+def test_route_forced_to_whole_tunnels_is_demoted_before_mariadb_blocks_the_gateway(
     bastion: Bastion, database: Mariadb, depth: int, patience: int
 ) -> None:
     database.block_after(patience)
@@ -86,7 +86,7 @@ def test_mariadb_forced_to_whole_tunnels_is_demoted_before_it_blocks_the_gateway
         agent = bastion.start({address: {"listen": ANY, "warm": "tunnel", "pool_min": depth, "pool_max": depth}})
         agent.wait_for("route.demoted", route=name(address), timeout_s=TIMEOUT_S)
         agent.wait_for("tunnel.closed", reason="peer_closed")
-        wait_until(lambda: bastion.gateway.edge.open_tunnels == 0, TIMEOUT_S)  # those that were open have their end too
+        wait_until(lambda: bastion.gateway.edge.open_tunnels == 0, TIMEOUT_S)  # the open tunnels have ended too
         counted = database.guest_errors
         assert 0 < counted < patience
         wait_until(lambda: agent.status()["routes"][0]["warm"] == depth)
@@ -94,8 +94,8 @@ def test_mariadb_forced_to_whole_tunnels_is_demoted_before_it_blocks_the_gateway
         mysql_logs_in(agent, name(address))
 
 
-def test_mariadb_blocks_a_gateway_that_connects_in_vain(bastion: Bastion, database: Mariadb) -> None:
-    """What all this is about, and that the server of these tests does count."""
+def test_mariadb_blocks_a_gateway_that_never_logs_in(bastion: Bastion, database: Mariadb) -> None:
+    """This proves that the server of these tests counts."""
     with bastion.gateway.route("mysql.example.test:3306", database.port, source=mariadb.GUEST) as address:
         for _ in range(BLOCK_AFTER):
             with bastion.gateway.connect(address) as tunnel:
@@ -105,7 +105,7 @@ def test_mariadb_blocks_a_gateway_that_connects_in_vain(bastion: Bastion, databa
             assert b"blocked because of many connection errors" in tunnel.receive(100)
 
 
-# OpenSSH: throttles logins that are not complete (MaxStartups), and from 9.8 on also whoever causes them.
+# OpenSSH limits unfinished logins (MaxStartups), and from 9.8 on penalizes their source.
 
 
 SSH_TROUBLE = re.compile(r"MaxStartups|penalt|drop connection|Timeout before authentication|PerSource", re.IGNORECASE)
@@ -115,12 +115,12 @@ SSH_TROUBLE = re.compile(r"MaxStartups|penalt|drop connection|Timeout before aut
 def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
     settings = {"LogLevel": "VERBOSE", "MaxStartups": "3:100:4", "LoginGraceTime": 2}
     with openssh.openssh(tmp_path_factory.mktemp("sshd"), **settings) as server:
-        wait_until(lambda: "Connection closed" in server.log)  # who looked whether it listens
+        wait_until(lambda: "Connection closed" in server.log)  # the connection that checked whether sshd listens
         yield server
 
 
 @pytest.mark.parametrize(("port", "logins"), [(22, 1), (ODD, 2)])
-def test_openssh_complains_of_nothing_and_sees_whom_it_serves(
+def test_openssh_logs_no_complaint_and_sees_only_served_clients(
     bastion: Bastion, ssh_server: SshServer, port: int, logins: int
 ) -> None:
     before = ssh_server.log.count("Connection from")
@@ -133,12 +133,12 @@ def test_openssh_complains_of_nothing_and_sees_whom_it_serves(
     assert 1 <= ssh_server.log.count("Connection from") - before <= logins, ssh_server.log
 
 
-# PostgreSQL: ends, after authentication_timeout, whoever has not logged in.
+# PostgreSQL ends connections that have not logged in after authentication_timeout.
 
 
 PATIENCE_S = 4
 GAVE_UP = re.compile(r"canceling authentication due to timeout|server process \(PID \d+\) exited with exit code 1")
-"""Of a connection that has said nothing at all, the log tells only at its debug levels."""
+"""Log level: PostgreSQL logs silent connections only at its debug levels."""
 LEFT = re.compile(r"server process \(PID \d+\) exited with exit code 0")
 
 
@@ -155,9 +155,7 @@ def psql_logs_in(agent: AgentProcess, route: str) -> None:
 
 
 @pytest.mark.parametrize(("port", "why"), [(5432, "port"), (ODD, "silence")])
-def test_postgres_gives_up_on_none_of_its_warm_tunnels(
-    bastion: Bastion, cluster: Postgres, port: int, why: str
-) -> None:
+def test_postgres_times_out_none_of_its_warm_tunnels(bastion: Bastion, cluster: Postgres, port: int, why: str) -> None:
     with bastion.gateway.route(f"postgres.example.test:{port}", cluster.port) as address:
         agent = bastion.start({address: deep()})
         wait_for_cycles(agent)
@@ -169,7 +167,7 @@ def test_postgres_gives_up_on_none_of_its_warm_tunnels(
         assert (route["pool"]["level"], route["pool"]["why"]) == ("tunnel", why)
 
 
-# Redis: waits as long as it is told to.
+# Redis waits for its configured timeout.
 
 
 def redis_answers(agent: AgentProcess, route: str) -> None:
@@ -177,7 +175,7 @@ def redis_answers(agent: AgentProcess, route: str) -> None:
 
 
 @pytest.mark.parametrize("port", [6379, ODD])
-def test_redis_ends_and_refuses_none_of_its_warm_tunnels(
+def test_redis_closes_and_refuses_none_of_its_warm_tunnels(
     bastion: Bastion, tmp_path_factory: pytest.TempPathFactory, port: int
 ) -> None:
     limits = {"timeout": str(PATIENCE_S), "maxclients": str(2 * DEPTH)}

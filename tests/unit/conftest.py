@@ -1,4 +1,4 @@
-"""An ``agent.toml`` of the test's own, in a directory of its own."""
+"""Fixtures for tests with an ``agent.toml``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Load: TypeAlias = Callable[..., Settings]
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The present directory, empty, so that messages show short paths."""
+    """An empty working directory, so that messages show short paths."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def load_text(directory: Path) -> Load:
-    """Writes the text to ``agent.toml`` and loads it."""
+    """Write text to ``agent.toml`` and load the file."""
 
     def write_and_load(text: str, environ: Mapping[str, str] | None = None) -> Settings:
         (directory / "agent.toml").write_text(text)
@@ -34,7 +34,7 @@ def load_text(directory: Path) -> Load:
 
 @pytest.fixture
 def write(directory: Path) -> Callable[..., Path]:
-    """Writes another file beside it, by default one that only its owner can read."""
+    """Write another file beside agent.toml, by default readable only by its owner."""
 
     def write_file(name: str, content: str | bytes, mode: int = 0o600) -> Path:
         path = directory / name

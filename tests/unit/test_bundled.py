@@ -1,4 +1,4 @@
-"""debian/bundled.txt is what pyproject.toml asks for, no more and no less."""
+"""debian/bundled.txt lists exactly the libraries that pyproject.toml requires."""
 
 import re
 import tomllib
@@ -12,16 +12,16 @@ BUNDLED = (ROOT / "debian/bundled.txt").read_text()
 RENEW = "run: scripts/build-deb --renew"
 
 
-def test_the_debian_package_carries_what_the_agent_needs() -> None:
+def test_debian_package_contains_exactly_the_required_libraries() -> None:
     assert set(_pinned()) == _needed(), RENEW
 
 
-def test_every_bundled_library_is_of_a_version_that_the_agent_allows() -> None:
+def test_every_bundled_version_is_allowed_by_pyproject() -> None:
     for requirement in _direct():
         assert requirement.specifier.contains(_pinned()[_plain(requirement.name)]), RENEW
 
 
-def test_every_bundled_archive_is_known_by_its_hash() -> None:
+def test_every_bundled_archive_has_a_hash() -> None:
     pins = [text for text in BUNDLED.replace("\\\n", "").splitlines() if not text.startswith("#")]
     assert [pin for pin in pins if not re.fullmatch(r"\S+==\S+(\s+--hash=sha256:[0-9a-f]{64})+", pin)] == []
 
@@ -36,7 +36,7 @@ def _direct() -> list[Requirement]:
 
 
 def _needed() -> set[str]:
-    """By what is installed here: each dependency, its own dependencies, and so on."""
+    """Return the dependencies of the installed distributions, recursively."""
     found: set[str] = set()
     left = _direct()
     while left:

@@ -1,4 +1,4 @@
-"""docs/events.md says what the code logs: every event, level and field, and nothing else."""
+"""docs/events.md lists exactly the events, levels and fields that the code logs."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SPREAD = {
     "said": {"arguments"},
     "ages": {"ended_after_ms", "retry_in_ms"},
 }
-"""What the ``**`` of calls stands for."""
+"""The fields behind each ``**`` of a call."""
 OF_A_ROUTE = {"protocol", "warm", "why"}
 NOT_AT_A_CALL = {
-    "log.dropped": ({"warning"}, {"count"}),  # the writer's own
-    "route.classified": ({"info"}, OF_A_ROUTE),  # these three by way of Keeper.tell_level
+    "log.dropped": ({"warning"}, {"count"}),  # logged by the writer itself
+    "route.classified": ({"info"}, OF_A_ROUTE),  # these three are logged by the pool's housekeeper
     "route.promoted": ({"info"}, OF_A_ROUTE),
     "route.demoted": ({"warning"}, OF_A_ROUTE),
 }
-"""Levels and fields that do not stand where an event is named."""
+"""Levels and fields of events that are logged at another place than they are named."""
 
 EVENTS = {f"events.{name}": value for name, value in vars(events).items() if name.isupper()}
 SOURCES = [ast.parse(path.read_text()) for path in sorted(Path(pomagent.__file__).parent.rglob("*.py"))]
@@ -42,7 +42,7 @@ spread_seen: set[str] = set()
 
 
 def functions() -> Iterator[ast.FunctionDef]:
-    """The innermost come with those around them, whose calls are the same."""
+    """Yield every function of the package. Nested functions appear within the outer ones too."""
     yield from (node for tree in SOURCES for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
@@ -61,7 +61,7 @@ def fields_of(call: ast.Call) -> set[str]:
 
 
 def levels_of(call: ast.Call, within: ast.FunctionDef) -> set[str]:
-    """Of the method that is called, or of those that the called name may stand for."""
+    """Return the level of the called method, or the levels of the methods that the called name may refer to."""
     if isinstance(call.func, ast.Attribute):
         return {call.func.attr} & LEVELS
     name = ast.unparse(call.func)
@@ -72,7 +72,7 @@ def levels_of(call: ast.Call, within: ast.FunctionDef) -> set[str]:
 
 
 def logged() -> dict[str, tuple[set[str], set[str]]]:
-    """Levels and fields of every event, as they stand at the calls that log it."""
+    """Return levels and fields of every event from the calls that log it."""
     found: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
     for function in functions():
         for call in calls(function):
@@ -88,7 +88,7 @@ def logged() -> dict[str, tuple[set[str], set[str]]]:
 
 
 def bound() -> set[str]:
-    """What loggers are given to say in each of their lines."""
+    """Return the fields that loggers bind."""
     binds = [
         call
         for tree in SOURCES
@@ -102,38 +102,38 @@ LOGGED = logged()
 BOUND = bound()
 
 
-def test_every_event_of_the_code_is_in_the_document_and_every_one_of_the_document_in_the_code():
+def test_document_and_code_have_the_same_events():
     assert set(EVENTS.values()) == set(event_document.events())
-    assert set(LOGGED) == set(event_document.events()), "an event that nobody logs"
+    assert set(LOGGED) == set(event_document.events()), "an event that is never logged"
 
 
 @pytest.mark.parametrize("event", sorted(LOGGED))
-def test_an_event_has_the_fields_of_the_document(event):
+def test_event_has_the_fields_of_the_document(event):
     documented = event_document.events()[event].fields
     assert LOGGED[event][1] - documented == set(), "not in the document"
     assert documented - LOGGED[event][1] - BOUND == set(), "not in the code"
 
 
 @pytest.mark.parametrize("event", sorted(LOGGED))
-def test_an_event_has_the_levels_of_the_document(event):
+def test_event_has_the_levels_of_the_document(event):
     assert LOGGED[event][0] == event_document.events()[event].levels
 
 
-def test_what_is_said_here_of_spread_fields_is_still_needed():
+def test_every_entry_for_spread_fields_is_used():
     assert spread_seen == set(SPREAD)
 
 
-def test_every_field_is_explained_and_nothing_else():
+def test_document_explains_exactly_the_fields_in_use():
     used = {name for documented in event_document.events().values() for name in documented.fields}
     assert used == event_document.explained()
 
 
-def test_no_field_takes_the_place_of_one_that_every_event_has():
+def test_no_field_has_the_name_of_one_that_every_event_has():
     taken = {name for documented in event_document.events().values() for name in documented.fields}
     assert taken & event_document.ALWAYS == set()
 
 
-def test_a_line_that_is_as_the_document_says_meets_no_objection():
+def test_documented_line_meets_no_objection():
     line = {"event": "config.unchanged", "timestamp": "", "level": "debug", "sha": "0f"}
     assert shortcomings(line) == []
 
@@ -146,12 +146,12 @@ def test_a_line_that_is_as_the_document_says_meets_no_objection():
         ({"crumbs": 3}, "docs/events.md has no field crumbs of config.unchanged"),
     ],
 )
-def test_a_line_that_is_not_as_the_document_says_is_found(change, objection):
+def test_undocumented_event_level_or_field_is_found(change, objection):
     line = {"event": "config.unchanged", "timestamp": "", "level": "debug", "sha": "0f"} | change
     assert objections(line) == [objection]
 
 
-def test_a_line_that_lacks_a_field_is_found_unless_the_field_may_be_missing(monkeypatch):
+def test_missing_field_is_found_unless_it_is_optional(monkeypatch):
     table = {"config.rejected": Documented(frozenset({"error"}), frozenset({"path", "problems"}), frozenset({"path"}))}
     monkeypatch.setattr(event_document, "events", lambda: table)
     line = {"event": "config.rejected", "timestamp": "", "level": "error"}

@@ -1,4 +1,4 @@
-"""Imports go one way: who may know whom, and what the pure modules do without."""
+"""Imports lead to lower floors only, and pure modules import no sockets, clocks, greenlets or logs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ FLOORS = [
     {"cli"},
     {"__main__"},
 ]
-"""Packages and top-level modules from the ground up; the empty name is the package itself, for its version.
+"""Packages and top-level modules from the ground up. The empty name is the package itself, for its version.
 
-A module imports from lower floors only. Those that share a floor are strangers; the modules of a package know one
-another without a cycle.
+A module imports from lower floors only. Packages on one floor do not import each other. Modules of a
+package import each other without a cycle.
 """
 PURE = {
     "protocol": {"h11", "hpack", "idna"},
@@ -65,12 +65,12 @@ PURE = {
 }
 """Modules and packages without sockets, clocks, greenlets and logs, and the libraries that they may use."""
 CONFIG_KNOWS = {"errors", "settings", "protocol", "runtime.files"}
-"""What ``config`` may import beside itself, so that a file is read by a command as by the agent."""
+"""Imports of ``config`` besides itself, so that commands read a file like the agent."""
 IMPURE = {"socket", "select", "selectors", "ssl", "threading", "asyncio", "subprocess", "logging"}
 
 
 def name_of(path: Path) -> str:
-    """Dotted, below the package: ``protocol.connect``, or ``protocol`` for the package's own file."""
+    """Return the dotted name below the package: ``protocol.connect``, or ``protocol`` for its ``__init__``."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -79,7 +79,7 @@ SOURCES = {name_of(path): ast.parse(path.read_text()) for path in sorted(ROOT.rg
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Full names of all that is imported anywhere in a module, inside functions too."""
+    """Yield the full names of everything that a module imports, inside functions too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -89,7 +89,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 def ours(full_name: str) -> str | None:
-    """The module of the package that an import leads to, None for anybody else's."""
+    """Return the module of the package that an import leads to, None for a library."""
     top, _, rest = full_name.partition(".")
     if top != "pomagent":
         return None
@@ -119,7 +119,7 @@ def third_parties(name: str) -> set[str]:
 
 
 def purity(name: str) -> set[str] | None:
-    """The libraries that a pure module may use; None for a module that need not be pure."""
+    """Return the libraries that a pure module may use, None for a module that need not be pure."""
     return PURE.get(name, PURE.get(top_of(name)))
 
 
@@ -131,7 +131,7 @@ def test_every_name_on_a_floor_has_its_module():
     assert set() == {name for floor in FLOORS for name in floor} - set(GRAPH), "remove it from FLOORS"
 
 
-def test_a_newcomer_meets_few_modules_at_the_top():
+def test_top_of_the_package_has_few_modules():
     at_the_top = {path.stem for path in ROOT.glob("*.py")}
     assert at_the_top <= {
         "__init__", "__main__", "agent", "forwarder", "revocation", "running_routes", "settings", "route_state",
@@ -153,12 +153,12 @@ def test_imports_lead_down(name):
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if top_of(name) == "config"])
-def test_config_knows_little_beside_itself(name):
+def test_config_imports_little_besides_itself(name):
     others = {target for target in GRAPH[name] if top_of(target) not in {"", "config"}}
     assert set() == {target for target in others if not {target, top_of(target)} & CONFIG_KNOWS}
 
 
-def test_there_is_no_cycle():
+def test_imports_have_no_cycle():
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
@@ -173,7 +173,7 @@ def test_there_is_no_cycle():
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if purity(name) is not None])
-def test_a_pure_module_knows_no_more_than_it_may(name):
+def test_pure_module_imports_only_pure_modules_and_its_libraries(name):
     libraries = purity(name)
     assert libraries is not None
     allowed = {"", *(other for other in MODULES if purity(other) is not None)}
@@ -183,20 +183,20 @@ def test_a_pure_module_knows_no_more_than_it_may(name):
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if purity(name) is not None])
-def test_a_pure_module_asks_no_clock_and_throws_no_dice(name):
-    """``time.monotonic`` as a default that a caller may replace is the one exception."""
+def test_pure_module_calls_no_clock_and_no_dice(name):
+    """``time.monotonic`` may be a default that callers replace."""
     called = {ast.unparse(node.func) for node in ast.walk(SOURCES[name]) if isinstance(node, ast.Call)}
     assert set() == {call for call in called if call.partition(".")[0] in {"time", "random", "datetime"}}
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
-def test_nothing_is_monkey_patched_and_every_greenlet_has_an_owner(name):
+def test_module_has_no_monkey_patching_and_no_greenlet_without_owner(name):
     banned = {"gevent.monkey", "gevent.spawn", "gevent.spawn_later", "gevent.spawn_raw", "gevent.Greenlet.spawn"}
     assert set() == set(imported(SOURCES[name])) & banned
     used = {ast.unparse(node) for node in ast.walk(SOURCES[name]) if isinstance(node, ast.Attribute)}
     assert set() == used & {*banned, "Greenlet.spawn", "Greenlet.spawn_later", "time.sleep"}
 
 
-def test_importing_the_package_imports_none_of_it():
+def test_importing_the_package_imports_no_module_of_it():
     assert set() == GRAPH[""]
     assert set() == third_parties("")

@@ -1,4 +1,4 @@
-"""No token reaches a repr, a message, a traceback or the log of what runs; see ``config/`` for what is read."""
+"""No token reaches a repr, a message, a traceback or the log. ``config/test_no_secrets.py`` covers the files."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ def test_settings_show_no_secret(value):
     assert SECRET not in shown(value)
 
 
-def test_a_plan_shows_no_secret():
+def test_plan_shows_no_secret():
     changed = replace(SETTINGS, routes=(replace(ROUTE, pool_max=9),))
     assert SECRET not in shown(diff(SETTINGS, changed))
     assert SECRET not in shown(diff(None, SETTINGS))
 
 
-def test_every_text_of_a_credential_names_where_a_token_is_and_is_none():
-    """A token of another type than SecretStr would be printed: whoever adds a field decides here what it may hold."""
+def test_plain_text_fields_of_a_credential_hold_no_token():
+    """Only SecretStr hides a token, so this test lists what the plain text fields of a credential may hold."""
     assert is_dataclass(Credential)
     types = {field.name: str(field.type) for field in fields(Credential)}
     assert {name for name, kind in types.items() if "SecretStr" in kind} == {"token"}
     assert {name for name, kind in types.items() if "str" in kind} == {"name", "variable", "command"}
 
 
-def test_a_token_at_work_shows_no_secret():
+def test_token_in_use_shows_no_secret():
     token = Token(CREDENTIAL, lambda credential: SecretStr(SECRET), FakeLog().log)
     assert SECRET not in shown(token)
     assert SECRET not in shown(token.value)
 
 
-def test_the_log_of_credential_events_shows_no_secret():
+def test_log_of_credential_events_shows_no_secret():
     fake_log = FakeLog()
     sources = iter([SecretStr("eyJ.other." + SECRET), CredentialError("cannot be read")])
 
@@ -71,13 +71,13 @@ def test_the_log_of_credential_events_shows_no_secret():
     assert "S3CR3T" not in fake_log.text
 
 
-def test_a_logged_credential_shows_no_secret():
+def test_logged_credential_shows_no_secret():
     fake_log = FakeLog()
     fake_log.log.info("agent.started", version=CREDENTIAL, pid=CREDENTIAL.token, routes=ROUTE, quarantined=SETTINGS)
     assert "S3CR3T" not in fake_log.text
 
 
-def test_an_exchange_shows_no_secret():
+def test_exchange_shows_no_secret():
     request = Request("db.example.com:5432", header("authorization", "pomerium", SecretStr(SECRET)))
     assert SECRET.encode() in request.text
     assert SECRET not in shown(request) + shown(Exchange(request))
@@ -85,20 +85,20 @@ def test_an_exchange_shows_no_secret():
 
 @pytest.mark.parametrize("broken", [f"{SECRET}\r\nX-Evil: 1", f"{SECRET}\x00", f"{SECRET}é"])
 @pytest.mark.parametrize("name", ["authorization", "x-pomerium-authorization"])
-def test_a_token_that_no_request_can_carry_shows_in_no_traceback(name, broken):
-    """It would be logged as ``greenlet.crashed``, with all that the libraries say about it."""
+def test_token_that_no_request_can_carry_shows_in_no_traceback(name, broken):
+    """The traceback would be logged as ``greenlet.crashed``, with the libraries' messages."""
     with pytest.raises(ValueError, match="cannot carry") as refused:
         Request("db.example.com:5432", header(name, "pomerium", SecretStr(broken)))
     assert "S3CR3T" not in "".join(traceback.format_exception(refused.value))
 
 
 @pytest.mark.parametrize("status", sorted({status for row in ROWS for status in row.statuses} | {418, 500}))
-def test_a_refusal_names_the_credential_and_never_its_token(status):
+def test_refusal_names_the_credential_and_never_its_token(status):
     error = refusal(Answer(status, {}), gateway="edge:443", destination="db:5432", credential=CREDENTIAL.name)
     assert SECRET not in shown(error)
 
 
-def test_a_gateway_that_only_echoes_gets_no_secret_into_the_log():
+def test_echoing_gateway_gets_no_secret_into_the_log():
     exchange = Exchange(Request("db.example.com:5432", header("authorization", "pomerium", SecretStr(SECRET))))
     with pytest.raises(MalformedAnswer) as malformed:
         exchange.receive(exchange.request)

@@ -1,4 +1,4 @@
-"""What the portal lists as ``[[routes]]``: names, ports and texts that agent.toml takes, whatever the portal says."""
+"""The portal's list as ``[[routes]]``: names, ports and texts are valid in agent.toml for any list."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def routes(listed: list[PortalRoute], target: Target = KNOWN, taken: tuple[int, 
         ("", "x.example.com-9000"), ("-_.a.-", "a"), ("a" * 100, "a" * 60),
     ],
 )  # fmt: skip
-def test_names_are_valid_and_nobodys_yet(name, expected):
+def test_names_are_valid_and_unused(name, expected):
     (route,) = routes([tcp(name, "tcp+https://x.example.com:9000")])
     assert route["name"] == expected
 
@@ -50,7 +50,7 @@ def test_names_are_valid_and_nobodys_yet(name, expected):
         (65535, (65535,), 1024),
     ],
 )  # fmt: skip
-def test_ports_are_the_destinations_own_where_they_are_free(port, taken, expected):
+def test_port_is_the_destinations_if_it_is_free(port, taken, expected):
     (route,) = routes([tcp("x", f"tcp+https://x.example.com:{port}")], taken=taken)
     assert route["listen"] == f"127.0.0.1:{expected}"
 
@@ -60,7 +60,7 @@ def test_no_two_routes_share_a_name_or_a_port():
     assert len({route["name"] for route in found}) == len({route["listen"] for route in found}) == 5
 
 
-def test_what_the_agent_cannot_carry_is_left_out_with_a_word():
+def test_unsupported_entries_are_left_out_with_a_comment():
     text = to_toml(
         [PortalRoute("wiki", "http", "https://wiki.example.com"), tcp("all", "tcp+https://*.example.com:22")],
         KNOWN, lambda _: True,
@@ -69,13 +69,13 @@ def test_what_the_agent_cannot_carry_is_left_out_with_a_word():
     assert tomllib.loads(text) == {}
 
 
-def test_a_gateway_that_the_file_has_is_only_named():
+def test_configured_gateway_is_only_named():
     text = to_toml([tcp("x", "tcp+https://x.example.com:9000")], KNOWN, lambda _: True)
     assert "[gateways" not in text
     assert 'gateway = "corp"' in text
 
 
-def test_one_that_was_named_by_its_address_comes_with_its_login():
+def test_gateway_given_by_address_gets_a_table_with_login():
     text = to_toml([], BY_ADDRESS, lambda _: True)
     document = tomllib.loads(text)
     (name,) = document["gateways"]
@@ -83,9 +83,9 @@ def test_one_that_was_named_by_its_address_comes_with_its_login():
     assert document["credentials"][document["gateways"][name]["credential"]] == {"login": "browser"}
 
 
-@example([("x", 9765, "")])  # status.listen has that port
+@example([("x", 9765, "")])  # status.listen uses that port
 @given(st.lists(st.tuples(st.text(max_size=20), st.integers(1, 65535), st.text(max_size=20)), min_size=1, max_size=5))
-def test_whatever_the_portal_says_the_result_is_accepted(tmp_path_factory, entries):
+def test_result_is_valid_for_any_list_of_the_portal(tmp_path_factory, entries):
     listed = [tcp(name, f"tcp+https://x.example.com:{port}", words) for name, port, words in entries]
     path = tmp_path_factory.mktemp("routes") / "agent.toml"
     path.write_text(to_toml(listed, BY_ADDRESS, lambda _: True), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The README says what is true."""
+"""The README agrees with the code."""
 
 import re
 from pathlib import Path
@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_what_is_generated_is_up_to_date() -> None:
-    """The README's tables, the manual pages and the completions."""
+def test_generated_files_are_up_to_date() -> None:
+    """Compare the README's tables, the manual pages and the completions."""
     stale = [str(path.relative_to(ROOT)) for path, text in generated().items() if path.read_text() != text]
     assert stale == [], "run: python -m scripts.docs"
 
@@ -33,7 +33,7 @@ def test_every_flag_in_the_readme_exists() -> None:
             assert flag.strip('"') in known, f"{line}: {flag}"
 
 
-def test_what_is_kept_warm_for_which_protocol_is_what_the_presets_say() -> None:
+def test_table_of_protocols_agrees_with_the_presets() -> None:
     kept = {"tunnel": "the whole tunnel", "tls": "the TLS connection to the gateway"}
     for name, preset in PRESETS.items():
         (row,) = re.findall(rf"^\| (.*\b{name}\b.*) \| (.*) \| (\d+) s \|$", README, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Which tokens are asked about, and what each verdict does."""
+"""Which tokens are checked at which gateway, and what each verdict does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMED = {"gateway": "edge.example.com:443", "destination": "the user's page"}
 
 
 class FakeForwarder:
-    """A route with sessions that were opened with these."""
+    """A route with sessions that were opened with these tokens."""
 
     def __init__(
         self, *presented: Presented, gateway: Gateway = EDGE, credential: Credential | None = CREDENTIAL
@@ -48,7 +48,7 @@ class FakeForwarder:
 
 
 class Asked:
-    """A recheck of these routes, and what its gateways know."""
+    """A revocation check of these routes, with the answers of its gateways."""
 
     def __init__(self, *forwarders: FakeForwarder, now: SecretStr | None = NEW) -> None:
         self.forwarders = list(forwarders)
@@ -79,7 +79,7 @@ def rejected() -> CredentialRejected:
     return CredentialRejected("answered 401: not logged in", status=401, request_id="r-1", **NAMED)
 
 
-def test_each_token_is_asked_about_once_at_each_of_its_gateways() -> None:
+def test_each_token_is_checked_once_at_each_of_its_gateways() -> None:
     first = FakeForwarder(opened(), opened(), opened(OLD))
     second = FakeForwarder(opened(), opened(OLD, OTHER), gateway=OTHER)
     assert Asked(first, second).look() == [
@@ -87,22 +87,22 @@ def test_each_token_is_asked_about_once_at_each_of_its_gateways() -> None:
     ]  # fmt: skip
 
 
-def test_the_present_token_is_asked_about_without_sessions_too() -> None:
+def test_present_token_is_checked_without_sessions_too() -> None:
     assert Asked(FakeForwarder()).look() == [("edge", "new-token")]
 
 
-def test_nobody_is_asked_without_a_token_or_about_other_credentials() -> None:
+def test_gateways_are_not_asked_without_a_token_or_about_other_credentials() -> None:
     other = FakeForwarder(credential=Credential("other", "command"))
     assert Asked(FakeForwarder(), FakeForwarder(credential=None), other, now=None).look() == []
 
 
-def test_a_route_that_knows_of_its_refusal_does_not_ask_again() -> None:
+def test_route_with_a_refused_token_is_not_checked_again() -> None:
     forwarder = FakeForwarder()
     forwarder.state = "unauthenticated"
     assert Asked(forwarder).look() == []
 
 
-def test_a_revoked_token_ends_what_it_opened_and_nothing_else() -> None:
+def test_revoked_token_ends_only_the_sessions_that_it_opened() -> None:
     forwarder = FakeForwarder(opened(), opened(OLD), opened(OLD))
     asked = Asked(forwarder)
     asked.verdicts["old-token"] = rejected
@@ -114,7 +114,7 @@ def test_a_revoked_token_ends_what_it_opened_and_nothing_else() -> None:
     assert "old-token" not in asked.log.text
 
 
-def test_a_revoked_present_token_is_distrusted_by_every_route_of_its_gateway() -> None:
+def test_revoked_present_token_is_distrusted_by_every_route_of_its_gateway() -> None:
     one, two, elsewhere = FakeForwarder(opened()), FakeForwarder(), FakeForwarder(opened(OLD, OTHER), gateway=OTHER)
     asked = Asked(one, two, elsewhere)
     asked.verdicts["new-token"] = rejected
@@ -132,7 +132,7 @@ def test_a_revoked_present_token_is_distrusted_by_every_route_of_its_gateway() -
         lambda: RouteForbidden("answered 403", status=403, **NAMED),
     ],
 )
-def test_anything_else_touches_nothing_and_is_told_once_in_a_row(verdict: Callable[[], TunnelError]) -> None:
+def test_other_failure_ends_no_session_and_is_logged_once_in_a_row(verdict: Callable[[], TunnelError]) -> None:
     forwarder = FakeForwarder(opened())
     asked = Asked(forwarder)
     asked.verdicts["new-token"] = verdict
@@ -147,7 +147,7 @@ def test_anything_else_touches_nothing_and_is_told_once_in_a_row(verdict: Callab
     assert len(asked.log.named("credential.unchecked")) == 2
 
 
-def test_a_session_depends_on_the_credential_that_opened_it_whichever_its_route_has_now() -> None:
+def test_session_is_checked_by_the_credential_that_opened_it() -> None:
     moved = FakeForwarder(opened(OLD), credential=Credential("another", "env", variable="T"))
     asked = Asked(moved)
     asked.verdicts = {"old-token": rejected}
@@ -156,7 +156,7 @@ def test_a_session_depends_on_the_credential_that_opened_it_whichever_its_route_
     assert moved.distrusted == []
 
 
-def test_sessions_of_a_credential_that_no_route_has_any_more_are_asked_about_too() -> None:
+def test_sessions_of_a_removed_credential_are_checked_too() -> None:
     moved = FakeForwarder(opened(OLD), credential=None)
     asked = Asked(moved)
     asked.recheck.follow(Settings(Path("/agent.toml"), routes=(moved.route,)))
@@ -166,7 +166,7 @@ def test_sessions_of_a_credential_that_no_route_has_any_more_are_asked_about_too
     assert not asked.recheck._askers
 
 
-def test_settings_start_and_stop_the_asking() -> None:
+def test_settings_start_and_stop_the_checks() -> None:
     asked = Asked(FakeForwarder())
     often = Settings(Path("/a"), routes=(FakeForwarder(credential=Credential("default", "env", recheck_s=0.01)).route,))
     asked.recheck.follow(often)

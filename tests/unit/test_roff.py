@@ -1,4 +1,4 @@
-"""The README's Markdown in manual pages."""
+"""The README's Markdown becomes roff for manual pages."""
 
 import pytest
 
@@ -17,19 +17,19 @@ from scripts import roff
         ("naïve", r"na\[u00EF]ve"),
     ],
 )
-def test_words_are_roff(markdown: str, expected: str) -> None:
+def test_inline_markdown_becomes_roff(markdown: str, expected: str) -> None:
     assert roff.inline(markdown) == expected
 
 
-def test_no_line_of_a_text_is_a_request_of_roff() -> None:
+def test_no_line_of_text_is_a_roff_request() -> None:
     assert roff.prose(".names only") == ".PP\n\\&.names only\n"
     assert roff.example(".x\n'y") == ".PP\n.RS 4\n.EX\n\\&.x\n\\&'y\n.EE\n.RE\n"
 
 
-def test_a_table_is_a_list_of_terms() -> None:
+def test_table_becomes_a_list_of_terms() -> None:
     table = "| code | means |\n| --- | --- |\n| 0 | done |\n| 2 | a \\| b |"
     assert roff.prose(table) == ".TP\n0\ndone\n.TP\n2\na | b\n"
 
 
-def test_a_list_keeps_its_items() -> None:
+def test_list_keeps_its_items() -> None:
     assert roff.prose("- one\n  more\n- two") == ".IP \\(bu 2\none more\n.IP \\(bu 2\ntwo\n"

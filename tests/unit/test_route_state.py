@@ -1,4 +1,4 @@
-"""Each fact that decides a route's state, and which of them comes first."""
+"""Each fact that decides a route's state, and their order of precedence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FORBIDDEN = RouteForbidden("403", status=403, **NAMED)
         ("draining", RouteFacts(is_draining=True, is_paused=True, error=UNREACHABLE)),
     ],
 )
-def test_the_state_follows_from_the_first_fact_that_applies(expected: State, facts: RouteFacts) -> None:
+def test_state_follows_from_the_first_fact_that_applies(expected: State, facts: RouteFacts) -> None:
     assert state_of(facts) == expected
 
 

@@ -1,4 +1,4 @@
-"""In which state a route is, by what its pool has met: the words of the status."""
+"""The state of a route after successes and failures of its pool."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ NOWHERE = DestinationDown("503", status=503, **NAMED)
 
 
 class Watched(Scene):
-    """A scene whose pool belongs to a route that is asked for its state."""
+    """A pool of a route with a state."""
 
     def __init__(self, **changes: Any) -> None:
         super().__init__(replace(ROUTE, **changes), frozenset({"secure", "open"}))
@@ -54,17 +54,17 @@ def filled(scene: Watched) -> Watched:
     return scene
 
 
-def test_until_a_connect_is_accepted_nothing_is_known(scene: Watched) -> None:
+def test_route_is_untried_until_a_connect_is_accepted(scene: Watched) -> None:
     assert scene.state == "untried"
     scene.pass_time(10 * LATE_S)
     assert scene.state == "untried"
 
 
-def test_with_its_minimum_it_is_up(filled: Watched) -> None:
+def test_route_is_up_with_the_minimum_of_tunnels(filled: Watched) -> None:
     assert filled.state == "up"
 
 
-def test_whatever_its_pool_says_it_is_paused_and_a_drain_comes_first(filled: Watched) -> None:
+def test_pause_precedes_the_states_of_the_pool_and_a_drain_precedes_a_pause(filled: Watched) -> None:
     filled.forwarder.pause()
     assert filled.state == "paused"
     assert filled.pool.warm_count == 0
@@ -74,13 +74,13 @@ def test_whatever_its_pool_says_it_is_paused_and_a_drain_comes_first(filled: Wat
     assert filled.state == "draining"
 
 
-def test_a_paused_route_leases_nothing_and_names_the_way_back(filled: Watched) -> None:
+def test_paused_route_leases_nothing_and_names_the_command_to_resume(filled: Watched) -> None:
     filled.forwarder.pause()
     with pytest.raises(RoutePaused, match=f"pomagent resume {filled.route.name}"):
         filled.forwarder.lease(Deadline(1.0, filled.clock))
 
 
-def test_who_waits_for_a_tunnel_when_the_route_is_paused_still_gets_it(scene: Watched) -> None:
+def test_waiting_client_still_gets_a_tunnel_after_a_pause(scene: Watched) -> None:
     scene.fail_all(NOWHERE)
     waiting = scene.client()
     scene.forwarder.pause()
@@ -89,13 +89,13 @@ def test_who_waits_for_a_tunnel_when_the_route_is_paused_still_gets_it(scene: Wa
     assert waiting.get(timeout=1) is not None
 
 
-def test_below_its_minimum_for_no_longer_than_a_dial_it_stays_up(filled: Watched) -> None:
+def test_route_stays_up_below_the_minimum_for_the_time_of_a_dial(filled: Watched) -> None:
     filled.client()
     filled.pass_time(LATE_S)
     assert filled.state == "up"
 
 
-def test_below_its_minimum_for_longer_it_is_degraded_until_it_has_it_again(filled: Watched) -> None:
+def test_route_is_degraded_when_it_stays_below_the_minimum(filled: Watched) -> None:
     filled.client()
     filled.pass_time(MOST_REFILL_DELAY_S)
     filled.pass_time(LATE_S)
@@ -106,7 +106,7 @@ def test_below_its_minimum_for_longer_it_is_degraded_until_it_has_it_again(fille
     assert filled.state == "up"
 
 
-def test_with_tunnels_left_failed_dials_degrade_it_and_an_open_breaker_means_down(filled: Watched) -> None:
+def test_failed_dials_degrade_a_route_with_tunnels_until_the_breaker_opens(filled: Watched) -> None:
     filled.client()
     filled.pass_time(0.1)
     filled.fail_all(DOWN)
@@ -117,12 +117,12 @@ def test_with_tunnels_left_failed_dials_degrade_it_and_an_open_breaker_means_dow
     assert filled.state == "down"
 
 
-def test_with_nothing_left_one_failed_dial_means_down(scene: Watched) -> None:
+def test_route_without_tunnels_is_down_after_one_failed_dial(scene: Watched) -> None:
     scene.fail_all(DOWN)
     assert scene.state == "down"
 
 
-def test_connections_are_no_help_where_the_destination_is_down() -> None:
+def test_route_with_tls_connections_is_down_while_its_destination_is() -> None:
     scene = Watched(warm="tls")
     scene.start()
     while scene.pending:
@@ -133,12 +133,12 @@ def test_connections_are_no_help_where_the_destination_is_down() -> None:
     scene.close()
 
 
-def test_a_verdict_of_the_gateway_is_named(scene: Watched) -> None:
+def test_state_names_a_verdict_of_the_gateway(scene: Watched) -> None:
     scene.fail_all(DENIED)
     assert scene.state == "denied"
 
 
-def test_a_limit_that_keeps_clients_out_degrades_it_and_is_named(filled: Watched) -> None:
+def test_session_limit_that_refuses_clients_degrades_the_route(filled: Watched) -> None:
     filled.shared.resize(0)
     filled.shared.take(0)
     assert (filled.state, filled.forwarder.overrun) == ("degraded", filled.shared.why_full)

@@ -1,4 +1,4 @@
-"""The scan for secrets finds them wherever they are shown, and shows them to nobody."""
+"""The secret scan finds secrets wherever a test shows them, and redacts its own report."""
 
 import ast
 import importlib.util
@@ -27,7 +27,7 @@ STARTERS = {"Popen", "run", "call", "check_call", "check_output", "getoutput", "
 
 @dataclass
 class Run:
-    """What came of one run of the sample."""
+    """The result of one run of the sample tests."""
 
     output: str
     tokens: list[str]
@@ -52,35 +52,35 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_a_test_that_shows_a_token_fails(sample: Run, name: str) -> None:
+def test_sample_that_shows_a_token_fails(sample: Run, name: str) -> None:
     assert sample.line("FAILED", name) or sample.line("ERROR", name), sample.output
 
 
 @pytest.mark.parametrize("name", HIDDEN[:-1])
-def test_a_test_that_shows_none_passes(sample: Run, name: str) -> None:
+def test_sample_that_shows_no_token_passes(sample: Run, name: str) -> None:
     assert sample.line("PASSED", name), sample.output
 
 
-def test_each_of_these_is_told_why(sample: Run) -> None:
+def test_each_failure_states_its_reason(sample: Run) -> None:
     assert len(re.findall(r"^a secret is shown in:$", sample.output, re.MULTILINE)) >= len(SHOWN)
 
 
-def test_the_report_shows_no_token(sample: Run) -> None:
+def test_report_shows_no_token(sample: Run) -> None:
     assert len(sample.tokens) == len(NAMES) - len([name for name in NAMES if not name.startswith("test_")]) - 1
     assert not [token for token in sample.tokens if token.rpartition(".")[2][:20] in sample.output]
 
 
-def test_a_failure_for_another_reason_is_told_as_it_is(sample: Run) -> None:
+def test_failure_for_another_reason_is_reported_unchanged(sample: Run) -> None:
     assert sample.line("FAILED", HIDDEN[-1])
     assert "the failure that is meant" in sample.output
 
 
-def test_a_secret_that_is_too_short_to_search_for_is_refused() -> None:
+def test_secret_that_is_too_short_to_search_for_is_rejected() -> None:
     with pytest.raises(ValueError, match="too short"):
         minted.remember("header.claims." + "s" * (minted.PIECE + minted.STRIDE - 2))
 
 
-def test_every_process_of_the_tests_is_started_where_its_output_is_searched() -> None:
+def test_every_process_of_the_tests_is_started_by_the_searching_helper() -> None:
     elsewhere = [
         f"{path.relative_to(TESTS)}:{node.lineno}"
         for path in TESTS.rglob("*.py")
