@@ -1,4 +1,4 @@
-"""A route for some local users: the kernel says who connects, whatever the socket is."""
+"""A route for some local users: the kernel identifies them on every kind of socket."""
 
 import os
 import pwd
@@ -28,7 +28,7 @@ ROUTES = ("v4", "v6", "unix")
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """Unlike pytest's own, everybody may enter it."""
+    """A directory that, unlike pytest's, every user may enter."""
     path = Path(tempfile.mkdtemp(prefix="pomagent-"))
     path.chmod(0o755)
     yield path
@@ -48,7 +48,7 @@ def agent(bastion: Bastion, gateway: Gateway, tmp_path: Path, open_directory: Pa
 
 
 def ping(agent: AgentProcess, route: str, user: str, directory: Path) -> Any:
-    """``redis-cli ping`` as that user."""
+    """Run ``redis-cli ping`` as a user and return its output."""
     if route == "unix":
         where = ["-s", f"{directory}/redis.sock"]
     else:
@@ -60,7 +60,7 @@ def ping(agent: AgentProcess, route: str, user: str, directory: Path) -> Any:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_who_is_named_gets_redis_others_a_reset_and_the_log_says_who(
+def test_named_user_reaches_redis_and_other_users_are_reset_and_logged(
     agent: AgentProcess, route: str, open_directory: Path
 ) -> None:
     served = ping(agent, route, ALLOWED, open_directory)

@@ -1,4 +1,4 @@
-"""Tokens that come, change, end and are taken away, while the real agent serves."""
+"""Tokens that are minted, replaced, refused and expire while the real agent serves."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,12 +10,12 @@ from tests.support.agent.bastion import ANY, Bastion, say
 
 
 def sent(gateway: Gateway, name: str = "echo") -> list[str]:
-    """The tokens that CONNECTs to a destination carried, in order."""
+    """Return the tokens of the CONNECTs to a destination, in order."""
     return [check.token for check in gateway.authorizer.checks_for(destination(name))]
 
 
 def mint_script(directory: Path, *tokens: str) -> str:
-    """A command that prints these tokens, one a run, the last again and again; TOML for its argument vector."""
+    """Return, as TOML, a command that prints one of these tokens each run, the last one repeatedly."""
     for number, token in enumerate(tokens):
         (directory / f"token-{number}").write_text(token)
     script = directory / "mint"
@@ -38,7 +38,7 @@ def start(bastion: Bastion, credential: str, *, warm: str = "tunnel", scheme: st
     return bastion.resume()
 
 
-def test_a_command_prints_the_token_and_what_it_says_is_logged(bastion: Bastion, gateway: Gateway) -> None:
+def test_command_prints_the_token_and_its_standard_error_is_logged(bastion: Bastion, gateway: Gateway) -> None:
     command = mint_script(bastion.directory, gateway.token)
     agent = start(bastion, f"command = {command}")
     agent.wait_for("pool.filled")
@@ -47,8 +47,8 @@ def test_a_command_prints_the_token_and_what_it_says_is_logged(bastion: Bastion,
     assert gateway.token not in agent.log
 
 
-def test_a_command_runs_again_before_its_token_ends(bastion: Bastion, gateway: Gateway) -> None:
-    # It is refreshed 240 s before its end, but not within 30 s.
+def test_command_runs_again_before_its_token_expires(bastion: Bastion, gateway: Gateway) -> None:
+    # A token is refreshed 240 s before its end, but not within 30 s of the last refresh.
     short, long = (
         gateway.new_token(expires_in_s=260),
         gateway.new_token(),
@@ -63,7 +63,7 @@ def test_a_command_runs_again_before_its_token_ends(bastion: Bastion, gateway: G
     wait_until(lambda: sent(gateway)[-1] == long)
 
 
-def test_a_command_that_fails_is_a_sentence_and_heals_by_itself(bastion: Bastion, gateway: Gateway) -> None:
+def test_failing_command_is_reported_and_retried(bastion: Bastion, gateway: Gateway) -> None:
     script = bastion.directory / "mint"
     script.write_text("#!/bin/sh\necho the vault is sealed >&2\nexit 4\n")
     script.chmod(0o755)
@@ -81,7 +81,7 @@ def test_a_command_that_fails_is_a_sentence_and_heals_by_itself(bastion: Bastion
     agent.wait_for("pool.filled", timeout_s=40)
 
 
-def test_a_bearer_token_that_is_denied_is_fetched_anew_once(bastion: Bastion, gateway: Gateway) -> None:
+def test_denied_bearer_token_is_fetched_again_once(bastion: Bastion, gateway: Gateway) -> None:
     stale, fresh = gateway.new_token(), gateway.new_token()
     gateway.authorizer.forbid_token(stale)
     token_file = bastion.directory / "idp-token"
@@ -103,7 +103,7 @@ def test_a_token_file_is_replaced_while_50_sessions_run(bastion: Bastion, gatewa
         for client in clients:
             assert say(client) == b"hello\n"
         bastion.replace_token(fresh)
-        while not agent.events("config.applied"):  # nobody is refused in the meantime either
+        while not agent.events("config.applied"):  # no client is refused in the meantime either
             with connect(agent.port("echo")) as client:
                 assert say(client) == b"hello\n"
         gateway.authorizer.forget()
@@ -115,7 +115,7 @@ def test_a_token_file_is_replaced_while_50_sessions_run(bastion: Bastion, gatewa
     assert not agent.events("tunnel.failed")
 
 
-def test_the_end_of_a_token_is_announced_and_it_is_used_all_the_same(bastion: Bastion, gateway: Gateway) -> None:
+def test_expiry_of_a_token_is_announced_and_the_token_stays_in_use(bastion: Bastion, gateway: Gateway) -> None:
     bastion.replace_token(gateway.new_token(expires_in_s=1800))
     agent = bastion.start({"echo": ANY})
     expiring = agent.wait_for("credential.expiring")
@@ -128,7 +128,7 @@ def test_the_end_of_a_token_is_announced_and_it_is_used_all_the_same(bastion: Ba
         assert say(client) == b"hello\n"
 
 
-def test_two_credentials_on_one_gateway_never_mix(bastion: Bastion, gateway: Gateway) -> None:
+def test_credentials_on_one_gateway_are_not_mixed(bastion: Bastion, gateway: Gateway) -> None:
     one, two = gateway.new_token(), gateway.new_token()
     for name, token in (("one", one), ("two", two)):
         (bastion.directory / name).touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""Every way of editing what the real agent reads: one reload each, its effect, and never a state in between."""
+"""Every way of editing the files of the real agent is one reload, without a state in between."""
 
 import itertools
 import os
@@ -71,12 +71,12 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         here.kill()
 
 
-# Ways of editing agent.toml.
+# --- ways of editing agent.toml -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def old_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, EditedAgent]]:
-    """A desk whose only agent has seen everything before."""
+    """A desk with one agent for all tests of the module."""
     desk = Desk(tmp_path_factory.mktemp("desk"))
     try:
         yield desk, desk.start(toml(8001))  # ports that no other test uses
@@ -86,7 +86,7 @@ def old_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, E
 
 
 @pytest.mark.parametrize("edit", EDITORS + TOOLS + PROGRAMS, ids=lambda edit: edit.__name__)
-def test_an_edit_is_one_reload_and_so_is_the_next(old_desk: tuple[Desk, EditedAgent], edit: Way) -> None:
+def test_each_edit_is_one_reload(old_desk: tuple[Desk, EditedAgent], edit: Way) -> None:
     desk, agent = old_desk
     agent.look_now()
     agent.known = len(agent.applied)
@@ -99,7 +99,7 @@ def test_an_edit_is_one_reload_and_so_is_the_next(old_desk: tuple[Desk, EditedAg
         must_have_applied(agent, *states, ports=ports)
 
 
-def test_a_file_that_is_deleted_and_created_much_later_is_one_reload(desk: Desk) -> None:
+def test_file_deleted_and_created_much_later_is_one_reload(desk: Desk) -> None:
     agent = desk.start(toml(7001))
     desk.path.unlink()
     agent.wait_for("config.rejected")
@@ -108,7 +108,7 @@ def test_a_file_that_is_deleted_and_created_much_later_is_one_reload(desk: Desk)
     must_have_applied(agent, sha((desk.path, toml(7002))), ports={7002})
 
 
-def test_a_directory_that_is_away_for_a_while_is_watched_when_it_is_back(desk: Desk) -> None:
+def test_directory_that_returns_is_watched(desk: Desk) -> None:
     agent = desk.start(toml(7001))
     away = desk.etc.rename(desk.beside / "away")
     agent.wait_for("config.rejected")
@@ -120,7 +120,7 @@ def test_a_directory_that_is_away_for_a_while_is_watched_when_it_is_back(desk: D
     agent.must_listen_on({7002})
 
 
-def test_a_directory_that_is_removed_and_made_anew_is_watched(desk: Desk) -> None:
+def test_recreated_directory_is_watched(desk: Desk) -> None:
     agent = desk.start(toml(7001))
     shutil.rmtree(desk.etc)
     agent.wait_for("config.rejected")
@@ -129,18 +129,18 @@ def test_a_directory_that_is_removed_and_made_anew_is_watched(desk: Desk) -> Non
     must_have_applied(agent, sha((desk.path, toml(7002))), ports={7002})
 
 
-# Half-written files.
+# --- half-written files ---------------------------------------------------------------------------------------------
 
 
 def cut(text: str, at: str) -> tuple[str, str]:
-    """The text in two parts, the first of which ends within a value."""
+    """Return the text in two parts, the first of which ends within a value."""
     end = text.index(at) + len(at) // 2
     return text[:end], text[end:]
 
 
 @pytest.mark.parametrize("is_empty_first", [False, True])
-def test_a_file_that_is_written_in_pieces_is_applied_only_when_it_is_whole(desk: Desk, is_empty_first: bool) -> None:
-    """Each piece by a writer that opens, appends and closes; the next only when the agent has seen the last."""
+def test_file_written_in_pieces_is_applied_when_it_is_complete(desk: Desk, is_empty_first: bool) -> None:
+    """A writer opens, appends and closes for each piece, after the agent has read the previous piece."""
     agent = desk.start(toml(7001, 7002))
     whole = toml(7001, 7002, 7003)
     first, rest = cut(whole, '"r7001"')
@@ -162,26 +162,28 @@ def test_a_file_that_is_written_in_pieces_is_applied_only_when_it_is_whole(desk:
     assert not agent.events("listener.closed")
 
 
-def test_a_file_that_stays_open_is_read_when_its_writer_closes_it(desk: Desk) -> None:
-    """Also where what is there so far would pass for a whole file: nobody looks before the writer has closed."""
+def test_open_file_is_read_when_its_writer_closes_it(desk: Desk) -> None:
+    """This holds even if the content so far is a valid file: the agent reads after the writer has closed."""
     agent = desk.start(toml(7001, 7002))
     before = agent.looks
     with desk.path.open("w") as stream:
         for piece in (HEAD, route(7001), route(7002), route(7003)):
             stream.write(piece)
             stream.flush()
-            time.sleep(0.3)  # longer than the quiet time; it can only fail to find a fault, never find a wrong one
+            time.sleep(
+                0.3
+            )  # longer than the quiet time; on a slow machine it may miss a fault, never report a wrong one
         assert agent.looks == before
     must_have_applied(agent, sha((desk.path, toml(7001, 7002, 7003))), ports={7001, 7002, 7003})
     assert not agent.events("config.rejected")
 
 
-def test_an_operator_who_asks_while_a_file_is_half_written_is_told_so(desk: Desk) -> None:
+def test_reload_of_a_half_written_file_reports_its_problems(desk: Desk) -> None:
     agent = desk.start(toml(7001))
     whole = toml(7001, 7002)
     with desk.path.open("w") as stream:
         for piece in cut(whole, '"r7002"'):
-            agent.look_now()  # nothing at all, then half a file
+            agent.look_now()  # empty, then half a file
             stream.write(piece)
             stream.flush()
     must_have_applied(agent, sha((desk.path, whole)), ports={7001, 7002})
@@ -192,7 +194,7 @@ def test_an_operator_who_asks_while_a_file_is_half_written_is_told_so(desk: Desk
 def test_the_poll_waits_until_a_file_rests_but_not_for_ever(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, rests_at: int, looks: int
 ) -> None:
-    """Nobody has told of the change, so whoever writes it may not have closed the file yet."""
+    """No notification arrived, so the writer may not have closed the file yet."""
     versions: list[int] = []
     told: list[int] = []
     polls = 0
@@ -210,7 +212,7 @@ def test_the_poll_waits_until_a_file_rests_but_not_for_ever(
     try:
         watch.watch(frozenset({desk.path}))
         before = polls
-        wait_until(lambda: polls > before + RESTLESS_LOOKS)  # whatever it has begun with is over
+        wait_until(lambda: polls > before + RESTLESS_LOOKS)  # the poll that was running has ended
         is_written = True
         wait_until(lambda: any(told))
         assert told[-1] == looks
@@ -218,7 +220,7 @@ def test_the_poll_waits_until_a_file_rests_but_not_for_ever(
         watch.close()
 
 
-# Links and mounts.
+# --- links and mounts -----------------------------------------------------------------------------------------------
 
 
 def test_a_retargeted_link_to_the_file_is_one_reload_and_its_target_is_watched(desk: Desk) -> None:
@@ -255,7 +257,7 @@ class Volume:
         self._number = itertools.count(1)
 
     def publish(self, **files: str) -> None:
-        """A new directory, made the current one by the rename of a link, then links to its files; the old one goes."""
+        """Publish a new directory by renaming a link, link to its files, and remove the old directory."""
         data, draft = self._directory / "..data", self._directory / "..data_tmp"
         old = data.resolve() if data.exists() else None
         new = self._directory / f"..2026_11_22_12_00_{next(self._number):02}.123456789"
@@ -299,7 +301,7 @@ def test_a_volume_with_several_files_changes_as_one(desk: Desk) -> None:
 
 
 def test_a_file_that_is_mounted_by_itself_is_followed_by_the_poll(desk: Desk) -> None:
-    """As ``docker run -v agent.toml:/etc/pomagent/agent.toml``: the directory gets no event for a write elsewhere."""
+    """With ``docker run -v agent.toml:/etc/pomagent/agent.toml`` the directory gets no event for a write outside."""
     outside = desk.beside / "outside.toml"
     outside.write_text(toml(7001))
     desk.path.touch()
@@ -310,11 +312,11 @@ def test_a_file_that_is_mounted_by_itself_is_followed_by_the_poll(desk: Desk) ->
         outside.write_text(text)
         states.append(sha((desk.path, text)))
         must_have_applied(agent, *states, ports=ports_of(text), for_nothing=4)
-    assert desk.path.read_text() == ""  # out here
+    assert desk.path.read_text() == ""  # outside the mount namespace
     assert not agent.events("watch.degraded")
 
 
-# What agent.toml names.
+# --- files that agent.toml names ------------------------------------------------------------------------------------
 
 
 def test_an_included_directory_gains_changes_and_loses_files(desk: Desk) -> None:
@@ -362,13 +364,13 @@ def test_included_directories_that_come_later_are_followed(desk: Desk) -> None:
     agent = desk.start(main)
     new = desk.etc / "sites/paris/routes.toml"
     new.parent.mkdir()
-    agent.look_now()  # while the new directory is still empty
+    agent.look_now()  # the new directory is still empty
     new.write_text(route(7002))
     must_have_applied(agent, sha((desk.path, main), (new, route(7002))), ports={7001, 7002})
 
 
 class Papers:
-    """The token, the CA's certificate and the client's pair of an agent, and their successors."""
+    """Token, CA certificate and client certificate of an agent, with replacements."""
 
     def __init__(self, desk: Desk) -> None:
         self._directory = desk.etc
@@ -376,7 +378,7 @@ class Papers:
         self._beside = desk.beside
 
     def next(self, *names: str) -> dict[str, bytes]:
-        """New contents of these files."""
+        """Return new contents of these files."""
         self._issued += 1
         directory = self._beside / f"issued{self._issued}"
         directory.mkdir()
@@ -405,7 +407,7 @@ class Papers:
 
 
 @pytest.mark.parametrize("way", [Papers.write, Papers.rename], ids=lambda way: way.__name__)
-def test_what_is_replaced_beside_agent_toml_is_one_reload(desk: Desk, way: Callable[..., None]) -> None:
+def test_replacing_the_files_beside_agent_toml_is_one_reload(desk: Desk, way: Callable[..., None]) -> None:
     papers = Papers(desk)
     papers.write()
     agent = desk.start(toml(7001, head=WITH_FILES))
@@ -418,8 +420,8 @@ def test_what_is_replaced_beside_agent_toml_is_one_reload(desk: Desk, way: Calla
     assert not agent.events("config.rejected")
 
 
-def test_a_token_that_becomes_readable_again_is_one_reload(desk: Desk) -> None:
-    """A change of permissions is found by the poll."""
+def test_token_that_becomes_readable_again_is_one_reload(desk: Desk) -> None:
+    """The poll notices a change of permissions."""
     papers = Papers(desk)
     papers.write()
     agent = desk.start(toml(7001, head=WITH_FILES), poll_interval_s=SOON_S)
@@ -435,7 +437,7 @@ def test_a_token_that_becomes_readable_again_is_one_reload(desk: Desk) -> None:
     assert len(agent.applied) == 1
 
 
-def test_what_was_missing_when_a_file_was_refused_is_waited_for(desk: Desk) -> None:
+def test_missing_file_of_a_rejected_edit_is_watched(desk: Desk) -> None:
     agent = desk.start(toml(7001))
     text = toml(7001, 7002, head='[credentials.default]\nservice_account_file = "secrets/token"\n\n' + HEAD)
     mv(desk.path, text)
@@ -449,15 +451,15 @@ def test_what_was_missing_when_a_file_was_refused_is_waited_for(desk: Desk) -> N
     assert len(agent.applied) == 1
 
 
-# What is no edit.
+# --- no edits -------------------------------------------------------------------------------------------------------
 
 
-def test_busy_neighbours_cause_no_look_and_delay_no_edit(desk: Desk) -> None:
+def test_busy_neighbours_cause_no_read_and_delay_no_edit(desk: Desk) -> None:
     agent = desk.start(toml(7001))
     before = agent.looks
     script = (
         'i=0; while :; do i=$((i+1)); echo "$i" >>"$1/app.log"; mv "$1/app.log" "$1/app.log.1"; : >"$1/.x.swp"; '
-        "sleep 0.002; done"  # busy, but no flood: when the kernel's queue overflows, a look is right
+        "sleep 0.002; done"  # busy without overflowing the kernel's queue, after which a read is right
     )
     with processes.Process(["sh", "-c", script, "sh", desk.etc], stderr=subprocess.DEVNULL) as neighbour:
         try:
@@ -485,7 +487,7 @@ def test_reading_and_touching_the_file_change_nothing(desk: Desk) -> None:
     assert agent.applied == []
 
 
-# Signals.
+# --- signals --------------------------------------------------------------------------------------------------------
 
 
 def test_sighup_reads_an_edit_once(desk: Desk) -> None:
@@ -495,7 +497,7 @@ def test_sighup_reads_an_edit_once(desk: Desk) -> None:
     must_have_applied(agent, sha((desk.path, toml(7002))), ports={7002})
 
 
-def test_a_hail_of_sighups_applies_nothing_that_is_at_work_already(desk: Desk) -> None:
+def test_many_sighups_apply_an_edit_once(desk: Desk) -> None:
     agent = desk.start(toml(7001))
     for _ in range(50):
         agent.signal(signal.SIGHUP)
@@ -504,11 +506,11 @@ def test_a_hail_of_sighups_applies_nothing_that_is_at_work_already(desk: Desk) -
     agent.must_listen_on({7001})
 
 
-# Without inotify.
+# --- without inotify ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
-def test_without_inotify_the_poll_finds_every_edit_and_one_warning_says_so(desk: Desk, limit: str) -> None:
+def test_poll_finds_every_edit_without_inotify_after_one_warning(desk: Desk, limit: str) -> None:
     prefix = in_namespace("--user", prepare=f"echo 0 >/proc/sys/user/{limit}")
     agent = desk.start(toml(7001), *prefix, poll_interval_s=SOON_S)
     states: list[str] = []
@@ -520,11 +522,11 @@ def test_without_inotify_the_poll_finds_every_edit_and_one_warning_says_so(desk:
     assert [event["level"] for event in agent.events("watch.degraded")] == ["warning"]
 
 
-# All at once.
+# --- random edits ---------------------------------------------------------------------------------------------------
 
 
 class Scribe:
-    """Makes random edits, each with a text that never was before, and remembers every state that was on the disk."""
+    """Makes random edits, each with a new text, and records every state on disk."""
 
     WAYS: tuple[Way, ...] = (
         write_in_place, rename_over, delete_and_create, mv, tee, sed_in_place, swap_the_directory,
@@ -546,7 +548,7 @@ class Scribe:
         return set().union(*self._ports.values())
 
     def edit(self) -> None:
-        """Add, remove or move a route of either file, or change what has no effect, in some way."""
+        """Add, remove or move a route in either file, or change only a comment."""
         self._edits += 1
         file = self._random.choice([self._main, self._main, self._more])
         ports = self._ports[file]
@@ -572,11 +574,11 @@ class Scribe:
         return f"# edit {self._edits}\n" + toml(*sorted(self._ports[file]), head=head)
 
     def rest(self) -> None:
-        """For about as long as the agent waits for quiet, or hardly at all."""
+        """Sleep for about the quiet time, or hardly at all."""
         time.sleep(self._random.uniform(0.2, 0.4) if self._random.random() < 0.25 else self._random.uniform(0, 0.02))
 
 
-def test_two_hundred_random_edits_end_with_the_last_and_never_apply_what_was_not_there(desk: Desk) -> None:
+def test_two_hundred_random_edits_apply_only_states_on_disk_and_end_with_the_last(desk: Desk) -> None:
     scribe = Scribe(desk, seed=20261122)
     agent = desk.start(poll_interval_s=POLL_INTERVAL_S)
     for _ in range(200):
@@ -590,7 +592,7 @@ def test_two_hundred_random_edits_end_with_the_last_and_never_apply_what_was_not
 
 
 def assert_in_order(agent: EditedAgent, states: list[str]) -> None:
-    """Every state that was applied was on the disk, none was applied twice, and none after a later one."""
+    """Check that every applied state was on disk, and that the states were applied once and in order."""
     known = {state: number for number, state in enumerate(states)}
     numbers = [known[state] for state in agent.applied]
     assert numbers == sorted(set(numbers))

@@ -1,4 +1,4 @@
-"""An agent.toml in the working directory that another user could have planted there is never obeyed."""
+"""An agent.toml in the working directory is ignored if another user could have written it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMANDS = (
 
 
 def _planted(directory: Path) -> Path:
-    """A file whose credential runs a command that leaves a trace; returns where."""
+    """Write a file with a credential command that leaves a trace, and return the path of the trace."""
     trace = directory / "trace"
     (directory / "agent.toml").write_text(
         f'[credentials.default]\ncommand = ["/usr/bin/touch", "{trace}"]\n'
@@ -47,7 +47,7 @@ def _pomagent(directory: Path, *arguments: str) -> Any:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 @pytest.mark.parametrize("owned", ["agent.toml", "."])
-def test_a_file_of_another_user_is_ignored_by_root(tmp_path: Path, command: list[str], owned: str) -> None:
+def test_file_of_another_user_is_ignored_by_root(tmp_path: Path, command: list[str], owned: str) -> None:
     trace = _planted(tmp_path)
     os.chown(tmp_path / owned, STRANGER, STRANGER)
     done = _pomagent(tmp_path, *command)
@@ -57,7 +57,7 @@ def test_a_file_of_another_user_is_ignored_by_root(tmp_path: Path, command: list
     assert done.returncode != 0
 
 
-def test_a_file_that_anyone_may_write_is_ignored_with_the_remedy(tmp_path: Path) -> None:
+def test_world_writable_file_is_ignored_with_the_remedy(tmp_path: Path) -> None:
     trace = _planted(tmp_path)
     (tmp_path / "agent.toml").chmod(0o666)
     done = _pomagent(tmp_path, "whoami")
@@ -66,7 +66,7 @@ def test_a_file_that_anyone_may_write_is_ignored_with_the_remedy(tmp_path: Path)
     assert "--config ./agent.toml" in done.stderr
 
 
-def test_a_file_of_ones_own_is_read(tmp_path: Path) -> None:
+def test_file_of_the_same_user_is_read(tmp_path: Path) -> None:
     trace = _planted(tmp_path)
     _pomagent(tmp_path, "whoami")
     assert trace.exists()

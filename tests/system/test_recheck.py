@@ -1,4 +1,4 @@
-"""Tokens that are revoked while sessions run: ended within ``recheck_s`` when asked for, untouched when not."""
+"""Sessions of a revoked token end within ``recheck_s``. Without the setting they continue."""
 
 import socket
 import time
@@ -35,7 +35,7 @@ def has_ended(client: socket.socket) -> bool:
 
 
 def looks(bastion: Bastion) -> int:
-    """How often the gateway was asked about a token; once in each ``recheck_s``."""
+    """Return how often the gateway was asked about a token."""
     return sum("/.pomerium/user" in line for line in bastion.gateway.identity.requests)
 
 
@@ -56,17 +56,17 @@ def test_sessions_of_a_revoked_token_end_within_recheck_s(bastion: Bastion) -> N
         before = looks(bastion)
         revoked = agent.wait_for("credential.revoked")
         wait_until(lambda: all(map(has_ended, clients)))
-        assert looks(bastion) <= before + 1  # the first look that could see it did
+        assert looks(bastion) <= before + 1  # the first possible check found it
     assert (revoked["sessions"], revoked["status"], revoked["credential"]) == (5, 401, "default")
     agent.wait_for("session.closed", count=5, side="agent", reason="revoked")
-    agent.wait_for("tunnel.closed", reason="stale")  # what was warm
+    agent.wait_for("tunnel.closed", reason="stale")  # the warm tunnel
     assert (state(agent, "echo"), state(agent, "page")) == ("unauthenticated", "unauthenticated")
     time.sleep(RECHECK_S * 2)
     assert len(agent.events("credential.revoked")) == 1
     assert token_of(bastion) not in agent.log
 
 
-def test_a_fresh_token_heals_it(bastion: Bastion) -> None:
+def test_fresh_token_ends_the_revoked_state(bastion: Bastion) -> None:
     agent = start(bastion)
     bastion.gateway.authorizer.revoke(token_of(bastion))
     agent.wait_for("credential.revoked")
@@ -77,7 +77,7 @@ def test_a_fresh_token_heals_it(bastion: Bastion) -> None:
         assert say(client) == b"hello\n"
 
 
-def test_without_recheck_s_they_are_untouched(bastion: Bastion) -> None:
+def test_sessions_continue_without_recheck_s(bastion: Bastion) -> None:
     agent = start(bastion, 0)
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -89,7 +89,7 @@ def test_without_recheck_s_they_are_untouched(bastion: Bastion) -> None:
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
-def test_any_other_answer_touches_nothing_and_is_told_once(bastion: Bastion, status: int) -> None:
+def test_other_answers_end_no_session_and_are_logged_once(bastion: Bastion, status: int) -> None:
     agent = start(bastion)
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -102,7 +102,7 @@ def test_any_other_answer_touches_nothing_and_is_told_once(bastion: Bastion, sta
     assert state(agent, "echo") == "up"
 
 
-def test_a_redirect_to_the_sign_in_page_is_a_verdict_too(bastion: Bastion) -> None:
+def test_redirect_to_the_sign_in_page_is_a_verdict_too(bastion: Bastion) -> None:
     agent = start(bastion)
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -111,7 +111,7 @@ def test_a_redirect_to_the_sign_in_page_is_a_verdict_too(bastion: Bastion) -> No
         wait_until(lambda: has_ended(client))
 
 
-def test_each_session_depends_on_the_token_that_opened_it(bastion: Bastion) -> None:
+def test_session_is_checked_by_the_token_that_opened_it(bastion: Bastion) -> None:
     agent = start(bastion)
     old = token_of(bastion)
     with connect(agent.port("echo")) as before:

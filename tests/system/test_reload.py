@@ -1,4 +1,4 @@
-"""Edits of agent.toml and its token while the real agent runs, and what no open connection notices of them."""
+"""Edits of agent.toml and its token while the real agent runs leave open connections alone."""
 
 import signal
 import socket
@@ -18,7 +18,7 @@ TUNNEL, OFF = {"warm": "tunnel"}, {"warm": "off"}
 
 
 class Conversation:
-    """A connection that stays open over every edit; it fails the test if a byte is lost, changed or added."""
+    """A connection that stays open over every edit and fails the test if a byte is lost, changed or added."""
 
     def __init__(self, port: int) -> None:
         self._client = connect(port)
@@ -26,18 +26,18 @@ class Conversation:
         self.goes_on()
 
     def goes_on(self) -> None:
-        """Send something new, and hear exactly that."""
+        """Send a new line and receive exactly that line."""
         self._round += 1
         line = PROOF + b"%d\n" % self._round
         assert say(self._client, line) == line
 
     def ends(self) -> None:
-        """The destination's end of file, with nothing before it."""
+        """Check that the destination ends the connection without another byte."""
         self._client.shutdown(socket.SHUT_WR)
         self._client.close()
 
 
-# What is added, broken, removed and moved.
+# --- routes ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_added_route_listens_while_a_connection_of_another_goes_on(bastion: Bastion) -> None:
@@ -95,7 +95,7 @@ def test_a_file_that_was_rejected_and_then_mended_is_applied(bastion: Bastion) -
 @pytest.mark.parametrize("content", ["", "\n\n", "# nothing yet\n"])
 def test_a_file_that_is_empty_for_a_moment_is_not_taken_for_one_without_routes(bastion: Bastion, content: str) -> None:
     agent = bastion.start({"echo": ANY})
-    bastion.path.write_text(content)  # as an editor that truncates and then writes
+    bastion.path.write_text(content)  # like an editor that truncates and then writes
     agent.wait_for("config.rejected")
     Conversation(agent.port("echo")).ends()
     assert not agent.events("listener.closed")
@@ -171,7 +171,7 @@ def test_a_retargeted_route_serves_the_new_destination_and_old_sessions_keep_the
     talk = Conversation(port)
     bastion.save({"echo": {"from": f"tcp+https://{BANNER_ROUTE}", "listen": ANY}}, defaults=TUNNEL)
     agent.wait_for("config.applied", replaced=1)
-    for _ in range(4):  # more than were warm
+    for _ in range(4):  # more sessions than warm tunnels
         with connect(port) as client:
             assert hear(client, len(BANNER)) == BANNER
     talk.goes_on()
@@ -191,7 +191,7 @@ def test_kept_routes_keep_their_sockets_and_warm_tunnels(bastion: Bastion) -> No
     assert agent.wait_for("session.closed", route="echo")["request_id"] == opened["echo"]
 
 
-# Credentials.
+# --- credentials ----------------------------------------------------------------------------------------------------
 
 
 def test_a_replaced_token_is_carried_by_new_tunnels_and_open_sessions_stay(bastion: Bastion) -> None:
@@ -226,7 +226,7 @@ def test_an_emptied_token_file_is_rejected_and_the_old_token_goes_on(bastion: Ba
     Conversation(agent.port("echo")).ends()
 
 
-# Addresses that are taken.
+# --- taken addresses ------------------------------------------------------------------------------------------------
 
 
 def test_a_taken_port_rejects_the_whole_reload(bastion: Bastion) -> None:
@@ -300,7 +300,7 @@ def test_a_quarantined_route_that_moves_to_a_free_port_serves_there(bastion: Bas
             assert hear(client, len(BANNER)) == BANNER
 
 
-# Signals.
+# --- signals --------------------------------------------------------------------------------------------------------
 
 
 def test_sighup_reads_the_file_again(bastion: Bastion) -> None:

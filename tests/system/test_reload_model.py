@@ -1,4 +1,4 @@
-"""The agent against a model: whatever is done to its files, it listens where the last valid one says."""
+"""Compares the agent with a model: after any edits it listens where the last valid file has routes."""
 
 import shutil
 import signal
@@ -45,7 +45,7 @@ def machine(gateway: Gateway, ports: list[int]) -> type[RuleBasedStateMachine]:
 
 
 class Model(RuleBasedStateMachine):
-    """``wanted`` is what the file on disk says, ``running`` what the agent must do."""
+    """``wanted`` are the routes of the file on disk, ``running`` those that the agent must serve."""
 
     the_gateway: Gateway
     the_ports: list[int]
@@ -77,7 +77,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES), index=st.integers(0, 4))
     def edit(self, name: str, index: int) -> None:
-        """Add a route, or move one."""
+        """Add a route or move an existing one."""
         if self.the_ports[index] not in [port for other, port in self.wanted.items() if other != name]:
             self.wanted[name] = self.the_ports[index]
         self.follow()
@@ -200,7 +200,7 @@ class Model(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(600)
-def test_the_agent_does_what_the_model_says(machine: type[RuleBasedStateMachine]) -> None:
+def test_agent_follows_the_model(machine: type[RuleBasedStateMachine]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(

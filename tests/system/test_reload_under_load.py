@@ -1,4 +1,4 @@
-"""A hundred reloads in the middle of the day: what did not change does not notice."""
+"""A hundred reloads under load leave unchanged routes alone."""
 
 import random
 import threading
@@ -24,7 +24,7 @@ KEPT = ("echo", "public")
 
 
 class Load:
-    """Clients of the routes that do not change; every one of their bytes is compared."""
+    """Clients of the unchanged routes, with every byte compared."""
 
     def __init__(self, ports: list[int]) -> None:
         self._ports = ports
@@ -53,7 +53,7 @@ class Load:
             self.failures.append(f"{run.__name__} {seed}: {error!r}")
 
     def _pump(self, seed: int) -> None:
-        """One connection for the whole time, that gets back what it sends."""
+        """Keep one connection for the whole time and check the echoes."""
         source = random.Random(seed)
         with connect(self._ports[seed % len(self._ports)]) as client:
             while not self._stop.is_set():
@@ -68,7 +68,7 @@ class Load:
                 self.moved += BLOCK
 
     def _knock(self, _: int) -> None:
-        """Connection after connection, each with a question and its answer."""
+        """Open one connection after another, each with a request and its answer."""
         while not self._stop.wait(1 / NEW_PER_SECOND):
             with connect(self._ports[self.connections % len(self._ports)]) as client:
                 question = b"%d\n" % self.connections
@@ -78,7 +78,7 @@ class Load:
 
 
 class Edits:
-    """A file whose routes change in every way, but for those that are kept."""
+    """A file of routes that change in every way beside routes that are kept."""
 
     def __init__(self, bastion: Bastion, kept: dict[str, int]) -> None:
         self._bastion = bastion
@@ -90,7 +90,7 @@ class Edits:
         self.rotate()
 
     def one(self) -> bool:
-        """Make one edit; whether the file is valid afterwards."""
+        """Make one edit and return whether the file is valid afterwards."""
         ways = [self.add, self.remove, self.retarget, self.swap, self.rotate, self.spoil]
         return self._dice.choice(ways)() is not False
 
@@ -148,14 +148,14 @@ def _route(name: str, to: str, port: int, credential: str) -> str:
 
 
 def _process(agent: AgentProcess) -> dict[str, int]:
-    """What would show a leak: descriptors, but for tunnels that demand has left warm, and greenlets."""
+    """Return the numbers of descriptors, without those of warm tunnels, and greenlets."""
     status = agent.status()
     warm: int = sum(route["warm"] for route in status["routes"])
     return {**status["process"], "descriptors": status["process"]["descriptors"] - warm}
 
 
 @pytest.mark.timeout(600)
-def test_a_hundred_reloads_under_load_cost_the_kept_routes_nothing(bastion: Bastion, gateway: Gateway) -> None:
+def test_hundred_reloads_under_load_leave_kept_routes_alone(bastion: Bastion, gateway: Gateway) -> None:
     kept = {name: unused_port() for name in KEPT}
     edits = Edits(bastion, kept)
     agent = bastion.resume()
@@ -172,7 +172,7 @@ def test_a_hundred_reloads_under_load_cost_the_kept_routes_nothing(bastion: Bast
             outcome = ask(control, "POST", "/reload")
             results.append(outcome["result"])
             assert (outcome["result"] != "rejected") == is_valid, outcome
-            time.sleep(0.05)  # the reloads spread over the load, which goes on meanwhile
+            time.sleep(0.05)  # spreads the reloads over the load
     assert load.failures == []
     assert results.count("applied") > RELOADS / 3
     assert results.count("rejected") > 5

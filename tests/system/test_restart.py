@@ -1,4 +1,4 @@
-"""Sockets that systemd passes, and keeps from one process to the next: nobody is refused, no port is left dead."""
+"""Sockets that systemd passes and stores between processes: no client is refused and no port is left dead."""
 
 import json
 import os
@@ -19,9 +19,9 @@ from tests.support.agent.bastion import ANY, Bastion, listening_inode, on, refus
 from tests.support.agent.service_manager import Manager, inode
 
 ENDLESS = 600
-"""Seconds that no test waits for."""
+"""Drain timeout in seconds that no test reaches."""
 UNIT = "pomagent.socket"
-"""What systemd calls the sockets of a .socket unit."""
+"""Name under which systemd passes the sockets of a .socket unit."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def start(bastion: Bastion, manager: Manager, routes: dict[str, str], **tables: dict[str, object]) -> AgentProcess:
-    """The first start: nothing is in the store."""
+    """Start an agent with an empty store."""
     agent = bastion.start(routes, manager.environment, **tables)
     wait_until(lambda: len(manager.kept) == len(routes), what="every socket is stored")
     return agent
@@ -41,7 +41,7 @@ def start(bastion: Bastion, manager: Manager, routes: dict[str, str], **tables: 
 def restart(
     bastion: Bastion, manager: Manager, agent: AgentProcess, *, by: signal.Signals | None = None
 ) -> AgentProcess:
-    """As systemd does it: the next process is started when the last one has ended."""
+    """Stop the agent and start the next process with the stored sockets, as systemd does."""
     agent.signal(by or signal.SIGTERM)
     agent.process.wait(scaled(20))
     if by is signal.SIGKILL:
@@ -58,7 +58,7 @@ def port_of(sock: socket.socket) -> int:
     return port
 
 
-# What is stored.
+# --- the store ------------------------------------------------------------------------------------------------------
 
 
 def test_every_listener_is_stored_under_its_address(bastion: Bastion, manager: Manager) -> None:
@@ -83,9 +83,7 @@ def test_the_store_follows_reloads(bastion: Bastion, manager: Manager) -> None:
     assert agent.status()["sessions"] == 0
 
 
-def test_a_port_that_was_given_up_refuses_even_if_the_store_keeps_its_socket(
-    bastion: Bastion, manager: Manager
-) -> None:
+def test_port_of_a_removed_route_refuses_even_if_the_store_keeps_its_socket(bastion: Bastion, manager: Manager) -> None:
     old = unused_port()
     agent = start(bastion, manager, {"echo": on(old), "banner": ANY})
     with ExitStack() as kept:
@@ -100,7 +98,7 @@ def test_a_port_that_was_given_up_refuses_even_if_the_store_keeps_its_socket(
             assert say(client) == b"hello\n"
 
 
-def test_what_finds_the_queue_of_systemd_full_is_sent_later(bastion: Bastion, manager: Manager) -> None:
+def test_notification_is_repeated_when_the_queue_of_systemd_was_full(bastion: Bastion, manager: Manager) -> None:
     routes = {"echo": ANY, "banner": ANY, "slow": ANY}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as busy:
         busy.setblocking(False)
@@ -112,7 +110,7 @@ def test_what_finds_the_queue_of_systemd_full_is_sent_later(bastion: Bastion, ma
     assert len(manager.heard("FDSTORE")) == 3
 
 
-def test_a_quarantined_route_is_stored_when_it_listens(bastion: Bastion, manager: Manager) -> None:
+def test_quarantined_route_is_stored_when_it_listens(bastion: Bastion, manager: Manager) -> None:
     with listener() as other:
         taken = port_of(other)
         agent = bastion.start({"echo": ANY, "banner": on(taken)}, manager.environment)
@@ -121,11 +119,11 @@ def test_a_quarantined_route_is_stored_when_it_listens(bastion: Bastion, manager
     wait_until(lambda: f"pomagent@127.0.0.1,{taken}" in manager.kept)
 
 
-# Restarts.
+# --- restarts -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
-def test_a_restart_goes_on_with_the_same_sockets(bastion: Bastion, manager: Manager, by: signal.Signals) -> None:
+def test_restart_continues_with_the_same_sockets(bastion: Bastion, manager: Manager, by: signal.Signals) -> None:
     path = bastion.directory / "e.sock"
     first = start(bastion, manager, {"echo": ANY, "banner": on(unused_port()), "slow": f"unix:{path}"})
     before, inodes = {name: first.port(name) for name in ("echo", "banner")}, [inode(s) for _, s in manager.passed()]
@@ -138,10 +136,10 @@ def test_a_restart_goes_on_with_the_same_sockets(bastion: Bastion, manager: Mana
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
     second.wait_for("session.opened", route="slow")
-    assert [inode(s) for _, s in manager.passed()] == inodes  # nothing was stored twice
+    assert [inode(s) for _, s in manager.passed()] == inodes  # no socket was stored twice
 
 
-def test_who_connects_between_two_processes_is_served_by_the_second(bastion: Bastion, manager: Manager) -> None:
+def test_client_that_connects_between_two_processes_is_served_by_the_second(bastion: Bastion, manager: Manager) -> None:
     first = start(bastion, manager, {"echo": ANY}, drain={"timeout_s": ENDLESS})
     port = first.port("echo")
     with connect(port) as early, ExitStack() as waiting:
@@ -156,20 +154,18 @@ def test_who_connects_between_two_processes_is_served_by_the_second(bastion: Bas
         assert [say(client) for client in late] == [b"hello\n"] * len(late)
 
 
-def test_a_route_that_is_gone_at_the_restart_leaves_no_port_behind(bastion: Bastion, manager: Manager) -> None:
+def test_port_of_a_route_removed_at_the_restart_refuses(bastion: Bastion, manager: Manager) -> None:
     gone, path = unused_port(), bastion.directory / "e.sock"
     first = start(bastion, manager, {"echo": ANY, "banner": on(gone), "slow": f"unix:{path}"})
     bastion.save({"echo": ANY})
-    # too early for the reload: as if it had been edited while nothing ran
+    # before a reload is possible, as if the file were edited while no agent ran
     restart(bastion, manager, first, by=signal.SIGKILL)
     wait_until(lambda: manager.kept == ["pomagent@127.0.0.1,0@echo"])
     assert refuses(gone)
 
 
 @pytest.mark.parametrize(("old", "new"), [("0.0.0.0", LOOPBACK), (LOOPBACK, "0.0.0.0")])
-def test_an_address_that_overlaps_the_stored_one_takes_over(
-    bastion: Bastion, manager: Manager, old: str, new: str
-) -> None:
+def test_address_that_overlaps_a_stored_one_takes_over(bastion: Bastion, manager: Manager, old: str, new: str) -> None:
     port = unused_port()
     unsafe = {"unsafe_listen": True}
     first = bastion.start({"echo": {"listen": f"{old}:{port}", **unsafe}}, manager.environment)
@@ -184,7 +180,7 @@ def test_an_address_that_overlaps_the_stored_one_takes_over(
         assert say(client) == b"hello\n"
 
 
-def test_a_unix_socket_whose_file_is_gone_is_made_anew(bastion: Bastion, manager: Manager) -> None:
+def test_unix_socket_is_recreated_when_its_file_is_gone(bastion: Bastion, manager: Manager) -> None:
     path = bastion.directory / "e.sock"
     first = start(bastion, manager, {"slow": f"unix:{path}"})
     first.signal(signal.SIGTERM)
@@ -197,7 +193,7 @@ def test_a_unix_socket_whose_file_is_gone_is_made_anew(bastion: Bastion, manager
     wait_until(lambda: len(manager.kept) == 1)
 
 
-def test_without_a_service_manager_a_stop_removes_the_socket_file(bastion: Bastion) -> None:
+def test_stop_without_a_service_manager_removes_the_socket_file(bastion: Bastion) -> None:
     path = bastion.directory / "e.sock"
     agent = bastion.start({"slow": f"unix:{path}"})
     agent.signal(signal.SIGTERM)
@@ -205,10 +201,10 @@ def test_without_a_service_manager_a_stop_removes_the_socket_file(bastion: Basti
     assert not path.exists()
 
 
-# Sockets of a .socket unit.
+# --- sockets of a .socket unit --------------------------------------------------------------------------------------
 
 
-def test_a_socket_of_a_unit_is_found_by_its_address_and_not_stored(bastion: Bastion, manager: Manager) -> None:
+def test_socket_of_a_unit_is_found_by_its_address_and_not_stored(bastion: Bastion, manager: Manager) -> None:
     with listener() as mine:
         bastion.save({"echo": on(port_of(mine))})
         agent = bastion.resume(manager.environment, [(UNIT, mine)])
@@ -220,11 +216,11 @@ def test_a_socket_of_a_unit_is_found_by_its_address_and_not_stored(bastion: Bast
         unwanted = agent.wait_for("listener.unwanted")
         assert unwanted["listen"] == on(port_of(mine))
         wait_until(lambda: manager.kept == ["pomagent@127.0.0.1,0@banner"])
-        assert not refuses(port_of(mine))  # it is systemd's to close
+        assert not refuses(port_of(mine))  # only systemd may close the socket
     assert not manager.heard("FDSTOREREMOVE")
 
 
-def test_a_socket_of_a_unit_without_a_route_is_warned_of_and_closed(bastion: Bastion, manager: Manager) -> None:
+def test_socket_of_a_unit_without_a_route_is_reported_and_closed(bastion: Bastion, manager: Manager) -> None:
     with listener() as mine, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         bastion.save({"echo": ANY})
         agent = bastion.resume(manager.environment, [(UNIT, mine), ("odd", datagrams)])
@@ -235,7 +231,7 @@ def test_a_socket_of_a_unit_without_a_route_is_warned_of_and_closed(bastion: Bas
         assert f"socket:[{inode(mine)}]" not in held
 
 
-def test_names_do_not_matter_and_ipv6_is_an_address_like_any_other(bastion: Bastion, manager: Manager) -> None:
+def test_sockets_of_units_are_matched_by_address_and_not_by_name(bastion: Bastion, manager: Manager) -> None:
     with listener() as four, listener("::1") as six:
         bastion.save({"echo": on(port_of(four)), "banner": f"[::1]:{port_of(six)}"})
         agent = bastion.resume(manager.environment, [("banner", four), ("", six)])
@@ -246,7 +242,7 @@ def test_names_do_not_matter_and_ipv6_is_an_address_like_any_other(bastion: Bast
         assert manager.kept == []
 
 
-def test_a_unix_socket_of_a_unit_keeps_its_mode_and_its_file(bastion: Bastion, manager: Manager) -> None:
+def test_unix_socket_of_a_unit_keeps_its_mode_and_its_file(bastion: Bastion, manager: Manager) -> None:
     path = bastion.directory / "e.sock"
     with socket.socket(socket.AF_UNIX) as mine:
         mine.bind(str(path))
@@ -263,7 +259,7 @@ def test_a_unix_socket_of_a_unit_keeps_its_mode_and_its_file(bastion: Bastion, m
         assert path.is_socket()
 
 
-def test_the_variables_of_sockets_are_not_inherited_by_credential_commands(bastion: Bastion, manager: Manager) -> None:
+def test_credential_commands_do_not_inherit_the_variables_of_sockets(bastion: Bastion, manager: Manager) -> None:
     said = bastion.directory / "variables"
     look = "[os.path.realpath('/proc/self/fd/' + fd) for fd in os.listdir('/proc/self/fd')]"
     show = f"import json, os; open({str(said)!r}, 'w').write(json.dumps([dict(os.environ), {look}]))"

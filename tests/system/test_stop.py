@@ -1,4 +1,4 @@
-"""How the real agent ends, and what it tells the service manager meanwhile."""
+"""How the real agent stops, and what it reports to the service manager meanwhile."""
 
 import signal
 import socket
@@ -28,26 +28,26 @@ def block_the_hub(*_):
 signal.signal(signal.SIGRTMIN, block_the_hub)
 main()
 """
-"""The agent with a way to stop it from turning, which the product does not have."""
-TELLING_GARBAGE = """
+"""An agent with a command that blocks its hub, which the product does not have."""
+REPORTING_GARBAGE = """
 import atexit, gc, os
 from pomagent.__main__ import main
 
 atexit.register(lambda: os.write(2, f"garbage: {gc.isenabled()} {gc.get_freeze_count() > 10_000}\\n".encode()))
 main()
 """
-"""At its end it says whether garbage is collected, and whether what a start has built is left out of that."""
+"""An agent that prints at its end whether garbage is collected and whether the objects of the start are frozen."""
 ENDLESS = 600
-"""Seconds that no test waits for."""
+"""Drain timeout in seconds that no test reaches."""
 EXIT_TIMEOUT_S = 20
 
 
 def ended(agent: AgentProcess) -> int:
-    """The exit code of an agent that ends by itself."""
+    """Wait until the agent ends by itself and return its exit code. Blocks."""
     return agent.process.wait(scaled(EXIT_TIMEOUT_S))
 
 
-# Sessions.
+# --- sessions -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -68,7 +68,7 @@ def test_a_signal_closes_the_listeners_and_lets_an_open_session_finish(
     assert (stopped["signal"], stopped["sessions_left"]) == (number.name, 0)
 
 
-def test_the_command_drain_does_the_same_and_asked_again_hurries_nobody(bastion: Bastion) -> None:
+def test_drain_command_stops_the_agent_and_a_second_one_does_not_hurry_it(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
     port = agent.port("echo")
     with connect(port) as client:
@@ -89,7 +89,7 @@ def test_an_agent_without_sessions_ends_at_once(bastion: Bastion) -> None:
     assert ended(agent) == 0
 
 
-def test_warm_tunnels_are_closed_and_not_waited_for(bastion: Bastion) -> None:
+def test_warm_tunnels_are_closed_at_once(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel", "pool_min": 4}, drain={"timeout_s": ENDLESS})
     agent.wait_for("pool.filled", count=4)
     agent.signal(signal.SIGTERM)
@@ -124,7 +124,7 @@ def test_a_second_signal_ends_the_sessions_at_once(bastion: Bastion) -> None:
     assert agent.events("session.closed")[0]["reason"] == "drained"
 
 
-def test_a_client_that_waits_for_its_tunnel_still_gets_it(bastion: Bastion) -> None:
+def test_waiting_client_still_gets_its_tunnel(bastion: Bastion) -> None:
     authorizer = bastion.gateway.authorizer
     agent = bastion.start({"echo": ANY}, defaults={"warm": "off"}, drain={"timeout_s": ENDLESS})
     authorizer.hang()
@@ -151,7 +151,7 @@ def test_a_session_of_a_removed_route_is_drained_like_any_other(bastion: Bastion
     assert ended(agent) == 0
 
 
-# Reloads meanwhile.
+# --- reloads meanwhile ----------------------------------------------------------------------------------------------
 
 
 def test_sighup_and_edits_while_draining_are_ignored(bastion: Bastion) -> None:
@@ -169,7 +169,7 @@ def test_sighup_and_edits_while_draining_are_ignored(bastion: Bastion) -> None:
     assert not agent.events("listener.bound", route="banner")
 
 
-def test_status_goes_on_while_draining_and_says_so(bastion: Bastion) -> None:
+def test_status_is_served_and_shows_the_drain(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -180,7 +180,7 @@ def test_status_goes_on_while_draining_and_says_so(bastion: Bastion) -> None:
     assert ended(agent) == 0
 
 
-def test_a_reload_that_is_asked_for_while_draining_is_refused(bastion: Bastion) -> None:
+def test_reload_request_is_refused_while_draining(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -193,7 +193,7 @@ def test_a_reload_that_is_asked_for_while_draining_is_refused(bastion: Bastion) 
     assert len(agent.events("listener.bound")) == 1
 
 
-def test_a_route_in_quarantine_is_not_bound_any_more_while_draining(bastion: Bastion) -> None:
+def test_quarantined_route_is_not_bound_while_draining(bastion: Bastion) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         agent = bastion.start({"echo": ANY, "banner": on(taken)}, drain={"timeout_s": ENDLESS})
@@ -208,10 +208,10 @@ def test_a_route_in_quarantine_is_not_bound_any_more_while_draining(bastion: Bas
     assert not agent.events("listener.bound", route="banner")
 
 
-# accept_for_s.
+# --- accept_for_s ---------------------------------------------------------------------------------------------------
 
 
-def test_for_accept_for_s_it_still_accepts_and_dials(bastion: Bastion) -> None:
+def test_agent_accepts_and_dials_for_accept_for_s(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "off"}, drain={"accept_for_s": ENDLESS})
     agent.signal(signal.SIGTERM)
     agent.wait_for("agent.draining")
@@ -223,7 +223,7 @@ def test_for_accept_for_s_it_still_accepts_and_dials(bastion: Bastion) -> None:
     assert ended(agent) == 0
 
 
-def test_for_accept_for_s_pools_are_refilled(bastion: Bastion) -> None:
+def test_pools_are_refilled_for_accept_for_s(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tunnel"}, drain={"accept_for_s": ENDLESS})
     agent.wait_for("pool.filled")
     agent.signal(signal.SIGTERM)
@@ -236,7 +236,7 @@ def test_for_accept_for_s_pools_are_refilled(bastion: Bastion) -> None:
     assert ended(agent) == 0
 
 
-def test_after_accept_for_s_the_listeners_close(bastion: Bastion) -> None:
+def test_listeners_close_after_accept_for_s(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, drain={"accept_for_s": 1, "timeout_s": ENDLESS})
     port = agent.port("echo")
     with connect(port) as client:
@@ -247,7 +247,7 @@ def test_after_accept_for_s_the_listeners_close(bastion: Bastion) -> None:
     assert ended(agent) == 0
 
 
-# What the service manager hears.
+# --- the service manager --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -257,8 +257,8 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager.close()
 
 
-def test_ready_comes_when_every_listener_is_bound(bastion: Bastion, manager: Manager, tmp_path: Path) -> None:
-    bastion.gateway.edge.stop()  # whether a gateway answers does not matter
+def test_ready_is_sent_when_every_listener_is_bound(bastion: Bastion, manager: Manager, tmp_path: Path) -> None:
+    bastion.gateway.edge.stop()  # READY does not depend on the gateway
     ports = [unused_port() for _ in HANDLERS]
     routes = {name: on(port) for name, port in zip(HANDLERS, ports, strict=True)}
     bastion.launch(routes, {"NOTIFY_SOCKET": str(tmp_path / "notify")})
@@ -266,7 +266,7 @@ def test_ready_comes_when_every_listener_is_bound(bastion: Bastion, manager: Man
     assert not any(refuses(port) for port in ports)
 
 
-def test_ready_comes_again_until_the_service_manager_has_room_for_it(
+def test_ready_is_repeated_until_the_service_manager_has_room_for_it(
     bastion: Bastion, manager: Manager, tmp_path: Path
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as busy, suppress(BlockingIOError):
@@ -277,7 +277,7 @@ def test_ready_comes_again_until_the_service_manager_has_room_for_it(
     assert wait_until(lambda: manager.heard("READY")) == ["1"]
 
 
-def test_ready_comes_although_a_route_is_quarantined_and_the_status_says_so(
+def test_ready_is_sent_and_the_status_names_a_quarantined_route(
     bastion: Bastion, manager: Manager, tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -296,7 +296,7 @@ def test_the_status_is_one_line_that_follows_what_happens(bastion: Bastion, mana
     assert status.endswith("generation 1")
 
 
-def test_stopping_comes_with_the_signal_and_only_once(bastion: Bastion, manager: Manager, tmp_path: Path) -> None:
+def test_stopping_is_sent_once_with_the_signal(bastion: Bastion, manager: Manager, tmp_path: Path) -> None:
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
     agent = bastion.start({"banner": ANY}, environment, drain={"timeout_s": ENDLESS})
     with connect(agent.port("banner")) as client:
@@ -309,7 +309,7 @@ def test_stopping_comes_with_the_signal_and_only_once(bastion: Bastion, manager:
 
 
 @pytest.mark.parametrize("phase", ["accept_for_s", "timeout_s"])
-def test_a_drain_asks_for_time_in_steps_and_says_how_far_it_is(
+def test_drain_asks_for_time_in_steps_and_reports_its_progress(
     bastion: Bastion, manager: Manager, tmp_path: Path, phase: str
 ) -> None:
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
@@ -334,7 +334,7 @@ def test_the_watchdog_is_fed_while_the_agent_serves(bastion: Bastion, manager: M
     wait_until(lambda: len(manager.heard("WATCHDOG")) >= 3)
 
 
-def test_a_slow_gateway_and_clients_that_wait_for_it_are_no_reason_for_the_watchdog(
+def test_watchdog_is_fed_while_clients_wait_for_a_slow_gateway(
     bastion: Bastion, manager: Manager, tmp_path: Path
 ) -> None:
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
@@ -349,7 +349,7 @@ def test_a_slow_gateway_and_clients_that_wait_for_it_are_no_reason_for_the_watch
         assert say(client) == b"hello\n"
 
 
-def test_a_hub_that_is_stuck_does_not_feed_the_watchdog_and_leaves_a_trace_when_it_is_ended(
+def test_stuck_hub_does_not_feed_the_watchdog_and_leaves_a_trace_when_killed(
     bastion: Bastion, manager: Manager, tmp_path: Path
 ) -> None:
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
@@ -363,19 +363,19 @@ def test_a_hub_that_is_stuck_does_not_feed_the_watchdog_and_leaves_a_trace_when_
         with pytest.raises(TimeoutError):
             client.recv(1)
     assert len(manager.heard("WATCHDOG")) == before
-    agent.signal(signal.SIGABRT)  # as systemd does
+    agent.signal(signal.SIGABRT)  # like systemd
     assert agent.process.wait(scaled(EXIT_TIMEOUT_S)) == -signal.SIGABRT
     assert "in block_the_hub" in agent.log
     bastion.agents.remove(agent)
 
 
-def test_an_agent_that_has_started_collects_garbage_but_does_not_look_through_what_stays(bastion: Bastion) -> None:
-    agent = bastion.start({"echo": ANY}, program=TELLING_GARBAGE)
+def test_started_agent_collects_garbage_without_the_objects_of_its_start(bastion: Bastion) -> None:
+    agent = bastion.start({"echo": ANY}, program=REPORTING_GARBAGE)
     assert agent.stop() == 0
     assert "garbage: True True" in agent.log
 
 
-def test_a_reload_that_is_asked_for_while_the_agent_starts_does_not_end_it(bastion: Bastion) -> None:
+def test_sighup_during_the_start_does_not_end_the_agent(bastion: Bastion) -> None:
     agent = bastion.launch({"echo": ANY})
     wait_until(lambda: _ignores(agent.pid, signal.SIGHUP), what="the command has begun")
     agent.signal(signal.SIGHUP)
@@ -383,6 +383,6 @@ def test_a_reload_that_is_asked_for_while_the_agent_starts_does_not_end_it(basti
 
 
 def _ignores(pid: int, number: signal.Signals) -> bool:
-    """Whether a process ignores a signal, or catches it already."""
+    """Return whether a process ignores or catches a signal."""
     masks = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
     return bool((int(masks["SigIgn"], 16) | int(masks["SigCgt"], 16)) >> (number - 1) & 1)
