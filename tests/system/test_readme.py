@@ -28,6 +28,7 @@ RUN_ELSEWHERE = {
     "./scripts/test",
     "./scripts/test booted",
     "./scripts/check",
+    "./scripts/nightly",
 }
 
 
