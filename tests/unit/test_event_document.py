@@ -23,7 +23,7 @@ SPREAD = {
     "{'reason': reason} if reason else {}": {"reason"},
     "self._left_out()": {"unlogged"},
     "{'cause': end.cause} if end.cause else {}": {"cause"},
-    "said": {"arguments"},
+    "logged": {"arguments"},
     "ages": {"ended_after_ms", "retry_in_ms"},
 }
 """The fields behind each ``**`` of a call."""
