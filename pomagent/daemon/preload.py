@@ -1,4 +1,4 @@
-"""Everything that this process may ever import: an upgrade replaces the files while it runs, or removes them."""
+"""Imports every module that the process may ever need, because an upgrade replaces or removes their files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ NOT_NEEDED: Final = (
     "pomagent.cli", "pomagent.__main__", "pomagent.config.desktop", "pomagent.admin.control.client",
     "pomagent.credentials.login", "pomagent.sessions.stdio",
 )  # fmt: skip
-"""Commands, each of which is a process of its own, and what only they use."""
+"""The commands, which run in processes of their own, and modules that only they use."""
 
 
 def load_all() -> None:
-    """Load every module of the agent now, and with them what they use. Blocks."""
+    """Import every module of the agent with all that it imports. Blocks."""
     _load_all(pomagent.__path__, "pomagent.")
 
 

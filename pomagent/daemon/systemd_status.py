@@ -8,7 +8,7 @@ import gevent
 
 from pomagent.agent import Agent
 from pomagent.daemon.drain import EXTEND_BY_S, EXTEND_EVERY_S
-from pomagent.daemon.upgrade.old_processes import Predecessors
+from pomagent.daemon.upgrade.old_processes import OldProcesses
 from pomagent.errors import Problem
 from pomagent.reload.reloader import Reloader
 from pomagent.runtime.sd_notify import Notifier
@@ -22,10 +22,10 @@ START_STEPS = 60
 class SystemdStatus:
     """Extends the start-up timeout and keeps the line of ``systemctl status`` up to date."""
 
-    def __init__(self, agent: Agent, reloader: Reloader, predecessors: Predecessors, notifier: Notifier) -> None:
+    def __init__(self, agent: Agent, reloader: Reloader, old_processes: OldProcesses, notifier: Notifier) -> None:
         self._agent = agent
         self._reloader = reloader
-        self._predecessors = predecessors
+        self._old_processes = old_processes
         self._notifier = notifier
 
     def extend_start(self) -> None:
@@ -38,7 +38,7 @@ class SystemdStatus:
     def line(self) -> str:
         """Routes by state, sessions, sessions of old processes, and whether the files were rejected."""
         last = self._reloader.last
-        old = f"; {self._predecessors.sessions} sessions in old processes" if self._predecessors.count else ""
+        old = f"; {self._old_processes.session_count} sessions in old processes" if self._old_processes.count else ""
         problem = f"; {rejected(last.problems)}" if last is not None and last.result == "rejected" else ""
         return f"{self._agent_line()}{old}{problem}"
 

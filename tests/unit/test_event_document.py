@@ -18,7 +18,7 @@ LEVELS = {"debug", "info", "warning", "error", "critical"}
 SPREAD = {
     "self._named": {"gateway", "destination"},
     "named": {"credential", "gateway"},
-    "account": {"version", "pid", "sessions_left"},
+    "result": {"version", "pid", "sessions_left"},
     "self._caller.fields": {"uid", "user"},
     "{'reason': reason} if reason else {}": {"reason"},
     "self._left_out()": {"unlogged"},

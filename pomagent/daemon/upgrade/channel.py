@@ -1,7 +1,7 @@
-"""Messages, and sockets with them, between two processes of one service: what an upgrade hands over goes this way.
+"""Carries messages and sockets between two processes of one service during an upgrade.
 
-One message is one JSON object in one packet (unix(7), SOCK_SEQPACKET). The two may be of different versions: keys that
-are not known are ignored, and ``is`` says what a message is.
+A message is one JSON object in one packet (unix(7), SOCK_SEQPACKET); its key ``is`` names its type. The two processes
+may be of different versions, so unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from pomagent.errors import PomagentError
 
 MAX_MESSAGE_BYTES: Final = 128 * 1024
 MAX_SOCKETS: Final = 200
-"""In one message; the kernel allows 253."""
+"""Maximum sockets in one message; the kernel allows 253."""
 
 Message = Mapping[str, Any]
 
 
 class ChannelClosed(PomagentError):
-    """The other process has ended, or has let go of the channel."""
+    """The other process has ended or closed the channel."""
 
 
 class Channel:
-    """One end. Not for two greenlets that receive at a time."""
+    """One end of a channel. Only one greenlet at a time may receive."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -39,7 +39,7 @@ class Channel:
         self.sock.close()
 
     def send(self, message: Message, sockets: Sequence[socket.socket] = ()) -> None:
-        """Blocks while the other side does not read. Raises ChannelClosed."""
+        """Send a message. Blocks while the other side does not read. Raises ChannelClosed."""
         data = json.dumps(message).encode()
         while True:
             try:
@@ -52,13 +52,13 @@ class Channel:
                 return
 
     def try_to_send(self, message: Message) -> None:
-        """The same for what is of no use to a process that has ended, or that does not read. Does not block."""
+        """Send a message, or drop it if the other process has ended or does not read. Does not block."""
         with suppress(OSError):
             self.sock.send(json.dumps(message).encode())
 
     def receive(self, timeout_s: float | None = None) -> tuple[Message, list[socket.socket]]:
-        """The next message. Blocks. Raises ChannelClosed, TimeoutError."""
-        with gevent.Timeout(timeout_s, TimeoutError("no word from the other process")):
+        """Return the next message and its sockets. Blocks. Raises ChannelClosed, TimeoutError."""
+        with gevent.Timeout(timeout_s, TimeoutError("no message from the other process")):
             while True:
                 try:
                     return self._receive()
@@ -77,5 +77,5 @@ class Channel:
         with suppress(ValueError):
             message = json.loads(data)
         if not isinstance(message, dict):
-            raise ChannelClosed("the other process said something that is no message")
+            raise ChannelClosed("the other process sent something that is no message")
         return message, sockets

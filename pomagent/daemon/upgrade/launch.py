@@ -1,4 +1,4 @@
-"""How the new process of an upgrade is started, and how it becomes nobody's child. Imports next to nothing."""
+"""Starts the new process of an upgrade and detaches it from the old one. Imports next to nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Final
 VARIABLE: Final = "POMAGENT_UPGRADE_FD"
 """The descriptor of the channel to the old process."""
 _OF_THIS_PROCESS: Final = ("WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
-"""What systemd has told this process about itself alone."""
+"""Variables that systemd sets for one process and that its successor must not inherit."""
 
 
 def command() -> list[str]:
-    """What starts this program again, as it is installed now."""
+    """Return the command that starts the installed version of this program."""
     if Path(sys.argv[0]).is_file() and os.access(sys.argv[0], os.X_OK):
         return list(sys.argv)
     return [sys.executable, *sys.orig_argv[1:]]
@@ -28,9 +28,10 @@ def environment(environ: Mapping[str, str], channel: int) -> dict[str, str]:
 
 
 def detach(environ: MutableMapping[str, str]) -> socket.socket | None:
-    """The channel to the process that this one replaces, None at an ordinary start. Before any thread is started.
+    """Return the channel to the process that this one replaces, or None at an ordinary start.
 
-    systemd notices the end of its main process only if that is its own child, so the old one must not be our parent.
+    Forks, so call it before any thread is started. systemd notices the end of its main process only if that is its own
+    child, so the old process must not be the parent of the new one.
     """
     given = environ.pop(VARIABLE, "")
     if not given:

@@ -1,4 +1,4 @@
-"""Old processes of this service that still have sessions after an upgrade: how many, and when they are to end."""
+"""Counts and ends the sessions of old processes, which an upgrade has left running."""
 
 from __future__ import annotations
 
@@ -13,64 +13,64 @@ from pomagent.daemon.upgrade.channel import Channel, ChannelClosed
 
 
 @dataclass(slots=True, eq=False)
-class Predecessor:
-    """One of them, by its own account."""
+class OldProcess:
+    """One old process, as it describes itself."""
 
     channel: Channel
     pid: int
     version: str
-    sessions: int = 0
+    session_count: int = 0
 
     @property
     def document(self) -> dict[str, Any]:
-        return {"pid": self.pid, "version": self.version, "sessions": self.sessions}
+        return {"pid": self.pid, "version": self.version, "sessions": self.session_count}
 
 
-class Predecessors:
-    """All of them. systemd signals the main process only, so that this one passes on what it is told."""
+class OldProcesses:
+    """All old processes. systemd signals the main process only, which passes a stop on to them."""
 
     def __init__(self) -> None:
-        self.all: list[Predecessor] = []
+        self.all: list[OldProcess] = []
         self._group = Group()
 
     @property
-    def sessions(self) -> int:
-        return sum(each.sessions for each in self.all)
+    def session_count(self) -> int:
+        return sum(process.session_count for process in self.all)
 
     @property
     def count(self) -> int:
-        """How many still run."""
+        """Number of processes that still run."""
         return len(self.all)
 
-    def follow(self, found: Iterable[Predecessor]) -> None:
-        """From now on hear what these say. Does not block."""
-        for each in found:
-            self.all.append(each)
-            self._group.spawn(self._hear, each).name = f"old process {each.pid}"
+    def follow(self, processes: Iterable[OldProcess]) -> None:
+        """Keep their session counts up to date until they end. Does not block."""
+        for process in processes:
+            self.all.append(process)
+            self._group.spawn(self._receive_counts, process).name = f"old process {process.pid}"
 
-    def let_go(self) -> None:
-        """They are somebody else's now."""
+    def hand_over(self) -> None:
+        """Close the channels, because another process follows them now."""
         self._group.kill()
-        for each in self.all:
-            each.channel.close()
+        for process in self.all:
+            process.channel.close()
         self.all.clear()
 
     def stop(self, timeout_s: float) -> None:
-        """Their sessions may last so long from now. Does not block."""
-        for each in self.all:
-            each.channel.try_to_send({"is": "stop", "timeout_s": timeout_s})
+        """End their sessions after ``timeout_s``. Does not block."""
+        for process in self.all:
+            process.channel.try_to_send({"is": "stop", "timeout_s": timeout_s})
 
     def abort(self) -> None:
         """End their sessions now. Does not block."""
-        for each in self.all:
-            each.channel.try_to_send({"is": "abort"})
+        for process in self.all:
+            process.channel.try_to_send({"is": "abort"})
 
-    def _hear(self, each: Predecessor) -> None:
-        """Until it ends."""
+    def _receive_counts(self, process: OldProcess) -> None:
+        """Return when the process has ended."""
         with suppress(ChannelClosed):
             while True:
-                message, _ = each.channel.receive()
+                message, _ = process.channel.receive()
                 if message.get("is") == "sessions":
-                    each.sessions = int(message["count"])
-        self.all.remove(each)
-        each.channel.close()
+                    process.session_count = int(message["count"])
+        self.all.remove(process)
+        process.channel.close()

@@ -1,4 +1,4 @@
-"""From the wish for a new process to the end of this one: who may ask, and what a stop in between means."""
+"""Accepts or declines requests for an upgrade, and ends this process after a successful one."""
 
 from __future__ import annotations
 
@@ -14,71 +14,73 @@ from pomagent.admin.control.server import Declined
 from pomagent.admin.json_object import JsonObject
 from pomagent.agent import Agent
 from pomagent.daemon.drain import Drain
+from pomagent.daemon.stop_request import StopRequest
 from pomagent.daemon.upgrade.retirement import Retirement
 from pomagent.daemon.upgrade.upgrade import Upgrade
 from pomagent.reload.reloader import Reloader
 
-SIGNAL = "upgrade"
-"""What this process is said to stop for, in the place of a signal's name."""
+UPGRADE = "upgrade"
+"""The cause of a stop after an upgrade, in the place of a signal's name."""
 
 
-class Succession:
-    """The upgrades of one process, of which the last one ends it."""
+class UpgradeRequests:
+    """Runs the upgrades of one process. The first one that succeeds ends it."""
 
     def __init__(
-        self, upgrade: Upgrade, agent: Agent, reloader: Reloader, drain: Drain, group: Group,
-        stop: Callable[[str], object], is_stopping: Callable[[], bool],
-    ) -> None:  # fmt: skip
-        """``group``: what a stop ends. ``stop`` begins one, unless one has begun before."""
+        self, upgrade: Upgrade, agent: Agent, reloader: Reloader, drain: Drain, until_stop: Group, stop: StopRequest
+    ) -> None:
+        """``until_stop`` has the greenlets that a stop ends."""
         self._upgrade = upgrade
         self._agent = agent
         self._reloader = reloader
         self._drain = drain
-        self._group = group
+        self._until_stop = until_stop
         self._stop = stop
-        self._is_stopping = is_stopping
         self._limit_s: float | None = None
 
     @property
-    def has_happened(self) -> bool:
+    def is_replaced(self) -> bool:
         """Whether another process is the main one."""
-        return self._upgrade.successor is not None
+        return self._upgrade.new_process is not None
 
-    def when_signalled(self) -> None:
+    def on_signal(self) -> None:
+        """Upgrade on SIGUSR2. Blocks."""
         with suppress(Declined):
-            self._upgrade.guarding(self.when_asked)({})
+            self._upgrade.guarding(self.on_command)({})
 
-    def when_asked(self, asked: JsonObject) -> JsonObject:
-        """In a greenlet that a stop ends, like a reload. Blocks. Raises Declined."""
+    def on_command(self, request: JsonObject) -> JsonObject:
+        """Upgrade for the ``upgrade`` command, in a greenlet that a stop ends. Blocks. Raises Declined."""
         settings = self._reloader.current
         assert settings is not None
-        if not self._is_stopping():
-            limit_s = settings.drain.timeout_s if asked.get("drain") is True else None
-            outcome: JsonObject | gevent.GreenletExit = self._group.spawn(self._replace, limit_s).get()
+        if not self._stop.is_made:
+            limit_s = settings.drain.timeout_s if request.get("drain") is True else None
+            outcome: JsonObject | gevent.GreenletExit = self._until_stop.spawn(self._replace, limit_s).get()
             if not isinstance(outcome, gevent.GreenletExit):
                 return outcome
-        raise Declined("the agent is stopping and upgrades no more")
+        raise Declined("the agent is stopping and no longer upgrades")
 
     def _replace(self, limit_s: float | None) -> JsonObject:
-        """Upgrade; after it, the sessions here may last ``limit_s``, or as long as they like."""
+        """Upgrade. After it, the sessions of this process may last for ``limit_s``, or without limit if it is None."""
         outcome = self._upgrade.run()
-        if self.has_happened:
+        if self.is_replaced:
             self._limit_s = limit_s
-            self._stop(SIGNAL)
+            self._stop.make(UPGRADE)
         return outcome
 
-    def let_go(self, signalled: str) -> None:
-        """Another process serves now; ``signalled``: what this one stops for. Does not block."""
-        assert self._upgrade.successor is not None
-        if signalled != SIGNAL:  # a stop that came meanwhile was meant for the main process
-            self._upgrade.successor.signal(signal.SIGTERM)
-        self._upgrade.successor.let_be()
+    def release_new_process(self) -> None:
+        """Leave the new process to itself. Pass on a signal that arrived during the upgrade. Does not block."""
+        new = self._upgrade.new_process
+        assert new is not None
+        if self._stop.cause != UPGRADE:  # the stop was meant for the main process
+            new.signal(signal.SIGTERM)
+        new.release()
 
     def finish(self, close: Callable[[int], int]) -> int:
-        """Finish the sessions that began here, then ``close``, told how many had to be ended. Blocks.
+        """Finish the sessions of this process, then return ``close(number of sessions that had to be ended)``. Blocks.
 
-        The other process, which may be about to stop as well, waits for the end of both.
+        The new process, which may be about to stop as well, waits until this one has ended.
         """
-        assert self._upgrade.successor is not None
-        with Retirement(self._upgrade.successor.channel, self._agent, self._drain):
+        new = self._upgrade.new_process
+        assert new is not None
+        with Retirement(new.channel, self._agent, self._drain):
             return close(self._drain.run(partial(self._agent.stop_accepting, to_successor=True), 0, self._limit_s))

@@ -1,4 +1,4 @@
-"""The last part of an old process: it tells its successor how many sessions are left, and ends when that says so."""
+"""The end of an old process: it reports its session count to the new one, which may limit or end the sessions."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from gevent.pool import Group
 from pomagent.agent import Agent
 from pomagent.daemon.upgrade.channel import Channel, ChannelClosed
 
-TELL_EVERY_S: Final = 0.5
+REPORT_EVERY_S: Final = 0.5
+"""Seconds between two reports of the session count."""
 
 
 class Limits(Protocol):
-    """What ends the sessions: ``Drain``."""
+    """Ends sessions: ``Drain``."""
 
     def limit(self, timeout_s: float) -> None: ...
     def hurry(self) -> None: ...
 
 
 class Retirement:
-    """A context manager around the drain of a process that has a successor."""
+    """A context manager around the drain of a process that has been replaced."""
 
     def __init__(self, channel: Channel, agent: Agent, limits: Limits) -> None:
         self._channel = channel
@@ -31,24 +32,24 @@ class Retirement:
         self._group = Group()
 
     def __enter__(self) -> None:
-        self._group.spawn(self._tell).name = "sessions left"
+        self._group.spawn(self._report).name = "sessions left"
         self._group.spawn(self._obey).name = "successor"
 
     def __exit__(self, *_: object) -> None:
         self._group.kill()
         self._channel.close()
 
-    def _tell(self) -> None:
-        """Never returns."""
-        told = -1
+    def _report(self) -> None:
+        """Send the session count after each change. Never returns."""
+        sent = -1
         while True:
-            if (count := self._agent.session_count) != told:
+            if (count := self._agent.session_count) != sent:
                 self._channel.try_to_send({"is": "sessions", "count": count})
-                told = count
-            gevent.sleep(TELL_EVERY_S)
+                sent = count
+            gevent.sleep(REPORT_EVERY_S)
 
     def _obey(self) -> None:
-        """Until the successor ends: without it the sessions go on as they were allowed to."""
+        """Obey the new process until it ends. After that, the sessions go on under the limits that they have."""
         with suppress(ChannelClosed):
             while True:
                 message, _ = self._channel.receive()
