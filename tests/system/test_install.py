@@ -81,6 +81,7 @@ def _check_tree(image: Path) -> None:
     script = [str(environment / "bin/python"), "-I", str(environment / "bin/pomagent"), "--version"]
     done = processes.run(script, capture_output=True, text=True, check=True, timeout=scaled(60))
     assert done.stdout == f"pomagent, version {__version__}\n"
+    assert list(environment.glob("lib/*/site-packages/pomagent/py.typed"))
     compiled = next(environment.glob("lib/*/site-packages/pomagent/__pycache__/agent.*.pyc")).read_bytes()
     assert str(image).encode() not in compiled
 
