@@ -123,7 +123,7 @@ def test_a_token_that_expires_soon_causes_a_warning(bastion: Bastion, left_s: in
     bastion.replace_token(f"e30.{claims}.c2ln")
     done = pomagent("check", "--config", str(bastion.path))
     assert (done.returncode, done.stdout) == (0, f"{bastion.path}: valid: 1 route\n")
-    assert (f"credentials.default: its token {word}" in done.stderr) if word else (done.stderr == "")
+    assert (f"credentials.default: replace the token: it {word}" in done.stderr) if word else (done.stderr == "")
     assert claims not in done.stderr
 
 
