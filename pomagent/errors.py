@@ -1,6 +1,6 @@
-"""Everything that can go wrong, as decisions: who catches reads ``recovery``, never the message.
+"""All expected errors, by the decision they require: callers read ``recovery``, never the message.
 
-``str(error)`` is one sentence for a person: what was tried, on what, what came back, what to do.
+``str(error)`` is one sentence for operators: what to do and where, then what was tried and what came back.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from pathlib import Path
 
 
 class Recovery(Enum):
-    """What may help after a failure."""
+    """What may resolve a failure."""
 
     RETRY = "retry"
-    """Time: the same attempt may succeed later."""
+    """The same attempt may succeed later."""
     REAUTHENTICATE = "reauthenticate"
-    """Another token."""
+    """Another token may be accepted."""
     OPERATOR = "operator"
-    """A human has to change something, here or at the gateway."""
+    """An operator has to change the configuration here or at the gateway."""
 
 
 class PomagentError(Exception):
-    """Any failure that the agent expects."""
+    """Base of all failures that the agent expects."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing wrong with the configuration: where, what is wrong, what was expected."""
+    """One problem of the configuration: where, what is wrong, what was expected."""
 
     path: Path | None
     line: int
-    """Counted from 1; 0 where there is none (a missing file, the environment)."""
+    """Line, counted from 1; 0 if there is none (a missing file, the environment)."""
     key: str
-    """Dotted, such as ``routes.orders-db.listen``; empty where the file as a whole is meant."""
+    """Dotted key, such as ``routes.orders-db.listen``; empty for a problem of the whole file."""
     message: str
     column: int = 0
-    """Counted from 1, for TOML syntax errors only."""
+    """Column, counted from 1; known for TOML syntax errors only."""
 
     def __str__(self) -> str:
         where = "environment" if self.path is None else str(self.path)
@@ -48,16 +48,16 @@ class Problem:
 
 
 class ConfigError(PomagentError):
-    """The configuration cannot be used; ``problems`` has every reason, in the order of the files."""
+    """The configuration is invalid; ``problems`` has every reason, in the order of the files."""
 
     def __init__(
         self, problems: Sequence[Problem], watched: frozenset[Path] = frozenset(), patterns: tuple[str, ...] = ()
     ) -> None:
         self.problems = tuple(problems)
         self.watched = watched
-        """Files whose change may heal it."""
+        """Files whose change may resolve it."""
         self.patterns = patterns
-        """Names of files that may heal it by coming or going in a watched directory."""
+        """Patterns of files that may resolve it by appearing in or vanishing from a watched directory."""
         super().__init__("\n".join(map(str, self.problems)))
 
 
@@ -75,21 +75,21 @@ class BindError(PomagentError):
         return f"cannot listen on {self.address}: {self._cause}{remedy}"
 
     def held_by(self, holder: str) -> None:
-        """Say who has the address, as far as that is known."""
+        """Add the process or user that holds the address."""
         self._cause += f" by {holder}"
 
 
 class StreamLost(PomagentError):
-    """A connection ended without saying so: a reset, a broken TLS stream, an end without close_notify."""
+    """A connection ended abnormally: a reset, a broken TLS stream, an end without close_notify."""
 
     def __init__(self, cause: str, alert: str = "") -> None:
         self.alert = alert
-        """The TLS alert's name in OpenSSL's words (``TLSV13_ALERT_CERTIFICATE_REQUIRED``), if that was the end."""
+        """OpenSSL's name of the TLS alert that ended it (``TLSV13_ALERT_CERTIFICATE_REQUIRED``), if any."""
         super().__init__(cause)
 
 
 class StreamReset(StreamLost):
-    """The gateway ended the tunnel, or the whole connection, with one of HTTP/2's codes (RFC 9113 §7)."""
+    """The gateway ended the tunnel or the whole connection with an HTTP/2 error code (RFC 9113 §7)."""
 
     def __init__(self, cause: str, code: int) -> None:
         self.code = code
@@ -109,19 +109,19 @@ class CredentialError(PomagentError):
 
 
 class PoolError(PomagentError):
-    """No tunnel could be leased, for a reason of the agent's own."""
+    """No tunnel could be leased, for a reason within the agent."""
 
     recovery = Recovery.RETRY
     reason = ""
-    """The word of ``session.refused`` for it; empty where what would help says enough."""
+    """The reason in ``session.refused``; empty if ``recovery`` is specific enough."""
 
 
 class PoolExhausted(PoolError):
-    """No tunnel was ready in time, or too many clients were waiting for one."""
+    """No tunnel was ready in time, or too many clients were waiting."""
 
 
 class PoolClosed(PoolError):
-    """The route is draining, was removed or was replaced."""
+    """The route is draining, or was removed or replaced."""
 
 
 class RoutePaused(PoolError):
@@ -131,7 +131,7 @@ class RoutePaused(PoolError):
     reason = "paused"
 
     def __init__(self, route: str) -> None:
-        super().__init__(f"the route is paused; to let clients in again: pomagent resume {route}")
+        super().__init__(f"the route is paused; to accept clients again: pomagent resume {route}")
 
 
 class TunnelError(PomagentError):
@@ -150,32 +150,32 @@ class TunnelError(PomagentError):
 
     @property
     def kind(self) -> str:
-        """The word for it in counters: ``gateway_unreachable``."""
+        """The name of the error in metrics, such as ``gateway_unreachable``."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
 
 
 class TokenMissing(TunnelError):
-    """The credential's source gives no token to send."""
+    """The source of the credential returns no token."""
 
     recovery = Recovery.REAUTHENTICATE
 
 
 class GatewayUnreachable(TunnelError):
-    """DNS, a refused or a reset connection."""
+    """The host name did not resolve, or the connection was refused or reset."""
 
 
 class GatewayTimedOut(TunnelError):
-    """A phase took longer than its budget."""
+    """A phase took longer than its timeout."""
 
 
 class GatewayUntrusted(TunnelError):
-    """The certificate or the host name does not verify, or the gateway wants a client certificate."""
+    """The certificate or host name does not verify, or the gateway requires a client certificate."""
 
     recovery = Recovery.OPERATOR
 
 
 class ProxyRefused(TunnelError):
-    """The forward proxy does not let us through; what the gateway would say nobody knows."""
+    """The forward proxy refused the connection, so the gateway was not reached."""
 
     recovery = Recovery.OPERATOR
 
@@ -185,7 +185,7 @@ class GatewayMisbehaved(TunnelError):
 
 
 class GatewayRefused(TunnelError):
-    """An answer other than a tunnel."""
+    """The gateway answered CONNECT with a refusal."""
 
     def __init__(
         self, what: str, *, gateway: str, destination: str, status: int, request_id: str = "", retry_after_s: float = 0
@@ -197,32 +197,32 @@ class GatewayRefused(TunnelError):
 
 
 class CredentialRejected(GatewayRefused):
-    """401, or a redirect to the sign-in page."""
+    """The gateway answered 401 or redirected to the sign-in page."""
 
     recovery = Recovery.REAUTHENTICATE
 
 
 class RouteForbidden(GatewayRefused):
-    """403: the policy says no."""
+    """The gateway answered 403: its policy denies access."""
 
     recovery = Recovery.OPERATOR
 
 
 class RouteUnknown(GatewayRefused):
-    """404 from the edge itself: it has no such TCP route."""
+    """The gateway itself answered 404: it has no such TCP route."""
 
     recovery = Recovery.OPERATOR
 
 
 class DestinationDown(GatewayRefused):
-    """503 because the edge cannot reach the route's server."""
+    """The gateway answered 503 because it cannot reach the server of the route."""
 
 
 class GatewayOverloaded(GatewayRefused):
-    """408, 429 and the 5xx that time heals."""
+    """The gateway answered 408, 429 or a 5xx that is temporary."""
 
 
 class RequestRefused(GatewayRefused):
-    """The edge wants something else of the request, the device or the client certificate."""
+    """The gateway requires another request, device or client certificate."""
 
     recovery = Recovery.OPERATOR

@@ -1,8 +1,8 @@
-"""What the running agent has been told to do: frozen facts, resolved and validated by ``config``.
+"""The accepted configuration as frozen facts, resolved and validated by ``config``.
 
-Every reference is followed (a route carries its gateway and its credential), every path is absolute, every host is
-lower-case and IDNA-encoded. Every ``auto`` is decided but those of ``protocol`` and ``warm``, which depend on what the
-server does. Two settings that are equal ask for the same thing: ``plan`` compares nothing else.
+Every reference is resolved (a route carries its gateway and credential), every path is absolute, every host is
+lower-case and IDNA-encoded. Every ``auto`` is decided except those of ``protocol`` and ``warm``, which depend on the
+server. Equal settings have equal effects: ``reload.plan`` compares nothing else.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pydantic import SecretStr
 from pomagent.errors import Problem
 
 Level: TypeAlias = Literal["tunnel", "tls", "off"]
-"""What is kept ready: whole tunnels, TLS connections to the gateway, or nothing."""
+"""What a route keeps ready: whole tunnels, TLS connections to the gateway, or nothing."""
 Warm: TypeAlias = Literal["auto"] | Level
 HalfClose: TypeAlias = Literal["auto", "linger", "close"]
 ProxyScheme: TypeAlias = Literal["http", "https", "socks5", "socks5h"]
 Source: TypeAlias = Literal["service_account_file", "systemd_credential", "env", "command", "login"]
 
 Locate: TypeAlias = Callable[[str], tuple[Path | None, int]]
-"""A dotted key to the file and the line where it stands."""
+"""Returns the file and line of a dotted key."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """A host (name or address, IPv6 without brackets) and a port, printed the way a CONNECT names them."""
+    """A host (name or address, IPv6 without brackets) and a port; ``str()`` is the form that CONNECT takes."""
 
     host: str
     port: int
@@ -40,7 +40,7 @@ class HostPort:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """A Unix socket to listen on, with the permissions it gets."""
+    """A Unix socket to listen on, and its permissions."""
 
     path: Path
     mode: int = 0o660
@@ -58,20 +58,20 @@ ListenKey: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Everything a TLS context is made of; gateways with an equal one share a context."""
+    """The parameters of a TLS context; gateways with equal ones share a context."""
 
     verify: bool = True
     ca_file: Path | None = None
     client_cert_file: Path | None = None
     client_key_file: Path | None = None
     ca_pem: str = field(default="", repr=False)
-    """CA certificates given inline (a command's flag), instead of a file."""
+    """CA certificates given inline by a flag, instead of ``ca_file``."""
     digest: str = ""
-    """Of the files' contents when they were read, so that a replaced certificate counts as a change."""
+    """Hash over the contents of the files, so that a replaced certificate counts as a change."""
     with_http2: bool = False
-    """Offer HTTP/2 beside HTTP/1.1: for tunnels only, nothing else of ours speaks it."""
+    """Offer HTTP/2 beside HTTP/1.1; for tunnels only, as the agent's other requests use HTTP/1.1."""
     with_system: bool = False
-    """Trust the system's authorities beside ``ca_file``: a forward proxy need not be of the gateway's."""
+    """Trust the system's CAs beside ``ca_file``, because a forward proxy may have a certificate of either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +81,9 @@ class ForwardProxy:
     scheme: ProxyScheme
     address: HostPort
     credentials: SecretStr | None = None
-    """``user:password``; a change of it counts as a change of the gateway."""
+    """``user:password``; a change counts as a change of the gateway."""
     trust: Trust = Trust()
-    """Of an ``https`` proxy; never with a client certificate, which is the gateway's business."""
+    """Trust of an ``https`` proxy, without the client certificate, which is for the gateway only."""
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.address}"
@@ -94,19 +94,19 @@ class Gateway:
     """A Pomerium edge and how to reach it."""
 
     name: str
-    """The table's name, or the edge's ``host:port`` where a route's ``from`` implies it."""
+    """The table's name, or ``host:port`` of an edge that a route's ``from`` implies."""
     address: HostPort
     """Host and port of the URL: the host is SNI and the verified name."""
     tls: bool = True
     connect_to: HostPort | None = None
-    """Dialled instead of ``address`` where given."""
+    """Address to dial instead of ``address``."""
     credential_header: Literal["authorization", "x-pomerium-authorization"] = "authorization"
     trust: Trust = Trust()
     forward_proxy: str = ""
-    """As the operator wrote it: a URL or ``env``."""
+    """The operator's setting: a URL or ``env``."""
     forward_proxy_credentials_file: Path | None = None
     proxy: ForwardProxy | None = None
-    """What that came to; None: dialled directly."""
+    """The resolved forward proxy; None: the gateway is dialed directly."""
     transport: Literal["http1", "http2"] = "http1"
     connect_timeout_s: float = 5.0
     tls_timeout_s: float = 5.0
@@ -115,7 +115,7 @@ class Gateway:
 
     @property
     def tunnel_trust(self) -> Trust:
-        """Of the connections that carry tunnels; ``trust`` is for everything else that is asked of the gateway."""
+        """Trust for connections that carry tunnels; ``trust`` is for all other requests to the gateway."""
         return replace(self.trust, with_http2=True) if self.transport == "http2" else self.trust
 
     @property
@@ -125,22 +125,22 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Where a token comes from, and the token as it was read with the settings."""
+    """The source of a token, and the token read with the settings."""
 
     name: str
     source: Source
     path: Path | None = None
-    """Of ``service_account_file`` and ``systemd_credential``."""
+    """File of ``service_account_file`` and ``systemd_credential``."""
     variable: str = ""
-    """Of ``env``."""
+    """Environment variable of ``env``."""
     command: tuple[str, ...] = ()
     command_timeout_s: float = 30.0
     recheck_s: float = 0.0
     scheme: Literal["pomerium", "bearer"] = "pomerium"
     token: SecretStr | None = None
-    """None for the sources that are asked later (``command``, ``login``)."""
+    """None for the sources that are used later (``command``, ``login``)."""
     anonymous_first: bool = False
-    """Ask for a token only after a refusal: somebody would have to log in for it, and the route may be public."""
+    """Obtain a token only after a refusal, because a person would have to log in and the route may be public."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +153,13 @@ class Route:
     gateway: Gateway
     credential: Credential | None = None
     protocol: str = "generic"
-    """``auto``: from the destination's port, else from what the server says first."""
+    """``auto``: by the destination's port, else by the server's first bytes."""
     warm: Warm = "tunnel"
     """``auto``: by protocol."""
     pool_min: int = 1
     pool_max: int = 4
     pool_max_age_s: float = 0.0
-    """0: the protocol's own."""
+    """0: the default of the protocol."""
     pool_decay_s: float = 1800.0
     wait_timeout_s: float = 20.0
     max_sessions: int = 256
@@ -174,7 +174,7 @@ class Route:
 
 
 def listen_key(route: Route) -> ListenKey:
-    """What makes two listeners the same: the address, a Unix socket's by its path; with port 0, also whose it is."""
+    """Return the identity of a listener: its address, for a Unix socket the path, with port 0 also the route's name."""
     if isinstance(route.listen, UnixAddress):
         return str(route.listen), ""
     return str(route.listen), "" if route.listen.port else route.name
@@ -185,7 +185,7 @@ class AgentSettings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     log_sessions: str = "all"
-    """``all``, ``errors``, ``none``, or a share of those that end well, such as ``1/100``."""
+    """``all``, ``errors``, ``none``, or a share of the sessions that end cleanly, such as ``1/100``."""
     max_sessions: int = 2000
     workers: int = 1
     boot_from_last_good: bool = False
@@ -207,26 +207,26 @@ class DrainSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One accepted ``agent.toml`` with everything it includes."""
+    """One accepted ``agent.toml`` with all its includes."""
 
     path: Path
     agent: AgentSettings = AgentSettings()
     status: StatusSettings = StatusSettings()
     drain: DrainSettings = DrainSettings()
     routes: tuple[Route, ...] = ()
-    """The enabled and the disabled ones, in the order of the files."""
+    """Enabled and disabled routes, in the order of the files."""
     watched: frozenset[Path] = frozenset()
-    """Every file, and every directory of an ``include`` pattern, whose change calls for a reload."""
+    """Files, and directories of ``include`` patterns, whose change triggers a reload."""
     sha: str = ""
-    """Short hash over all bytes that were read; equal hashes need no reload."""
+    """Short hash over all files that were read; equal hashes need no reload."""
     warnings: tuple[str, ...] = ()
-    """Sentences about what is accepted but not as safe or as effective as it looks, each with file and line."""
+    """Sentences about accepted settings that are unsafe or without effect, each with file and line."""
     patterns: tuple[str, ...] = ()
-    """The names that ``include`` asks for; others that come or go in a watched directory mean nothing."""
+    """Names that ``include`` matches; other entries of a watched directory are ignored."""
     gateways: tuple[tuple[Gateway, Credential | None], ...] = field(default=(), compare=False, repr=False)
-    """The ``[gateways.*]`` tables, each with its credential, whether a route uses them or not."""
+    """All ``[gateways.*]`` tables, used by a route or not, each with its credential."""
     files: tuple[tuple[Path, bytes], ...] = field(default=(), compare=False, repr=False)
-    """The TOML files as they were read, the main one first."""
+    """The TOML files and their contents, the main file first."""
     locate: Locate | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -234,6 +234,6 @@ class Settings:
         return tuple(route for route in self.routes if route.enabled)
 
     def problem(self, key: str, message: str) -> Problem:
-        """Something to say about one of these keys, with the line where it stands."""
+        """Return a problem of one key with its file and line."""
         path, line = self.locate(key) if self.locate else (self.path, 0)
         return Problem(path, line, key, message)

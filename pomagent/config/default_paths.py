@@ -1,4 +1,4 @@
-"""Where things are if nobody says otherwise: ``agent.toml``, and the socket at which its agent is steered."""
+"""Default paths of ``agent.toml``, the control socket and the state directory."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def find_config(flag: str | Path | None, environ: Mapping[str, str]) -> Path:
 
 
 def distrust_of_local_config() -> str:
-    """Return why ``./agent.toml`` must not be obeyed; empty if it may be, or if there is none.
+    """Return why ``./agent.toml`` must not be used; empty if it can be trusted or does not exist.
 
-    The file runs commands and receives tokens with this user's rights, so nobody but this user or root may be able to
+    The file runs commands and receives tokens with the rights of this user, so only this user and root may be able to
     change or replace it.
     """
     with suppress(FileNotFoundError, NotADirectoryError):
@@ -36,7 +36,7 @@ def distrust_of_local_config() -> str:
 
 
 def _writers(path: Path, status: os.stat_result) -> str:
-    """Return who else can change what is at the path, and how to mend that; empty if it is only this user or root."""
+    """Return which other users can change the path, with the remedy; empty if only this user and root can."""
     if status.st_uid not in {ROOT, os.geteuid()}:
         return f"{path} belongs to user {status.st_uid}, not to you or root"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -45,7 +45,7 @@ def _writers(path: Path, status: os.stat_result) -> str:
 
 
 def default_control_socket(environ: Mapping[str, str]) -> Path | None:
-    """Where the agent of this user, or the service, is steered; None where no directory is the user's own."""
+    """Return the control socket of the service or of this user's agent; None if this user has no runtime directory."""
     is_service = str(RUNTIME_DIRECTORY) in environ.get("RUNTIME_DIRECTORY", "").split(":")
     if is_service or os.geteuid() == 0:
         return RUNTIME_DIRECTORY / CONTROL_SOCKET
@@ -54,7 +54,7 @@ def default_control_socket(environ: Mapping[str, str]) -> Path | None:
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
-    """Where this user's agents keep what outlives them."""
+    """Return the directory in which this user's agents keep files from one run to the next."""
     if given := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
         return Path(given)
     if os.geteuid() == 0:

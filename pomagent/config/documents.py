@@ -1,4 +1,4 @@
-"""The TOML files of a configuration, and where in them a table stands."""
+"""The TOML files of a configuration, and the positions of their tables."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ from pomagent.runtime.files import FileError
 
 @dataclass(eq=False)
 class Document:
-    """One file that was read and is valid TOML."""
+    """One file of valid TOML."""
 
     path: Path
-    """As it was given, for messages."""
+    """The path as the operator gave it, for messages."""
     text: str
     data: dict[str, Any]
     order: int = 0
     content: bytes = b""
-    """As it was read."""
+    """The bytes of the file."""
 
     @property
     def directory(self) -> Path:
-        """What relative paths in the file are relative to."""
+        """The directory that relative paths in the file start from."""
         return self.path.absolute().parent
 
     def line(self, path: KeyPath) -> int:
-        """Where ``path`` stands, or the nearest table around it."""
+        """Return the line of a key, or of the nearest table around it; 0 if none is known."""
         while path and path not in self._lines:
             path = path[:-1]
         return self._lines[path] if path else 0
 
     @cached_property
     def _lines(self) -> Mapping[KeyPath, int]:
-        return lines_of_keys(self.text)  # only when something is to be said about the file
+        return lines_of_keys(self.text)  # computed only if a problem of the file is reported
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A table: where it stands, and what messages call it."""
+    """The position of a table, and its name in messages."""
 
     document: Document
     path: KeyPath
     label: str
     overridden: frozenset[str] = field(default=frozenset())
-    """The keys that the environment has set."""
+    """Keys that environment variables have set."""
 
     def problem(self, key: str, message: str) -> Problem:
-        """Something to say about one key, or with "" about the table."""
+        """Return a problem of one key, or of the whole table if the key is empty."""
         if key in self.overridden:
             return Problem(None, 0, self._variable(key), _printable(message))
         path = (*self.path, key) if key else self.path
@@ -63,7 +63,7 @@ class Place:
         return Problem(self.document.path, self.document.line(path), _printable(name), _printable(message))
 
     def file(self, path: str) -> Path:
-        """Makes a path of this table absolute."""
+        """Return a path given in this table, made relative to its file."""
         return self.document.directory / path
 
     def _variable(self, key: str) -> str:
@@ -71,7 +71,7 @@ class Place:
 
 
 def _printable(text: str) -> str:
-    """Keeps what the file says from steering the terminal that shows it."""
+    """Replace characters that could control the terminal that shows the message."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

@@ -1,4 +1,4 @@
-"""``POMAGENT_AGENT__LOG_LEVEL=debug``: keys of the file that the environment overrides."""
+"""Environment variables that override keys of the file, such as ``POMAGENT_AGENT__LOG_LEVEL=debug``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMED_TABLES = frozenset({"gateways", "credentials"})
 
 
 class _Variables(EnvSettingsSource):
-    """Takes the variables from a mapping, and leaves lists as text for ``_typed``."""
+    """Reads variables from a mapping and leaves lists as text for ``_typed``."""
 
     def __init__(self, settings: type[BaseSettings], variables: Mapping[str, str]) -> None:
         super().__init__(settings)
@@ -32,7 +32,7 @@ class _Variables(EnvSettingsSource):
 def overrides(
     environ: Mapping[str, str], token_variables: Collection[str]
 ) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
-    """Reads the variables that set keys: values by table and key, and what is wrong with the variables."""
+    """Return the values that variables set, by table and key, and the problems of misnamed variables."""
     ours = {n: v for n, v in environ.items() if n.upper().startswith(ENV_PREFIX) and n not in token_variables}
     problems = [Problem(None, 0, name, message) for name in sorted(ours) if (message := _misnamed(name))]
     for problem in problems:
@@ -48,12 +48,12 @@ def _misnamed(variable: str) -> str:
         form = "NAME__KEY" if table in NAMED_TABLES else "KEY"
         expected = f"sets a whole table; expected {ENV_PREFIX}{table.upper()}{ENV_DELIMITER}{form}"
         return "" if len(keys) > form.count(ENV_DELIMITER) else expected
-    # others' variables begin with POMAGENT_ too, such as those of Kubernetes for a service of that name
+    # Other programs' variables begin with POMAGENT_ too: Kubernetes sets some for a service of that name.
     return f"there is no table [{table}]{did_you_mean(table, AgentFile.model_fields)}" if keys else ""
 
 
 def _typed(value: Any, annotation: Any) -> Any:
-    """Turns the text of variables into what TOML would have given; what cannot be turned is left for validation."""
+    """Convert the text of variables to the types of TOML; validation reports values that cannot be converted."""
     if isinstance(value, dict):
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             fields = annotation.model_fields

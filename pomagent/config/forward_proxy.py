@@ -1,4 +1,4 @@
-"""From ``forward_proxy`` and ``forward_proxy_credentials_file`` to the proxy on the way to a gateway."""
+"""Resolves ``forward_proxy`` and ``forward_proxy_credentials_file`` to the proxy in front of a gateway."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pomagent.protocol.route_url import AddressError
 from pomagent.settings import ForwardProxy, Gateway
 
 MAX_SOCKS_WORD_BYTES = 255
-"""Of a user and of a password: their lengths are one byte each (RFC 1929)."""
+"""Maximum bytes of a user name and of a password, whose lengths are one byte each (RFC 1929)."""
 
 
 def with_forward_proxy(
     gateway: Gateway, entry: Entry[GatewayTable], environ: Mapping[str, str], mistakes: Mistakes, inputs: Inputs
 ) -> Gateway:
-    """The gateway with what stands between it and this host, as far as that could be read. Blocks."""
+    """Return the gateway with its forward proxy; without one if that has problems, which are reported. Blocks."""
     given = check_forward_proxy(entry, mistakes, inputs)
     url = _from_environment(gateway, entry, environ, mistakes) if gateway.forward_proxy == "env" else _url(entry)
     if url is None:
@@ -41,7 +41,7 @@ def with_forward_proxy(
 
 
 def check_forward_proxy(entry: Entry[GatewayTable], mistakes: Mistakes, inputs: Inputs) -> str:
-    """Reports what is wrong with the two keys; the credentials of the file. Blocks."""
+    """Report problems of both keys and return the credentials in the file. Blocks."""
     proxy, place = entry.table.forward_proxy, entry.place
     if proxy and proxy != "env":
         try:
@@ -54,7 +54,7 @@ def check_forward_proxy(entry: Entry[GatewayTable], mistakes: Mistakes, inputs: 
 
 def _explained(error: str, proxy: str) -> str:
     if "@" in proxy:
-        return f"{error.partition(';')[0]}; a password belongs into forward_proxy_credentials_file"
+        return f"{error.partition(';')[0]}; a password belongs in forward_proxy_credentials_file"
     if error.startswith("expected"):
         return f'expected "env" or a URL: {PROXY_FORMS}'
     return error.partition(";")[0]
@@ -64,13 +64,13 @@ def _url(entry: Entry[GatewayTable]) -> ProxyUrl | None:
     try:
         return parse_proxy_url(entry.table.forward_proxy) if entry.table.forward_proxy else None
     except AddressError:
-        return None  # reported
+        return None  # check_forward_proxy has reported it
 
 
 def _from_environment(
     gateway: Gateway, entry: Entry[GatewayTable], environ: Mapping[str, str], mistakes: Mistakes
 ) -> ProxyUrl | None:
-    """The environment's proxy, unless it leaves out the gateway under its name or where it is dialled."""
+    """Return the proxy that the environment sets, unless NO_PROXY names the gateway or the address it is dialed at."""
     name, value = proxy_variable(environ, tls=gateway.tls)
     if not value or goes_direct(environ, gateway.address) or goes_direct(environ, gateway.dial_address):
         return None

@@ -1,4 +1,4 @@
-"""From ``[gateways.*]`` and ``[credentials.*]`` to what the agent dials and presents."""
+"""Resolves ``[gateways.*]`` and ``[credentials.*]`` to gateways and credentials."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def resolve_gateway(
     name: str, entry: Entry[GatewayTable], environ: Mapping[str, str], mistakes: Mistakes, inputs: Inputs
 ) -> Gateway | None:
-    """Checks one gateway and reads its files, or reports why it cannot be used. Blocks."""
+    """Return one gateway with the content of its files; None, with its problems reported, if it is unusable. Blocks."""
     table = entry.table
     url = _url(entry, mistakes)
     _check_combinations(entry, url, mistakes)
@@ -56,7 +56,7 @@ def resolve_gateway(
 def resolve_credential(
     name: str, entry: Entry[CredentialTable], environ: Mapping[str, str], mistakes: Mistakes, inputs: Inputs
 ) -> Credential | None:
-    """Checks one credential and reads its token, or reports why it cannot be used. Blocks."""
+    """Return one credential with its token; None, with its problems reported, if it is unusable. Blocks."""
     table, place = entry.table, entry.place
     given = [source for source in SOURCES if source in entry.given]
     if len(given) != 1:
@@ -143,7 +143,7 @@ def _check_combinations(entry: Entry[GatewayTable], url: EdgeUrl | None, mistake
             place, "ca_file", "is set, but verify_tls = false trusts every certificate; expected one of them"
         )
     if not table.verify_tls:
-        mistakes.warning(place, "verify_tls", "is false: whoever is between here and the gateway can take the token")
+        mistakes.warning(place, "verify_tls", "is false: any host on the path to the gateway can take the token")
     if table.insecure_http:
         mistakes.warning(place, "insecure_http", "is true: the token travels in clear text")
     if url and not url.tls:

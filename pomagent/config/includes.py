@@ -1,4 +1,4 @@
-"""Which files ``agent.include`` names."""
+"""Finds the files that ``agent.include`` names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAGIC = frozenset("*?[")
 
 
 def included_files(main: Document, patterns: list[str], inputs: Inputs) -> dict[str, list[Path]]:
-    """Lists the files of each pattern, each file once, and watches the directories where more may appear. Blocks.
+    """Return the files of each pattern, each file once, and watch the directories where more may appear. Blocks.
 
     Raises ValueError if a pattern is not one.
     """
@@ -28,7 +28,7 @@ def included_files(main: Document, patterns: list[str], inputs: Inputs) -> dict[
 
 
 def names_to_watch(patterns: Iterable[str]) -> tuple[str, ...]:
-    """What an entry of a watched directory is called if it may matter: a file, or a directory on the way to one."""
+    """Return the patterns of directory entries that can affect the include: files, and directories on their paths."""
     return tuple(dict.fromkeys(name for pattern in patterns for name in _names_after_fixed(Path(pattern))))
 
 
@@ -38,13 +38,13 @@ def _names_after_fixed(pattern: Path) -> Sequence[str]:
 
 
 def missing_directory(base: Path, pattern: str) -> Path | None:
-    """The directory that a pattern looks into, if there is none of that name."""
+    """Return the directory that a pattern searches if it does not exist."""
     fixed = _part_without_magic(base / pattern)
     return None if fixed.is_dir() else fixed
 
 
 def is_literal(pattern: str) -> bool:
-    """Whether the pattern names one file, which then has to exist."""
+    """Return whether the pattern names one file, which then must exist."""
     return not _MAGIC.intersection(pattern)
 
 
@@ -60,7 +60,7 @@ def _matches(base: Path, pattern: str, inputs: Inputs) -> Iterator[Path]:
     for directory in fixed.glob(str(relative.parent)) if relative.parent != Path() else ():
         inputs.watch(directory)
     for path in sorted(fixed.glob(str(relative))):
-        # editors' locks and backups (.#orders.toml) are not meant, as in a shell
+        # As in a shell, a pattern does not match hidden files: editors' locks and backups (.#orders.toml).
         if path.is_file() and (not path.name.startswith(".") or relative.name.startswith(".")):
             inputs.watch(path.parent)
             yield path

@@ -1,4 +1,4 @@
-"""The files that one load reads: their bytes, what to watch, and one hash over all of them."""
+"""Tracks the files that one load reads: which to watch, and one hash over all of them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 from pomagent.runtime.files import FileContent, read_file
 
-SHA_LENGTH = 12  # of 64 hexadecimal digits: enough to tell versions of a file apart by eye
+SHA_LENGTH = 12
+"""Hexadecimal digits shown of 64, enough to distinguish versions of a file by eye."""
 
 
 class Inputs:
-    """Remembers every file and directory that the settings depend on."""
+    """The files and directories that the settings depend on."""
 
     def __init__(self, stored: Mapping[Path, bytes] | None = None) -> None:
-        """``stored`` is read in place of the files of these absolute paths."""
+        """``stored`` maps absolute paths to contents that replace those files."""
         self._stored = stored or {}
         self._watched: set[Path] = set()
         self._digest = hashlib.sha256()
@@ -36,11 +37,11 @@ class Inputs:
         return stored
 
     def watch(self, path: Path) -> None:
-        """Calls for a reload whenever ``path`` changes, also where it cannot be read now."""
+        """Request a reload whenever ``path`` changes, even if it cannot be read now."""
         self._watched.add(path.absolute())
 
     def add(self, path: Path, content: bytes) -> None:
-        """Counts in what was read elsewhere."""
+        """Include in the hash a content that was read elsewhere."""
         self._digest.update(b"%s\0%d\0" % (str(path.absolute()).encode(errors="surrogateescape"), len(content)))
         self._digest.update(content)
 

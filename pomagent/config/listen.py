@@ -1,4 +1,4 @@
-"""Local addresses: how they are written, which are safe, which collide."""
+"""Local addresses: syntax, exposure and collisions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pomagent.protocol.route_url import AddressError, is_ip, parse_host_port
 from pomagent.settings import HostPort
 
 UNIX_PREFIX = "unix:"
-MAX_SOCKET_PATH = 107  # bytes: sun_path of unix(7) has 108, one of them for the NUL
+MAX_SOCKET_PATH = 107
+"""Maximum bytes of a Unix socket's path: sun_path of unix(7) has 108, one of them for the NUL."""
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  # recognised, not bound
 
 
 def parse_listen(text: str, directory: Path) -> HostPort | Path:
-    """Reads an address to listen on; a relative socket path is below ``directory``. Raises AddressError."""
+    """Return the address to listen on; a relative socket path starts from ``directory``. Raises AddressError."""
     if text.startswith(UNIX_PREFIX):
         return _socket_path(text.removeprefix(UNIX_PREFIX), directory)
     address = parse_host_port(text, lowest_port=0)
@@ -27,12 +28,12 @@ def parse_listen(text: str, directory: Path) -> HostPort | Path:
 
 
 def is_loopback(address: HostPort | Path) -> bool:
-    """Whether only this host can connect."""
+    """Return whether only processes of this host can connect."""
     return isinstance(address, Path) or address.host == "::1" or address.host.startswith("127.")
 
 
 class Listeners:
-    """Which addresses are taken, and by whom."""
+    """Addresses in use, each with its owner."""
 
     def __init__(self) -> None:
         self._exact: dict[HostPort | Path, str] = {}
@@ -40,10 +41,10 @@ class Listeners:
         self._wildcards: dict[tuple[bool, int], str] = {}
 
     def claim(self, address: HostPort | Path, owner: str) -> str:
-        """Takes the address for ``owner`` and returns "", or returns who has it or one that overlaps."""
+        """Reserve the address for ``owner`` and return "", or return the owner of an equal or overlapping one."""
         if isinstance(address, Path):
             present = self._exact.get(address, "")
-        elif address.port == 0:  # the kernel chooses, always a free one
+        elif address.port == 0:  # the kernel chooses a free port
             return ""
         else:
             family_and_port = (":" in address.host, address.port)

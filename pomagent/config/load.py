@@ -1,4 +1,4 @@
-"""``agent.toml`` and the environment to ``Settings``, or every problem with its line."""
+"""Loads ``agent.toml`` and the environment into ``Settings``, or reports every problem with its line."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ StoredFiles = Sequence[tuple[Path, bytes]]
 
 
 def load(path: Path, environ: Mapping[str, str], stored: StoredFiles = ()) -> Settings:
-    """Reads and validates the file and everything it names. Blocks. Raises ConfigError with every problem.
+    """Return the settings of the file and everything it names. Blocks. Raises ConfigError with every problem.
 
-    ``stored`` are TOML files as they once were: they stand in for the main file and for all that it includes.
+    ``stored`` holds TOML files of an earlier load, which replace the main file and all its includes.
     """
     return _Load(path, environ, stored).settings()
 
 
 class _Load:
-    """One load: the documents, and what there is to say about them."""
+    """One load: its documents, its inputs and their problems."""
 
     def __init__(self, path: Path, environ: Mapping[str, str], stored: StoredFiles) -> None:
         self._path = path
@@ -87,7 +87,7 @@ class _Load:
         try:
             files = included_files(self._documents[0], agent.table.include, self._inputs)
         except ValueError:
-            self._mistakes.problem(agent.place, "include", "holds something that is no pattern of file names")
+            self._mistakes.problem(agent.place, "include", "has an element that is not a pattern of file names")
             return
         for pattern, paths in files.items():
             if is_literal(pattern) and paths and not paths[0].is_file():
@@ -138,7 +138,7 @@ class _Load:
         )
 
     def _check_not_empty(self, tables: Tables) -> None:
-        """A file that somebody is still writing must not stop all routes."""
+        """Report empty files, because a file that is being written must not stop all routes."""
         if tables.agent.table.allow_empty or not self._is_complete:
             return
         for document in self._documents[1:]:
@@ -154,7 +154,7 @@ class _Load:
 
 
 def _token_variables(documents: Iterable[Document]) -> frozenset[str]:
-    """The variables that hold tokens, and so are no settings."""
+    """Return the variables that hold tokens and therefore set no keys."""
     return frozenset(name for document in documents for name in _env_sources(document.data.get("credentials")))
 
 

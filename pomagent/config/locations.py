@@ -1,4 +1,4 @@
-"""Where the keys of accepted settings stand, for what turns out wrong with them later (an address that is taken)."""
+"""Locates keys of accepted settings, for problems that appear later (an address is in use)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from pomagent.settings import Locate
 
 
 def locator(tables: Tables, main: Path) -> Locate:
-    """Maps a dotted key such as ``routes.orders-db.listen`` to its file and line; the file alone if it is unknown."""
-    session_limit = {entry.place.label: entry.place for entry in _entries(tables)}
+    """Return a function from a dotted key, such as ``routes.orders-db.listen``, to its file and line.
+
+    An unknown key has the main file and line 0.
+    """
+    places = {entry.place.label: entry.place for entry in _entries(tables)}
 
     def locate(key: str) -> tuple[Path | None, int]:
         table, _, last = key.rpartition(".")
-        if table not in session_limit:
+        if table not in places:
             return main, 0
-        problem = session_limit[table].problem(last, "")
+        problem = places[table].problem(last, "")
         return problem.path, problem.line
 
     return locate

@@ -1,4 +1,4 @@
-"""pydantic's findings as sentences that say what is wrong and what was expected, and repeat no value but numbers."""
+"""Turns pydantic's errors into sentences: what is wrong, what was expected. Values are not repeated, except numbers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-# What people call a token that they want to paste into the file.
 _SECRET_KEYS = frozenset(
     {"token", "jwt", "secret", "password", "bearer", "authorization", "service_account", "api_key"}
 )
 _SECRET_ENDINGS = ("_token", "_jwt", "_password", "_secret")
+"""Names of keys, and their endings, under which operators paste a token into the file."""
 _OF_ONE_ROUTE = frozenset({"name", "from", "listen"})
 _PATTERNS = {
     "name": "expected a-z 0-9 - _ . only, with a letter or a digit first",
@@ -23,7 +23,7 @@ _PATTERNS = {
 
 
 def describe(value: Any) -> str:
-    """Names a value without repeating it, unless it is a number."""
+    """Return the kind of a value, or the value itself if it is a number."""
     for kind, words in (
         (bool, "a boolean"),
         (str, "a string"),
@@ -37,23 +37,25 @@ def describe(value: Any) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A suggestion to put behind a sentence, or nothing."""
+    """Return a suggestion to append to a sentence, or an empty string."""
     close = difflib.get_close_matches(word.lower(), list(known), n=1)
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
 def unknown_key(name: str, model: type[BaseModel]) -> str:
-    """What to say about a key that the model does not have."""
+    """Return the message for a key that the model does not have."""
     if name.lower() in _SECRET_KEYS or name.lower().endswith(_SECRET_ENDINGS):
-        return "a token never stands in this file; put it into a file of its own and name that: service_account_file"
+        return (
+            "move the token to a file of its own and name that in service_account_file; this file must not hold tokens"
+        )
     if name in _OF_ONE_ROUTE:
-        return "unknown key here; it belongs into a [[routes]] entry"
+        return "belongs in a [[routes]] entry; unknown key here"
     known = [field.alias or key for key, field in model.model_fields.items()]
     return "unknown key" + did_you_mean(name, known)
 
 
 def sentence(error: Mapping[str, Any], model: type[BaseModel], value: Any) -> str:
-    """Says what one of pydantic's errors means; ``value`` is what the key holds."""
+    """Return one of pydantic's errors as a sentence; ``value`` is the value of the key."""
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         return unknown_key(name, model)
@@ -62,10 +64,10 @@ def sentence(error: Mapping[str, Any], model: type[BaseModel], value: Any) -> st
     if word := _TYPES.get(error["type"]):
         unit = " of seconds" if name.endswith("_s") else ""
         if len(error["loc"]) > 1 and isinstance(value, list):
-            return f"has {describe(value[error['loc'][1]])} in it; expected {word}"
+            return f"contains {describe(value[error['loc'][1]])}; expected {word}"
         return f"is {describe(value)}; expected {word}{unit}"
-    if say := _BOUNDS.get(error["type"]):
-        return say(name, error.get("ctx", {}), describe(value))
+    if describe_bound := _BOUNDS.get(error["type"]):
+        return describe_bound(name, error.get("ctx", {}), describe(value))
     message = str(error["msg"])
     return message[:1].lower() + message[1:]
 

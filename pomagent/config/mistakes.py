@@ -1,4 +1,4 @@
-"""What a load has to say: problems, which reject the file, and warnings, which do not."""
+"""Collects the problems of a load, which reject the file, and its warnings, which do not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pomagent.errors import Problem
 
 
 class Mistakes:
-    """Collects problems and warnings in any order and gives them in the order of the files."""
+    """Problems and warnings, added in any order and returned in the order of the files."""
 
     def __init__(self) -> None:
         self._problems: list[Problem] = []
@@ -32,7 +32,7 @@ class Mistakes:
 
 
 def _in_order(found: list[Problem], documents: Iterable[Document]) -> tuple[Problem, ...]:
-    """By file, then by line; what has no file last."""
+    """Return problems sorted by file and line, those without a file last."""
     order = {document.path: document.order for document in documents}
     last = len(order)
     return tuple(sorted(found, key=lambda p: (order.get(p.path, last) if p.path else last + 1, p.line)))

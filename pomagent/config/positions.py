@@ -1,8 +1,7 @@
-"""On which line each key of a TOML text stands.
+"""Finds the line of each key of a TOML text.
 
-``tomllib`` gives no positions. This scanner reads the same text again, only for the keys, and trusts that the text is
-valid: it is used when ``tomllib`` has accepted it and a message needs a line. It never fails; where it loses its way
-it stops, and the lines found so far are what there is.
+``tomllib`` returns no positions. When a message needs a line, this scanner reads the text, which ``tomllib`` has
+accepted, again for its keys. It never fails: where it cannot follow the text, it returns the lines found so far.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ _ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\
 
 
 def lines_of_keys(text: str) -> Mapping[KeyPath, int]:
-    """Maps each key path to the line, counted from 1, where it first appears."""
+    """Return the line, counted from 1, where each key path first appears."""
     scanner = _Scanner(text)
-    with suppress(_LostError, RecursionError):  # some lines are better than none: the message matters more
+    with suppress(_LostError, RecursionError):  # some lines are better than none
         scanner.scan()
     return scanner.lines
 
 
 class _LostError(Exception):
-    """The text is not what a TOML document looks like here."""
+    """The scanner cannot follow the text."""
 
 
 class _Scanner:
@@ -48,7 +47,7 @@ class _Scanner:
         self._line = 1
         self._counted_to = 0
         self._last_index: dict[KeyPath, int] = {}
-        """Of each array of tables, the element that is being filled."""
+        """Index of the current element of each array of tables."""
 
     def scan(self) -> None:
         table: KeyPath = ()
@@ -68,7 +67,7 @@ class _Scanner:
         return (*array, index)
 
     def _below(self, parts: KeyPath) -> KeyPath:
-        """Puts in the index wherever the path goes through an array of tables."""
+        """Return the path with the current index after each array of tables."""
         path: KeyPath = ()
         for part in parts:
             path = (*path, part)

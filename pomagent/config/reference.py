@@ -1,4 +1,4 @@
-"""The tables of every setting, from the model: for the README and for the manual page."""
+"""Renders the model as tables of all settings, for the README and the manual page."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ class Key:
 
     name: str
     default: str
-    """As TOML; "required", or empty where it depends."""
+    """The default as TOML; "required"; or empty if it depends on other keys."""
     applied: str
     meaning: str
 
 
 def tables() -> Iterator[tuple[str, list[Key]]]:
-    """Every table by its header, with every key in the order of the model."""
+    """Yield the header of every table with its keys, in the order of the model."""
     for header, model in TABLES:
         yield header, [_key(name, field) for name, field in _fields(model)]
 
 
 def markdown() -> str:
-    """Every key with its default, how a changed value is applied, and its meaning."""
+    """Return Markdown tables of every key: default, how a changed value is applied, meaning."""
     return "\n".join(_table(header, keys) for header, keys in tables())
 
 
 def keys_of(model: type[BaseModel]) -> frozenset[str]:
-    """Of one table."""
+    """Return the names of a table's keys."""
     return frozenset(name for name, _ in _fields(model))
 
 
@@ -70,7 +70,7 @@ def _row(key: Key) -> str:
 
 
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
-    """A route's own keys first, then those that may also stand under [defaults]."""
+    """Yield the fields of a model; a route's own keys come before those that [defaults] also has."""
     inherited = RouteDefaults.model_fields if model is RouteTable else {}
     yield from ((field.alias or name, field) for name, field in model.model_fields.items() if name not in inherited)
     yield from inherited.items()

@@ -1,4 +1,4 @@
-"""Follows the names of gateways and credentials, and the edges that routes imply."""
+"""Resolves the names of gateways and credentials, and the edges that routes imply."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_CREDENTIAL = "default"
 
 
 class References:
-    """What routes may refer to; a gateway or credential that was reported as unusable is None."""
+    """The gateways and credentials that routes can name; one that was reported as unusable is None."""
 
     def __init__(
         self,
@@ -31,16 +31,16 @@ class References:
         self._credentials = credentials
         self._mistakes = mistakes
         self._is_complete = is_complete
-        """False if a file could not be read, so that a missing name may well be in there."""
+        """False if a file could not be read: a missing name may be declared there."""
         self._implied: dict[HostPort, Gateway] = {}
 
     def check_gateways(self) -> None:
-        """Reports the gateways whose credential does not exist or does not fit."""
+        """Report gateways whose credential does not exist or does not fit."""
         for entry in self._tables.gateways.values():
             self._check_credential(entry, entry.table.credential, entry)
 
     def gateway(self, entry: RouteEntry, url: RouteUrl | None) -> Gateway | None:
-        """The gateway of a route: the one it names, else the edge that its ``from`` names."""
+        """Return the gateway that a route names, or else the edge that its ``from`` names."""
         name = entry.table.gateway
         if url and not url.edge.tls and not self._allows_clear_text(name):
             self._mistakes.problem(entry.place, "from", CLEAR_TEXT)
@@ -51,7 +51,7 @@ class References:
         return self._gateways.get(name)
 
     def credential(self, entry: RouteEntry) -> Credential | None:
-        """The credential of a route: its own, else its gateway's, else the one called default."""
+        """Return the credential of a route: its own, else its gateway's, else the one named "default"."""
         gateway = self._tables.gateways.get(entry.table.gateway)
         name = entry.table.credential
         if name is not None:
@@ -61,12 +61,12 @@ class References:
         return self._credentials.get(DEFAULT_CREDENTIAL if name is None else name)
 
     def credential_of(self, gateway: str) -> Credential | None:
-        """The credential of a gateway's routes, unless they have one of their own."""
+        """Return the credential of a gateway's routes that name none."""
         name = self._tables.gateways[gateway].table.credential
         return self._credentials.get(DEFAULT_CREDENTIAL if name is None else name)
 
     def _edge(self, address: HostPort) -> Gateway:
-        """One object for all routes with the same edge."""
+        """Return the same object for all routes with the same edge."""
         if address not in self._implied:
             self._implied[address] = Gateway(name=str(address), address=address)
         return self._implied[address]
@@ -74,7 +74,7 @@ class References:
     def _allows_clear_text(self, gateway: str) -> bool:
         if gateway in self._tables.gateways:
             return self._tables.gateways[gateway].table.insecure_http
-        return bool(gateway)  # it does not exist, which is the problem to report
+        return bool(gateway)  # that it does not exist is reported instead
 
     def _check_credential(
         self, entry: RouteEntry | Entry[GatewayTable], name: str | None, gateway: Entry[GatewayTable] | None
@@ -98,7 +98,7 @@ class References:
 
 
 def _instead(name: str, known: Mapping[str, object]) -> str:
-    """The wrong name is not repeated: it may be a token that was put in the wrong place."""
+    """Return the declared names; the wrong one is not repeated, because it may be a misplaced token."""
     if not known:
         return "; none is declared"
     return did_you_mean(name, known) or f"; declared: {', '.join(sorted(known)[:10])}"

@@ -1,4 +1,4 @@
-"""From validated tables to ``settings``: decides every ``auto``, and checks what needs more than one key."""
+"""Resolves validated tables to ``settings``: decides each ``auto`` and checks keys against each other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pomagent.settings import (
 
 
 class RouteResolver:
-    """Resolves one route after the other; they share names and addresses."""
+    """Resolves routes one by one; names and addresses must be unique among them."""
 
     def __init__(self, references: References, listeners: Listeners, mistakes: Mistakes) -> None:
         self._references = references
@@ -34,7 +34,7 @@ class RouteResolver:
         self._names: set[str] = set()
 
     def resolve(self, entry: RouteEntry) -> Route | None:
-        """Checks a route in every respect; None if it cannot be used."""
+        """Return a route; None, with its problems reported, if it is unusable."""
         self._claim_name(entry)
         url = self._url(entry)
         listen = self._listen(entry)
@@ -95,7 +95,7 @@ class RouteResolver:
 def claimed_address(
     entry: Entry[RouteTable] | Entry[StatusTable], listeners: Listeners, owner: str, mistakes: Mistakes
 ) -> HostPort | Path | None:
-    """The address that an entry listens on, if nobody else does and it is as safe as the entry says."""
+    """Return the listen address of an entry; report an address in use, and one exposed without consent."""
     if not entry.has("listen"):
         return None
     try:
@@ -120,7 +120,7 @@ def _check_exposed(entry: Entry[RouteTable] | Entry[StatusTable], shown: str, mi
 
 
 def check_pool(entry: Entry[RouteDefaults] | RouteEntry, mistakes: Mistakes) -> None:
-    """Reports a pool whose least is more than its most."""
+    """Report a pool whose minimum is above its maximum."""
     table = entry.table
     if table.pool_min > table.pool_max and entry.has("pool_min") and entry.has("pool_max"):
         key = "pool_min" if "pool_min" in entry.given else "pool_max"
@@ -128,9 +128,11 @@ def check_pool(entry: Entry[RouteDefaults] | RouteEntry, mistakes: Mistakes) -> 
 
 
 def agent_settings(entry: Entry[AgentTable], mistakes: Mistakes) -> AgentSettings:
-    """``[agent]`` without the includes, which are read by now."""
+    """Return ``[agent]`` without the includes, which have been read."""
     if entry.table.workers != 1:
-        mistakes.problem(entry.place, "workers", f"is {entry.table.workers}; expected 1, there is no more for now")
+        mistakes.problem(
+            entry.place, "workers", f"is {entry.table.workers}; expected 1, as more are not supported so far"
+        )
     return AgentSettings(**{field.name: getattr(entry.table, field.name) for field in fields(AgentSettings)})
 
 
@@ -141,7 +143,7 @@ def drain_settings(entry: Entry[DrainTable]) -> DrainSettings:
 def status_settings(
     entry: Entry[StatusTable], listeners: Listeners, environ: Mapping[str, str], mistakes: Mistakes
 ) -> StatusSettings:
-    """``[status]`` with the default of the control socket."""
+    """Return ``[status]`` with the default path of the control socket."""
     address = claimed_address(entry, listeners, "status.listen", mistakes) if entry.table.listen else None
     if isinstance(address, Path):
         mistakes.problem(entry.place, "listen", "is a Unix socket; expected IP:PORT")

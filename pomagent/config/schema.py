@@ -11,13 +11,13 @@ NULL = {"type": "null"}
 
 
 def json_schema() -> dict[str, Any]:
-    """Describes every key: type, bounds, default, meaning, and under ``x-apply`` how a change takes effect."""
+    """Return the schema of every key: type, bounds, default, meaning, and under ``x-apply`` how a change is applied."""
     schema = _without_null(AgentFile.model_json_schema(by_alias=True))
     return {"$schema": DIALECT, **schema, "title": "agent.toml"}
 
 
 def _without_null(node: Any) -> Any:
-    """TOML has no null, so an editor must not offer it: a key that may be absent has the type it has when present."""
+    """Remove null types, which TOML does not have, so that an editor does not offer them for optional keys."""
     if isinstance(node, list):
         return [_without_null(item) for item in node if item != NULL]
     if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""Reads and checks tokens; at load, and again while the agent runs."""
+"""Reads and checks tokens, at load and again while the agent runs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from pomagent.errors import CredentialError
 from pomagent.runtime.files import FileError, read_file
 from pomagent.settings import Credential
 
-MAX_TOKEN_BYTES = 64 * 1024  # half of what an edge accepts as headers
+MAX_TOKEN_BYTES = 64 * 1024
+"""Maximum bytes of a token: half the size of the headers that an edge accepts."""
 _OTHERS = stat.S_IROTH | stat.S_IWOTH
 _JWT = re.compile(r"eyJ[\w-]*\.?")
 _OPAQUE = re.compile(r"[\w+=-]{32,}")
 
 
 def read_token(credential: Credential, environ: Mapping[str, str]) -> SecretStr:
-    """Reads a credential's token from its file or variable. Blocks. Raises CredentialError."""
+    """Return a credential's token from its file or variable. Blocks. Raises CredentialError."""
     if credential.path:
         return check_token(read_secret_file(credential.path), str(credential.path))
     if credential.source == "env":
@@ -48,7 +49,7 @@ def read_secret_file(path: Path) -> str:
 
 
 def looks_like_token(text: str) -> bool:
-    """Whether somebody seems to have pasted a token where a name or a path was asked for."""
+    """Return whether a text looks like a token that was pasted in place of a name or a path."""
     return bool(_JWT.match(text) or _OPAQUE.fullmatch(text))
 
 
@@ -61,6 +62,7 @@ def _variable(name: str, environ: Mapping[str, str]) -> str:
 
 
 def check_token(text: str, where: str) -> SecretStr:
+    """Return a text as a token. Raises CredentialError, which begins with ``where``, if it cannot be one."""
     if not text:
         raise CredentialError(f"{where} is empty; expected one token")
     if any(character.isspace() for character in text):

@@ -1,7 +1,7 @@
-"""The validated tables of all files, each with the place where it stands.
+"""Validates the tables of all files and keeps their positions.
 
-Every table is validated by itself. One with a wrong key still yields an entry, so that what is said about its other
-keys does not have to wait for the next run; ``Entry.has`` tells whether a key may be looked at.
+Every table is validated separately. One with a wrong key still yields an entry, so that problems of its other keys are
+reported in the same run. ``Entry.has`` returns whether a key can be used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from pomagent.protocol.route_url import AddressError, RouteUrl, parse_route_url
 T = TypeVar("T", bound=Table)
 
 INCLUDABLE = frozenset({"routes", "gateways", "credentials"})
-_NOT_GIVEN = "-"  # stands in for a required value that was reported as missing or wrong; never looked at
+_NOT_GIVEN = "-"
+"""Replaces a required value that was reported as missing or wrong; never used."""
 _NAME = re.compile(NAME_PATTERN)
 
 
@@ -44,9 +45,9 @@ class Entry(Generic[T]):
     table: T
     place: Place
     given: Mapping[str, Any]
-    """What stands in the file or in the environment, without defaults."""
+    """The values of the file and the environment, without defaults."""
     wrong: frozenset[str] = frozenset()
-    """The keys that were reported already; their values are the defaults or mean nothing."""
+    """Keys that were reported already; their values must not be used."""
 
     def has(self, key: str) -> bool:
         return key not in self.wrong
@@ -54,7 +55,7 @@ class Entry(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class RouteEntry(Entry[RouteTable]):
-    """One ``[[routes]]`` entry; ``url`` is its ``from``, or what is wrong with it."""
+    """One ``[[routes]]`` entry; ``url`` is its ``from``, or the error in it."""
 
     name: str = ""
     url: RouteUrl | AddressError = field(default_factory=lambda: AddressError(""))
@@ -62,7 +63,7 @@ class RouteEntry(Entry[RouteTable]):
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Everything that the files say."""
+    """All tables of all files."""
 
     agent: Entry[AgentTable]
     status: Entry[StatusTable]
@@ -82,7 +83,7 @@ class TableReader:
         self._mistakes = mistakes
 
     def read(self) -> Tables:
-        """Validates everything."""
+        """Return all tables; report their problems."""
         for document in self._documents:
             self._report_unknown_tables(document)
         defaults = self.single("defaults", RouteDefaults)
@@ -97,7 +98,7 @@ class TableReader:
         )
 
     def single(self, name: str, model: type[T]) -> Entry[T]:
-        """Validates a table that only the main file has."""
+        """Return a table that only the main file can have; report its problems."""
         main, overlay = self._documents[0], self._overlay.get(name, {})
         place = Place(main, (name,), name, frozenset(overlay))
         given = main.data.get(name, {})
@@ -107,19 +108,19 @@ class TableReader:
         return self._entry(model, {**given, **overlay}, place)
 
     def _named(self, kind: str, model: type[T]) -> Iterator[tuple[str, Entry[T]]]:
-        session_limit: dict[str, Place] = {}
+        declared: dict[str, Place] = {}
         overlays = dict(self._overlay.get(kind, {}))
         for document in self._documents:
             for name, given in self._tables_by_name(document, kind):
                 overlay = overlays.pop(name, {})
                 place = Place(document, (kind, name), f"{kind}.{name}", frozenset(overlay))
-                if name in session_limit:
-                    first = session_limit[name].problem("", "")
+                if name in declared:
+                    first = declared[name].problem("", "")
                     self._mistakes.problem(place, "", f"is already declared at {first.path}:{first.line}")
                 elif not _NAME.fullmatch(name):
                     self._mistakes.problem(place, "", "has an invalid name; expected a-z 0-9 - _ . only")
                 else:
-                    session_limit[name] = place
+                    declared[name] = place
                     yield name, self._entry(model, {**given, **overlay}, place)
         for name, overlay in overlays.items():
             place = Place(
@@ -180,7 +181,7 @@ class TableReader:
         wrong: set[str] = set()
         for detail in error.errors(include_url=False, include_input=False):
             key = str(detail["loc"][0])
-            if key not in wrong:  # a union reports once for each of its types
+            if key not in wrong:  # a union reports one error for each of its types
                 self._mistakes.problem(place, key, sentence(detail, model, given.get(key)))
             wrong.add(key)
         return frozenset(wrong)
@@ -193,21 +194,21 @@ class TableReader:
             if name in known:
                 continue
             if name in AgentFile.model_fields:
-                message = "belongs into the main file; an included one holds only routes, gateways and credentials"
+                message = "belongs in the main file; an included one holds only routes, gateways and credentials"
             else:
                 message = f"there is no such table{did_you_mean(name, known)}"
             self._mistakes.problem(place, name, message)
 
 
 def default_name(url: RouteUrl) -> str:
-    """The name of a route that has none: its destination, such as ``redis.example.com-6379``."""
+    """Return the name of a route that has none: its destination, such as ``redis.example.com-6379``."""
     name = f"{url.destination.host}-{url.destination.port}".replace(":", "-")
-    return name.lstrip("-_.")  # of ::1 and _service
+    return name.lstrip("-_.")  # ::1 and _service begin with them
 
 
 def _route_url(text: object) -> RouteUrl | AddressError:
     try:
-        # whether clear text is allowed is the gateway's to say, see resolve
+        # Clear text is allowed by the gateway's table: References checks it.
         return parse_route_url(text, clear_text=True) if isinstance(text, str) else AddressError("")
     except AddressError as error:
         return error

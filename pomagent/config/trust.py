@@ -14,14 +14,15 @@ from pomagent.config.tables import Entry
 from pomagent.runtime.files import FileError
 from pomagent.settings import Trust
 
-MAX_PEM_BYTES = 4 * 1024 * 1024  # the system's own bundle of all CAs is 0.2 MB
+MAX_PEM_BYTES = 4 * 1024 * 1024
+"""Maximum bytes of a PEM file; the system's bundle of all CAs has 0.2 MB."""
 
 _FILES = ("ca_file", "client_cert_file", "client_key_file")
 _ENCRYPTED = (b"ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")
 
 
 def read_trust(entry: Entry[GatewayTable], mistakes: Mistakes, inputs: Inputs) -> Trust:
-    """Reads the files of a gateway, reports those that are of no use, and takes the digest of all. Blocks."""
+    """Return the trust of a gateway with a digest of its files; report unusable files. Blocks."""
     paths = {key: entry.place.file(name) for key in _FILES if (name := getattr(entry.table, key))}
     contents = {key: _read(entry, key, path, mistakes, inputs) for key, path in paths.items()}
     if None not in contents.values():
@@ -36,7 +37,7 @@ def read_trust(entry: Entry[GatewayTable], mistakes: Mistakes, inputs: Inputs) -
 
 
 def _read(entry: Entry[GatewayTable], key: str, path: Path, mistakes: Mistakes, inputs: Inputs) -> bytes | None:
-    """The contents if the file is of use."""
+    """Return the content of a file; None, with its problem reported, if it is unusable."""
     try:
         file = inputs.read(path, limit=MAX_PEM_BYTES)
     except FileError as error:
@@ -64,7 +65,7 @@ def _defect(key: str, path: Path, content: bytes) -> str:
 
 def _key_defect(path: Path, content: bytes) -> str:
     if any(mark in content for mark in _ENCRYPTED):
-        return f"{path} is encrypted, and a service has nobody to ask for the password; expected a key without one"
+        return f"{path} is encrypted; expected a key without a password, which a service cannot ask for"
     return "" if b"PRIVATE KEY-----" in content else f"{path} holds no PEM private key"
 
 
@@ -84,7 +85,8 @@ def _check_pair(
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=lambda: "")
     except (ssl.SSLError, OSError) as error:
         if defect := _defect("client_cert_file", certificate, contents["client_cert_file"] or b""):
-            mistakes.problem(entry.place, "client_cert_file", defect)  # it is being replaced: it was whole a moment ago
+            # The file is being replaced: it was valid when it was read.
+            mistakes.problem(entry.place, "client_cert_file", defect)
             return
         mismatch = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
         what = f"is not the key of the certificate {certificate}" if mismatch else "holds a key that cannot be parsed"

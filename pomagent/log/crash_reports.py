@@ -1,7 +1,7 @@
-"""Nothing but events reaches standard error: what others would print there becomes a line of the log.
+"""Turns crashes and warnings of libraries into log events, so that nothing else is written to standard error.
 
-Three parties print by themselves: gevent a greenlet that crashed, Python a thread that crashed (watchdog's are real
-ones), and ``logging`` the warnings of libraries when nobody has configured it.
+Three parties would print there: gevent reports a crashed greenlet, Python a crashed thread (watchdog uses real
+threads), and ``logging``, unless configured, the warnings of libraries.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pomagent.log import events
 from pomagent.log.logger import Logger
 
 _MEANT: Final = (KeyboardInterrupt, SystemExit, gevent.GreenletExit)
-"""Ends that are asked for; gevent still takes the first two to the main greenlet."""
+"""Intended ends, which are no crashes; gevent still raises the first two in the main greenlet."""
 
 
 def install_crash_boundary(logger: Logger, hub: Hub) -> Callable[[], None]:
-    """Makes every crash a ``greenlet.crashed`` line; the returned function puts everything back."""
+    """Log every crash as ``greenlet.crashed``; the returned function removes the hooks."""
 
     def report(name: str, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         if not issubclass(kind, _MEANT):
@@ -32,7 +32,7 @@ def install_crash_boundary(logger: Logger, hub: Hub) -> Callable[[], None]:
             logger.critical(events.GREENLET_CRASHED, name=name, exception=text)
 
     def report_greenlet(context: Any, kind: Any, error: Any, trace: Any) -> None:
-        # Not always a greenlet: it may be a callback of the event loop, or None for the hub itself.
+        # The context may also be a callback of the event loop, or None for the hub itself.
         name = "hub" if context is None else getattr(context, "name", type(context).__name__)
         report(name, kind, error, trace)
 
@@ -53,12 +53,12 @@ def install_crash_boundary(logger: Logger, hub: Hub) -> Callable[[], None]:
 
 
 class _LibraryHandler(logging.Handler):
-    """Takes the warnings of libraries that use ``logging`` (watchdog, urllib3) to our log."""
+    """Logs the warnings of libraries that use ``logging`` (watchdog, urllib3)."""
 
     def __init__(self, logger: Logger) -> None:
         super().__init__(logging.WARNING)
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Never an error: it is the library's opinion, and nothing a person must act upon by itself.
+        # Always a warning: a library's error alone requires no action by an operator.
         self._logger.warning(events.LIBRARY_WARNED, library=record.name, message=record.getMessage())

@@ -1,7 +1,7 @@
-"""Every name in the log: ``noun.past_participle``, ``…ing`` for a phase that begins.
+"""The names of all log events: ``noun.past_participle``, or ``…ing`` for a phase that begins.
 
-Plain constants rather than an enumeration: ``events.SESSION_CLOSED`` reads the same, and ``Event`` stays gevent's word.
-Names are never interpolated; what varies is a field.
+They are plain constants rather than an enumeration: ``events.SESSION_CLOSED`` reads the same, and ``Event`` remains
+gevent's name. Names are never interpolated. Values are fields.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ AGENT_STOPPED: Final = "agent.stopped"
 AGENT_UPGRADING: Final = "agent.upgrading"
 AGENT_UPGRADED: Final = "agent.upgraded"
 AGENT_UPGRADE_FAILED: Final = "agent.upgrade_failed"
-"""The new process did not take over, and the old one goes on as before (``error``, ``problems``)."""
+"""The new process did not take over, and the old process continues (``error``, ``problems``)."""
 
 CONFIG_LOADED: Final = "config.loaded"
 CONFIG_APPLIED: Final = "config.applied"
 CONFIG_UNCHANGED: Final = "config.unchanged"
 CONFIG_REJECTED: Final = "config.rejected"
 CONFIG_WARNED: Final = "config.warned"
-"""Accepted, but not as safe or as effective as it looks (``warning``)."""
+"""An accepted setting is unsafe or without effect (``warning``)."""
 
 LISTENER_BOUND: Final = "listener.bound"
 LISTENER_CLOSED: Final = "listener.closed"
 LISTENER_BIND_FAILED: Final = "listener.bind_failed"
 LISTENER_ACCEPT_FAILED: Final = "listener.accept_failed"
 LISTENER_BLOCKED: Final = "listener.blocked"
-"""An accept loop does not accept: a bug, for which the watchdog restarts the agent."""
+"""An accept loop is stuck: a bug, for which the watchdog restarts the agent."""
 LISTENER_UNWANTED: Final = "listener.unwanted"
-"""systemd listens somewhere on behalf of no route; who connects there waits in vain."""
+"""systemd listens on an address that no route has; clients that connect there get no answer."""
 
 ROUTE_QUARANTINED: Final = "route.quarantined"
 ROUTE_CLASSIFIED: Final = "route.classified"
-"""What the server says first, or does not, has shown what it speaks, and with it what is kept warm."""
+"""The server's first bytes, or their absence, identified its protocol and so what is kept warm."""
 ROUTE_DEMOTED: Final = "route.demoted"
 ROUTE_PROMOTED: Final = "route.promoted"
 
 CONTROL_CHANGED: Final = "control.changed"
 CONTROL_REFUSED: Final = "control.refused"
-"""Somebody who may not steer the agent tried to (``uid``, ``command``)."""
+"""A user without permission sent a command to the control socket (``uid``, ``command``)."""
 
 STATUS_REFUSED: Final = "status.refused"
-"""Somebody may not see what the status server shows (``why``); once a minute for each reason."""
+"""The status server refused a request (``why``); logged once a minute for each reason."""
 
 SESSION_OPENED: Final = "session.opened"
 SESSION_PROGRESS: Final = "session.progress"
-"""A session that lasts for hours goes on."""
+"""A session has been open for hours."""
 SESSION_CLOSED: Final = "session.closed"
 SESSION_REFUSED: Final = "session.refused"
 
@@ -55,46 +55,46 @@ TUNNEL_OPENED: Final = "tunnel.opened"
 TUNNEL_CLOSED: Final = "tunnel.closed"
 TUNNEL_FAILED: Final = "tunnel.failed"
 TUNNELS_LOST: Final = "tunnels.lost"
-"""Many warm tunnels of a gateway ended at the same moment."""
+"""Many warm tunnels of a gateway ended at the same time."""
 
 TRANSPORT_DOWNGRADED: Final = "transport.downgraded"
-"""A gateway does not speak HTTP/2, for which its table asks; once for the table (``why``)."""
+"""A gateway does not offer HTTP/2, which its table requests (``why``); logged once for the table."""
 
 POOL_FILLED: Final = "pool.filled"
 POOL_STARVED: Final = "pool.starved"
 
 PERIOD_DETECTED: Final = "period.detected"
-"""Tunnels of a route keep ending at the same age or idle time: somebody on the way has a limit (``why``)."""
+"""Tunnels of a route keep ending at the same age or idle time: the path has a limit (``why``)."""
 
 BREAKER_OPENED: Final = "breaker.opened"
 BREAKER_CLOSED: Final = "breaker.closed"
 
 CERTIFICATE_EXPIRING: Final = "certificate.expiring"
-"""A dial was shown a gateway's certificate that ends soon, or has ended (``gateway``, ``expires_in_ms``)."""
+"""A gateway presented a certificate that expires soon or has expired (``gateway``, ``expires_in_ms``)."""
 
 CLOCK_DRIFTED: Final = "clock.drifted"
-"""A gateway's clock and this host's are more than a minute apart (``gateway``, ``offset_ms``: what to add to ours)."""
+"""Gateway clock and local clock differ by more than a minute (``gateway``, ``offset_ms``: gateway minus local)."""
 
 CALLBACK_REFUSED: Final = "callback.refused"
-"""Somebody brought a login's token without that login's nonce (``why``)."""
+"""The callback of a login received a token without the nonce of that login (``why``)."""
 
 CREDENTIAL_REFRESHED: Final = "credential.refreshed"
 CREDENTIAL_REJECTED: Final = "credential.rejected"
 CREDENTIAL_EXPIRING: Final = "credential.expiring"
 CREDENTIAL_REVOKED: Final = "credential.revoked"
-"""A recheck found that a gateway does not know a token any more; ``sessions`` that it had opened were ended."""
+"""A recheck found that a gateway no longer accepts a token; ``sessions`` opened with it were ended."""
 CREDENTIAL_UNCHECKED: Final = "credential.unchecked"
-"""A recheck got no verdict, the first time in a row; nothing was touched."""
+"""A recheck got no verdict; logged for the first of several in a row. Sessions continue."""
 CREDENTIAL_COMMENTED: Final = "credential.commented"
-"""A command that printed a token has also said something on standard error (``said``)."""
+"""A command that printed a token also wrote to standard error (``said``)."""
 
 GREENLET_CRASHED: Final = "greenlet.crashed"
 
 WATCH_DEGRADED: Final = "watch.degraded"
-"""inotify is not to be had for a directory; the slow poll alone looks after it."""
+"""inotify is not available for a directory, which only the slow poll watches."""
 
 LOG_DROPPED: Final = "log.dropped"
-"""The reader of standard error was stuck; ``count`` lines are missing before this one."""
+"""Standard error was blocked by its reader; ``count`` lines before this one are missing."""
 
 LIBRARY_WARNED: Final = "library.warned"
-"""A library said so through ``logging`` (``library``, ``message``)."""
+"""A library logged a warning through ``logging`` (``library``, ``message``)."""

@@ -1,4 +1,4 @@
-"""How one event is written: as JSON for machines, as text for people, as fields for systemd's journal."""
+"""Formats of one event: JSON for machines, text for people, fields for systemd's journal."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from pomagent.log import journal
 Fields = Mapping[str, Any]
 
 PRIORITIES: Final[Mapping[str, int]] = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-"""As syslog(3) counts them."""
-_FACILITY: Final = "3"  # a daemon, as systemd says it of what it reads from a service
+"""Priorities of syslog(3)."""
+_FACILITY: Final = "3"
+"""Facility "daemon", which systemd sets for the standard error of a service."""
 _COLOURS: Final = {
     "debug": "\033[2m",
     "info": "\033[32m",
@@ -27,16 +28,19 @@ _COLOURS: Final = {
 _BARE: Final = (str, int, float)
 _KNOWN_TO_JSON: Final = (bool, int, float, list, tuple, dict, NoneType)
 _BOLD, _DIM, _PLAIN = "\033[1m", "\033[2m", "\033[0m"
-_EVENT_WIDTH: Final = 22  # of nearly every name, so that the fields begin in one column
+_EVENT_WIDTH: Final = 22
+"""Column width of the event's name, enough for nearly all, so that the fields are aligned."""
 
 
 def as_json(level: str, fields: Fields) -> str:
+    """Return an event as one line of JSON."""
     first = {"event": fields["event"], "timestamp": _now(), "level": level}
-    # Escaped to ASCII: control characters that JSON allows (U+009B opens a terminal sequence) do no harm in `cat`.
+    # The encoder escapes to ASCII, because JSON allows control characters (U+009B opens a terminal sequence).
     return _encode(first | dict(fields) | first)
 
 
 def as_text(level: str, fields: Fields, *, is_coloured: bool) -> str:
+    """Return an event as one line for a terminal."""
     bold, dim, colour, plain = (_BOLD, _DIM, _COLOURS[level], _PLAIN) if is_coloured else ("", "", "", "")
     pairs = [f"{dim}{name}={plain}{_quoted(value)}" for name, value in fields.items() if name != "event"]
     event = _quoted(fields["event"])
@@ -46,7 +50,7 @@ def as_text(level: str, fields: Fields, *, is_coloured: bool) -> str:
 
 
 def as_entry(level: str, fields: Fields) -> bytes:
-    """What an entry of the journal has beside its MESSAGE: ``POMAGENT_ROUTE=redis``; nothing for an empty field."""
+    """Return the fields of a journal entry except MESSAGE, such as ``POMAGENT_ROUTE=redis``; omit empty ones."""
     entry = {"PRIORITY": str(PRIORITIES[level]), "SYSLOG_FACILITY": _FACILITY, "SYSLOG_IDENTIFIER": "pomagent"}
     for name, value in fields.items():
         if value is not None and value != "":
@@ -55,8 +59,8 @@ def as_entry(level: str, fields: Fields) -> bytes:
 
 
 @cache
-def _name(of_the_field: str) -> str:
-    return f"POMAGENT_{of_the_field.upper()}"
+def _name(field: str) -> str:
+    return f"POMAGENT_{field.upper()}"
 
 
 def _now() -> str:
@@ -64,7 +68,7 @@ def _now() -> str:
 
 
 def _plain(value: object) -> object:
-    """Turns what JSON does not know into what it knows; ``str()`` of a ``SecretStr`` is asterisks."""
+    """Convert a value that JSON cannot represent; ``str()`` of a ``SecretStr`` is asterisks."""
     match value:
         case Enum():
             return value.value
@@ -86,13 +90,13 @@ def _is_known_to_json(value: object) -> bool:
 
 
 def _bare(value: object) -> str:
-    """A value as it is; what is neither text nor number, as JSON."""
+    """Return text and numbers unquoted, other values as JSON."""
     known = value if isinstance(value, str) or _is_known_to_json(value) else _plain(value)
     return known if type(known) is str else _encode(known)
 
 
 def _quoted(value: object) -> str:
-    """A value for the console: bare where that is unmistakable, else quoted; always on one line."""
+    """Return a value for the console, unquoted if that is unambiguous; always on one line."""
     if _is_known_to_json(value):
         return _encode(value)
     text = str(value if isinstance(value, str) and not isinstance(value, Enum) else _plain(value))

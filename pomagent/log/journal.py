@@ -1,4 +1,4 @@
-"""systemd's journal and its native protocol: an entry is its fields, https://systemd.io/JOURNAL_NATIVE_PROTOCOL/."""
+"""Client of systemd's journal, https://systemd.io/JOURNAL_NATIVE_PROTOCOL/: an entry is a set of fields."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from contextlib import suppress
 from typing import Final
 
 SOCKET: Final = "/run/systemd/journal/socket"
-"""Where the journal listens; in a unit with ``LogNamespace=`` another one stands there."""
+"""Address of the journal; in a unit with ``LogNamespace=``, another journal listens on it."""
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-"""Of the memory that is handed over: the journal takes none that could change under its hands."""
+"""Seals of a memfd with an entry; the journal accepts only memory that can no longer change."""
 _TOO_LARGE: Final = (errno.EMSGSIZE, errno.ENOBUFS)
 
 
 def leads_to_journal(fd: int, environ: Mapping[str, str]) -> bool:
-    """Whether what is written there goes to the journal, as systemd.exec(5) has it be found out."""
+    """Return whether the journal reads a descriptor, by the check that systemd.exec(5) describes."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -29,7 +29,7 @@ def leads_to_journal(fd: int, environ: Mapping[str, str]) -> bool:
 
 
 def journal_behind(fd: int, environ: Mapping[str, str], path: str = SOCKET) -> JournalSocket | None:
-    """The journal that reads ``fd``, to be told in its own words; None if it does not, or cannot be reached."""
+    """Return a connection to the journal that reads ``fd``; None if no journal does or it cannot be reached."""
     if not leads_to_journal(fd, environ):
         return None
     journal = JournalSocket(path)
@@ -37,7 +37,7 @@ def journal_behind(fd: int, environ: Mapping[str, str], path: str = SOCKET) -> J
 
 
 def encode(fields: Mapping[str, str]) -> bytes:
-    """The fields as they stand in an entry."""
+    """Return fields in the wire format of the journal."""
     plain = "".join([f"{name}={value}\n" for name, value in fields.items() if "\n" not in value])
     long = [(name, value.encode(errors="backslashreplace")) for name, value in fields.items() if "\n" in value]
     return plain.encode(errors="backslashreplace") + b"".join(
@@ -46,17 +46,17 @@ def encode(fields: Mapping[str, str]) -> bytes:
 
 
 class JournalSocket:
-    """Hands entries over, without ever waiting; one thread may use it."""
+    """Sends entries to the journal without blocking. Used by one thread."""
 
     def __init__(self, path: str = SOCKET) -> None:
         self._path = path
         self._socket: socket.socket | None = None
 
     def connect(self) -> bool:
-        """Whether the journal can be reached, now or again."""
+        """Connect if necessary; return whether the journal can be reached."""
         if self._socket is None:
             with suppress(OSError):
-                # Connected, so that poll() tells when there is room in its queue.
+                # Connected, so that poll() reports room in its queue.
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
                 self._socket.connect(self._path)
                 return True
@@ -67,18 +67,18 @@ class JournalSocket:
         return self._socket.fileno() if self._socket is not None else -1
 
     def send(self, entry: bytes) -> None:
-        """Raises BlockingIOError while its queue is full, and OSError if it cannot be reached."""
+        """Send an entry. Raises BlockingIOError while the queue is full, OSError if the journal is unreachable."""
         try:
             self._send(entry)
         except BlockingIOError:
             raise
-        except OSError:  # another one listens there by now, or none
+        except OSError:  # the journal has restarted, or stopped
             self.close()
             self._send(entry)
 
     @property
     def has_read_all(self) -> bool:
-        """Whether nothing that was sent waits in its queue; it looks up who has sent an entry when it reads it."""
+        """Whether the journal has read every entry. Only then does it look up the process that sent one."""
         if self._socket is None:
             return True
         (unread,) = struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
@@ -91,7 +91,7 @@ class JournalSocket:
 
     def _send(self, entry: bytes) -> None:
         if not self.connect():
-            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens on {self._path}")
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"no journal listens on {self._path}")
         assert self._socket is not None
         try:
             self._socket.send(entry)
@@ -101,7 +101,7 @@ class JournalSocket:
             self._send_memory(entry)
 
     def _send_memory(self, entry: bytes) -> None:
-        """For what is too large for a datagram: the datagram says nothing but where the entry is."""
+        """Send an entry that is too large for a datagram: the datagram carries a descriptor of memory that holds it."""
         assert self._socket is not None
         with os.fdopen(os.memfd_create("journal-entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "wb") as memory:
             memory.write(entry)

@@ -1,7 +1,7 @@
-"""One event, one line: as JSON for machines, in colour for people on a terminal.
+"""Logs each event as one line: JSON for machines, colour on a terminal.
 
-``make_logger`` gives a structlog logger without structlog's global state: the writer and the level are objects that
-``agent`` owns, so a reload changes the level of every logger that was bound before it.
+``make_logger`` returns a structlog logger without structlog's global state. The caller owns the writer and the level,
+so a reload changes the level of every logger, including those bound before.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NUMBERS: Final[Mapping[LevelName, int]] = {
 
 
 class LogLevel:
-    """The least level that is logged; shared by all loggers of an agent and changed by a reload."""
+    """Minimum level that is logged, shared by all loggers of an agent and changed by a reload."""
 
     __slots__ = ("number",)
 
@@ -48,7 +48,7 @@ class LogLevel:
 
 
 class LogFormat:
-    """How lines are rendered; shared by all loggers of an agent and changed by a reload."""
+    """Format of lines, shared by all loggers of an agent and changed by a reload."""
 
     __slots__ = ("name",)
 
@@ -57,7 +57,7 @@ class LogFormat:
 
 
 class _Sink:
-    """What structlog calls the wrapped logger: takes rendered lines, whatever the method."""
+    """The "wrapped logger" of structlog: every method queues a rendered line."""
 
     __slots__ = ("critical", "debug", "error", "info", "level", "warning")
 
@@ -67,7 +67,7 @@ class _Sink:
 
 
 class Logger(structlog.BoundLoggerBase):
-    """A structlog logger with a live level; any thread may use it, and it never raises."""
+    """A structlog logger with a level that can change. Thread-safe; never raises."""
 
     _logger: _Sink
 
@@ -95,31 +95,31 @@ class Logger(structlog.BoundLoggerBase):
         return Logger(self._logger, [observe, *self._processors], self._context)
 
     def is_enabled_for(self, name: LevelName) -> bool:
-        """Says whether such a line would be written, for fields that are costly to gather."""
+        """Return whether a level is logged, to avoid gathering costly fields."""
         return self._logger.level.number <= _NUMBERS[name]
 
 
 class _Renderer:
-    """Makes lines of events; of those that repeat, one for many, when its time has come."""
+    """Renders events as lines, and repeated ones as one line with a count."""
 
     def __init__(self, writer: LogWriter, form: LogFormat, level: LogLevel) -> None:
         self._form = form
         self._level = level
         self._repeats = Repeats()
         self._is_coloured = os.isatty(writer.fd) and not os.environ.get("NO_COLOR")  # https://no-color.org
-        # The journal takes the level out of ``<3>``, sd-daemon(3), where it is not given the fields.
+        # Without fields, the journal reads the level from a prefix such as ``<3>``, sd-daemon(3).
         self._has_prefix = leads_to_journal(writer.fd, os.environ)
         self._has_fields = writer.journal is not None
         self.due_in_s = self._repeats.due_in_s
 
     def process(self, _: object, level: str, fields: Any) -> tuple[Line, dict[str, Any]]:
-        """The last of structlog's processors: what comes out are the arguments of ``LogWriter.write``."""
+        """Render an event; as the last processor of structlog, it returns the arguments of ``LogWriter.write``."""
         if self._level.number > DEBUG and self._repeats.holds(level, fields):
             raise structlog.DropEvent
         return self.line(level, fields), {}
 
     def lines(self, *, at_the_end: bool) -> list[Line]:
-        """Those that stand for what was held."""
+        """Return the lines that count held ones."""
         return [self.line(level, fields) for level, fields in self._repeats.due(at_the_end=at_the_end)]
 
     def line(self, level: str, fields: Fields) -> Line:
@@ -139,14 +139,14 @@ class _Renderer:
 
 
 def make_logger(writer: LogWriter, *, format: Format | LogFormat, level: LogLevel) -> Logger:  # noqa: A002 - the setting
-    """Returns the agent's first logger; ``route``, ``session`` and ``tunnel`` are bound to it explicitly."""
+    """Return the logger from which all others are bound (``route``, ``session``, ``tunnel``)."""
     renderer = _Renderer(writer, format if isinstance(format, LogFormat) else LogFormat(format), level)
     writer.describe_loss, writer.later = renderer.loss, renderer
     return Logger(_Sink(writer, level), [renderer.process], {})
 
 
 def resolve_format(setting: Literal["auto", "json", "console"], fd: int) -> Format:
-    """Decides ``auto``: for people on a terminal, for machines everywhere else."""
+    """Return the format for a setting; ``auto`` is ``console`` on a terminal, else ``json``."""
     if setting == "auto":
         return "console" if os.isatty(fd) else "json"
     return setting

@@ -1,4 +1,4 @@
-"""The last notable lines of the log, for whoever looks at the agent rather than into its log."""
+"""Keeps recent notable log events for the status page and ``pomagent diag``."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from pomagent.log.logger import Logger
 from pomagent.log.repeats import KIND
 
 KEPT_OF_EACH = 20
-"""Events of one name: what repeats must not push out what happened once."""
+"""Maximum events kept of each name, so that frequent events do not displace rare ones."""
 NOTABLE_LEVELS: Final = frozenset({"warning", "error", "critical"})
 NOTABLE_EVENTS: Final = frozenset({
     events.AGENT_STARTED, events.AGENT_DRAINING, events.CONFIG_APPLIED, events.ROUTE_CLASSIFIED, events.ROUTE_PROMOTED,
     events.BREAKER_CLOSED, events.CREDENTIAL_REFRESHED, events.CONTROL_CHANGED, events.PERIOD_DETECTED,
 })  # fmt: skip
-"""Of life as it should be."""
+"""Notable events of the normal life cycle, at level info."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One line of the log, or several in a row that say the same of the same."""
+    """One log event, or several equal ones with their count."""
 
     at: float
-    """Of the last one, in seconds since the epoch."""
+    """Time of the last one, in seconds since the epoch."""
     level: str
     fields: Mapping[str, Any]
-    """As the log has them: the event's name among them."""
+    """Fields of the last one, including ``event``."""
     count: int = 1
 
 
 class RecentEvents:
-    """Filled by loggers of any thread."""
+    """The latest notable events of a logger. Thread-safe."""
 
     def __init__(self) -> None:
         self._kept: dict[str, deque[Note]] = {}
 
     def followed(self, log: Logger) -> Logger:
-        """The same logger, whose lines are noted here as well."""
+        """Return a copy of a logger whose notable events are kept here."""
         return log.observed_by(self._note)
 
     def latest(self, count: int) -> list[Note]:
-        """The newest first, repetitions together. Does not block."""
+        """Return the latest events, newest first, equal ones merged."""
         kept = [note for notes in list(self._kept.values()) for note in list(notes)]
         together: dict[tuple[str, ...], Note] = {}
         for note in sorted(kept, key=lambda note: note.at):

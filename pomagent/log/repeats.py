@@ -1,25 +1,25 @@
-"""Errors that repeat: the first lines of a kind are written, the others counted, and the count is told. Any thread."""
+"""Limits repeated errors: the first lines of a kind are written, further ones counted, and the count is logged."""
 
 from __future__ import annotations
 
-import threading  # noqa: TID251 - only its lock: loggers of any thread come here, and none waits while it has it
+import threading  # noqa: TID251 - only its lock: loggers of all threads use it, and none blocks while holding it
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 WRITTEN: Final = 10
-"""Lines of one kind before the others are counted: enough to see who and how fast."""
+"""Lines of one kind that are written before further ones are counted; enough to see the clients and the rate."""
 EVERY_S: Final = 60.0
-"""How often the count is told; after so long without another line the kind is forgotten."""
+"""Seconds between lines with the count; a kind without a line for this long is forgotten."""
 MAX_KINDS: Final = 1000
-"""What comes beyond is written: nobody has seen it yet."""
+"""Maximum kinds tracked at once; lines of further kinds are all written."""
 LEVELS: Final = frozenset({"warning", "error", "critical"})
 KIND: Final = (
     "event", "route", "gateway", "credential", "listen", "library", "error", "why", "reason", "user", "command",
     "warning", "message", "exception",
 )  # fmt: skip
-"""Fields in which lines that say the same agree."""
+"""Fields that are equal in lines of the same kind."""
 
 Fields = Mapping[str, Any]
 
@@ -30,20 +30,20 @@ class _Kind:
     written: int = 0
     held: int = 0
     unlogged: int = 0
-    """Sessions without a line, as lines that were held would have told."""
+    """Sum of ``unlogged`` over the held lines: sessions without a line of their own."""
     last: tuple[str, Fields] = field(default=("", {}))
 
 
 class Repeats:
-    """The kinds of the last minute."""
+    """Kinds of lines within the last minute. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._kinds: dict[tuple[str, ...], _Kind] = {}
-        self._lock = threading.RLock()  # reentrant: a destructor that logs may run in the middle of this
+        self._lock = threading.RLock()  # reentrant: a destructor that logs may run while it is held
 
     def holds(self, level: str, fields: Fields) -> bool:
-        """Whether the line is one too many; then it is counted instead of written."""
+        """Count a line and return True if it must not be written."""
         if level not in LEVELS:
             return False
         key = tuple(_text(fields.get(name)) for name in KIND)
@@ -62,7 +62,7 @@ class Repeats:
             return True
 
     def due(self, *, at_the_end: bool = False) -> list[tuple[str, Fields]]:
-        """Level and fields of the lines that stand for those that were held, each with its count."""
+        """Return level and fields of one line for each kind with held lines, with their count."""
         now = self._clock()
         lines: list[tuple[str, Fields]] = []
         with self._lock:
@@ -73,18 +73,18 @@ class Repeats:
                     del self._kinds[key]
                     continue
                 level, fields = kind.last
-                untold = {"unlogged": kind.unlogged} if kind.unlogged else {}
-                lines.append((level, {**fields, **untold, "repeated": kind.held}))
+                unlogged = {"unlogged": kind.unlogged} if kind.unlogged else {}
+                lines.append((level, {**fields, **unlogged, "repeated": kind.held}))
                 kind.held, kind.unlogged, kind.ends_at = 0, 0, now + EVERY_S
         return lines
 
     def due_in_s(self) -> float | None:
-        """When ``due`` is to be asked next; None if there is nothing that repeats."""
+        """Return the seconds until ``due`` must be called; None if no kind is tracked."""
         with self._lock:
             first = min((kind.ends_at for kind in self._kinds.values()), default=None)
         return None if first is None else max(0.0, first - self._clock())
 
 
 def _text(value: object) -> str:
-    """Of a value that need not be text: never its own words for itself, which may fail."""
+    """Return text as it is, and for any other value its type, because its ``str()`` may fail."""
     return value if isinstance(value, str) else type(value).__name__

@@ -1,4 +1,4 @@
-"""How much is logged: what the file says, or for a while what an operator wants to see."""
+"""Sets the log level: that of the file, or temporarily that of an operator."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from gevent.pool import Group
 from pomagent.log.logger import LevelName, LogLevel
 
 LEVELS: Final[tuple[LevelName, ...]] = ("debug", "info", "warning", "error")
-"""That may be asked for, as in the file."""
+"""Levels that the file and an operator can set."""
 
 
 class Verbosity:
-    """Moves one ``LogLevel``; a reload does not end what was asked for, time or another word does."""
+    """Sets one ``LogLevel``. An operator's level survives reloads, until its time is over or it is replaced."""
 
     def __init__(self, level: LogLevel) -> None:
         self._level = level
         self._group = Group()
         self.configured: LevelName = "info"
         self.wanted: LevelName | None = None
-        """Instead of what the file says."""
+        """The operator's level, which overrides the file's."""
 
     @property
     def now(self) -> LevelName:
         return self.wanted or self.configured
 
     def set(self, configured: LevelName) -> None:
-        """The file says this. Does not block."""
+        """Set the level of the file. Does not block."""
         self.configured = configured
         self._level.set(self.now)
 
     def want(self, level: LevelName | None, for_s: float = 0.0) -> None:
-        """Log this much, for so long or, if that is 0, until told otherwise; None: as the file says. Does not block."""
+        """Set or, with None, remove the operator's level. ``for_s`` is its duration; 0: unlimited. Does not block."""
         self._group.kill(block=False)
         self.wanted = level
         self._level.set(self.now)

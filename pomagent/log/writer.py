@@ -1,4 +1,4 @@
-"""Lines to standard error, or the journal behind it, by a thread of its own: a stuck reader never freezes the hub."""
+"""Writes lines to standard error or the journal in a thread, so that a stuck reader never blocks the hub."""
 
 from __future__ import annotations
 
@@ -15,57 +15,59 @@ from typing import Final, NamedTuple, Protocol
 from pomagent.log.journal import JournalSocket, encode
 
 QUEUE_LINES: Final = 10_000
-"""About 5 MB of lines: ten seconds of a busy agent. Beyond that the reader is stuck, not slow."""
+"""Maximum queued lines: about 5 MB, ten seconds of a busy agent. Beyond that, the reader is stuck rather than slow."""
 BATCH_LINES: Final = 200
-"""Lines that share one write: some 100 KB, little enough to be lost with a descriptor that fails."""
+"""Maximum lines of one write, about 100 KB, all of which are lost if the descriptor fails."""
 REST_S: Final = 0.02
-"""After it has caught up, while lines gather: each one would wake the thread, which takes the interpreter from the hub.
-As much of its log a process may lose that is killed."""
+"""Seconds to collect lines after the queue was emptied, because each wake-up of the thread takes the GIL from the hub.
+
+A process that is killed loses at most the lines of this time.
+"""
 CLOSE_CHECK_MS: Final = 100
-"""How often a wait for a full pipe looks whether the time to flush is over."""
+"""Milliseconds between checks of the flush deadline while a pipe is full."""
 READ_CHECK_MS: Final = 5
-"""How often the end of the process waits for the journal to read what it was sent."""
+"""Milliseconds between checks, at the end of the process, that the journal has read all entries."""
 
 
 class Line(NamedTuple):
-    """One event, written."""
+    """One rendered event."""
 
     text: str
     fields: bytes = b""
-    """The journal's, beside its MESSAGE."""
+    """Fields of the journal entry except MESSAGE."""
 
     @property
     def entry(self) -> bytes:
-        """For the journal, which needs no ``<6>`` before the text."""
+        """The journal entry, whose MESSAGE has no ``<6>`` prefix."""
         return encode({"MESSAGE": self.text.partition(">")[2]}) + self.fields
 
 
 class Later(Protocol):
-    """Lines that come in time, rather than when somebody writes them."""
+    """A source of lines that become due with time."""
 
     def lines(self, *, at_the_end: bool) -> list[Line]:
-        """Those whose time has come; all of them at the end."""
+        """Return the lines that are due; all of them at the end."""
 
     def due_in_s(self) -> float | None:
-        """When to ask next; None: not before another line was written."""
+        """Return the seconds until the next line is due; None: not before another line is written."""
 
 
 class LogWriter:
     """A bounded queue of lines and the thread that writes them; any thread may ``write``, which never blocks.
 
-    A bare thread instead of a worker of gevent's: lines are also written before the hub runs and after it is gone, and
-    ``close`` waits for it without a hub. No lock: a destructor that logs would meet it again in its own thread. Each
-    counter is changed by one side only.
+    It uses a plain thread instead of gevent's pool, because lines are also written before the hub runs and after it is
+    gone, and ``close`` joins the thread without a hub. It uses no lock, because a destructor that logs could deadlock
+    in its own thread. Each counter is changed by one side only.
     """
 
     def __init__(self, fd: int, journal: JournalSocket | None = None, *, queue_lines: int = QUEUE_LINES) -> None:
-        """``journal`` reads ``fd`` as well: what cannot be handed to it is written there."""
+        """``journal`` reads ``fd``; lines that cannot be sent to it are written to ``fd``."""
         self.fd = fd
         self.journal = journal
         self.describe_loss: Callable[[int], Line] = lambda count: Line(f"{count} log lines were dropped")
         self.later: Later | None = None
-        self._refused = 0  # found the queue full
-        self._failed = 0  # were handed to a descriptor that is gone
+        self._refused = 0  # lines that found the queue full
+        self._failed = 0  # lines whose write failed
         self._reported = 0
         self._queue_lines = queue_lines
         self._queue: deque[Line] = deque()
@@ -78,11 +80,11 @@ class LogWriter:
 
     @property
     def dropped(self) -> int:
-        """How many lines were lost so far."""
+        """Number of lines lost so far."""
         return self._refused + self._failed
 
     def write(self, text: str, fields: bytes = b"") -> None:
-        """Queues a line, or counts it as dropped while the queue is full."""
+        """Queue a line, or count it as dropped if the queue is full. Never blocks."""
         if len(self._queue) >= self._queue_lines or self._deadline is not None:
             self._refused += 1
             return
@@ -91,13 +93,13 @@ class LogWriter:
             self._ring()
 
     def close(self, timeout_s: float = 1.0) -> bool:
-        """Writes what is queued and says whether all of it went out. Blocks the calling thread, hub or not."""
+        """Write all queued lines and return whether none was lost. Blocks the calling thread."""
         if self._deadline is None:
             self._deadline = time.monotonic() + timeout_s
             self._closing.set()
             self._ring()
         self._thread.join(timeout_s)
-        if self._thread.is_alive():  # inside a blocking write: nothing but the reader can free it
+        if self._thread.is_alive():  # in a blocking write that only the reader can end
             return False
         if self._bell >= 0:
             os.close(self._bell)
@@ -106,7 +108,7 @@ class LogWriter:
 
     def _ring(self) -> None:
         self._is_asleep = False
-        with suppress(OSError):  # closed meanwhile by another thread
+        with suppress(OSError):  # another thread has closed it
             os.eventfd_write(self._bell, 1)
 
     def _run(self) -> None:
@@ -126,7 +128,7 @@ class LogWriter:
 
     def _sleep(self) -> None:
         self._is_asleep = True
-        # Looked at once more after the flag is up: whoever queues from now on rings.
+        # Checked again after the flag is set: from now on, each queued line rings.
         if not self._queue and self._deadline is None:
             due_in_s = self.later.due_in_s() if self.later is not None else None
             if due_in_s is None or self._is_rung_within(due_in_s):
@@ -146,19 +148,19 @@ class LogWriter:
             self._reported += lost
 
     def _put(self, lines: list[Line]) -> int:
-        """Write these lines and return how many were lost."""
+        """Write lines and return the number lost."""
         if self.journal is not None:
             lines = lines[self._hand_over(lines, self.journal) :]
         return 0 if not lines or self._write_all(lines) else len(lines)
 
     def _hand_over(self, lines: list[Line], journal: JournalSocket) -> int:
-        """Give lines to the journal and return how many of them it has taken."""
+        """Send lines to the journal and return the number sent."""
         for number, line in enumerate(lines):
             try:
                 while not self._is_handed_over(line, journal):
                     if not self._wait_for_room(journal.fileno()):
                         return number
-            except OSError:  # it has gone, or this process has no descriptor left for a large entry
+            except OSError:  # the journal is gone, or no descriptor is left for a large entry
                 return number
         return len(lines)
 
@@ -178,12 +180,12 @@ class LogWriter:
             except BlockingIOError:
                 if not self._wait_for_room(self.fd):
                     return False
-            except OSError:  # EPIPE, EIO of a hung-up terminal, ENOSPC: these lines are lost, later ones may not be
+            except OSError:  # EPIPE, EIO of a hung-up terminal, ENOSPC: later lines may succeed
                 return False
         return True
 
     def _wait_for_room(self, fd: int) -> bool:
-        """Waits until a non-blocking descriptor takes more; false when it is time to give up."""
+        """Wait until a descriptor accepts more; return False after the flush deadline."""
         room = select.poll()
         room.register(fd, select.POLLOUT)
         while not room.poll(CLOSE_CHECK_MS):
@@ -192,7 +194,7 @@ class LogWriter:
         return True
 
     def _wait_for_reading(self, journal: JournalSocket) -> None:
-        """Stay until the journal knows whose the last entries are: of a process that has gone it cannot tell."""
+        """Wait until the journal has read all entries, because it cannot identify a process that has ended."""
         assert self._deadline is not None
         while not journal.has_read_all and time.monotonic() < self._deadline:
             select.poll().poll(READ_CHECK_MS)

@@ -1,4 +1,4 @@
-"""How much of an operation's budget is left."""
+"""The time budget of an operation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 Clock = Callable[[], float]
-"""Seconds that never go back; only differences mean anything."""
+"""Returns monotonic seconds, of which only differences are meaningful."""
 
 
 class Deadline:
-    """One budget for one operation, however many waits it has."""
+    """One time budget shared by all waits of an operation."""
 
     __slots__ = ("_at", "_clock", "budget_s")
 

@@ -1,10 +1,10 @@
-"""Exit codes, after sysexits.h where it has one."""
+"""Exit codes of all commands, from sysexits.h where it has one."""
 
 CANNOT_SERVE = 69
-"""No tunnel (``probe``, ``tcp``), or no agent that answers (``status``, ``reload``)."""
+"""No tunnel could be opened (``probe``, ``tcp``), or no agent answers (``status``, ``reload``)."""
 CANNOT_WRITE = 74
-"""Standard output, or a file, takes nothing more: the disk is full, or the file is there already."""
+"""Standard output or a file cannot be written: the disk is full, or the file exists."""
 NOT_PERMITTED = 77
-"""No route could be bound, or this user may not steer the agent."""
+"""No route could be bound, or this user may not control the agent."""
 INVALID = 78
 """The configuration is invalid."""

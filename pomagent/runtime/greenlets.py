@@ -1,4 +1,4 @@
-"""Greenlets that go from one piece of work to the next: a new one, with its stack, costs ten times as much."""
+"""Reuses greenlets for successive tasks: a new greenlet, with its stack, costs ten times as much."""
 
 from __future__ import annotations
 
@@ -10,57 +10,57 @@ from gevent import get_hub
 from gevent.event import Event
 from gevent.hub import Waiter
 
-MOST_AT_REST = 32
-"""That wait for work; each holds some 20 KB. Bursts beyond that are served by new ones."""
+MAX_IDLE = 32
+"""Maximum idle greenlets, of about 20 KB each. Bursts beyond it start new greenlets."""
 
 
 class Task:
-    """One piece of work under way; for whoever began it what a greenlet would be."""
+    """One function call in a reused greenlet; its creator can join and kill it like a greenlet."""
 
     def __init__(self, run: Callable[[], object], name: str, on_end: Callable[[Task], None]) -> None:
         self._run: Callable[[], object] | None = run
         self._on_end = on_end
         self._greenlet: gevent.Greenlet | None = None
-        """Whose work it is at this moment."""
+        """The greenlet that runs the task now."""
         self._waiting: Event | None = None
         self._is_killed = False
         self.name = name
         self.is_over = False
         self.has_crashed = False
-        """Whether it ended with an exception that was not meant; the hub was told of it."""
+        """Whether the task ended with an unexpected exception, which was reported to the hub."""
         self.value: object = None
-        """What came of it, if it ended well."""
+        """Return value of the task if it succeeded."""
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait until it is over; False if the time is over first. Blocks."""
+        """Wait until the task has ended; return False after the timeout. Blocks."""
         if self.is_over:
             return True
         self._waiting = self._waiting or Event()
         return bool(self._waiting.wait(timeout_s))
 
     def kill(self) -> None:
-        """Have it end wherever it waits, or not begin. Does not block.
+        """End the task where it waits, or prevent its start. Does not block.
 
-        It hits this work only, and never what the same greenlet does afterwards.
+        A later task of the same greenlet is never affected.
         """
         if not self._is_killed and not self.is_over:
             self._is_killed = True
             get_hub().loop.run_callback(self._throw)
 
     def perform(self) -> None:
-        """In a greenlet of the crew: do it. Never raises. Blocks."""
+        """Run the task in the current greenlet. Blocks. Never raises."""
         run, self._run = self._run, None
-        assert run is not None, "once"
+        assert run is not None, "a task runs once"
         self._greenlet = gevent.getcurrent()
         try:
             if not self._is_killed:
                 self.value = run()
         except gevent.GreenletExit:
             pass
-        except BaseException:  # noqa: BLE001 - the crash boundary of this work; the hub decides what ends the process
+        except BaseException:  # noqa: BLE001 - the crash boundary of this task; the hub decides which errors end the process
             self.has_crashed = True
             get_hub().handle_error(self, *sys.exc_info())
         finally:
@@ -76,57 +76,57 @@ class Task:
 
 
 def _ignore(_: Task) -> None:
-    """What happens at the end of work that nobody asked about."""
+    """Do nothing at the end of a task."""
 
 
 class GreenletReuse:
-    """The greenlets; whose a task is says whoever began it, and ends it."""
+    """Runs tasks in reused greenlets. The caller owns each task and ends it."""
 
     def __init__(self) -> None:
-        self._at_rest: list[ReusedGreenlet] = []
+        self._idle: list[ReusedGreenlet] = []
         self._is_closed = False
 
     def begin(self, run: Callable[[], object], name: str, on_end: Callable[[Task], None] = _ignore) -> Task:
-        """Have this done as soon as the greenlet that runs now waits for anything. Does not block.
+        """Start a task, which runs when the current greenlet blocks. Does not block.
 
-        ``on_end`` is called in the greenlet that did it, and must not block.
+        ``on_end`` is called in the greenlet of the task, and must not block.
         """
         task = Task(run, name, on_end)
-        if self._at_rest:
-            self._at_rest.pop().give(task)
+        if self._idle:
+            self._idle.pop().give(task)
         else:
-            ReusedGreenlet(self.rest, task).start()
+            ReusedGreenlet(self._keep, task).start()
         return task
 
-    def rest(self, hand: ReusedGreenlet) -> bool:
-        """Whether a greenlet that has done its work is to wait for more."""
-        if self._is_closed or len(self._at_rest) >= MOST_AT_REST:
+    def _keep(self, greenlet: ReusedGreenlet) -> bool:
+        """Keep a greenlet that has finished its task, unless enough are idle; return whether it is kept."""
+        if self._is_closed or len(self._idle) >= MAX_IDLE:
             return False
-        self._at_rest.append(hand)
+        self._idle.append(greenlet)
         return True
 
     def close(self) -> None:
-        """End those at rest, and the others once they have done their work. Blocks."""
+        """End idle greenlets now and the others after their tasks. Blocks."""
         self._is_closed = True
-        at_rest, self._at_rest = self._at_rest, []
-        gevent.killall(at_rest)
+        idle, self._idle = self._idle, []
+        gevent.killall(idle)
 
 
 class ReusedGreenlet(gevent.Greenlet):  # type: ignore[misc]  # gevent has no types
-    """One greenlet of the crew."""
+    """A greenlet that runs one task after another."""
 
-    def __init__(self, rest: Callable[[ReusedGreenlet], bool], first: Task) -> None:
+    def __init__(self, keep: Callable[[ReusedGreenlet], bool], first: Task) -> None:
         super().__init__()
-        self._rest = rest
+        self._keep = keep
         self._next: Task | None = first
         self._waiter: Waiter | None = None
 
     @property
-    def is_at_rest(self) -> bool:
+    def is_idle(self) -> bool:
         return self._next is None
 
     def give(self, task: Task) -> None:
-        """To one at rest."""
+        """Run a task in this greenlet, which is idle."""
         assert self._waiter is not None
         get_hub().loop.run_callback(self._waiter.switch, task)
 
@@ -134,9 +134,9 @@ class ReusedGreenlet(gevent.Greenlet):  # type: ignore[misc]  # gevent has no ty
         while self._next is not None:
             self.name = self._next.name
             self._next.perform()
-            self.name = "at rest"
-            self._next = None  # nor does its work outlive it here
-            self._next = self._wait() if self._rest(self) else None
+            self.name = "idle"
+            self._next = None  # so that the finished task can be freed
+            self._next = self._wait() if self._keep(self) else None
 
     def _wait(self) -> Task:
         self._waiter = Waiter()

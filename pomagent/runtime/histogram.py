@@ -1,4 +1,4 @@
-"""Counts of measurements by size, for quantiles over time. Pure."""
+"""Counts measurements by size, for quantiles over time."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 20.0)
-"""From a warm tunnel to the longest budgets."""
+"""Bounds in seconds, from a lease of a warm tunnel to the longest timeouts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A histogram as it was at one moment."""
+    """A snapshot of a histogram."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
-    """Of each bound those up to it and above the one before; the last are above all bounds."""
+    """Measurements up to each bound and above the one before; the last count is above all bounds."""
     total: float
 
 
 class Histogram:
-    """Measurements so far; ``bounds`` in rising order."""
+    """Counts of measurements between ascending ``bounds``."""
 
     def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
         self._bounds = bounds

@@ -1,4 +1,4 @@
-"""Waiting for the event loop: a turn for everybody else, or a descriptor that is ready."""
+"""Waits for the event loop: for one iteration, or for a descriptor."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gevent.socket import wait
 
 
 def give_way() -> None:
-    """Let every other greenlet and every descriptor have its turn. Blocks for one turn of the event loop.
+    """Let other greenlets and ready descriptors run. Blocks for one iteration of the event loop.
 
-    ``gevent.sleep(0)`` does not: up to 50 such turns pass before gevent looks at descriptors and timers again.
+    ``gevent.sleep(0)`` does not: gevent checks descriptors and timers only after up to 50 of its callbacks.
     """
     hub = get_hub()
     with hub.loop.timer(0) as timer:
@@ -20,12 +20,12 @@ def give_way() -> None:
 
 
 def wait_for(watcher: Any, timeout_s: float | None) -> bool:
-    """Blocks until the watcher's descriptor is ready; False if the time is over first."""
+    """Wait until the watcher's descriptor is ready; return False after the timeout. Blocks."""
     if timeout_s is None:
         wait(watcher)
         return True
     waiter = Waiter()
-    # A gevent.Timeout costs twice as much. As there, what is ready comes before a time that is over.
+    # A gevent.Timeout costs twice as much. As with it, a ready descriptor takes precedence over the timeout.
     with get_hub().loop.timer(max(0.0, timeout_s), priority=-1) as timer:
         timer.start(waiter.switch, False, update=True)
         watcher.start(waiter.switch, True)

@@ -1,4 +1,4 @@
-"""What systemd is told, sd_notify(3): ready, stopping, one line of status, still alive, sockets to keep for us."""
+"""Notifies systemd, sd_notify(3): ready, stopping, status, watchdog, and sockets for the file descriptor store."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ import gevent
 from gevent.event import Event
 
 STATUS_CHARACTERS: Final = 1000
-"""systemd ignores a message over 4,096 bytes as a whole, READY=1 included; a character is 4 bytes at most."""
+"""Maximum characters, of up to 4 bytes, of a status: systemd ignores messages over 4,096 bytes, READY=1 included."""
 
 
 _Message = tuple[list[str], socket.socket | None]
-"""Assignments, and a socket that goes with them."""
+"""Assignments, and the socket sent with them."""
 RETRY_S: Final = 0.05
-"""Before what found the queue full is sent again."""
+"""Seconds before a message that found the queue full is sent again."""
 
 
 class Notifier:
-    """Sends state to the service manager, or nothing where there is none. Never blocks, never raises.
+    """Sends state to the service manager, if there is one. Never blocks, never raises.
 
-    Each method says whether the message was handed over. What must not be lost (``ready`` and the socket store) waits
-    for its turn if it was not, and ``run`` sends it; a line of status is out of date by then.
+    Each method returns whether the message was sent. Messages that must not be lost (``ready`` and the socket store)
+    are otherwise queued for ``run``. A status line is dropped, as a later one replaces it.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
-        # Made now: without a descriptor later on, the watchdog would end a service that is merely busy.
+        # Created now: without a free descriptor later, the watchdog would end a service that is only busy.
         self._socket = _datagram_socket() if self._address else None
         self._pending: deque[_Message] = deque()
         self._is_pending = Event()
         self._is_held = False
         self.watchdog_interval_s = _watchdog_interval_s(environ)
-        """Half of what systemd allows between two ``watchdog`` calls; None if it does not watch this process."""
+        """Half the time that systemd allows between ``watchdog`` calls; None if it does not watch this process."""
 
     @property
     def is_heard(self) -> bool:
-        """Whether there is a service manager to tell."""
+        """Whether a service manager receives messages."""
         return self._socket is not None
 
     def hold(self) -> None:
-        """Say nothing until ``release``: it would be taken for the word of the process that runs already."""
+        """Send nothing until ``release``, because systemd would attribute it to the process that runs already."""
         self._is_held = True
 
     def release(self) -> None:
-        """From now on this process speaks; what must not be lost is sent, or waits for ``run``."""
+        """Send from now on; queued messages are sent at once if possible."""
         self._is_held = False
         self._flush_soon()
 
     def run(self) -> None:
-        """Send what must not be lost as soon as there is room for it. Never returns."""
+        """Send queued messages as soon as there is room. Blocks. Never returns."""
         while True:
             self._is_pending.wait()
             while not self.flush():
@@ -63,20 +63,20 @@ class Notifier:
             self._is_pending.clear()
 
     def ready(self, status: str = "") -> bool:
-        """Goes before whatever else waits: others wait for it."""
+        """Report that the service is ready, before any queued message, because other units wait for it."""
         self._pending.appendleft((["READY=1", *_status(status)], None))
         return self._flush_soon()
 
     def store(self, name: str, sock: socket.socket) -> bool:
-        """Has a socket kept for the next process of this service."""
+        """Have systemd keep a socket for the next process of this service."""
         return self._deliver([f"FDSTORE=1\nFDNAME={name}"], sock)
 
     def forget(self, name: str) -> bool:
-        """Has every socket of that name kept no longer."""
+        """Have systemd close all kept sockets of this name."""
         return self._deliver([f"FDSTOREREMOVE=1\nFDNAME={name}"])
 
     def flush(self) -> bool:
-        """Send what waits, in its order, and say whether nothing waits any more."""
+        """Send queued messages in order and return whether the queue is empty."""
         while self._pending:
             assignments, sock = self._pending[0]
             if (sock is None or sock.fileno() >= 0) and not self._send(*assignments, sock=sock):
@@ -88,21 +88,21 @@ class Notifier:
         return self._send(*_status(text))
 
     def name_main(self, pid: int) -> bool:
-        """Has another process followed as the main one, after whatever waits; nothing said later is heard."""
+        """Make another process the main one, after queued messages; systemd ignores later messages of this one."""
         return self._socket is None or (self.flush() and self._send(f"MAINPID={pid}"))
 
     def stopping(self, status: str = "") -> bool:
         return self._send("STOPPING=1", *_status(status))
 
     def extend(self, usec: int) -> bool:
-        """Asks for more time, counted from now, for the start or the stop under way."""
+        """Extend the timeout of the current start or stop, counted from now."""
         return self._send(f"EXTEND_TIMEOUT_USEC={usec}")
 
     def watchdog(self) -> bool:
         return self._send("WATCHDOG=1")
 
     def close(self) -> None:
-        """Say nothing any more."""
+        """Send no further messages."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -125,14 +125,14 @@ class Notifier:
         if self._socket is None or self._is_held or not assignments:
             return False
         rights = [] if sock is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))]
-        with suppress(OSError):  # its queue is full, or it is gone
+        with suppress(OSError):  # the queue is full, or systemd is gone
             self._socket.sendmsg(["\n".join(assignments).encode(errors="replace")], rights, 0, self._address)
             return True
         return False
 
 
 def _address(name: str) -> str:
-    """The address of NOTIFY_SOCKET; ``@`` stands for the null byte of an abstract one. Empty for any other kind."""
+    """Return the address in NOTIFY_SOCKET, with ``@`` replaced by the null byte of an abstract socket; else empty."""
     if name.startswith("@"):
         return "\0" + name[1:]
     return name if name.startswith("/") else ""

@@ -1,7 +1,7 @@
-"""What would block the hub, in a thread pool of its kind; its errors are its callers' and nobody else's.
+"""Runs jobs that would block the hub in threads, and raises their errors in the caller only.
 
-gevent's own pool also prints a traceback for whatever a job raises, as if nobody waited for it: an invalid file, a name
-without an address.
+gevent's pool also prints a traceback for each error, even expected ones: an invalid file, a name that does not
+resolve.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Arguments = TypeVarTuple("Arguments")
 
 
 class Threads:
-    """At most ``size`` jobs at a time; further ones wait for their turn."""
+    """Runs at most ``size`` jobs at a time; further jobs wait."""
 
     def __init__(self, size: int) -> None:
         self._pool = ThreadPool(size)
 
     def call(self, job: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
-        """Run the job in a thread and return what it returns. Blocks. Raises what it raises."""
+        """Run the job in a thread and return its result. Blocks. Raises the exceptions of the job."""
         results: list[T] = []
         error: Exception | None = self._pool.apply(_run, (job, arguments, results))
         if error is not None:

@@ -29,4 +29,4 @@ def count_greenlets(give_way: Callable[[], None]) -> int:
 
 
 def _is_at_rest(greenlet: gevent.Greenlet) -> bool:
-    return isinstance(greenlet, ReusedGreenlet) and greenlet.is_at_rest
+    return isinstance(greenlet, ReusedGreenlet) and greenlet.is_idle

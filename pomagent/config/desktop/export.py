@@ -1,8 +1,8 @@
-"""What Pomerium Desktop writes when its connections are exported: JSON of ``pomerium.cli.Records`` (protojson).
+"""Reads an export of Pomerium Desktop's connections: ``pomerium.cli.Records`` as JSON (protojson).
 
-``pomerium/cli: proto/api.proto`` has the messages, ``api/import_export.go`` the envelope. protojson writes fields in
-camelCase and also reads their names in the .proto file, takes null for "not set", and an enum by name or number.
-Certificates and keys stay in here: what leaves is whether there is one, and a digest to tell two of them apart.
+``pomerium/cli: proto/api.proto`` defines the messages, ``api/import_export.go`` the envelope. protojson writes fields
+in camelCase, also reads their names in the .proto file, reads null as "not set", and an enum by name or number.
+Certificates and keys do not leave this module, except for their presence and a digest to compare them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from pomagent.config.messages import describe
 from pomagent.errors import ConfigError, Problem
 
-MAX_EXPORT_BYTES = 16 * 1024 * 1024  # 10,000 connections with a certificate each
+MAX_EXPORT_BYTES = 16 * 1024 * 1024
+"""Maximum bytes of an export: 10,000 connections with a certificate each."""
 RECORDS_TYPE = "pomerium.cli.Records"
 
 _UDP = frozenset({"UDP", 2})
@@ -36,21 +37,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A certificate or a key that stands in the export."""
+    """A certificate or a key in the export."""
 
     where: str
-    """The path in the file, for jq."""
+    """Path in the file, for jq."""
     digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One connection of the export, as it is meant; texts are as they stand there."""
+    """One connection of the export; texts are unchanged."""
 
     index: int
     name: str = ""
     protocol: str = "TCP"
-    """TCP, UDP, or what only a later Desktop knows."""
+    """TCP, UDP, or a value of a later Desktop."""
     remote_addr: str = ""
     listen_addr: str = ""
     pomerium_url: str = ""
@@ -61,11 +62,11 @@ class Connection:
     is_cert_from_store: bool = False
     tags: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
-    """Fields that this version knows nothing about."""
+    """Fields that this version does not know."""
 
 
 def read_export(content: bytes, path: Path) -> list[Connection]:
-    """Reads an export, or raises ConfigError with the one sentence that says why it is none."""
+    """Return the connections of an export. Raises ConfigError with one problem if the content is none."""
     try:
         document = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -90,7 +91,7 @@ class _ShapeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """A JSON object, its fields by the names that protojson writes."""
+    """A JSON object with its fields by the names that protojson writes."""
 
     where: str
     fields: Mapping[str, Any]
@@ -98,7 +99,7 @@ class _Message:
 
     def get(self, name: str, kind: type[T], expected: str) -> T | None:
         value = self.fields.get(name)
-        # a boolean is an int to Python, but not to protojson
+        # In Python, unlike in protojson, a boolean is an int.
         if value is None or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
             return value
         raise _ShapeError(self.path(name), value, expected)
@@ -153,7 +154,7 @@ def _connection(index: int, record: _Message) -> Connection:
     conn = record.message("conn")
     if conn is None:
         return Connection(index, tags=tuple(tags), unknown=tuple(unknown))
-    certificate, key = conn.blob("tlsClientCert"), conn.blob("tlsClientKey")  # of the first versions
+    certificate, key = conn.blob("tlsClientCert"), conn.blob("tlsClientKey")  # fields of the first versions
     if pair := conn.message("clientCert"):
         certificate, key = pair.blob("cert"), pair.blob("key")
     return Connection(

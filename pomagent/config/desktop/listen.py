@@ -1,4 +1,4 @@
-"""Where imported routes listen: where Desktop did, as far as that is a fixed loopback address of one route only."""
+"""Chooses listen addresses of imported routes: those of Desktop if they are fixed, on loopback and unique."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from pomagent.settings import HostPort
 LOOPBACK = "127.0.0.1"
 FIRST_UNPRIVILEGED = 1024
 ABOVE_PRIVILEGED = 10_000
-"""Added to a destination's port that only root may listen on: 22 becomes 10022."""
+"""Offset added to a destination's port that only root may bind: 22 becomes 10022."""
 SPARE_PORTS = range(20_000, 32_768)
-"""For all others: below those that the kernel gives to clients (ip_local_port_range), which may take them first."""
+"""Ports for all other routes, below the range that the kernel assigns to clients (ip_local_port_range)."""
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # recognised, not bound
 IS_CHOSEN = "Desktop chose a port at each start; this one is fixed"
 
 
 class Addresses:
-    """Gives each route an address of its own; the same export always gives the same addresses.
+    """Assigns a unique address to each route; the same export always results in the same addresses.
 
-    So nothing is asked of this machine: a port that is taken here may be free where the file is used, and one that the
-    running agent holds must not move when the import is repeated.
+    It therefore does not check this host: a port in use here may be free where the file is used, and a port of the
+    running agent must not change when the import is repeated.
     """
 
     def __init__(self) -> None:
         self._listeners = Listeners()
         self._spare = iter(SPARE_PORTS)
-        # what the agent listens on itself, unless somebody turns it off
+        # the agent listens there itself, unless status.listen is changed
         self._listeners.claim(parse_host_port(StatusTable.model_fields["listen"].default), "the status page")
 
     def claim(self, address: HostPort, owner: str) -> str:
-        """Takes the address and returns "", or returns who has it."""
+        """Reserve the address and return "", or return its owner."""
         return self._listeners.claim(address, owner)
 
     def choose(self, destination: HostPort, owner: str) -> HostPort:
-        """A free one, with the destination's own port where possible; the kernel's choice when none is left."""
+        """Return a free address, with the destination's port if possible; with port 0 if none is left."""
         port = destination.port
         wished = port if port >= FIRST_UNPRIVILEGED else port + ABOVE_PRIVILEGED
         for candidate in chain([wished], self._spare):
@@ -50,7 +50,7 @@ class Addresses:
 
 
 def read_listen(text: str) -> tuple[HostPort | None, str]:
-    """What a connection's listenAddr asks for, None if it leaves that open; and what was made of it, if anything."""
+    """Return the address in a connection's listenAddr, None if it gives none, and a note if it was changed."""
     try:
         address = _parse(text)
     except AddressError as error:
@@ -65,7 +65,7 @@ def read_listen(text: str) -> tuple[HostPort | None, str]:
 
 
 def _parse(text: str) -> HostPort | None:
-    """``IP:PORT`` as we write it, or ``:PORT``, which is every address to Go."""
+    """Parse ``IP:PORT``, or ``:PORT``, which in Go means every address."""
     if not text:
         return None
     address = parse_listen(f"{EVERYWHERE}{text}" if text.startswith(":") else text, Path())

@@ -1,4 +1,4 @@
-"""From the connections of an export to routes and gateways: names, addresses, trust."""
+"""Converts the connections of an export to routes and gateways: names, addresses, trust."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from pomagent.protocol.route_url import (
 from pomagent.settings import HostPort
 
 MAX_NAME = 60
-"""Of a name that is made of a connection's, which can be any text."""
+"""Maximum characters of a name derived from a connection's name, which can be any text."""
 MAX_SHOWN = 200
-"""Of a text from the export in a comment or a description."""
+"""Maximum characters of a text from the export in a comment or description."""
 MAX_DEFAULT_NAME = 250
-"""Leaves room for a number, below what the model allows."""
+"""Maximum characters of a default name; the model's limit leaves room for a number."""
 
 
 @dataclass(slots=True)
 class Item:
-    """One connection on its way."""
+    """One connection and the route that is made of it."""
 
     connection: Connection
     url: RouteUrl | None = None
@@ -53,7 +53,7 @@ class Item:
 
 @dataclass(slots=True)
 class Gateway:
-    """The connections that reach one edge in the same way; the first one stands for all."""
+    """Connections that reach one edge in the same way, represented by the first."""
 
     name: str
     edge: EdgeUrl
@@ -61,7 +61,7 @@ class Gateway:
 
 
 def convert(connections: Iterable[Connection]) -> tuple[list[Item], list[Gateway]]:
-    """Decides what becomes of each connection, and which gateways the routes need."""
+    """Return the route of each connection and the gateways that the routes need."""
     items = [Item(connection) for connection in connections]
     for item in items:
         _read_address(item)
@@ -72,13 +72,13 @@ def convert(connections: Iterable[Connection]) -> tuple[list[Item], list[Gateway
 
 
 def printable(text: str) -> str:
-    """One line without anything that steers a terminal or ends a comment."""
+    """Return one line without control characters, which could affect a terminal or end a comment."""
     plain = "".join(character if character.isprintable() else " " for character in text[: 2 * MAX_SHOWN])
     return " ".join(plain.split())[:MAX_SHOWN]
 
 
 def host_of(edge: EdgeUrl) -> str:
-    """Host and port, without the port that its scheme implies."""
+    """Return host and port of an edge, without the default port of its scheme."""
     default = HTTPS_PORT if edge.tls else HTTP_PORT
     return str(edge.address).removesuffix(f":{default}") if edge.address.port == default else str(edge.address)
 
@@ -101,7 +101,7 @@ def _read_address(item: Item) -> None:
 
 
 def _route_url(connection: Connection) -> RouteUrl:
-    """As pomerium-cli reads the two addresses."""
+    """Parse both addresses as pomerium-cli does."""
     scheme, has_scheme, rest = connection.remote_addr.partition("://")
     is_short = has_scheme and "/" not in rest and scheme.lower() in {"https", "http"}
     url = parse_route_url(f"tcp+{connection.remote_addr}" if is_short else connection.remote_addr, clear_text=True)
@@ -121,12 +121,12 @@ def _name(routes: Iterable[Item]) -> None:
 
 
 def _place(routes: Sequence[Item]) -> None:
-    """The addresses that are asked for go first, so that none of them is given to somebody else."""
+    """Assign requested addresses first, so that no other route gets them."""
     addresses = Addresses()
     for item in routes:
         wished, changed = read_listen(item.connection.listen_addr)
         if wished and (present := addresses.claim(wished, item.label)):
-            changed = f"another address than Desktop's: {wished} is that of {present}"
+            changed = f"another address than Desktop's: {wished} belongs to {present}"
         elif wished:
             item.listen = wished
         if changed:
@@ -139,7 +139,7 @@ def _place(routes: Sequence[Item]) -> None:
 
 
 def _share_gateways(routes: Iterable[Item]) -> list[Gateway]:
-    """A table for each edge that a route's ``from`` cannot describe; routes with the same trust share it."""
+    """Return a table for each edge that a route's ``from`` cannot describe; routes with the same trust share it."""
     shared: dict[object, Gateway] = {}
     taken: dict[str, int] = {}
     for item in routes:
@@ -161,7 +161,7 @@ def _is_special(connection: Connection) -> bool:
 
 def _identity(connection: Connection) -> tuple[object, ...]:
     blobs = (connection.ca_cert, connection.client_cert, connection.client_key)
-    verifies = connection.verify_tls or connection.ca_cert is not None  # the two exclude each other; the safe one wins
+    verifies = connection.verify_tls or connection.ca_cert is not None  # both exclude each other; the safe one wins
     return (verifies, connection.is_cert_from_store, *(blob and blob.digest for blob in blobs))
 
 
@@ -170,15 +170,15 @@ def _gateway_warnings(edge: EdgeUrl, connection: Connection) -> Iterator[str]:
         yield "its gateway is http://: the token travels in clear text"
         return
     if connection.ca_cert or connection.client_cert or connection.client_key:
-        yield "its certificates are not imported; the comments at its gateway say what to put where"
+        yield "its certificates are not imported; see the comments at its gateway"
     if connection.is_cert_from_store:
-        yield "its client certificate is in a system's store; the comments at its gateway say what to do"
+        yield "its client certificate is in a system's store; see the comments at its gateway"
     if not connection.verify_tls and not connection.ca_cert:
-        yield "its gateway is not verified: whoever is in between can take the token"
+        yield "its gateway is not verified: any host on the path can take the token"
 
 
 def _unique(name: str, taken: dict[str, int]) -> str:
-    """The name, or the name with the first number that makes it new."""
+    """Return the name, with the first number that makes it unique if it is taken."""
     candidate = name
     while candidate in taken:
         taken[name] += 1
@@ -188,6 +188,6 @@ def _unique(name: str, taken: dict[str, int]) -> str:
 
 
 def _slug(text: str) -> str:
-    """What a name may hold, of a text: "Orders DB (prod)" becomes orders-db-prod."""
+    """Return a text as a valid name: "Orders DB (prod)" becomes orders-db-prod."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9._]+", "-", plain)[:MAX_NAME].strip("-_.")

@@ -1,7 +1,7 @@
 """Writes imported routes as TOML.
 
-What the export says in its own words (names, tags) is made printable and quoted. Certificates and keys never get into
-the text: a comment says what to put where, and until that is done the gateway is refused, not trusted.
+Texts of the export (names, tags) are made printable and quoted. Certificates and keys are never written: a comment
+describes how to provide them, and until then the gateway is not trusted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pomagent.settings import HostPort
 HEADER = """\
 # Imported from Pomerium Desktop by `pomagent import`.
 #
-# Desktop signs a person in with the browser; a service has a token of its own:
+# Desktop signs a person in with the browser. A service has its own token:
 # [credentials.default]
 # service_account_file = "/etc/pomagent/bastion.jwt"
 """
@@ -28,7 +28,7 @@ EMPTY = "[agent]\nallow_empty = true   # nothing was imported; without this line
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """An ``agent.toml``, and what the person who imports should know."""
+    """An ``agent.toml``, and warnings for the operator."""
 
     text: str
     routes: int
@@ -37,7 +37,7 @@ class Imported:
 
 
 def to_toml(connections: Sequence[Connection]) -> Imported:
-    """Converts all connections; those that cannot be routes become comments."""
+    """Return all connections as TOML; those that cannot be routes become comments."""
     items, gateways = convert(connections)
     routes = sum(item.url is not None for item in items)
     parts = [HEADER, *([] if routes else [EMPTY]), *map(_gateway_table, gateways), *map(_route_table, items)]
@@ -60,7 +60,7 @@ def _gateway_table(gateway: Gateway) -> str:
             *_extraction("ca_file", connection.ca_cert, f"{gateway.name}-ca.pem"),
         ]
     elif not connection.verify_tls:
-        lines.append("verify_tls = false   # as in Desktop: whoever is in between can take the token")
+        lines.append("verify_tls = false   # as in Desktop: any host on the path can take the token")
     if connection.client_cert:
         lines += ["# Desktop had a client certificate:"]
         lines += _extraction("client_cert_file", connection.client_cert, f"{gateway.name}.pem")
@@ -117,7 +117,7 @@ def _key(name: str) -> str:
 
 
 def _quoted(value: object) -> str:
-    """Printable strings, and lists of them, are written alike in JSON and TOML."""
+    """Return a printable string, or a list of them, as JSON, which is also valid TOML."""
     return json.dumps(value, ensure_ascii=False)
 
 

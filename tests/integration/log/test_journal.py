@@ -1,4 +1,4 @@
-"""The native protocol, with a socket of ours in the journal's place: tests/booted has the real one."""
+"""The journal's native protocol against a socket of the test; tests/booted has the real journal."""
 
 import fcntl
 import json
@@ -20,7 +20,7 @@ PATIENCE_S = 20
 
 
 class Journal:
-    """Listens as journald does, and reads when it is told to."""
+    """Listens as journald does and reads on request."""
 
     def __init__(self, directory):
         self.path = directory / "socket"
@@ -75,7 +75,7 @@ def journal(tmp_path):
 
 @pytest.fixture
 def stderr(tmp_path, monkeypatch):
-    """A file that JOURNAL_STREAM says to be the journal's."""
+    """Returns a file that JOURNAL_STREAM names as the journal's."""
     with (tmp_path / "stderr").open("w+") as file:
         status = os.fstat(file.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
@@ -116,7 +116,7 @@ def test_an_entry_has_the_line_and_its_fields(log, journal):
     }  # fmt: skip
 
 
-def test_nothing_of_it_is_on_standard_error_as_well(log, journal, stderr):
+def test_entries_are_not_written_to_standard_error_too(log, journal, stderr):
     log.info(events.CONFIG_LOADED)
     journal.read()
     assert written(stderr) == []
@@ -136,7 +136,7 @@ def test_text_that_is_not_utf8_is_escaped(log, journal):
 
 @pytest.mark.parametrize("length", [100_000, 300_000, 5 * MIB])
 def test_an_entry_of_any_size_arrives_whole(log, journal, length):
-    """From some 200 KB on it goes by a file in memory."""
+    """An entry of about 200 KB or more is sent as a file in memory."""
     log.error(events.CONFIG_REJECTED, problems="x" * length)
     assert journal.entry()["POMAGENT_PROBLEMS"] == "x" * length
 
@@ -147,7 +147,7 @@ def test_entries_keep_their_order_whatever_their_size(log, journal):
     assert [journal.entry()["POMAGENT_ROUTES"] for _ in range(9)] == [str(number) for number in range(9)]
 
 
-def test_where_nobody_listens_lines_go_to_standard_error_with_their_level(stderr, tmp_path):
+def test_without_a_journal_lines_go_to_standard_error_with_their_level(stderr, tmp_path):
     writer = LogWriter(stderr.fileno(), journal_behind(stderr.fileno(), os.environ, str(tmp_path / "nothing")))
     make_logger(writer, format="json", level=LogLevel()).error(events.CONFIG_REJECTED)
     assert writer.close(PATIENCE_S)
@@ -167,7 +167,7 @@ def test_while_the_journal_is_gone_lines_go_to_standard_error_and_afterwards_to_
     assert writer.dropped == 0
 
 
-def test_a_journal_that_does_not_read_costs_lines_which_it_is_told_of_and_nobody_waits(log, writer, journal):
+def test_stuck_journal_loses_lines_with_a_count_and_never_blocks(log, writer, journal):
     for number in range(1000):
         log.info(events.CONFIG_LOADED, routes=number)
     lost = writer.dropped
@@ -208,6 +208,6 @@ def test_only_what_the_journal_reads_is_the_journals(stderr, tmp_path, monkeypat
     assert not leads_to_journal(-1, os.environ)
 
 
-def test_an_entry_that_nobody_takes_is_an_error_and_no_wait(tmp_path):
+def test_entry_without_a_journal_is_an_error_at_once(tmp_path):
     with pytest.raises(OSError, match=str(tmp_path)):
         JournalSocket(str(tmp_path / "nothing")).send(encode({"MESSAGE": "lost"}))

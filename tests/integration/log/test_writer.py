@@ -1,4 +1,4 @@
-"""The writer thread over real pipes: readers that are stuck, slow or gone."""
+"""The writer thread with real pipes whose readers are stuck, slow or gone."""
 
 import fcntl
 import json
@@ -16,7 +16,7 @@ PATIENCE_S = 20
 
 
 class Pipe:
-    """Standard error with a reader that reads when it is told to."""
+    """Standard error whose reader reads on request."""
 
     def __init__(self, *, is_blocking=True, capacity=4096):
         self.reader, self.writer = os.pipe()
@@ -96,7 +96,7 @@ def test_a_sleeping_writer_wakes_for_every_line(pipe):
 
 
 class Rest(threading.Event):
-    """The writer's, which tells that it has begun."""
+    """The writer's event, which reports that it is waited for."""
 
     has_begun = False
 
@@ -120,7 +120,7 @@ def test_lines_gather_while_the_writer_rests_and_close_ends_the_rest(monkeypatch
         assert reader.recv(100) == b"second\nthird\n"
 
 
-def test_a_stuck_reader_costs_the_newest_lines_and_one_line_says_how_many(pipe):
+def test_stuck_reader_loses_the_newest_lines_with_a_count(pipe):
     writer = LogWriter(pipe.writer, queue_lines=20)
     make_logger(writer, format="json", level=LogLevel())
     stick(writer, pipe)

@@ -12,7 +12,7 @@ from pomagent.runtime.sd_notify import STATUS_CHARACTERS, Notifier
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request, tmp_path):
-    """The service manager's end; ``name`` is what NOTIFY_SOCKET says."""
+    """The service manager's socket; ``name`` is its address in NOTIFY_SOCKET."""
     name = f"{tmp_path}/notify" if request.param == "path" else f"@pomagent-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(name.replace("@", "\0"))

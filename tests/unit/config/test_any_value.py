@@ -1,4 +1,4 @@
-"""Whatever stands in the file, it is accepted or refused with a line: never a traceback."""
+"""Any content of the file is accepted or refused with a line, never with a traceback."""
 
 from __future__ import annotations
 

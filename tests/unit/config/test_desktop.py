@@ -1,4 +1,4 @@
-"""An export of Pomerium Desktop becomes a file that ``load`` accepts, whatever its texts are."""
+"""An export of Pomerium Desktop with any texts becomes a file that ``load`` accepts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def refusal(content: bytes | str) -> str:
 
 @pytest.fixture
 def route(load_text: Load) -> Callable[..., Route]:
-    """The only route that comes of one connection."""
+    """Returns the only route of an export with one connection."""
 
     def only_route(**connection: Any) -> Route:
         (found,) = load_text(imported({"remoteAddr": "a.example.com:5432"} | connection).text).routes
@@ -67,7 +67,7 @@ class TestExports:
             for secret in ("hunter2", "c2VjcmV0", "secret-c"):
                 assert secret not in written
 
-    def test_without_a_connection_the_file_says_that_it_is_meant_to_be_empty(self, load_text: Load) -> None:
+    def test_export_without_connections_becomes_a_file_that_allows_to_be_empty(self, load_text: Load) -> None:
         for export in (b'{"@type": "type.googleapis.com/pomerium.cli.Records"}', b'{"records": null}'):
             found = to_toml(read_export(export, Path("export.json")))
             assert load_text(found.text).routes == ()
@@ -76,7 +76,7 @@ class TestExports:
         assert read_export(b'\xef\xbb\xbf{"records": []}', Path("export.json")) == []
 
 
-class TestWhatIsNoExport:
+class TestInvalidExports:
     @pytest.mark.parametrize(
         ("content", "problem"),
         [
@@ -92,7 +92,7 @@ class TestWhatIsNoExport:
             ("{}", "export.json: records: is null; expected an array: is this a Pomerium Desktop export?"),
         ],
     )
-    def test_it_is_refused_in_one_sentence(self, content: bytes | str, problem: str) -> None:
+    def test_invalid_export_is_refused_in_one_sentence(self, content: bytes | str, problem: str) -> None:
         assert refusal(content) == problem
 
     @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ class TestAddresses:
             ({"remoteAddr": "[::1]:22", "pomeriumUrl": "https://[::2]:8443"}, "[::1]:22", "[::2]:8443"),
         ],
     )
-    def test_they_mean_what_pomerium_cli_takes_them_for(
+    def test_addresses_are_read_as_by_pomerium_cli(
         self, connection: dict[str, str], destination: str, edge: str, route: Callable[..., Route]
     ) -> None:
         found = route(**connection)
@@ -161,7 +161,7 @@ class TestAddresses:
             ),
         ],
     )
-    def test_what_cannot_be_a_route_is_left_out_with_the_reason(self, connection: dict[str, Any], why: str) -> None:
+    def test_unusable_connection_is_left_out_with_the_reason(self, connection: dict[str, Any], why: str) -> None:
         found = imported(connection)
         assert (found.routes, found.left_out) == (0, 1)
         assert found.warnings == (f"connection 1: left out: {why}",)
@@ -189,7 +189,7 @@ class TestListen:
             ("127.0.0.1:9765", "127.0.0.1:5432"),
         ],
     )
-    def test_it_is_a_fixed_loopback_address(self, text: str, listen: str, route: Callable[..., Route]) -> None:
+    def test_listen_address_is_fixed_and_on_loopback(self, text: str, listen: str, route: Callable[..., Route]) -> None:
         assert listen == str(route(listenAddr=text).listen)
 
     def test_a_privileged_port_moves_up(self, route: Callable[..., Route]) -> None:
@@ -210,7 +210,7 @@ class TestListen:
 
 
 class TestNames:
-    def test_they_are_made_valid_and_unique(self, load_text: Load) -> None:
+    def test_names_become_valid_and_unique(self, load_text: Load) -> None:
         names = ["DB", "db", "db-2", "db", "Été (prod)", "", "水"]
         found = imported(*({"name": name, "remoteAddr": "a:1"} for name in names))
         assert [r.name for r in load_text(found.text).routes] == [
@@ -222,7 +222,7 @@ class TestNames:
         names = [r.name for r in load_text(imported(*[{"remoteAddr": f"{host}:65535"}] * 3).text).routes]
         assert len(set(names)) == 3
 
-    def test_what_the_name_was_is_the_description(self, route: Callable[..., Route]) -> None:
+    def test_original_name_becomes_the_description(self, route: Callable[..., Route]) -> None:
         assert route(name="Orders DB").description == "Orders DB"
         assert route(name="orders-db").description == ""
 
@@ -253,9 +253,7 @@ class TestTrust:
             ({"ca_cert": CA}, ["ca_cert"]),
         ],
     )
-    def test_a_comment_says_how_to_get_at_what_is_not_imported(
-        self, connection: dict[str, Any], where: list[str]
-    ) -> None:
+    def test_comment_shows_how_to_extract_certificates(self, connection: dict[str, Any], where: list[str]) -> None:
         found = imported({"remoteAddr": "a:1", **connection})
         for path in where:
             assert f"umask 077; jq -r '.records[0].conn.{path}' " in found.text

@@ -1,4 +1,4 @@
-"""``forward_proxy`` in a file: what the agent makes of it, and what counts as a change."""
+"""``forward_proxy`` resolves to a proxy, and its changes are changes of the gateway."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_url_is_the_proxy(load_text: Load, scheme: str) -> None:
         ({"HTTPS_PROXY": "proxy.test:3128"}, 'connect_to = "127.0.0.1:443"\n', None),
     ],
 )
-def test_env_is_what_the_environment_says(
+def test_env_takes_the_proxy_of_the_environment(
     load_text: Load, environ: dict[str, str], extra: str, expected: HostPort | None
 ) -> None:
     found = proxy(load_text(f'{EDGE}{extra}forward_proxy = "env"\n{ROUTE}', environ))

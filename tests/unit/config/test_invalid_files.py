@@ -1,4 +1,4 @@
-"""Every invalid file that we could imagine, and exactly what is said about it.
+"""Each invalid file is refused with exactly the expected problems.
 
 ``tests/data/invalid/CLAIM.toml`` becomes ``agent.toml`` in an empty directory, next to the files of ``SETUP``; the
 lines of ``CLAIM.expected`` are all that is reported.
@@ -87,9 +87,7 @@ def test_a_missing_file_is_a_problem_of_its_own(directory: Path) -> None:
         (b"a." * 100_000 + b"a = 1", "agent.toml:1: has a key with more than 32 parts"),
     ],
 )
-def test_what_tomllib_cannot_read_is_a_problem_without_a_traceback(
-    content: bytes, problem: str, directory: Path
-) -> None:
+def test_malformed_toml_is_a_problem_without_a_traceback(content: bytes, problem: str, directory: Path) -> None:
     Path("agent.toml").write_bytes(content)
     with pytest.raises(ConfigError) as refusal:
         load(Path("agent.toml"), {})

@@ -1,4 +1,4 @@
-"""Local addresses: which forms there are, and which collide."""
+"""Local addresses are parsed, and collisions are found."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_an_address_is_read(text: str, expected: HostPort | Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", ":5432", "5432", "127.0.0.1", "bastion:5432", "*:5432", "unix:", "::1:5432"])
-def test_what_is_no_local_address_is_refused(text: str) -> None:
+def test_text_that_is_not_a_local_address_is_refused(text: str) -> None:
     with pytest.raises(AddressError):
         parse_listen(text, HERE)
 
@@ -58,7 +58,7 @@ def test_a_socket_path_has_at_most_the_length_that_the_kernel_takes(length: int,
         ("[::ffff:127.0.0.1]:1", False),
     ],
 )
-def test_loopback_is_told_from_the_rest(text: str, expected: bool) -> None:
+def test_loopback_is_distinguished_from_other_addresses(text: str, expected: bool) -> None:
     assert is_loopback(parse_listen(text, HERE)) is expected
 
 

@@ -1,4 +1,4 @@
-"""Which file is loaded, what it includes, what the environment overrides, what is watched."""
+"""The right file is loaded, with its includes and overrides, and all inputs are watched."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Load = Callable[..., Settings]
 Write = Callable[..., Path]
 
 
-class TestWhichFile:
-    def test_the_flag_comes_first(self, directory: Path) -> None:
+class TestFileSelection:
+    def test_flag_comes_first(self, directory: Path) -> None:
         assert find_config("x.toml", {"POMAGENT_CONFIG": "y.toml"}) == Path("x.toml")
 
-    def test_then_the_variable(self, write: Write) -> None:
+    def test_variable_comes_before_local_file(self, write: Write) -> None:
         write("agent.toml", ROUTE)
         assert find_config(None, {"POMAGENT_CONFIG": "y.toml"}) == Path("y.toml")
 
-    def test_then_the_file_in_the_present_directory(self, write: Write) -> None:
+    def test_file_in_the_current_directory_comes_before_the_systems(self, write: Write) -> None:
         write("agent.toml", ROUTE)
         assert find_config(None, {}) == Path("agent.toml")
 
@@ -67,7 +67,7 @@ class TestWhichFile:
         write("agent.toml", ROUTE, 0o666)
         assert find_config("agent.toml", {}) == Path("agent.toml")
 
-    def test_then_the_one_of_the_system(self, directory: Path) -> None:
+    def test_file_of_the_system_comes_last(self, directory: Path) -> None:
         assert find_config(None, {"POMAGENT_CONFIG": ""}) == Path("/etc/pomagent/agent.toml")
 
 
@@ -172,7 +172,7 @@ class TestIncludes:
         write("routes.d/a.toml", OTHER)
         assert len(load_text(f'[agent]\ninclude = ["{directory}/*.d/*.toml"]\n' + ROUTE).routes) == 2
 
-    def test_hidden_files_are_only_included_by_a_pattern_that_says_so(self, load_text: Load, write: Write) -> None:
+    def test_hidden_files_are_included_only_by_a_pattern_for_them(self, load_text: Load, write: Write) -> None:
         write("routes.d/.hidden.toml", OTHER)
         assert len(load_text(INCLUDE + ROUTE).routes) == 1
         assert len(load_text('[agent]\ninclude = ["routes.d/.*.toml"]\n' + ROUTE).routes) == 2
@@ -189,7 +189,7 @@ class TestIncludes:
         write("routes.d/b.toml", '[gateways.corp]\nurl = "https://edge.example.com"\n')
         assert [route.gateway.name for route in load_text(INCLUDE + ROUTE).routes] == ["a.example.com:443", "corp"]
 
-    def test_a_file_of_comments_is_no_half_written_one(self, load_text: Load, write: Write) -> None:
+    def test_file_of_comments_is_accepted(self, load_text: Load, write: Write) -> None:
         write("routes.d/a.toml", "# nothing today\n")
         assert load_text(INCLUDE + ROUTE).routes
 
@@ -230,15 +230,17 @@ class TestHash:
     def test_the_same_files_have_the_same_hash(self, sha: str, load_text: Load) -> None:
         assert sha == load_text(self.TEXT).sha
 
-    def test_a_comment_in_the_main_file_changes_it(self, sha: str, load_text: Load) -> None:
+    def test_comment_in_the_main_file_changes_the_hash(self, sha: str, load_text: Load) -> None:
         assert sha != load_text(self.TEXT + "#").sha
 
     @pytest.mark.parametrize(("name", "content"), [("routes.d/a.toml", OTHER + "#"), ("token.jwt", "another")])
-    def test_any_other_file_changes_it(self, name: str, content: str, sha: str, load_text: Load, write: Write) -> None:
+    def test_any_other_file_changes_the_hash(
+        self, name: str, content: str, sha: str, load_text: Load, write: Write
+    ) -> None:
         write(name, content)
         assert sha != load_text(self.TEXT).sha
 
-    def test_it_is_short(self, sha: str) -> None:
+    def test_hash_is_short(self, sha: str) -> None:
         assert len(sha) == 12
 
 
@@ -268,7 +270,7 @@ def test_the_control_socket_is_where_its_user_may_create_it(
     assert default_control_socket(environ) == (Path(expected) if expected else None)
 
 
-class TestWhereAKeyStands:
+class TestPositions:
     @pytest.fixture
     def settings(self, load_text: Load, write: Write) -> Settings:
         write("routes.d/a.toml", "# a comment\n" + OTHER)
@@ -284,7 +286,7 @@ class TestWhereAKeyStands:
             ("routes.nobody.listen", "agent.toml"),
         ],
     )
-    def test_it_is_told_after_the_load(self, key: str, where: str, settings: Settings) -> None:
+    def test_position_of_a_key_is_known_after_the_load(self, key: str, where: str, settings: Settings) -> None:
         assert f"{where}: {key}: is taken" == str(settings.problem(key, "is taken"))
 
     def test_a_key_of_the_environment_stands_in_no_file(self, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""No secret of the configuration ever reaches a message or the repr of what was loaded."""
+"""No secret of the configuration appears in a message or in the repr of settings."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_accepted_settings_show_no_token(load_text: Load, write: Callable[..., P
         f'[status]\nlisten = "u:{SECRET}@127.0.0.1:1"\n{ROUTE}',
     ],
 )
-def test_no_problem_shows_what_somebody_pasted(text: str, load_text: Load) -> None:
+def test_no_problem_shows_a_pasted_token(text: str, load_text: Load) -> None:
     with pytest.raises(ConfigError) as refusal:
         load_text(text)
     assert SECRET not in str(refusal.value)
@@ -74,7 +74,7 @@ def test_no_problem_shows_what_somebody_pasted(text: str, load_text: Load) -> No
 
 
 @pytest.mark.parametrize("content", [f"{SECRET} {SECRET}", f"{SECRET}\x00", f"{SECRET}é", SECRET * 10_000])
-def test_no_problem_shows_a_token_that_is_none(content: str, load_text: Load, write: Callable[..., Path]) -> None:
+def test_no_problem_shows_a_malformed_token(content: str, load_text: Load, write: Callable[..., Path]) -> None:
     write("token.jwt", content)
     with pytest.raises(ConfigError) as refusal:
         load_text(f'[credentials.default]\nservice_account_file = "token.jwt"\n[credentials.e]\nenv = "T"\n{ROUTE}',

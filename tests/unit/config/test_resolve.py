@@ -1,4 +1,4 @@
-"""What a route becomes: its gateway, its credential, its defaults, and every ``auto``."""
+"""Routes get their gateway, credential and defaults, and every ``auto`` is decided."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_without_a_default_credential_there_is_none(one_route: Callable[..., Rou
         ("enabled", "false", "true", True),
     ],
 )
-def test_defaults_apply_where_a_route_says_nothing(
+def test_defaults_apply_to_keys_that_a_route_does_not_set(
     key: str, in_defaults: str, in_route: str | None, expected: Any, one_route: Callable[..., Route]
 ) -> None:
     route = one_route(f"{key} = {in_route}" if in_route else "", f"[defaults]\n{key} = {in_defaults}\n")

@@ -1,4 +1,4 @@
-"""The JSON Schema tells an editor everything that the models know."""
+"""The JSON Schema contains everything that the models declare."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _keys(table: str) -> dict[str, dict[str, Any]]:
 TABLES = sorted(json_schema()["$defs"])
 
 
-def test_it_is_json_of_a_named_dialect_about_every_table() -> None:
+def test_schema_is_json_with_a_dialect_and_every_table() -> None:
     schema = json.loads(json.dumps(json_schema()))
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["title"] == "agent.toml"
@@ -31,7 +31,7 @@ def test_it_is_json_of_a_named_dialect_about_every_table() -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_key_has_a_description_and_says_how_a_change_is_applied(table: str) -> None:
+def test_every_key_has_a_description_and_a_way_to_apply_changes(table: str) -> None:
     for name, key in _keys(table).items():
         assert key["description"], name
         assert key["x-apply"] in APPLY, name

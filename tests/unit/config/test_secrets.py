@@ -1,4 +1,4 @@
-"""A token is read only from where nobody else can read it, and only if it is one."""
+"""A token is read only from a private file or a variable, and only if it is well-formed."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_blanks_around_a_token_are_dropped(content: str, write: Write) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o440, 0o640, 0o660])
-def test_owner_and_group_may_read_it(mode: int, write: Write) -> None:
+def test_token_file_readable_by_owner_and_group_is_accepted(mode: int, write: Write) -> None:
     assert read_token(_of_file(write("t", "token", mode)), {})
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o666, 0o777])
-def test_others_may_neither_read_nor_write_it(mode: int, write: Write) -> None:
+def test_token_file_open_to_every_user_is_refused(mode: int, write: Write) -> None:
     with pytest.raises(CredentialError, match=rf"by every user \(mode {mode:04o}\); expected 0640 or less"):
         read_token(_of_file(write("t", "token", mode)), {})
 
@@ -59,7 +59,7 @@ def test_the_mode_of_a_link_is_that_of_its_target(write: Write, directory: Path)
         ("\ufefftoken", "characters that no token has"),
     ],
 )
-def test_what_is_no_single_token_is_refused(content: str, wrong: str, write: Write) -> None:
+def test_text_that_is_not_one_token_is_refused(content: str, wrong: str, write: Write) -> None:
     with pytest.raises(CredentialError, match=wrong):
         read_token(_of_file(write("t", content)), {})
     with pytest.raises(CredentialError, match=wrong):
@@ -121,5 +121,5 @@ def test_a_refusal_never_repeats_the_token(write: Write) -> None:
         ("POMAGENT_TOKEN", False),
     ],
 )
-def test_a_pasted_token_is_told_from_a_path(text: str, expected: bool) -> None:
+def test_pasted_token_is_distinguished_from_a_path(text: str, expected: bool) -> None:
     assert looks_like_token(text) is expected

@@ -1,4 +1,4 @@
-"""A TOML text is bounded before it is parsed, and what a string or a comment holds does not count."""
+"""TOML is bounded before it is parsed; strings and comments do not count."""
 
 from __future__ import annotations
 
@@ -139,5 +139,5 @@ def test_a_text_without_structure_is_left_to_the_parser(text: str) -> None:
 
 @given(st.text("ab\"'\\#[]{}=.,\n1 ", max_size=80))
 def test_no_short_text_exceeds_a_limit(text: str) -> None:
-    """Whatever is quoted or left open, a text too short for any excess is never refused for one."""
+    """A text too short to exceed a limit is never refused, whether its quotes are closed or not."""
     check_limits(text[: MAX_DEPTH - 1])

@@ -102,7 +102,7 @@ def _problem(trust: Callable[[str], Trust], keys: str) -> str:
         (NONSENSE, "ca.pem holds a PEM certificate that cannot be parsed"),
     ],
 )  # fmt: skip
-def test_what_is_no_certificate_is_refused(
+def test_file_without_a_certificate_is_refused(
     content: bytes, wrong: str, trust: Callable[[str], Trust], write: Write
 ) -> None:
     write("ca.pem", content)

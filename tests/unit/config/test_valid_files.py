@@ -114,7 +114,7 @@ def test_the_example_is_accepted_with_all_of_its_keys_set(load_text: Callable[..
     assert len(load_text(text, {"POMAGENT_TOKEN": "token"}).routes) == 1
 
 
-def test_what_the_example_calls_a_default_is_one() -> None:
+def test_every_default_in_the_example_is_the_real_one() -> None:
     text = re.sub(r"^# (?=\w+ = |\[)", "", (ROOT / "agent.toml").read_text(), flags=re.MULTILINE)
     shown = tomllib.loads(text)
     examples = {"include", "url", "credential", "service_account_file", "systemd_credential", "env", "command", "login"}

@@ -25,8 +25,7 @@ def test_every_key_that_is_accepted_has_an_effect(load_text: Load) -> None:
     [
         (
             HEADERS["gateways"] + "verify_tls = false\n",
-            "agent.toml:3: gateways.corp.verify_tls: "
-            "is false: whoever is between here and the gateway can take the token",
+            "agent.toml:3: gateways.corp.verify_tls: is false: any host on the path to the gateway can take the token",
         ),
         (
             HEADERS["gateways"] + "insecure_http = true\n",
@@ -38,14 +37,14 @@ def test_every_key_that_is_accepted_has_an_effect(load_text: Load) -> None:
         ),
     ],
 )
-def test_what_is_unsafe_is_warned_of(text: str, warning: str, load_text: Load) -> None:
+def test_unsafe_setting_is_warned_of(text: str, warning: str, load_text: Load) -> None:
     assert load_text(text + ROUTE).warnings == (warning,)
 
 
-def test_what_the_environment_sets_is_warned_of_as_such(load_text: Load) -> None:
+def test_warning_about_a_variable_names_the_environment(load_text: Load) -> None:
     assert load_text(HEADERS["gateways"] + ROUTE, {"POMAGENT_GATEWAYS__CORP__VERIFY_TLS": "false"}).warnings == (
         "environment: POMAGENT_GATEWAYS__CORP__VERIFY_TLS: "
-        "is false: whoever is between here and the gateway can take the token",
+        "is false: any host on the path to the gateway can take the token",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a line looks like, and what it never contains."""
+"""Lines have the expected format and never contain secrets."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_a_field_cannot_take_the_place_of_level_or_timestamp(log, lines):
         (1.5, 1.5),
     ],
 )
-def test_values_are_rendered_as_people_name_them(log, lines, value, expected):
+def test_values_are_rendered_by_their_names(log, lines, value, expected):
     log.info(events.AGENT_STARTED, value=value)
     assert json.loads(lines[0])["value"] == expected
 
@@ -121,7 +121,7 @@ def test_a_console_line_names_event_and_fields(console, lines):
         (True, "true"),
     ],
 )
-def test_a_console_value_is_quoted_where_it_would_mislead(console, lines, value, expected):
+def test_ambiguous_console_value_is_quoted(console, lines, value, expected):
     console.info(events.AGENT_STARTED, value=value)
     assert lines[0].endswith(f" value={expected}")
     assert lines[0].isprintable()
@@ -173,8 +173,8 @@ def test_a_new_level_reaches_loggers_that_were_bound_before(lines):
     assert len(lines) == 1
 
 
-def test_a_line_that_is_left_out_is_not_even_begun(log, lines, monkeypatch):
-    """It costs a comparison, 0.15 µs; a written line costs a hundred times that."""
+def test_line_below_the_level_is_not_rendered(log, lines, monkeypatch):
+    """A line below the level costs one comparison, 0.15 µs, a hundredth of a written line."""
     monkeypatch.setattr(Logger, "_proxy_to_logger", None)
     log.bind(route="orders-db").debug(events.SESSION_OPENED, peer="p")
     assert lines == []
@@ -213,7 +213,7 @@ def test_no_color_is_obeyed(lines, monkeypatch, value, is_coloured):
 
 
 @pytest.mark.parametrize(("level", "priority"), [("info", 6), ("warning", 4), ("error", 3), ("critical", 2)])
-def test_the_journal_is_told_the_level_as_it_wants_it(lines, monkeypatch, tmp_path, level, priority):
+def test_journal_gets_the_level_as_a_prefix(lines, monkeypatch, tmp_path, level, priority):
     with (tmp_path / "journal").open("w") as journal:
         status = os.fstat(journal.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
@@ -223,7 +223,7 @@ def test_the_journal_is_told_the_level_as_it_wants_it(lines, monkeypatch, tmp_pa
     assert lines[0].startswith(f'<{priority}>{{"event": ')
 
 
-def test_only_the_journal_is_told(lines, monkeypatch, tmp_path):
+def test_prefix_is_for_the_journal_only(lines, monkeypatch, tmp_path):
     monkeypatch.setenv("JOURNAL_STREAM", "8:4711")
     with (tmp_path / "file").open("w") as file:
         lines.fd = file.fileno()

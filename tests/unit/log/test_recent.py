@@ -1,4 +1,4 @@
-"""What is kept of the log for whoever looks at the agent."""
+"""Recent notable events are kept, with equal ones merged."""
 
 import os
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def names(recent: RecentEvents, count: int = 100) -> list[str]:
     return [note.fields["event"] for note in recent.latest(count)]
 
 
-def test_warnings_and_milestones_are_kept_and_ordinary_life_is_not(recent: RecentEvents, log: Logger) -> None:
+def test_warnings_and_milestones_are_kept_and_routine_events_are_not(recent: RecentEvents, log: Logger) -> None:
     log.info(events.CONFIG_APPLIED)
     log.info(events.SESSION_CLOSED)
     log.debug(events.TUNNEL_OPENED)
@@ -38,19 +38,19 @@ def test_warnings_and_milestones_are_kept_and_ordinary_life_is_not(recent: Recen
     assert recent.latest(1)[0].fields["problems"] == ["agent.toml:3: no"]
 
 
-def test_what_was_bound_to_the_logger_belongs_to_the_line(recent: RecentEvents, log: Logger) -> None:
+def test_bound_fields_are_part_of_the_event(recent: RecentEvents, log: Logger) -> None:
     log.bind(route="redis").warning(events.SESSION_REFUSED, error="no")
     (note,) = recent.latest(10)
     assert (note.fields["route"], note.fields["error"], note.level) == ("redis", "no", "warning")
 
 
-def test_lines_that_say_the_same_are_one_with_a_count(recent: RecentEvents, log: Logger) -> None:
+def test_equal_events_are_merged_with_a_count(recent: RecentEvents, log: Logger) -> None:
     for route in ("redis", "redis", "billing", "redis"):
         log.warning(events.SESSION_REFUSED, route=route, error="no", waited_ms=id(route))
     assert [(note.fields["route"], note.count) for note in recent.latest(10)] == [("redis", 3), ("billing", 1)]
 
 
-def test_what_repeats_does_not_push_out_what_happened_once(recent: RecentEvents, log: Logger) -> None:
+def test_frequent_events_do_not_displace_rare_ones(recent: RecentEvents, log: Logger) -> None:
     log.error(events.CONFIG_REJECTED)
     for number in range(5 * KEPT_OF_EACH):
         log.warning(events.SESSION_REFUSED, error=str(number))
@@ -69,7 +69,7 @@ def test_the_line_itself_is_written_as_before(recent: RecentEvents) -> None:
     os.close(reading)
 
 
-def test_what_an_operator_did_is_not_taken_for_the_same(recent: RecentEvents, log: Logger) -> None:
+def test_different_commands_of_an_operator_are_not_merged(recent: RecentEvents, log: Logger) -> None:
     for command in ("pause", "resume"):
         log.info(events.CONTROL_CHANGED, uid=0, command=command)
     assert [note.fields["command"] for note in recent.latest(10)] == ["resume", "pause"]

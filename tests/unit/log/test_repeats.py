@@ -1,4 +1,4 @@
-"""What repeats is counted rather than written, and no count is lost."""
+"""Repeated lines are counted instead of written, and no count is lost."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.gateway.waiting import scaled, wait_until
 
 
 class Log:
-    """The lines of one minute after the other."""
+    """Returns the lines of successive minutes."""
 
     def __init__(self):
         self.clock = FakeClock()
         self.repeats = Repeats(self.clock)
 
     def tell(self, times=1, level="warning", **fields):
-        """How many of so many lines are written."""
+        """Return how many of ``times`` lines are written."""
         held = [self.repeats.holds(level, {"event": "session.refused", **fields}) for _ in range(times)]
         return held.count(False)
 
@@ -44,7 +44,7 @@ def test_the_first_of_a_kind_are_written(log, times, written):
 
 
 @pytest.mark.parametrize("level", ["debug", "info"])
-def test_what_is_no_error_is_written_however_often(log, level):
+def test_info_and_debug_lines_are_never_held(log, level):
     assert log.tell(1000, level=level) == 1000
 
 
@@ -54,7 +54,7 @@ def test_another_kind_is_written(log, name):
     assert log.tell(**{name: "another"}) == 1
 
 
-def test_who_connects_and_when_makes_no_kind(log):
+def test_client_and_time_do_not_distinguish_kinds(log):
     assert (
         sum(log.tell(peer=f"127.0.0.1:{number}", session=number, waited_ms=number) for number in range(50)) == WRITTEN
     )
@@ -68,7 +68,7 @@ def test_each_minute_the_last_line_stands_for_all_that_were_held(log):
     assert log.repeats.due() == [("warning", {"event": "session.refused", "session": 2, "repeated": 7})]
 
 
-def test_sessions_that_a_held_line_would_have_told_of_are_told(log):
+def test_unlogged_sessions_of_held_lines_are_summed(log):
     log.tell(WRITTEN)
     for unlogged in (3, 4):
         log.tell(unlogged=unlogged)
@@ -80,7 +80,7 @@ def test_sessions_that_a_held_line_would_have_told_of_are_told(log):
     assert log.repeats.due() == [("warning", {"event": "session.refused", "repeated": 1})]
 
 
-def test_while_it_goes_on_there_is_one_line_a_minute(log):
+def test_continuing_repeats_have_one_line_a_minute(log):
     log.tell(WRITTEN + 5)
     assert log.next_minute() == [5]
     assert log.tell(8) == 0
@@ -94,7 +94,7 @@ def test_after_a_minute_of_silence_the_next_one_is_written_again(log):
     assert log.tell(WRITTEN + 1) == WRITTEN
 
 
-def test_what_is_seldom_is_always_written(log):
+def test_infrequent_lines_are_always_written(log):
     for _ in range(100):
         assert log.tell() == 1
         log.clock.advance(EVERY_S)
@@ -108,14 +108,14 @@ def test_nothing_is_due_before_its_minute_is_over(log):
     assert log.repeats.due_in_s() == 1
 
 
-def test_who_writes_may_sleep_where_nothing_repeats(log):
+def test_writer_may_sleep_while_no_kind_is_tracked(log):
     assert log.repeats.due_in_s() is None
     log.tell()
     assert log.next_minute() == []
     assert log.repeats.due_in_s() is None
 
 
-def test_at_the_end_all_that_was_held_is_told_at_once(log):
+def test_held_lines_are_all_counted_at_the_end(log):
     log.tell(WRITTEN + 3)
     assert [fields["repeated"] for _, fields in log.repeats.due(at_the_end=True)] == [3]
 
@@ -155,7 +155,7 @@ def read(output):
     return [json.loads(line) for line in os.pread(output.fileno(), 1 << 20, 0).splitlines()]
 
 
-def test_the_count_is_written_when_its_time_has_come_though_nobody_logs(output, monkeypatch):
+def test_count_is_written_in_time_without_further_events(output, monkeypatch):
     monkeypatch.setattr(repeats, "EVERY_S", 0.2)
     writer = LogWriter(output.fileno())
     log = make_logger(writer, format="json", level=LogLevel("info")).bind(route="redis")

@@ -1,4 +1,4 @@
-"""The level of the log follows the file, unless somebody wants another one for a while."""
+"""The log level is that of the file, unless an operator sets another one for a time."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_the_file_alone_decides_at_first(verbosity: Verbosity, level: LogLevel) 
     assert (verbosity.now, level.number) == ("warning", NUMBERS["warning"])
 
 
-def test_what_was_asked_for_outlives_a_reload(verbosity: Verbosity, level: LogLevel) -> None:
+def test_operators_level_survives_a_reload(verbosity: Verbosity, level: LogLevel) -> None:
     verbosity.want("debug")
     verbosity.set("error")
     assert (verbosity.now, verbosity.configured, level.number) == ("debug", "error", NUMBERS["debug"])
@@ -39,7 +39,7 @@ def test_afterwards_the_file_as_it_is_then_decides(verbosity: Verbosity, level: 
     assert (verbosity.now, level.number) == ("error", NUMBERS["error"])
 
 
-def test_it_ends_by_itself_after_its_time(verbosity: Verbosity, level: LogLevel) -> None:
+def test_operators_level_ends_after_its_time(verbosity: Verbosity, level: LogLevel) -> None:
     verbosity.want("debug", for_s=0.01)
     wait_until(lambda: verbosity.now == "warning")
     assert level.number == NUMBERS["warning"]

@@ -1,10 +1,10 @@
-"""One budget for an operation, however many waits it has."""
+"""A deadline is one time budget for all waits of an operation."""
 
 from pomagent.runtime.deadline import Deadline
 from tests.fakes.clock import FakeClock
 
 
-def test_what_is_left_shrinks_with_the_clock():
+def test_remaining_time_shrinks_with_the_clock():
     clock = FakeClock()
     deadline = Deadline(5.0, clock)
     clock.advance(2.0)
@@ -13,7 +13,7 @@ def test_what_is_left_shrinks_with_the_clock():
     assert not deadline.is_over
 
 
-def test_it_is_over_exactly_when_nothing_is_left():
+def test_deadline_is_over_exactly_when_no_time_remains():
     clock = FakeClock()
     deadline = Deadline(5.0, clock)
     clock.advance(4.875)
@@ -22,7 +22,7 @@ def test_it_is_over_exactly_when_nothing_is_left():
     assert (deadline.remaining_s, deadline.is_over) == (0.0, True)
 
 
-def test_what_is_left_is_never_negative():
+def test_remaining_time_is_never_negative():
     clock = FakeClock()
     deadline = Deadline(5.0, clock)
     clock.advance(500.0)

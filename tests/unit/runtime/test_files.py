@@ -1,4 +1,4 @@
-"""Any path can be read without waiting, and whatever is not a regular file within the limit is refused."""
+"""Any path is read without waiting, and only regular files within the limit are accepted."""
 
 from __future__ import annotations
 

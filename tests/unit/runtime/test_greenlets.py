@@ -1,4 +1,4 @@
-"""Greenlets that go from one piece of work to the next."""
+"""Greenlets are reused for successive tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from gevent import get_hub
 from gevent.event import Event
 
-from pomagent.runtime.greenlets import MOST_AT_REST, GreenletReuse, Task
+from pomagent.runtime.greenlets import MAX_IDLE, GreenletReuse, Task
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def greenlets() -> Iterator[GreenletReuse]:
 
 @pytest.fixture
 def crashes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, type[BaseException]]]:
-    told: list[tuple[Any, type[BaseException]]] = []
-    monkeypatch.setattr(get_hub(), "handle_error", lambda context, kind, *_: told.append((context, kind)))
-    return told
+    reported: list[tuple[Any, type[BaseException]]] = []
+    monkeypatch.setattr(get_hub(), "handle_error", lambda context, kind, *_: reported.append((context, kind)))
+    return reported
 
 
 def done(task: Task) -> object:
@@ -35,21 +35,21 @@ def done(task: Task) -> object:
 
 
 def waiting(greenlets: GreenletReuse) -> tuple[Task, Event]:
-    """Work that has begun and waits."""
+    """Return a task that has started and waits, and the event that ends it."""
     until = Event()
     task = greenlets.begin(until.wait, "waits")
     gevent.sleep(0)
     return task, until
 
 
-class TestWork:
-    def test_is_done_once_somebody_waits_and_its_outcome_is_kept(self, greenlets: GreenletReuse) -> None:
+class TestTask:
+    def test_runs_when_the_current_greenlet_waits_and_keeps_its_result(self, greenlets: GreenletReuse) -> None:
         task = greenlets.begin(lambda: 42, "sum")
         assert not task.is_over
         assert done(task) == 42
         assert (task.is_over, task.has_crashed) == (True, False)
 
-    def test_goes_to_a_greenlet_that_has_done_its_last(self, greenlets: GreenletReuse) -> None:
+    def test_runs_in_an_idle_greenlet_if_there_is_one(self, greenlets: GreenletReuse) -> None:
         first, second = (
             done(greenlets.begin(gevent.getcurrent, "first")),
             done(greenlets.begin(gevent.getcurrent, "second")),
@@ -66,13 +66,13 @@ class TestWork:
         for name in ("session 1", "session 2"):
             assert done(greenlets.begin(lambda: gevent.getcurrent().name, name)) == name
 
-    def test_tells_of_its_end_before_whoever_joins_goes_on(self, greenlets: GreenletReuse) -> None:
+    def test_on_end_is_called_before_join_returns(self, greenlets: GreenletReuse) -> None:
         ended: list[Task] = []
         task = greenlets.begin(lambda: None, "short", ended.append)
         done(task)
         assert ended == [task]
 
-    def test_is_not_kept_by_a_greenlet_at_rest(self, greenlets: GreenletReuse) -> None:
+    def test_is_freed_while_its_greenlet_is_idle(self, greenlets: GreenletReuse) -> None:
         class Load:
             def run(self) -> None: ...
 
@@ -83,14 +83,14 @@ class TestWork:
         gc.collect()
         assert gone() is None
 
-    def test_joined_for_a_while_only(self, greenlets: GreenletReuse) -> None:
+    def test_join_returns_after_its_timeout(self, greenlets: GreenletReuse) -> None:
         task, _ = waiting(greenlets)
         assert not task.join(0.001)
         task.kill()
 
 
 class TestCrash:
-    def test_is_told_to_the_hub_by_the_name_of_the_work(
+    def test_is_reported_to_the_hub_with_the_name_of_the_task(
         self, greenlets: GreenletReuse, crashes: list[tuple[Any, type[BaseException]]]
     ) -> None:
         task = greenlets.begin(lambda: 1 // 0, "division")
@@ -109,13 +109,13 @@ class TestCrash:
 
 
 class TestKill:
-    def test_ends_what_waits(self, greenlets: GreenletReuse, crashes: list[Any]) -> None:
+    def test_ends_a_waiting_task(self, greenlets: GreenletReuse, crashes: list[Any]) -> None:
         task, _ = waiting(greenlets)
         task.kill()
         assert done(task) is None
         assert (task.has_crashed, crashes) == (False, [])
 
-    def test_of_what_has_not_begun_leaves_it_undone(self, greenlets: GreenletReuse) -> None:
+    def test_before_the_start_prevents_it(self, greenlets: GreenletReuse) -> None:
         ran: list[bool] = []
         ended: list[Task] = []
         task = greenlets.begin(lambda: ran.append(True), "never", ended.append)
@@ -123,9 +123,9 @@ class TestKill:
         done(task)
         assert (ran, ended) == ([], [task])
 
-    def test_that_comes_too_late_hits_nobody_else(self, greenlets: GreenletReuse) -> None:
+    def test_after_the_end_has_no_effect(self, greenlets: GreenletReuse) -> None:
         task, until = waiting(greenlets)
-        until.set()  # it will end in the same turn of the loop
+        until.set()  # the task will end in the same iteration of the loop
         after: list[Task] = []
         get_hub().loop.run_callback(
             lambda: after.append(greenlets.begin(lambda: gevent.sleep(0.01) or "whole", "next"))
@@ -135,7 +135,7 @@ class TestKill:
         assert done(after[0]) == "whole"
 
     @pytest.mark.parametrize("times", [1, 2])
-    def test_hits_the_next_work_of_the_same_greenlet_never(self, greenlets: GreenletReuse, times: int) -> None:
+    def test_does_not_affect_the_next_task_of_the_greenlet(self, greenlets: GreenletReuse, times: int) -> None:
         task, _ = waiting(greenlets)
         for _ in range(times):
             task.kill()
@@ -143,16 +143,16 @@ class TestKill:
         assert done(greenlets.begin(lambda: gevent.sleep(0.001) or "whole", "next")) == "whole"
 
 
-class TestCrew:
-    def test_keeps_so_many_and_no_more(self, greenlets: GreenletReuse) -> None:
-        tasks = [waiting(greenlets) for _ in range(MOST_AT_REST + 5)]
+class TestReuse:
+    def test_keeps_a_limited_number_of_idle_greenlets(self, greenlets: GreenletReuse) -> None:
+        tasks = [waiting(greenlets) for _ in range(MAX_IDLE + 5)]
         used = [task._greenlet for task, _ in tasks]
         for _, until in tasks:
             until.set()
         gevent.joinall(used, timeout=0.1)
-        assert sum(not greenlet.ready() for greenlet in used) == MOST_AT_REST  # type: ignore[union-attr]
+        assert sum(not greenlet.ready() for greenlet in used) == MAX_IDLE  # type: ignore[union-attr]
 
-    def test_does_work_that_is_begun_while_it_closes(self, greenlets: GreenletReuse) -> None:
+    def test_runs_tasks_that_begin_while_it_closes(self, greenlets: GreenletReuse) -> None:
         done(greenlets.begin(lambda: None, "so that one is at rest"))
         late: list[Task] = []
         get_hub().loop.run_callback(lambda: late.append(greenlets.begin(lambda: "done", "late")))

@@ -14,7 +14,7 @@ def test_a_bound_counts_what_is_up_to_it() -> None:
     assert round(histogram.now.total, 1) == 106.2
 
 
-def test_what_was_taken_does_not_change_any_more() -> None:
+def test_snapshot_does_not_change() -> None:
     histogram = Histogram((1.0,))
     before = histogram.now
     histogram.observe(0.5)

@@ -1,4 +1,4 @@
-"""An interrupt ends the stretch it is meant for, and nothing that its greenlet does afterwards."""
+"""An interrupt ends its section only, never later code of the greenlet."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ def start(work: Callable[[], object]) -> gevent.Greenlet:
     return greenlet
 
 
-def test_a_stretch_that_waits_ends_and_its_greenlet_goes_on() -> None:
+def test_a_section_that_waits_ends_and_its_greenlet_goes_on() -> None:
     interrupt, seen = Interrupt(), []
 
     def work() -> None:
@@ -32,7 +32,7 @@ def test_a_stretch_that_waits_ends_and_its_greenlet_goes_on() -> None:
     assert seen == ["after"]
 
 
-def test_a_stretch_that_ends_by_itself_in_the_same_moment_is_not_hit_later() -> None:
+def test_a_section_that_ends_by_itself_in_the_same_moment_is_not_hit_later() -> None:
     interrupt, wake, seen = Interrupt(), Event(), []
 
     def work() -> None:
@@ -49,14 +49,14 @@ def test_a_stretch_that_ends_by_itself_in_the_same_moment_is_not_hit_later() -> 
     assert seen == ["after"]
 
 
-def test_sent_before_the_stretch_it_does_nothing() -> None:
+def test_sent_before_the_section_it_does_nothing() -> None:
     interrupt = Interrupt()
     interrupt.send()
     with interrupt:
         gevent.sleep(0)
 
 
-def test_sent_after_the_stretch_it_does_nothing() -> None:
+def test_sent_after_the_section_it_does_nothing() -> None:
     interrupt = Interrupt()
     with interrupt:
         gevent.sleep(0)
@@ -64,7 +64,7 @@ def test_sent_after_the_stretch_it_does_nothing() -> None:
     gevent.sleep(0)
 
 
-def test_sent_from_within_the_stretch_it_does_nothing() -> None:
+def test_sent_from_within_the_section_it_does_nothing() -> None:
     interrupt = Interrupt()
     with interrupt:
         interrupt.send()
@@ -73,7 +73,7 @@ def test_sent_from_within_the_stretch_it_does_nothing() -> None:
     pytest.fail("interrupted by itself")
 
 
-def test_sent_twice_it_ends_one_stretch_only() -> None:
+def test_sent_twice_it_ends_one_section_only() -> None:
     interrupt, seen = Interrupt(), []
 
     def work() -> None:
@@ -81,16 +81,16 @@ def test_sent_twice_it_ends_one_stretch_only() -> None:
             Event().wait()
         with interrupt:
             gevent.sleep(0)
-            seen.append("second stretch")
+            seen.append("second section")
 
     greenlet = start(work)
     interrupt.send()
     interrupt.send()
     greenlet.join(1)
-    assert seen == ["second stretch"]
+    assert seen == ["second section"]
 
 
-def test_an_error_of_the_stretch_passes() -> None:
+def test_an_error_of_the_section_passes() -> None:
     interrupt = Interrupt()
     with pytest.raises(ValueError, match="invalid literal"), interrupt:
         int("mine")
@@ -108,7 +108,7 @@ def test_a_kill_passes() -> None:
     assert seen == []
 
 
-def test_an_interrupt_of_another_stretch_passes_through_the_inner_one() -> None:
+def test_an_interrupt_of_another_section_passes_through_the_inner_one() -> None:
     outer, inner, seen = Interrupt(), Interrupt(), []
 
     def work() -> None:
