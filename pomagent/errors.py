@@ -33,12 +33,12 @@ class Problem:
 
     path: Path | None
     line: int
-    """Line, counted from 1; 0 if there is none (a missing file, the environment)."""
+    """Line, counted from 1, or 0 if there is none (a missing file, the environment)."""
     key: str
-    """Dotted key, such as ``routes.orders-db.listen``; empty for a problem of the whole file."""
+    """Dotted key, such as ``routes.orders-db.listen``, empty for a problem of the whole file."""
     message: str
     column: int = 0
-    """Column, counted from 1; known for TOML syntax errors only."""
+    """Column, counted from 1, known for TOML syntax errors only."""
 
     def __str__(self) -> str:
         where = "environment" if self.path is None else str(self.path)
@@ -48,14 +48,14 @@ class Problem:
 
 
 class ConfigError(PomagentError):
-    """The configuration is invalid; ``problems`` has every reason, in the order of the files."""
+    """The configuration is invalid. ``problems`` has every reason, in the order of the files."""
 
     def __init__(
         self, problems: Sequence[Problem], watched: frozenset[Path] = frozenset(), patterns: tuple[str, ...] = ()
     ) -> None:
         self.problems = tuple(problems)
         self.watched = watched
-        """Files whose change may resolve it."""
+        """Files that may resolve it when they change."""
         self.patterns = patterns
         """Patterns of files that may resolve it by appearing in or vanishing from a watched directory."""
         super().__init__("\n".join(map(str, self.problems)))
@@ -97,10 +97,10 @@ class StreamReset(StreamLost):
 
 
 class StreamBroken(StreamLost):
-    """The gateway breaks the rules of HTTP/2, or exceeds a limit of ours; it was told so with the code ``told``."""
+    """The gateway breaks the rules of HTTP/2, or exceeds a limit. ``sent_code`` is the error code sent to it."""
 
-    def __init__(self, cause: str, told: str) -> None:
-        self.told = told
+    def __init__(self, cause: str, sent_code: str) -> None:
+        self.sent_code = sent_code
         super().__init__(f"the gateway breaks HTTP/2: {cause}")
 
 
@@ -113,7 +113,7 @@ class PoolError(PomagentError):
 
     recovery = Recovery.RETRY
     reason = ""
-    """The reason in ``session.refused``; empty if ``recovery`` is specific enough."""
+    """The reason in ``session.refused``, empty if ``recovery`` is specific enough."""
 
 
 class PoolExhausted(PoolError):

@@ -29,7 +29,7 @@ Locate: TypeAlias = Callable[[str], tuple[Path | None, int]]
 
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """A host (name or address, IPv6 without brackets) and a port; ``str()`` is the form that CONNECT takes."""
+    """A host (name or address, IPv6 without brackets) and a port. ``str()`` is the form that CONNECT takes."""
 
     host: str
     port: int
@@ -53,12 +53,12 @@ class UnixAddress:
 
 ListenAddress: TypeAlias = HostPort | UnixAddress
 ListenKey: TypeAlias = tuple[str, str]
-"""Identifies a listening socket; see ``listen_key``."""
+"""Identifies a listening socket, see ``listen_key``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """The parameters of a TLS context; gateways with equal ones share a context."""
+    """The parameters of a TLS context. Gateways with equal ones share a context."""
 
     verify: bool = True
     ca_file: Path | None = None
@@ -69,7 +69,7 @@ class Trust:
     digest: str = ""
     """Hash over the contents of the files, so that a replaced certificate counts as a change."""
     with_http2: bool = False
-    """Offer HTTP/2 beside HTTP/1.1; for tunnels only, as the agent's other requests use HTTP/1.1."""
+    """Offer HTTP/2 beside HTTP/1.1, for tunnels only, as the agent's other requests use HTTP/1.1."""
     with_system: bool = False
     """Trust the system's CAs beside ``ca_file``, because a forward proxy may have a certificate of either."""
 
@@ -81,7 +81,7 @@ class ForwardProxy:
     scheme: ProxyScheme
     address: HostPort
     credentials: SecretStr | None = None
-    """``user:password``; a change counts as a change of the gateway."""
+    """``user:password``. A change counts as a change of the gateway."""
     trust: Trust = Trust()
     """Trust of an ``https`` proxy, without the client certificate, which is for the gateway only."""
 
@@ -106,7 +106,7 @@ class Gateway:
     """The operator's setting: a URL or ``env``."""
     forward_proxy_credentials_file: Path | None = None
     proxy: ForwardProxy | None = None
-    """The resolved forward proxy; None: the gateway is dialed directly."""
+    """The resolved forward proxy, or None if the gateway is dialed directly."""
     transport: Literal["http1", "http2"] = "http1"
     connect_timeout_s: float = 5.0
     tls_timeout_s: float = 5.0
@@ -115,7 +115,7 @@ class Gateway:
 
     @property
     def tunnel_trust(self) -> Trust:
-        """Trust for connections that carry tunnels; ``trust`` is for all other requests to the gateway."""
+        """Trust for connections that carry tunnels. ``trust`` is for all other requests to the gateway."""
         return replace(self.trust, with_http2=True) if self.transport == "http2" else self.trust
 
     @property
@@ -216,13 +216,13 @@ class Settings:
     routes: tuple[Route, ...] = ()
     """Enabled and disabled routes, in the order of the files."""
     watched: frozenset[Path] = frozenset()
-    """Files, and directories of ``include`` patterns, whose change triggers a reload."""
+    """Files, and directories of ``include`` patterns, that trigger a reload when they change."""
     sha: str = ""
-    """Short hash over all files that were read; equal hashes need no reload."""
+    """Short hash over all files that were read. Equal hashes need no reload."""
     warnings: tuple[str, ...] = ()
     """Sentences about accepted settings that are unsafe or without effect, each with file and line."""
     patterns: tuple[str, ...] = ()
-    """Names that ``include`` matches; other entries of a watched directory are ignored."""
+    """Names that ``include`` matches. Other entries of a watched directory are ignored."""
     gateways: tuple[tuple[Gateway, Credential | None], ...] = field(default=(), compare=False, repr=False)
     """All ``[gateways.*]`` tables, used by a route or not, each with its credential."""
     files: tuple[tuple[Path, bytes], ...] = field(default=(), compare=False, repr=False)

@@ -25,7 +25,7 @@ def find_config(flag: str | Path | None, environ: Mapping[str, str]) -> Path:
 
 
 def distrust_of_local_config() -> str:
-    """Return why ``./agent.toml`` must not be used; empty if it can be trusted or does not exist.
+    """Return why ``./agent.toml`` must not be used, empty if it can be trusted or does not exist.
 
     The file runs commands and receives tokens with the rights of this user, so only this user and root may be able to
     change or replace it.
@@ -36,7 +36,7 @@ def distrust_of_local_config() -> str:
 
 
 def _writers(path: Path, status: os.stat_result) -> str:
-    """Return which other users can change the path, with the remedy; empty if only this user and root can."""
+    """Return which other users can change the path, with the remedy, empty if only this user and root can."""
     if status.st_uid not in {ROOT, os.geteuid()}:
         return f"{path} belongs to user {status.st_uid}, not to you or root"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -45,7 +45,7 @@ def _writers(path: Path, status: os.stat_result) -> str:
 
 
 def default_control_socket(environ: Mapping[str, str]) -> Path | None:
-    """Return the control socket of the service or of this user's agent; None if this user has no runtime directory."""
+    """Return the control socket of the service or of this user's agent, None without a runtime directory."""
     is_service = str(RUNTIME_DIRECTORY) in environ.get("RUNTIME_DIRECTORY", "").split(":")
     if is_service or os.geteuid() == 0:
         return RUNTIME_DIRECTORY / CONTROL_SOCKET

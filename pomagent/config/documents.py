@@ -34,7 +34,7 @@ class Document:
         return self.path.absolute().parent
 
     def line(self, path: KeyPath) -> int:
-        """Return the line of a key, or of the nearest table around it; 0 if none is known."""
+        """Return the line of a key, or of the nearest table around it, or 0 if none is known."""
         while path and path not in self._lines:
             path = path[:-1]
         return self._lines[path] if path else 0

@@ -53,7 +53,7 @@ def _misnamed(variable: str) -> str:
 
 
 def _typed(value: Any, annotation: Any) -> Any:
-    """Convert the text of variables to the types of TOML; validation reports values that cannot be converted."""
+    """Convert the text of variables to the types of TOML. Validation reports values that cannot be converted."""
     if isinstance(value, dict):
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             fields = annotation.model_fields

@@ -19,13 +19,13 @@ from pomagent.protocol.route_url import AddressError
 from pomagent.settings import ForwardProxy, Gateway
 
 MAX_SOCKS_WORD_BYTES = 255
-"""Maximum bytes of a user name and of a password, whose lengths are one byte each (RFC 1929)."""
+"""Maximum bytes of a user name and of a password, the lengths of which are one byte each (RFC 1929)."""
 
 
 def with_forward_proxy(
     gateway: Gateway, entry: Entry[GatewayTable], environ: Mapping[str, str], mistakes: Mistakes, inputs: Inputs
 ) -> Gateway:
-    """Return the gateway with its forward proxy; without one if that has problems, which are reported. Blocks."""
+    """Return the gateway with its forward proxy, or without it, with the problems reported. Blocks."""
     given = check_forward_proxy(entry, mistakes, inputs)
     url = _from_environment(gateway, entry, environ, mistakes) if gateway.forward_proxy == "env" else _url(entry)
     if url is None:

@@ -26,7 +26,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def resolve_gateway(
     name: str, entry: Entry[GatewayTable], environ: Mapping[str, str], mistakes: Mistakes, inputs: Inputs
 ) -> Gateway | None:
-    """Return one gateway with the content of its files; None, with its problems reported, if it is unusable. Blocks."""
+    """Return one gateway with the content of its files, or None, with its problems reported. Blocks."""
     table = entry.table
     url = _url(entry, mistakes)
     _check_combinations(entry, url, mistakes)
@@ -56,7 +56,7 @@ def resolve_gateway(
 def resolve_credential(
     name: str, entry: Entry[CredentialTable], environ: Mapping[str, str], mistakes: Mistakes, inputs: Inputs
 ) -> Credential | None:
-    """Return one credential with its token; None, with its problems reported, if it is unusable. Blocks."""
+    """Return one credential with its token, or None, with its problems reported, if it is unusable. Blocks."""
     table, place = entry.table, entry.place
     given = [source for source in SOURCES if source in entry.given]
     if len(given) != 1:

@@ -16,7 +16,7 @@ _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  # recognised, not bound
 
 
 def parse_listen(text: str, directory: Path) -> HostPort | Path:
-    """Return the address to listen on; a relative socket path starts from ``directory``. Raises AddressError."""
+    """Return the address to listen on. A relative socket path starts from ``directory``. Raises AddressError."""
     if text.startswith(UNIX_PREFIX):
         return _socket_path(text.removeprefix(UNIX_PREFIX), directory)
     address = parse_host_port(text, lowest_port=0)

@@ -55,7 +55,7 @@ def unknown_key(name: str, model: type[BaseModel]) -> str:
 
 
 def sentence(error: Mapping[str, Any], model: type[BaseModel], value: Any) -> str:
-    """Return one of pydantic's errors as a sentence; ``value`` is the value of the key."""
+    """Return one of pydantic's errors as a sentence. ``value`` is the value of the key."""
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         return unknown_key(name, model)

@@ -37,7 +37,7 @@ class Key:
 
     name: str
     default: str
-    """The default as TOML; "required"; or empty if it depends on other keys."""
+    """The default as TOML, "required", or empty if it depends on other keys."""
     applied: str
     meaning: str
 
@@ -70,7 +70,7 @@ def _row(key: Key) -> str:
 
 
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
-    """Yield the fields of a model; a route's own keys come before those that [defaults] also has."""
+    """Yield the fields of a model. A route's own keys come before those that [defaults] also has."""
     inherited = RouteDefaults.model_fields if model is RouteTable else {}
     yield from ((field.alias or name, field) for name, field in model.model_fields.items() if name not in inherited)
     yield from inherited.items()

@@ -15,7 +15,7 @@ DEFAULT_CREDENTIAL = "default"
 
 
 class References:
-    """The gateways and credentials that routes can name; one that was reported as unusable is None."""
+    """The gateways and credentials that routes can name. One that was reported as unusable is None."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class References:
         self._implied: dict[HostPort, Gateway] = {}
 
     def check_gateways(self) -> None:
-        """Report gateways whose credential does not exist or does not fit."""
+        """Report gateways with a credential that does not exist or does not fit."""
         for entry in self._tables.gateways.values():
             self._check_credential(entry, entry.table.credential, entry)
 
@@ -98,7 +98,7 @@ class References:
 
 
 def _instead(name: str, known: Mapping[str, object]) -> str:
-    """Return the declared names; the wrong one is not repeated, because it may be a misplaced token."""
+    """Return the declared names. The wrong one is not repeated, because it may be a misplaced token."""
     if not known:
         return "; none is declared"
     return did_you_mean(name, known) or f"; declared: {', '.join(sorted(known)[:10])}"

@@ -25,7 +25,7 @@ from pomagent.settings import (
 
 
 class RouteResolver:
-    """Resolves routes one by one; names and addresses must be unique among them."""
+    """Resolves routes one by one. Names and addresses must be unique among them."""
 
     def __init__(self, references: References, listeners: Listeners, mistakes: Mistakes) -> None:
         self._references = references
@@ -34,7 +34,7 @@ class RouteResolver:
         self._names: set[str] = set()
 
     def resolve(self, entry: RouteEntry) -> Route | None:
-        """Return a route; None, with its problems reported, if it is unusable."""
+        """Return a route, or None, with its problems reported, if it is unusable."""
         self._claim_name(entry)
         url = self._url(entry)
         listen = self._listen(entry)
@@ -95,7 +95,7 @@ class RouteResolver:
 def claimed_address(
     entry: Entry[RouteTable] | Entry[StatusTable], listeners: Listeners, owner: str, mistakes: Mistakes
 ) -> HostPort | Path | None:
-    """Return the listen address of an entry; report an address in use, and one exposed without consent."""
+    """Return the listen address of an entry, and report one in use or exposed without consent."""
     if not entry.has("listen"):
         return None
     try:
@@ -120,7 +120,7 @@ def _check_exposed(entry: Entry[RouteTable] | Entry[StatusTable], shown: str, mi
 
 
 def check_pool(entry: Entry[RouteDefaults] | RouteEntry, mistakes: Mistakes) -> None:
-    """Report a pool whose minimum is above its maximum."""
+    """Report a pool with a minimum above its maximum."""
     table = entry.table
     if table.pool_min > table.pool_max and entry.has("pool_min") and entry.has("pool_max"):
         key = "pool_min" if "pool_min" in entry.given else "pool_max"

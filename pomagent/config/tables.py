@@ -34,7 +34,7 @@ T = TypeVar("T", bound=Table)
 
 INCLUDABLE = frozenset({"routes", "gateways", "credentials"})
 _NOT_GIVEN = "-"
-"""Replaces a required value that was reported as missing or wrong; never used."""
+"""Replaces a required value that was reported as missing or wrong. It is never used."""
 _NAME = re.compile(NAME_PATTERN)
 
 
@@ -47,7 +47,7 @@ class Entry(Generic[T]):
     given: Mapping[str, Any]
     """The values of the file and the environment, without defaults."""
     wrong: frozenset[str] = frozenset()
-    """Keys that were reported already; their values must not be used."""
+    """Keys that were reported already. Their values must not be used."""
 
     def has(self, key: str) -> bool:
         return key not in self.wrong
@@ -55,7 +55,7 @@ class Entry(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class RouteEntry(Entry[RouteTable]):
-    """One ``[[routes]]`` entry; ``url`` is its ``from``, or the error in it."""
+    """One ``[[routes]]`` entry. ``url`` is its ``from``, or the error in it."""
 
     name: str = ""
     url: RouteUrl | AddressError = field(default_factory=lambda: AddressError(""))
@@ -75,7 +75,7 @@ class Tables:
 
 
 class TableReader:
-    """Validates the tables of several documents; the first one is the main file."""
+    """Validates the tables of several documents. The first one is the main file."""
 
     def __init__(self, documents: list[Document], overlay: Mapping[str, Mapping[str, Any]], mistakes: Mistakes) -> None:
         self._documents = documents
@@ -83,7 +83,7 @@ class TableReader:
         self._mistakes = mistakes
 
     def read(self) -> Tables:
-        """Return all tables; report their problems."""
+        """Return all tables and report their problems."""
         for document in self._documents:
             self._report_unknown_tables(document)
         defaults = self.single("defaults", RouteDefaults)
@@ -98,7 +98,7 @@ class TableReader:
         )
 
     def single(self, name: str, model: type[T]) -> Entry[T]:
-        """Return a table that only the main file can have; report its problems."""
+        """Return a table that only the main file can have, and report its problems."""
         main, overlay = self._documents[0], self._overlay.get(name, {})
         place = Place(main, (name,), name, frozenset(overlay))
         given = main.data.get(name, {})

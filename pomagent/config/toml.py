@@ -1,4 +1,4 @@
-"""Parses TOML whose size and shape are checked first, so that no file can exhaust memory.
+"""Checks size and shape of TOML before parsing it, so that no file can exhaust memory.
 
 ``tomllib`` has no limits of its own: its cost is quadratic in the parts of a dotted key (a key of 1 MB took 23 GB), and
 each table costs about 1 KB.
@@ -13,13 +13,13 @@ from typing import Any, Final
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 """Maximum size of one TOML file. 10,000 routes with names, tags and descriptions take 3 MB."""
 MAX_KEY_PARTS: Final = 32
-"""Maximum parts of one dotted key or table header; ``agent.toml`` needs 3."""
+"""Maximum parts of one dotted key or table header. ``agent.toml`` needs 3."""
 MAX_DEPTH: Final = 32
-"""Maximum nesting of arrays and inline tables; ``agent.toml`` needs 3."""
+"""Maximum nesting of arrays and inline tables. ``agent.toml`` needs 3."""
 MAX_NUMBER_CHARACTERS: Final = 64
 """Maximum characters of a number or date without its sign; Python converts no integer over 4,300 digits to text."""
 MAX_ITEMS: Final = 400_000
-"""Maximum tables, array elements and further parts of dotted keys in one file; each takes up to 1 KB of memory.
+"""Maximum tables, array elements and further parts of dotted keys in one file. Each takes up to 1 KB of memory.
 
 Counted are brackets, commas and dots outside strings: 10,000 routes with five tags and five decimal fractions each
 have 130,000.
@@ -41,7 +41,7 @@ _POSITION: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of documen
 
 
 class TomlError(ValueError):
-    """The text is not TOML, or exceeds a limit; ``line`` and ``column`` count from 1, 0 if unknown."""
+    """The text is not TOML, or exceeds a limit. ``line`` and ``column`` count from 1 and are 0 if unknown."""
 
     def __init__(self, message: str, line: int = 0, column: int = 0) -> None:
         super().__init__(message)
@@ -88,7 +88,7 @@ def _depth_after(line: str, depth: int, number: int) -> int:
 
 
 def _blank(match: re.Match[str]) -> str:
-    """Replace a string by one quote, which may be part of a key, and a comment by nothing; keep the lines."""
+    """Replace a string by one quote, which may be part of a key, and a comment by nothing, and keep the lines."""
     quoted = match[0]
     return "" if quoted[0] == "#" else '"' + "\n" * quoted.count("\n")
 

@@ -15,14 +15,14 @@ from pomagent.runtime.files import FileError
 from pomagent.settings import Trust
 
 MAX_PEM_BYTES = 4 * 1024 * 1024
-"""Maximum bytes of a PEM file; the system's bundle of all CAs has 0.2 MB."""
+"""Maximum bytes of a PEM file. The system's bundle of all CAs has 0.2 MB."""
 
 _FILES = ("ca_file", "client_cert_file", "client_key_file")
 _ENCRYPTED = (b"ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")
 
 
 def read_trust(entry: Entry[GatewayTable], mistakes: Mistakes, inputs: Inputs) -> Trust:
-    """Return the trust of a gateway with a digest of its files; report unusable files. Blocks."""
+    """Return the trust of a gateway with a digest of its files, and report unusable files. Blocks."""
     paths = {key: entry.place.file(name) for key in _FILES if (name := getattr(entry.table, key))}
     contents = {key: _read(entry, key, path, mistakes, inputs) for key, path in paths.items()}
     if None not in contents.values():
@@ -37,7 +37,7 @@ def read_trust(entry: Entry[GatewayTable], mistakes: Mistakes, inputs: Inputs) -
 
 
 def _read(entry: Entry[GatewayTable], key: str, path: Path, mistakes: Mistakes, inputs: Inputs) -> bytes | None:
-    """Return the content of a file; None, with its problem reported, if it is unusable."""
+    """Return the content of a file, or None, with its problem reported, if it is unusable."""
     try:
         file = inputs.read(path, limit=MAX_PEM_BYTES)
     except FileError as error:

@@ -45,6 +45,12 @@ class Timings:
     tls_ms: float | None = None
     connect_ms: float | None = None
 
+    @property
+    def fields(self) -> dict[str, float | None]:
+        """Fields of a log event: durations of TCP, TLS and CONNECT, rounded to 0.1 ms."""
+        durations = {"tcp_ms": self.tcp_ms, "tls_ms": self.tls_ms, "connect_ms": self.connect_ms}
+        return {name: None if duration is None else round(duration, 1) for name, duration in durations.items()}
+
 
 @dataclass(slots=True)
 class Secured:

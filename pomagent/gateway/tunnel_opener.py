@@ -176,10 +176,9 @@ class TunnelOpener:
         self._failures.accepted()
         if not self._log.is_enabled_for("debug"):
             return
-        times = tunnel.timings
         self._log.debug(
             events.TUNNEL_OPENED, **self._named, request_id=tunnel.request_id,
-            tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),
+            **tunnel.timings.fields,
         )  # fmt: skip
 
     def _failed(self, tunnel: Tunnel, error: TunnelError) -> None:
@@ -199,7 +198,3 @@ def _reason(error: TunnelError) -> Reason:
     if isinstance(error, GatewayUnreachable):
         return Reason.UNREACHABLE
     return Reason.REFUSED
-
-
-def _rounded(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else round(milliseconds, 1)

@@ -20,11 +20,11 @@ from pomagent.log import events
 from pomagent.log.logger import Logger
 
 _MEANT: Final = (KeyboardInterrupt, SystemExit, gevent.GreenletExit)
-"""Intended ends, which are no crashes; gevent still raises the first two in the main greenlet."""
+"""Intended ends, which are no crashes. gevent still raises the first two in the main greenlet."""
 
 
 def install_crash_boundary(logger: Logger, hub: Hub) -> Callable[[], None]:
-    """Log every crash as ``greenlet.crashed``; the returned function removes the hooks."""
+    """Log every crash as ``greenlet.crashed``. The returned function removes the hooks."""
 
     def report(name: str, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         if not issubclass(kind, _MEANT):

@@ -50,7 +50,7 @@ def as_text(level: str, fields: Fields, *, is_coloured: bool) -> str:
 
 
 def as_entry(level: str, fields: Fields) -> bytes:
-    """Return the fields of a journal entry except MESSAGE, such as ``POMAGENT_ROUTE=redis``; omit empty ones."""
+    """Return the fields of a journal entry except MESSAGE, such as ``POMAGENT_ROUTE=redis``, without empty ones."""
     entry = {"PRIORITY": str(PRIORITIES[level]), "SYSLOG_FACILITY": _FACILITY, "SYSLOG_IDENTIFIER": "pomagent"}
     for name, value in fields.items():
         if value is not None and value != "":
@@ -68,7 +68,7 @@ def _now() -> str:
 
 
 def _plain(value: object) -> object:
-    """Convert a value that JSON cannot represent; ``str()`` of a ``SecretStr`` is asterisks."""
+    """Convert a value that JSON cannot represent. ``str()`` of a ``SecretStr`` is asterisks."""
     match value:
         case Enum():
             return value.value
@@ -96,7 +96,7 @@ def _bare(value: object) -> str:
 
 
 def _quoted(value: object) -> str:
-    """Return a value for the console, unquoted if that is unambiguous; always on one line."""
+    """Return a value for the console, unquoted if that is unambiguous, and always on one line."""
     if _is_known_to_json(value):
         return _encode(value)
     text = str(value if isinstance(value, str) and not isinstance(value, Enum) else _plain(value))

@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import Final
 
 SOCKET: Final = "/run/systemd/journal/socket"
-"""Address of the journal; in a unit with ``LogNamespace=``, another journal listens on it."""
+"""Address of the journal. In a unit with ``LogNamespace=``, another journal listens on it."""
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-"""Seals of a memfd with an entry; the journal accepts only memory that can no longer change."""
+"""Seals of a memfd with an entry. The journal accepts only memory that can no longer change."""
 _TOO_LARGE: Final = (errno.EMSGSIZE, errno.ENOBUFS)
 
 
@@ -29,7 +29,7 @@ def leads_to_journal(fd: int, environ: Mapping[str, str]) -> bool:
 
 
 def journal_behind(fd: int, environ: Mapping[str, str], path: str = SOCKET) -> JournalSocket | None:
-    """Return a connection to the journal that reads ``fd``; None if no journal does or it cannot be reached."""
+    """Return a connection to the journal that reads ``fd``, or None if no journal does or it cannot be reached."""
     if not leads_to_journal(fd, environ):
         return None
     journal = JournalSocket(path)
@@ -53,7 +53,7 @@ class JournalSocket:
         self._socket: socket.socket | None = None
 
     def connect(self) -> bool:
-        """Connect if necessary; return whether the journal can be reached."""
+        """Connect if necessary, and return whether the journal can be reached."""
         if self._socket is None:
             with suppress(OSError):
                 # Connected, so that poll() reports room in its queue.

@@ -67,7 +67,7 @@ class _Sink:
 
 
 class Logger(structlog.BoundLoggerBase):
-    """A structlog logger with a level that can change. Thread-safe; never raises."""
+    """A structlog logger with a level that can change. Thread-safe, never raises."""
 
     _logger: _Sink
 
@@ -113,7 +113,7 @@ class _Renderer:
         self.due_in_s = self._repeats.due_in_s
 
     def process(self, _: object, level: str, fields: Any) -> tuple[Line, dict[str, Any]]:
-        """Render an event; as the last processor of structlog, it returns the arguments of ``LogWriter.write``."""
+        """Render an event. As the last processor of structlog, it returns the arguments of ``LogWriter.write``."""
         if self._level.number > DEBUG and self._repeats.holds(level, fields):
             raise structlog.DropEvent
         return self.line(level, fields), {}
@@ -146,7 +146,7 @@ def make_logger(writer: LogWriter, *, format: Format | LogFormat, level: LogLeve
 
 
 def resolve_format(setting: Literal["auto", "json", "console"], fd: int) -> Format:
-    """Return the format for a setting; ``auto`` is ``console`` on a terminal, else ``json``."""
+    """Return the format for a setting, where ``auto`` is ``console`` on a terminal, else ``json``."""
     if setting == "auto":
         return "console" if os.isatty(fd) else "json"
     return setting

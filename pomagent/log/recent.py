@@ -41,7 +41,7 @@ class RecentEvents:
         self._kept: dict[str, deque[Note]] = {}
 
     def followed(self, log: Logger) -> Logger:
-        """Return a copy of a logger whose notable events are kept here."""
+        """Return a copy of a logger that also keeps its notable events here."""
         return log.observed_by(self._note)
 
     def latest(self, count: int) -> list[Note]:

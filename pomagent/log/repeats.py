@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 WRITTEN: Final = 10
-"""Lines of one kind that are written before further ones are counted; enough to see the clients and the rate."""
+"""Lines of one kind that are written before further ones are counted, enough to see the clients and the rate."""
 EVERY_S: Final = 60.0
-"""Seconds between lines with the count; a kind without a line for this long is forgotten."""
+"""Seconds between lines with the count. A kind without a line for this long is forgotten."""
 MAX_KINDS: Final = 1000
-"""Maximum kinds tracked at once; lines of further kinds are all written."""
+"""Maximum kinds tracked at once. Lines of further kinds are all written."""
 LEVELS: Final = frozenset({"warning", "error", "critical"})
 KIND: Final = (
     "event", "route", "gateway", "credential", "listen", "library", "error", "why", "reason", "user", "command",
@@ -79,7 +79,7 @@ class Repeats:
         return lines
 
     def due_in_s(self) -> float | None:
-        """Return the seconds until ``due`` must be called; None if no kind is tracked."""
+        """Return the seconds until ``due`` must be called, or None if no kind is tracked."""
         with self._lock:
             first = min((kind.ends_at for kind in self._kinds.values()), default=None)
         return None if first is None else max(0.0, first - self._clock())

@@ -33,7 +33,7 @@ class Verbosity:
         self._level.set(self.now)
 
     def want(self, level: LevelName | None, for_s: float = 0.0) -> None:
-        """Set or, with None, remove the operator's level. ``for_s`` is its duration; 0: unlimited. Does not block."""
+        """Set or, with None, remove the operator's level. ``for_s`` is its duration, 0: unlimited. Does not block."""
         self._group.kill(block=False)
         self.wanted = level
         self._level.set(self.now)

@@ -38,7 +38,7 @@ class Line(NamedTuple):
 
     @property
     def entry(self) -> bytes:
-        """The journal entry, whose MESSAGE has no ``<6>`` prefix."""
+        """The journal entry, without the ``<6>`` prefix in MESSAGE."""
         return encode({"MESSAGE": self.text.partition(">")[2]}) + self.fields
 
 
@@ -46,14 +46,14 @@ class Later(Protocol):
     """A source of lines that become due with time."""
 
     def lines(self, *, at_the_end: bool) -> list[Line]:
-        """Return the lines that are due; all of them at the end."""
+        """Return the lines that are due, or all of them at the end."""
 
     def due_in_s(self) -> float | None:
-        """Return the seconds until the next line is due; None: not before another line is written."""
+        """Return the seconds until the next line is due, or None if it depends on another line."""
 
 
 class LogWriter:
-    """A bounded queue of lines and the thread that writes them; any thread may ``write``, which never blocks.
+    """A bounded queue of lines and the thread that writes them. Any thread may ``write``, which never blocks.
 
     It uses a plain thread instead of gevent's pool, because lines are also written before the hub runs and after it is
     gone, and ``close`` joins the thread without a hub. It uses no lock, because a destructor that logs could deadlock
@@ -61,13 +61,13 @@ class LogWriter:
     """
 
     def __init__(self, fd: int, journal: JournalSocket | None = None, *, queue_lines: int = QUEUE_LINES) -> None:
-        """``journal`` reads ``fd``; lines that cannot be sent to it are written to ``fd``."""
+        """``journal`` reads ``fd``. Lines that cannot be sent to it are written to ``fd``."""
         self.fd = fd
         self.journal = journal
         self.describe_loss: Callable[[int], Line] = lambda count: Line(f"{count} log lines were dropped")
         self.later: Later | None = None
         self._refused = 0  # lines that found the queue full
-        self._failed = 0  # lines whose write failed
+        self._failed = 0  # lines that could not be written
         self._reported = 0
         self._queue_lines = queue_lines
         self._queue: deque[Line] = deque()
@@ -185,7 +185,7 @@ class LogWriter:
         return True
 
     def _wait_for_room(self, fd: int) -> bool:
-        """Wait until a descriptor accepts more; return False after the flush deadline."""
+        """Wait until a descriptor accepts more, or return False after the flush deadline."""
         room = select.poll()
         room.register(fd, select.POLLOUT)
         while not room.poll(CLOSE_CHECK_MS):

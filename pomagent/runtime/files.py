@@ -23,7 +23,7 @@ _KINDS: Final = {
 
 
 class FileError(OSError):
-    """A file cannot be used; ``reason`` completes the sentence that begins with its path."""
+    """A file cannot be used. ``reason`` completes the sentence that begins with its path."""
 
     def __init__(self, path: Path, reason: str, errno: int | None = None) -> None:
         super().__init__(errno, reason, str(path))
@@ -50,7 +50,7 @@ class FileContent:
 def read_file(path: Path, *, limit: int, follow_links: bool = True) -> FileContent:
     """Return the whole content of a regular file of at most ``limit`` bytes.
 
-    Blocks for as long as the disk needs; never for a writer of a pipe. Raises FileError. ``follow_links`` concerns the
+    Blocks for the disk, never for a pipe or device. Raises FileError. ``follow_links`` concerns the
     last part of the path only.
     """
     try:

@@ -15,7 +15,7 @@ MAX_IDLE = 32
 
 
 class Task:
-    """One function call in a reused greenlet; its creator can join and kill it like a greenlet."""
+    """One function call in a reused greenlet. Its creator can join and kill it like a greenlet."""
 
     def __init__(self, run: Callable[[], object], name: str, on_end: Callable[[Task], None]) -> None:
         self._run: Callable[[], object] | None = run
@@ -35,7 +35,7 @@ class Task:
         return f"<Task {self.name}>"
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait until the task has ended; return False after the timeout. Blocks."""
+        """Wait until the task has ended, or return False after the timeout. Blocks."""
         if self.is_over:
             return True
         self._waiting = self._waiting or Event()
@@ -99,7 +99,7 @@ class GreenletReuse:
         return task
 
     def _keep(self, greenlet: ReusedGreenlet) -> bool:
-        """Keep a greenlet that has finished its task, unless enough are idle; return whether it is kept."""
+        """Keep a greenlet that has finished its task, unless enough are idle, and return whether it is kept."""
         if self._is_closed or len(self._idle) >= MAX_IDLE:
             return False
         self._idle.append(greenlet)

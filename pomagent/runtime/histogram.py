@@ -15,7 +15,7 @@ class Distribution:
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
-    """Measurements up to each bound and above the one before; the last count is above all bounds."""
+    """Measurements up to each bound and above the one before. The last count is above all bounds."""
     total: float
 
 

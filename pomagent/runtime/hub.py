@@ -20,7 +20,7 @@ def give_way() -> None:
 
 
 def wait_for(watcher: Any, timeout_s: float | None) -> bool:
-    """Wait until the watcher's descriptor is ready; return False after the timeout. Blocks."""
+    """Wait until the watcher's descriptor is ready, or return False after the timeout. Blocks."""
     if timeout_s is None:
         wait(watcher)
         return True

@@ -38,7 +38,7 @@ class Notifier:
         self._is_pending = Event()
         self._is_held = False
         self.watchdog_interval_s = _watchdog_interval_s(environ)
-        """Half the time that systemd allows between ``watchdog`` calls; None if it does not watch this process."""
+        """Half the time that systemd allows between ``watchdog`` calls, or None if it does not watch this process."""
 
     @property
     def is_heard(self) -> bool:
@@ -50,7 +50,7 @@ class Notifier:
         self._is_held = True
 
     def release(self) -> None:
-        """Send from now on; queued messages are sent at once if possible."""
+        """Send from now on. Queued messages are sent at once if possible."""
         self._is_held = False
         self._flush_soon()
 
@@ -88,7 +88,7 @@ class Notifier:
         return self._send(*_status(text))
 
     def name_main(self, pid: int) -> bool:
-        """Make another process the main one, after queued messages; systemd ignores later messages of this one."""
+        """Make another process the main one, after queued messages. systemd ignores later messages of this one."""
         return self._socket is None or (self.flush() and self._send(f"MAINPID={pid}"))
 
     def stopping(self, status: str = "") -> bool:
@@ -132,7 +132,7 @@ class Notifier:
 
 
 def _address(name: str) -> str:
-    """Return the address in NOTIFY_SOCKET, with ``@`` replaced by the null byte of an abstract socket; else empty."""
+    """Return the address in NOTIFY_SOCKET, with ``@`` as the null byte of an abstract socket, empty for other kinds."""
     if name.startswith("@"):
         return "\0" + name[1:]
     return name if name.startswith("/") else ""

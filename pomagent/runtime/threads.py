@@ -16,7 +16,7 @@ Arguments = TypeVarTuple("Arguments")
 
 
 class Threads:
-    """Runs at most ``size`` jobs at a time; further jobs wait."""
+    """Runs at most ``size`` jobs at a time. Further jobs wait."""
 
     def __init__(self, size: int) -> None:
         self._pool = ThreadPool(size)

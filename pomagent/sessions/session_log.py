@@ -63,11 +63,11 @@ class SessionLog:
         if not self._is_wished(is_clean=end.is_clean):
             self._counts.unlogged += 1
             return
-        first, times = relay.first_byte_at, tunnel.timings
+        first = relay.first_byte_at
         self._log.info(
             events.SESSION_CLOSED, side=end.side.value, reason=end.reason, bytes_up=relay.bytes_up,
             bytes_down=relay.bytes_down, waited_ms=waited_ms, first_byte_ms=first and self.since(first),
-            tcp_ms=_rounded(times.tcp_ms), tls_ms=_rounded(times.tls_ms), connect_ms=_rounded(times.connect_ms),
+            **tunnel.timings.fields,
             duration_ms=self.since(self._clock()), warm=tunnel.was_warm, request_id=tunnel.request_id,
             generation=self._generation, **({"cause": end.cause} if end.cause else {}), **self._caller.fields,
             **self._left_out(),
@@ -99,7 +99,3 @@ def share(wish: str) -> float:
     """Of the sessions that end well, how many get lines: a hundredth for ``1/100``; none for ``errors``."""
     _, _, of = wish.partition("/")
     return 1 / int(of) if of else 0.0
-
-
-def _rounded(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else round(milliseconds, 1)

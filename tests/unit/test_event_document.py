@@ -21,6 +21,7 @@ SPREAD = {
     "result": {"version", "pid", "sessions_left"},
     "self._caller.fields": {"uid", "user"},
     "{'reason': reason} if reason else {}": {"reason"},
+    "tunnel.timings.fields": {"tcp_ms", "tls_ms", "connect_ms"},
     "self._left_out()": {"unlogged"},
     "{'cause': end.cause} if end.cause else {}": {"cause"},
     "logged": {"arguments"},

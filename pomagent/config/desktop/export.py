@@ -46,7 +46,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One connection of the export; texts are unchanged."""
+    """One connection of the export. Texts are unchanged."""
 
     index: int
     name: str = ""

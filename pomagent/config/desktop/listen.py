@@ -22,7 +22,7 @@ IS_CHOSEN = "Desktop chose a port at each start; this one is fixed"
 
 
 class Addresses:
-    """Assigns a unique address to each route; the same export always results in the same addresses.
+    """Assigns a unique address to each route. The same export always results in the same addresses.
 
     It therefore does not check this host: a port in use here may be free where the file is used, and a port of the
     running agent must not change when the import is repeated.
@@ -39,7 +39,7 @@ class Addresses:
         return self._listeners.claim(address, owner)
 
     def choose(self, destination: HostPort, owner: str) -> HostPort:
-        """Return a free address, with the destination's port if possible; with port 0 if none is left."""
+        """Return a free address, with the destination's port if possible, or with port 0 if none is left."""
         port = destination.port
         wished = port if port >= FIRST_UNPRIVILEGED else port + ABOVE_PRIVILEGED
         for candidate in chain([wished], self._spare):
@@ -54,7 +54,7 @@ def read_listen(text: str) -> tuple[HostPort | None, str]:
     try:
         address = _parse(text)
     except AddressError as error:
-        return None, f"another address than Desktop's, whose listenAddr {error}"
+        return None, f"another address than Desktop's: its listenAddr {error}"
     if address is None or address.port == 0:
         return None, ""
     if is_loopback(address):

@@ -26,7 +26,7 @@ MAX_NAME = 60
 MAX_SHOWN = 200
 """Maximum characters of a text from the export in a comment or description."""
 MAX_DEFAULT_NAME = 250
-"""Maximum characters of a default name; the model's limit leaves room for a number."""
+"""Maximum characters of a default name. The model's limit leaves room for a number."""
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ def _place(routes: Sequence[Item]) -> None:
 
 
 def _share_gateways(routes: Iterable[Item]) -> list[Gateway]:
-    """Return a table for each edge that a route's ``from`` cannot describe; routes with the same trust share it."""
+    """Return a table for each edge that a route's ``from`` cannot describe. Routes with the same trust share it."""
     shared: dict[object, Gateway] = {}
     taken: dict[str, int] = {}
     for item in routes:

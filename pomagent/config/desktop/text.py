@@ -37,7 +37,7 @@ class Imported:
 
 
 def to_toml(connections: Sequence[Connection]) -> Imported:
-    """Return all connections as TOML; those that cannot be routes become comments."""
+    """Return all connections as TOML. Those that cannot be routes become comments."""
     items, gateways = convert(connections)
     routes = sum(item.url is not None for item in items)
     parts = [HEADER, *([] if routes else [EMPTY]), *map(_gateway_table, gateways), *map(_route_table, items)]

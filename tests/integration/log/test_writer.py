@@ -1,4 +1,4 @@
-"""The writer thread with real pipes whose readers are stuck, slow or gone."""
+"""The writer thread with real pipes and readers that are stuck, slow or gone."""
 
 import fcntl
 import json
@@ -16,7 +16,7 @@ PATIENCE_S = 20
 
 
 class Pipe:
-    """Standard error whose reader reads on request."""
+    """Standard error with a reader that reads on request."""
 
     def __init__(self, *, is_blocking=True, capacity=4096):
         self.reader, self.writer = os.pipe()

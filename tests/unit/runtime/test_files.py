@@ -33,7 +33,7 @@ def private(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unprivileged(private: Path) -> Iterator[None]:  # made before the rights are given up
-    """The effective user is one to whom permissions apply, also where the tests run as root."""
+    """The effective user is subject to permissions, even if the tests run as root."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(NOBODY)

@@ -321,8 +321,8 @@ def told(connection: Connection) -> str:
     assert last is not None
     assert last[3] == Kind.GOAWAY
     assert last.endswith(str(connection.loss).removeprefix("the gateway breaks HTTP/2: ").encode())
-    assert Code(LONG.unpack_from(last, 13)[0]).name == connection.loss.told
-    return connection.loss.told
+    assert Code(LONG.unpack_from(last, 13)[0]).name == connection.loss.sent_code
+    return connection.loss.sent_code
 
 
 def _in_frames(block: bytes) -> bytes:
