@@ -13,27 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pomagent.config.keys import DAY_S, HOUR_S, LIVE, NEW_SESSIONS, REBIND, RESTART, key, off, on, seconds, timeout
+from pomagent.config.value_types import MAX_SESSIONS, MAX_WARM, LogSessions, Name, Protocol, Text
 from pomagent.settings import HalfClose
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 ENV_PREFIX = "POMAGENT_"
 ENV_DELIMITER = "__"
 
-MAX_WARM = 1000
-"""Maximum warm tunnels of one route. Each is a descriptor here and a connection to the server there."""
-MAX_SESSIONS = 1_000_000
-"""Maximum for ``max_sessions``: more than a host has local ports, descriptors or memory for."""
-
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-Text = Annotated[str, StringConstraints(min_length=1)]
-LogSessions = Annotated[str, StringConstraints(pattern=r"^(all|errors|none|1/[1-9][0-9]{0,5})$")]
-Protocol = Literal["auto", "generic", "http", "redis", "postgres", "mysql", "ssh", "rdp", "mssql"]
-
 
 class Table(BaseModel):
-    """A table of the file."""
+    """A table of the file. It is strict, so that slips are errors: "5" is not a number and 1 is not a boolean."""
 
-    # Strict, so that a slip is an error instead of a surprise: "5" is not a number and 1 is not a boolean.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
@@ -56,9 +45,7 @@ class AgentTable(Table):
         "of the others. The next line of the route counts the sessions left out.",
     )
     max_sessions: int = key(2000, LIVE, "Maximum open sessions of all routes together.", ge=1, le=MAX_SESSIONS)
-    workers: int = key(
-        1, RESTART, "Number of processes that share the listeners; only 1 is supported so far.", ge=1, le=1024
-    )
+    workers: int = key(1, RESTART, "Processes that share the listeners; only 1 is supported so far.", ge=1, le=1024)
     boot_from_last_good: bool = off(
         LIVE, "Start from the last accepted file if the current one is invalid, instead of exiting with 78."
     )
@@ -68,14 +55,10 @@ class AgentTable(Table):
 class StatusTable(Table):
     """Settings of health, metrics, the status page and the control socket."""
 
-    listen: str = key(
-        "127.0.0.1:9765", REBIND, 'Read-only HTTP address of health, metrics and the status page; "": off.'
-    )
+    listen: str = key("127.0.0.1:9765", REBIND, 'Read-only address of health, metrics and status page; "": off.')
     unsafe_listen: bool = off(REBIND, "Must be true for an address that is not loopback.")
     allow_users: list[Text | int] = key(
-        [],
-        LIVE,
-        "Local users or uids that may read the page, status.json and metrics; []: all. Health is open to every user.",
+        [], LIVE, "Local users or uids that may read page, status.json and metrics; []: all. Health is open to all."
     )
     control_socket: str = key(
         "", RESTART, "Path of the control socket. Default: /run/pomagent/control.sock for root and the service, "
@@ -98,9 +81,7 @@ class GatewayTable(Table):
         "", NEW_SESSIONS, "host:port to dial instead of the URL's. SNI and the verified name stay the URL's host."
     )
     credential: str | None = key(
-        None,
-        NEW_SESSIONS,
-        'Name of a [credentials.*] table; "": none. Default: the credential named "default", if declared.',
+        None, NEW_SESSIONS, 'Name of a [credentials.*] table; "": none. Default: the one named "default", if declared.'
     )
     credential_header: Literal["authorization", "x-pomerium-authorization"] = key(
         "authorization", NEW_SESSIONS, "Request header that carries the token."

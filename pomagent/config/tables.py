@@ -17,7 +17,6 @@ from pomagent.config.documents import Document, Place
 from pomagent.config.messages import describe, did_you_mean, sentence
 from pomagent.config.mistakes import Mistakes
 from pomagent.config.model import (
-    NAME_PATTERN,
     AgentFile,
     AgentTable,
     CredentialTable,
@@ -28,6 +27,7 @@ from pomagent.config.model import (
     StatusTable,
     Table,
 )
+from pomagent.config.value_types import NAME_PATTERN
 from pomagent.protocol.route_url import AddressError, RouteUrl, parse_route_url
 
 T = TypeVar("T", bound=Table)
