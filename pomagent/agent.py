@@ -73,7 +73,7 @@ class Agent:
         except Exception:
             self.listeners.rollback(prepared)
             raise
-        # From here on only a bug fails, and nothing switches until every listener has its route.
+        # Only a bug fails after this point, and nothing switches until every listener has its route.
         self._settings = new
         self.reserves.keep_only({route.gateway for route in new.routes})
         self.listeners.commit(prepared)

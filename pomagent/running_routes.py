@@ -59,7 +59,7 @@ class RunningRoutes:
 
     @contextmanager
     def changing(self, plan: Plan, new: Settings) -> Iterator[None]:
-        """Carry out a plan; in the block, the routes get their listeners. What the plan stops is drained after it.
+        """Carry out a plan. In the block, the routes get their listeners. Stopped routes are drained after it.
 
         The block may block. A reload that is killed in it leaves the sessions of stopped routes to ``finish``.
         """

@@ -75,7 +75,7 @@ class Service:
             parts.notifier.status(rejected(error.problems))
             parts.takeover.fail("the configuration is invalid", INVALID, problems)
             return INVALID
-        gc.freeze()  # what a start builds stays; each full collection of it stalls the hub (1,000 routes: 40 ms)
+        gc.freeze()  # what a start builds stays, and each full collection of it stalls the hub (1,000 routes: 40 ms)
         if parts.agent.quarantined and not parts.agent.bound_count:
             self._log.error(events.AGENT_STOPPED, error="no route could be bound", signal="")
             parts.takeover.fail("no route could be bound", NOT_PERMITTED, list(parts.agent.quarantined.values()))
@@ -142,7 +142,7 @@ class Service:
     # --- the end --------------------------------------------------------------------------------------------------
 
     def _retire(self) -> int:
-        """Finish this process's sessions after an upgrade; the sockets belong to the new process. Blocks."""
+        """Finish this process's sessions after an upgrade. The sockets belong to the new process. Blocks."""
         parts = self._parts
         parts.upgrade_requests.release_new_process()
         parts.status_server.leave()

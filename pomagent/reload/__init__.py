@@ -1,1 +1,1 @@
-"""A change of the configuration is noticed, validated and compared with what runs."""
+"""Notices a change of the configuration, validates it and compares it with what runs."""

@@ -1,6 +1,6 @@
-"""What the file system says of watched paths: which directory entries decide their meaning, and their fingerprint.
+"""Determines which directory entries watched paths depend on, and a fingerprint of their contents.
 
-Reads only, keeps nothing, and may wait for a slow disk: for a worker thread.
+Only reads, and keeps no state. May wait for a slow disk, so call it in a worker thread.
 """
 
 from __future__ import annotations
@@ -18,33 +18,35 @@ from typing import Final, TypeAlias
 
 from pomagent.runtime.files import read_file
 
-MAX_LINKS: Final = 40  # as the kernel; a loop of symbolic links ends here
-MAX_HASHED_BYTES: Final = 16 * 1024 * 1024  # ten times a file with 10,000 routes; beyond, its stat has to do
+MAX_LINKS: Final = 40
+"""Maximum symbolic links to follow in one path. It is the kernel's limit and ends a loop of links."""
+MAX_HASHED_BYTES: Final = 16 * 1024 * 1024
+"""Maximum size of a file that is hashed, ten times one with 10,000 routes. Of larger ones, the stat is compared."""
 
 Fingerprint: TypeAlias = Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The directory entries whose change may matter, by the real path of their directory."""
+    """The directory entries that watched paths depend on, by the real path of their directory."""
 
     names: Mapping[str, frozenset[str]]
     listed: frozenset[str]
-    """Directories of include patterns: there every name that matches ``patterns`` matters, new ones too."""
+    """Directories of include patterns, in which every name that matches ``patterns`` matters, including new ones."""
     patterns: tuple[str, ...]
 
     def concerns(self, path: str) -> bool:
-        """Says whether a change of this directory entry may be one of ours."""
+        """Return whether a watched path may depend on this directory entry."""
         directory, _, name = path.rpartition("/")
         directory = directory or "/"
         return name in self.names.get(directory, ()) or (directory in self.listed and _matches(name, self.patterns))
 
 
 def survey(paths: Iterable[Path], patterns: tuple[str, ...]) -> Survey:
-    """Follows every path, hop by hop, to the entries that would change if it came to mean something else.
+    """Return the directory entries that have to change before a path can lead to another file.
 
-    Those are its symbolic links, itself, the first missing part, and the directories that hold one of these: each of
-    them may be replaced as a whole.
+    These are its symbolic links, the file itself, the first missing part, and the directories that contain one of
+    these, because each of them may be replaced as a whole.
     """
     names: dict[str, set[str]] = defaultdict(set)
     listed = set()
@@ -60,12 +62,12 @@ def survey(paths: Iterable[Path], patterns: tuple[str, ...]) -> Survey:
 
 
 def fingerprint(paths: Iterable[Path], patterns: tuple[str, ...]) -> Fingerprint:
-    """Two equal ones mean: nothing has changed, content and permissions included."""
+    """Return a value that is equal as long as neither contents nor permissions change."""
     return {str(path): _print_of(path) for path in _with_listed(paths, patterns)}
 
 
 def _with_listed(paths: Iterable[Path], patterns: tuple[str, ...]) -> Iterator[Path]:
-    """The paths, and what directories among them list."""
+    """Yield the paths, and the matching entries of directories among them."""
     for path in paths:
         yield path
         with suppress(OSError):
@@ -77,7 +79,7 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _hops(path: Path) -> Iterator[tuple[Path, str]]:
-    """The symbolic links on the way to the file, and the file itself, each as real directory and name."""
+    """Yield the symbolic links on the way to the file and the file itself, each as real directory and name."""
     here, todo, links = Path("/"), list(reversed(path.absolute().parts[1:])), 0
     while todo:
         name = todo.pop()
@@ -104,7 +106,7 @@ def _hops(path: Path) -> Iterator[tuple[Path, str]]:
 def _is_directory(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # not ours to see
+    except OSError:  # permission denied
         return False
 
 
@@ -126,12 +128,12 @@ def _print_of(path: Path) -> object:
 
 
 def _stable(found: os.stat_result) -> tuple[int, ...]:
-    """Everything of a stat that reading does not change."""
+    """Return the fields of a stat that reading does not change."""
     return found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_gid, found.st_size, found.st_mtime_ns
 
 
 def _digest(path: Path, found: os.stat_result) -> bytes:
-    """Of the content; a change within one tick of the clock, or one that restores the time, shows only here."""
+    """Hash the contents. Only this shows a change within one tick of the clock, or one that restores the time."""
     if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_HASHED_BYTES:
         return b""
     return hashlib.blake2b(read_file(path, limit=MAX_HASHED_BYTES).content, digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Which keys differ between two settings, and how each change is applied: for previews, refusals and the log."""
+"""Lists the keys that differ between two settings, and how each change is applied."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from pomagent.config.model import (
 from pomagent.settings import Credential, ForwardProxy, Gateway, Route, Settings, Trust, UnixAddress
 
 CONTENTS = "(contents)"
-"""Stands for what was in a file and must not, or need not, be shown."""
+"""Shown in place of the contents of a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One key with another meaning than before; the values are as a person would write them, never a secret."""
+    """One key that has another value than before. The values are shown as in the file and are never secret."""
 
     key: str
     apply: str
-    """``live``, ``new-sessions``, ``rebind`` or ``restart``: see ``keys``."""
+    """``live``, ``new-sessions``, ``rebind`` or ``restart`` (see ``config/keys.py``)."""
     before: str
     after: str
 
 
 def changes(old: Settings, new: Settings) -> tuple[Change, ...]:
-    """Every changed key of what is in both settings; routes that come or go are the plan's to name."""
+    """Return every changed key of what is in both settings. The plan lists the routes that are in one of them only."""
     found = [
         *_table("agent", AgentTable, _plain(old.agent), _plain(new.agent)),
         *_table("status", StatusTable, _plain(old.status), _plain(new.status)),
@@ -65,13 +65,13 @@ def _table(prefix: str, model: type[BaseModel], old: dict[str, Any], new: dict[s
         before, after = old.get(key), new.get(key)
         if before != after:
             shown = (_shown(before), _shown(after))
-            same = shown[0] == shown[1]  # the file or variable is the same one, what it holds is not
+            same = shown[0] == shown[1]  # the same file or variable with other contents
             yield Change(f"{prefix}.{key}", _apply_class(model, key), *((CONTENTS, CONTENTS) if same else shown))
 
 
 def _apply_class(model: type[BaseModel], key: str) -> str:
     extra = model.model_fields["from_" if key == "from" else key].json_schema_extra
-    assert isinstance(extra, dict), "every key is declared with its class"
+    assert isinstance(extra, dict), "every key declares how it is applied"
     return str(extra["x-apply"])
 
 
@@ -85,10 +85,10 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file or a variable, shown by its name and compared by what it holds as well."""
+    """A file or variable that is shown by its name and compared by its contents, too."""
 
     name: str
-    holds: object
+    contents: object
 
     def __str__(self) -> str:
         return self.name
@@ -123,7 +123,7 @@ def _gateway_keys(gateway: Gateway) -> dict[str, Any]:
     url = f"{'https' if keys.pop('tls') else 'http'}://{keys.pop('address')}"
     certificates = ("ca_file", "client_cert_file", "client_key_file")
     files: dict[str, Any] = {name: getattr(trust, name) for name in certificates}
-    if trust.digest:  # which of the files changed its contents does not matter to what happens
+    if trust.digest:  # the digest covers all three files, so the change is shown for the first one
         named = next((name for name in certificates if files[name]), "ca_file")
         files[named] = _Source(str(files[named]), trust.digest)
     return keys | files | {"url": url, "verify_tls": trust.verify}

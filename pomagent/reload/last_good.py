@@ -1,4 +1,4 @@
-"""The last accepted files, kept for a start with invalid ones and for a preview without a running agent."""
+"""Stores the last accepted files, for a start with invalid ones and for a preview without a running agent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_STORED_BYTES = 64 * 1024 * 1024
 
 
 class LastGood:
-    """Where one ``agent.toml`` is kept with what it includes. Its methods block: not for the hub."""
+    """Stores one ``agent.toml`` with the files that it includes. Methods block their thread."""
 
     def __init__(self, config: Path, environ: Mapping[str, str], log: Logger | None = None) -> None:
         self._config = config
@@ -34,7 +34,7 @@ class LastGood:
         self._file = state_directory(environ) / "last-good" / f"{name}.json"
 
     def save(self, settings: Settings) -> None:
-        """Remember accepted settings, replacing the older ones at once or not at all; a failure is only logged."""
+        """Replace the stored files by those of accepted settings, atomically. A failure is only logged."""
         try:
             self._write(settings)
         except OSError as error:
@@ -45,7 +45,7 @@ class LastGood:
                 self._log.warning(events.CONFIG_WARNED, warning=problem)
 
     def restore(self) -> Settings | None:
-        """The settings that the kept files make now, with today's tokens and certificates; None if they make none."""
+        """Load the stored files with today's tokens and certificates. Return None if they are missing or invalid."""
         files = self._read()
         try:
             return load(self._config, self._environ, files) if files else None
@@ -65,7 +65,7 @@ class LastGood:
         fresh.replace(self._file)
 
     def _read(self) -> StoredFiles:
-        """The files as they were accepted, the main one first; empty if there are none."""
+        """Return the stored files, the main one first. Empty if there are none."""
         try:
             document = json.loads(read_file(self._file, limit=MAX_STORED_BYTES).content)["files"]
             return [(Path(path), base64.b64decode(content)) for path, content in document.items()]

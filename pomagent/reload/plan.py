@@ -1,4 +1,4 @@
-"""The difference between two settings, route by route: pure."""
+"""The difference between two settings, route by route."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pomagent.settings import Route, Settings
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A route that goes on under changed settings."""
+    """A route that keeps running under changed settings."""
 
     old: Route
     new: Route
 
     @property
     def moves(self) -> bool:
-        """Whether it listens somewhere else, or with other permissions."""
+        """Whether its listen address or the permissions of its socket change."""
         return self.old.listen != self.new.listen
 
     @property
     def retires_tunnels(self) -> bool:
-        """Whether what it has warm was opened, or is kept, under settings that hold no longer."""
+        """Whether its warm tunnels were opened, or are kept, under settings that have changed."""
         new = self.new
         old = replace(self.old, listen=new.listen, tags=new.tags, description=new.description)
         return _without_recheck(old) != _without_recheck(new)
@@ -29,7 +29,7 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a reload does. Only enabled routes count: a disabled one is stopped."""
+    """What a reload does with each enabled route. A route that is now disabled is stopped."""
 
     started: tuple[Route, ...] = ()
     replaced: tuple[Replaced, ...] = ()
@@ -42,7 +42,7 @@ class Plan:
 
 
 def diff(old: Settings | None, new: Settings) -> Plan:
-    """What leads from ``old`` (None at start) to ``new``. A route is the same one if it has the same name."""
+    """Return the plan that leads from ``old`` (None at the start) to ``new``. Routes are identified by name."""
     before = _enabled(old) if old else {}
     after = _enabled(new)
     return Plan(
@@ -56,7 +56,7 @@ def diff(old: Settings | None, new: Settings) -> Plan:
 
 
 def _without_recheck(route: Route) -> Route:
-    """How often its credential is looked at again makes no tunnel another."""
+    """Remove the recheck interval of its credential, which does not affect tunnels."""
     return replace(route, credential=replace(route.credential, recheck_s=0.0)) if route.credential else route
 
 

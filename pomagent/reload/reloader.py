@@ -34,7 +34,7 @@ Load = Callable[[], Settings]
 Apply = Callable[[Settings, Plan], object]
 """Put settings to work, wholly or not at all. Blocks. Raises ConfigError."""
 Follow = Callable[[frozenset[Path], tuple[str, ...]], None]
-"""Watch these paths instead of the former ones; in directories among them, the names that match the patterns."""
+"""Watch these paths instead of the former ones. In directories among them, watch names that match the patterns."""
 
 
 class LastGoodStore(Protocol):
@@ -47,7 +47,7 @@ class LastGoodStore(Protocol):
 
 
 class Reloader:
-    """Applies the files after each edit; a rejected file leaves the running settings as they are."""
+    """Applies the files after each edit. A rejected file leaves the running settings as they are."""
 
     def __init__(
         self, load: Load, apply: Apply, follow: Follow, last_good: LastGoodStore, log: Logger,

@@ -1,7 +1,7 @@
-"""Notices that watched files may have changed, and says so: "look again", never what or how.
+"""Notices that watched files may have changed, without determining which or how.
 
-inotify (by watchdog, in real threads) makes it prompt, a slow poll makes it certain. Whoever is told waits for a quiet
-moment and compares contents; being told once too often costs nothing.
+inotify (by watchdog, in real threads) makes it prompt, and a slow poll makes it certain. The reloader waits until the
+files are quiet and compares their contents, so a superfluous notice costs nothing.
 """
 
 from __future__ import annotations
@@ -37,15 +37,19 @@ from pomagent.log.logger import Logger
 from pomagent.reload.fingerprint import Fingerprint, Survey, fingerprint, survey
 
 POLL_INTERVAL_S: Final = 10.0
+"""Seconds between two polls."""
 PATTERNS: Final = ("*.toml",)
-REST_S: Final = 1.0  # what changes and nobody tells of may be half-written: its writer has not closed it yet
-RESTLESS_LOOKS: Final = 10  # then it counts all the same: a missed change must be impossible
-LOOK_PAUSE_S: Final = 0.05  # between two looks, so that a file that never rests costs no core
-SETTLE_ROUNDS: Final = 3  # links may be swapped while they are followed; the poll catches what still moves
-CLOSE_TIMEOUT_S: Final = 2.0  # watchdog holds back unpaired renames for 0.5 s; a dead file server holds for ever
+REST_S: Final = 1.0
+"""Seconds between two readings of files that change without events: their writer has not closed them yet."""
+RESTLESS_LOOKS: Final = 10
+"""Readings after which such a change counts even if the file still changes, so that none is ever missed."""
+LOOK_PAUSE_S: Final = 0.05
+"""Seconds between two readings, so that a file that changes all the time does not occupy a core."""
+SETTLE_ROUNDS: Final = 3
+"""Maximum surveys until two agree, because links may be swapped meanwhile; later changes are left to the poll."""
+CLOSE_TIMEOUT_S: Final = 2.0
+"""Seconds for the threads to end: watchdog delays unpaired renames by 0.5 s, and a dead file server never answers."""
 
-# Not "modified": a log that is written in the same directory would wake three threads per line. A writer closes sooner
-# or later; changed permissions, and files that stay open, are found by the poll.
 KINDS: Final[list[type[FileSystemEvent]]] = [
     FileClosedEvent,
     FileCreatedEvent,
@@ -55,10 +59,14 @@ KINDS: Final[list[type[FileSystemEvent]]] = [
     DirDeletedEvent,
     DirMovedEvent,
 ]
+"""The events that count. Not "modified", because each line of a log in the same directory would wake three threads.
+
+The poll finds changed permissions and files that stay open.
+"""
 
 
 class Watch:
-    """Calls ``on_change`` in the hub whenever a watched path may have changed; it must not block."""
+    """Calls ``on_change``, which must not block, in the hub whenever a watched path may have changed."""
 
     def __init__(
         self,
@@ -77,48 +85,47 @@ class Watch:
         self._look_again = Event()
         self._async = hub.loop.async_()
         self._async.start(self._look_again.set)
-        self._trap = _Trap(self._async.send, log.bind(poll_ms=round(poll_interval_s * 1000)), make_observer)
+        self._inotify = _Inotify(self._async.send, log.bind(poll_ms=round(poll_interval_s * 1000)), make_observer)
         self._worker = ThreadPool(1, hub)
         self._group = Group()
         self._group.spawn(self._keep_looking).name = "watch"
 
     def watch(self, paths: frozenset[Path], patterns: tuple[str, ...] = PATTERNS) -> None:
-        """Replaces what is watched; a file that is changed after this returns is noticed. Blocks.
+        """Replace the watched paths. A file that is changed after this returns is noticed. Blocks.
 
-        Of the directories among the paths, entries whose names match ``patterns`` are watched too, those yet to come
-        included. A changed set counts as a change: something may have happened between the caller's reading and this
-        arming.
+        In directories among the paths, entries that match ``patterns`` are watched, too, even future ones. A changed
+        set of paths counts as a change, because files may have changed after the caller read them.
         """
         self._paths, self._patterns = paths, patterns
-        self._tell_of(self._read())
+        self._compare(self._read())
 
     def close(self) -> None:
-        """Stops watching. Blocks, at most for CLOSE_TIMEOUT_S."""
+        """Stop watching. Blocks for at most CLOSE_TIMEOUT_S."""
         self._group.kill(timeout=CLOSE_TIMEOUT_S)
         self._async.stop()
         with gevent.Timeout(CLOSE_TIMEOUT_S, exception=False):
-            self._worker.apply(self._trap.close)
+            self._worker.apply(self._inotify.close)
             self._worker.kill()
-            self._async.close()  # only now: no thread is left that might send
+            self._async.close()  # last: a thread that still ran could send
 
     def _keep_looking(self) -> None:
         while True:
-            is_told = self._look_again.wait(self._poll_interval_s)
+            has_event = self._look_again.wait(self._poll_interval_s)
             self._look_again.clear()
             try:
-                self._tell_of(self._read() if is_told else self._read_at_rest(), is_told=is_told)
-            except Exception:  # noqa: BLE001 - the crash boundary of this greenlet: the next look finds what this missed
+                self._compare(self._read() if has_event else self._read_at_rest(), has_event=has_event)
+            except Exception:  # noqa: BLE001 - the crash boundary of this greenlet: the next reading finds what this one missed
                 gevent.get_hub().handle_error(gevent.getcurrent(), *sys.exc_info())
             gevent.sleep(LOOK_PAUSE_S)
 
-    def _tell_of(self, found: Fingerprint, *, is_told: bool = False) -> None:
-        """An event counts even if nothing has changed: somebody may have read what was there for a moment."""
-        if is_told or found != self._fingerprint:
+    def _compare(self, found: Fingerprint, *, has_event: bool = False) -> None:
+        """Call ``on_change`` after a change. An event always counts: the reloader may have read a short-lived state."""
+        if has_event or found != self._fingerprint:
             self._fingerprint = found
             self._on_change()
 
     def _read_at_rest(self) -> Fingerprint:
-        """What two looks in a row agree on, or the last one."""
+        """Return a fingerprint once two readings agree, or the last one. Blocks."""
         before = self._fingerprint
         for _ in range(RESTLESS_LOOKS):
             found = self._read()
@@ -132,47 +139,47 @@ class Watch:
         return found
 
     def _arm_and_read(self) -> Fingerprint:
-        """In the worker: arms first, so that what changes after the reading is an event."""
+        """Arm inotify before reading, so that a later change causes an event. Runs in the worker."""
         before = None
         for _ in range(SETTLE_ROUNDS):
             now = survey(self._paths, self._patterns)
             if now == before:
                 break
-            self._trap.arm(now)
+            self._inotify.arm(now)
             before = now
         return fingerprint(self._paths, self._patterns)
 
 
-class _Trap(FileSystemEventHandler):
-    """The inotify side: one watch per directory of a survey. Lives in the worker's and watchdog's threads."""
+class _Inotify(FileSystemEventHandler):
+    """Holds one inotify watch per directory of a survey. Runs in the threads of the worker and of watchdog."""
 
-    def __init__(self, spring: Callable[[], None], log: Logger, make_observer: Callable[[], BaseObserver]) -> None:
-        self._spring = spring
+    def __init__(self, on_event: Callable[[], None], log: Logger, make_observer: Callable[[], BaseObserver]) -> None:
+        self._on_event = on_event
         self._log = log
         self._make_observer = make_observer
         self._observer: BaseObserver | None = None
         self._survey = Survey({}, frozenset(), ())
         self._armed: dict[str, tuple[ObservedWatch, tuple[int, int]]] = {}
         self._replaced: deque[str] = deque()
-        """Directories that were moved or deleted: a new one at the path may even have the old one's inode."""
+        """Directories that were moved or deleted. A new one at the path may have the same inode number."""
         self._is_degraded = False
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Runs in watchdog's thread."""
+        """Report an event that concerns a watched path. Runs in watchdog's thread."""
         paths = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
         self._replaced.extend(path for path in paths if path in self._survey.names)
         if any(path in self._survey.names or self._survey.concerns(path) for path in paths):
-            self._spring()
+            self._on_event()
 
     def arm(self, now: Survey) -> None:
-        """Watches the directories of a survey, and no others."""
+        """Watch exactly the directories of a survey."""
         self._survey = now
         replaced = {self._replaced.popleft() for _ in range(len(self._replaced))}
         for directory in list(self._armed):
             if directory not in now.names or directory in replaced or self._has_moved(directory):
                 self._disarm(directory)
         failures = [self._try_to_arm(directory) for directory in now.names if directory not in self._armed]
-        self._tell(next(filter(None, failures), None))
+        self._log_failure(next(filter(None, failures), None))
 
     def close(self) -> None:
         if self._observer is not None:
@@ -184,9 +191,9 @@ class _Trap(FileSystemEventHandler):
         try:
             identity = _identity(directory)
             watch = self._running_observer().schedule(self, directory, event_filter=KINDS)
-        except (OSError, RuntimeError) as error:  # the limits of inotify; no more threads
+        except (OSError, RuntimeError) as error:  # a limit of inotify or of threads
             is_gone = isinstance(error, OSError) and error.errno in {errno.ENOENT, errno.ENOTDIR}
-            return None if is_gone else error  # its parent is watched too and tells when it is back
+            return None if is_gone else error  # its parent is watched and reports its return
         self._armed[directory] = watch, identity
         return None
 
@@ -208,8 +215,8 @@ class _Trap(FileSystemEventHandler):
         if self._observer is not None:
             self._observer.unschedule(watch)
 
-    def _tell(self, failure: Exception | None) -> None:
-        """Logs the first failure of a series."""
+    def _log_failure(self, failure: Exception | None) -> None:
+        """Log the first failure of a series."""
         if failure is not None and not self._is_degraded:
             self._log.warning(events.WATCH_DEGRADED, error=failure)
         self._is_degraded = failure is not None

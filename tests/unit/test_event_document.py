@@ -17,7 +17,7 @@ from tests.support.agent.event_document import Documented, objections, shortcomi
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 SPREAD = {
     "self._named": {"gateway", "destination"},
-    "named": {"credential", "gateway"},
+    "fields": {"credential", "gateway"},
     "result": {"version", "pid", "sessions_left"},
     "self._caller.fields": {"uid", "user"},
     "{'reason': reason} if reason else {}": {"reason"},

@@ -67,7 +67,7 @@ class Asked:
 
     def look(self) -> list[tuple[str, str]]:
         self.asked.clear()
-        self.recheck.look("default")
+        self.recheck.check("default")
         return sorted(self.asked)
 
 
@@ -160,10 +160,10 @@ def test_sessions_of_a_removed_credential_are_checked_too() -> None:
     moved = FakeForwarder(opened(OLD), credential=None)
     asked = Asked(moved)
     asked.recheck.follow(Settings(Path("/agent.toml"), routes=(moved.route,)))
-    assert set(asked.recheck._askers) == {("default", 60.0)}
+    assert set(asked.recheck._checkers) == {("default", 60.0)}
     moved.presented = []
     asked.recheck.follow(Settings(Path("/agent.toml"), routes=(moved.route,)))
-    assert not asked.recheck._askers
+    assert not asked.recheck._checkers
 
 
 def test_settings_start_and_stop_the_checks() -> None:

@@ -13,7 +13,7 @@ from watchdog.observers import Observer
 from pomagent.log.logger import LogLevel, make_logger
 from pomagent.reload import watcher as watch_module
 from pomagent.reload.fingerprint import survey
-from pomagent.reload.watcher import Watch, _Trap
+from pomagent.reload.watcher import Watch, _Inotify
 from tests.fakes.greenlets import caught_crashes
 from tests.fakes.log import Lines
 from tests.gateway.waiting import wait_until
@@ -235,16 +235,16 @@ def test_a_path_that_is_watched_no_longer_is_left_alone(etc, start, tmp_path):
     (tmp_path / "other").mkdir()
     reader = start(etc / "agent.toml", tmp_path / "other/token")
     reader.watch.watch(frozenset({etc / "agent.toml"}))
-    assert set(reader.watch._trap._armed) == {str(etc), str(tmp_path)}
+    assert set(reader.watch._inotify._armed) == {str(etc), str(tmp_path)}
 
 
 def test_neighbours_and_reads_do_not_count(etc):
     """Watched directly, for one call an event: the rename at the end is the only one."""
     calls = []
-    trap = _Trap(lambda: calls.append(1), make_logger(Lines(), format="json", level=LogLevel()), Observer)
+    inotify = _Inotify(lambda: calls.append(1), make_logger(Lines(), format="json", level=LogLevel()), Observer)
     file = etc / "agent.toml"
     file.write_text("v0")
-    trap.arm(survey([file], ("*.toml",)))
+    inotify.arm(survey([file], ("*.toml",)))
     with (etc / "agent.log").open("a") as log:
         for _ in range(1000):
             log.write("busy\n")
@@ -260,19 +260,19 @@ def test_neighbours_and_reads_do_not_count(etc):
     rename_save(file, "v1")
     while not calls:
         gevent.sleep(0.002)
-    trap.close()
+    inotify.close()
     assert calls == [1]
 
 
 def test_a_directory_that_has_just_gone_is_no_cause_for_alarm(etc):
     lines = Lines()
-    trap = _Trap(lambda: None, make_logger(lines, format="json", level=LogLevel()), Observer)
+    inotify = _Inotify(lambda: None, make_logger(lines, format="json", level=LogLevel()), Observer)
     before = survey([etc / "agent.toml"], ())
-    trap.arm(before)
+    inotify.arm(before)
     etc.rmdir()
-    trap.arm(before)
-    assert set(trap._armed) == {str(etc.parent)}
-    trap.close()
+    inotify.arm(before)
+    assert set(inotify._armed) == {str(etc.parent)}
+    inotify.close()
     assert lines == []
 
 
