@@ -1,4 +1,4 @@
-"""A route while it runs: its pool, its sessions, and what becomes of them when the route changes or goes."""
+"""One route while it runs: its pool and its sessions, also while the route changes or is removed."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from pomagent.settings import Route
 from pomagent.transport.sock_diag import SockDiag
 
 CHECK_EVERY_S = 1.0
-"""How often the sessions' limits are looked at: finer than any of them needs."""
+"""Seconds between two checks of the sessions' limits: no limit needs a finer step."""
 
 ABORT_TIMEOUT_S = 3.0
-"""For sessions that were told to end to say good-bye to both sides."""
+"""Maximum seconds that sessions get to close both sides in order after a request to end."""
 
 MakePool = Callable[[Route, RouteHistory, Logger], Pool]
 
 
 class Forwarder:
-    """Serves the clients of one route; the listener that brings them is somebody else's."""
+    """Serves the clients of one route. The listener that accepts them belongs to the agent."""
 
     def __init__(
         self, route: Route, make_pool: MakePool, context: SessionContext, diag: SockDiag | None, log: Logger,
@@ -53,16 +53,17 @@ class Forwarder:
         self._numbers = numbers
         self._is_draining = False
         self.is_paused = False
-        """Whether new clients are turned away."""
+        """Whether new clients are refused."""
         self._session_limit = SessionLimit(route.max_sessions)
         self._sessions: dict[Task, Session] = {}
         self._checker = Group()
-        self.memory = RouteHistory(route, context.clock())
-        self.pool = make_pool(route, self.memory, self._log)
+        self.history = RouteHistory(route, self._log, context.clock)
+        self.pool = make_pool(route, self.history, self._log)
         self.counts = SessionCounts()
         self._route_context = RouteContext(
-            route, self.lease, self.heard, self.was_ended, self._session_limit, self.counts, self._log, generation
-        )
+            route, self.lease, self.history.note_greeting, self.history.note_close, self._session_limit, self.counts,
+            self._log, generation,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Forwarder {self.route.name}: {len(self._sessions)} sessions, {self.pool!r}>"
@@ -73,52 +74,52 @@ class Forwarder:
 
     @property
     def numbers(self) -> set[int]:
-        """Of its sessions, as the log has them."""
+        """The numbers of the running sessions, as the log shows them."""
         return {session.number for session in self._sessions.values()}
 
     @property
     def moved(self) -> tuple[int, int]:
-        """Bytes up and down of the sessions that run."""
+        """Bytes up and down of the running sessions."""
         moved = [session.moved for session in self._sessions.values()]
         return sum(up for up, _ in moved), sum(down for _, down in moved)
 
     @property
     def running(self) -> list[SessionFacts]:
-        """Its sessions, in the order of their coming."""
+        """The running sessions, in the order in which they began."""
         return [session.facts for session in self._sessions.values()]
 
     @property
     def state(self) -> State:
-        """The route's state in the words of the status."""
+        """The route's state, as the status shows it."""
         return state_of(self.facts)
 
     @property
     def facts(self) -> RouteFacts:
-        """Everything that decides the route's state."""
+        """The facts that decide the route's state."""
         status = self.pool.status
         return RouteFacts(
             is_draining=self._is_draining, is_paused=self.is_paused, error=self.pool.last_error,
             is_breaker_closed=status.breaker is BreakerState.CLOSED, still_serves=status.still_serves,
             is_overrun=bool(self.overrun), has_succeeded=status.has_succeeded, is_short=status.is_short,
-            keeps_warm=self.pool.keeping.level != "off", is_warm=status.is_warm,
+            keeps_warm=self.pool.warm_target.level != "off", is_warm=status.is_warm,
         )  # fmt: skip
 
     @property
     def overrun(self) -> str:
-        """Which limit of sessions keeps clients out now, in a sentence; empty if none does."""
+        """A sentence on the session limit that refuses clients now; empty if none does."""
         both = (self._session_limit, self._context.session_limit)
         return next((session_limit.why_full for session_limit in both if session_limit.is_overrun), "")
 
     def start(self) -> None:
-        """Begin to keep tunnels warm."""
+        """Begin to keep tunnels warm. Does not block."""
         self.pool.start()
 
     def accept(self, sock: socket.socket, peer: str) -> None:
-        """Take over a connection that was accepted for this route. Does not block."""
+        """Serve a connection that was accepted for this route. Does not block."""
         self.serve(LocalClient(sock, self._diag), peer)
 
     def serve(self, client: Client, peer: str) -> Task:
-        """Serve a client; the value of its task is why it failed, empty if it did not. Does not block."""
+        """Serve a client; the task's value is a sentence on why that failed, empty on success. Does not block."""
         number = next(self._numbers)
         session = Session(client, peer, number, self._route_context, self._context)
         task = self._context.greenlets.begin(session.run, f"session {number}", self._forget)
@@ -128,7 +129,7 @@ class Forwarder:
         return task
 
     def lease(self, deadline: Deadline) -> Tunnel:
-        """A tunnel of the pool that is in charge, even if that changes meanwhile. Blocks. See ``Pool.lease``."""
+        """Return a tunnel of the present pool, also if the pool is replaced meanwhile. Blocks. See ``Pool.lease``."""
         if self.is_paused:
             raise RoutePaused(self.route.name)
         while True:
@@ -139,26 +140,18 @@ class Forwarder:
                 if pool is self.pool:
                     raise
 
-    def heard(self, first: bytes, after_s: float) -> None:
-        """The server spoke first in a session: see ``sessions.context.RouteContext``."""
-        self.pool.heard(first, after_s)
-
-    def was_ended(self, idle_s: float, age_s: float) -> None:
-        """The other side ended a session's tunnel: see ``sessions.context.RouteContext``."""
-        self.pool.was_ended(idle_s, age_s)
-
     def follow(self, route: Route, generation: int, *, retire: bool = True) -> None:
-        """Go on under changed settings: sessions live on under the old ones, warm tunnels only without ``retire``."""
+        """Apply changed settings. Sessions go on under the old ones; warm tunnels do only without ``retire``."""
         self.route = route
         self._route_context = replace(self._route_context, route=route, generation=generation)
         self._session_limit.resize(route.max_sessions)
-        self.memory.follow(route, self._context.clock())
+        self.history.follow(route)
         if retire:
             self.renew()
 
     def renew(self) -> None:
-        """Replace the pool and what it has warm; clients that wait go over to the new one. Does not block."""
-        old, self.pool = self.pool, self._make_pool(self.route, self.memory, self._log)
+        """Replace the pool and its warm tunnels; clients that wait move to the new pool. Does not block."""
+        old, self.pool = self.pool, self._make_pool(self.route, self.history, self._log)
         if self._is_draining:
             self.pool.drain(Reason.DRAINED)
         elif self.is_paused:
@@ -167,23 +160,23 @@ class Forwarder:
         old.close(Reason.STALE)
 
     def pause(self) -> None:
-        """Turn new clients away and keep nothing warm; sessions, and clients that wait, go on. Does not block."""
+        """Refuse new clients and keep nothing warm; sessions and clients that wait go on. Does not block."""
         self.is_paused = True
         self.pool.drain(Reason.UNWANTED)
 
     def resume(self) -> None:
-        """Let clients in again. Does not block."""
+        """Serve new clients again. Does not block."""
         if self.is_paused:
             self.is_paused = False
             self.renew()
 
     @property
     def presented(self) -> list[Presented]:
-        """What the gateway was shown for the tunnels of the sessions."""
+        """What was presented to the gateway for the sessions' tunnels."""
         return [session.presented for session in self._sessions.values() if session.presented is not None]
 
     def end_revoked(self, revoked: Presented) -> int:
-        """End the sessions that were opened with a token, and return how many those were. Does not block."""
+        """End the sessions that were opened with a revoked token; return their number. Does not block."""
         ended = 0
         for session in list(self._sessions.values()):
             presented = session.presented
@@ -195,17 +188,17 @@ class Forwarder:
         return ended
 
     def distrust(self, error: CredentialRejected) -> None:
-        """Keep nothing that was opened with the present token, until the gateway accepts one. Does not block."""
+        """Close what is warm, and report this error until the gateway accepts a token. Does not block."""
         self.renew()
         self.pool.distrust(error)
 
     def drain(self) -> None:
-        """Close what is warm and keep nothing warm any more; who was accepted already still gets a tunnel."""
+        """Close what is warm and keep nothing warm; clients that were accepted still get tunnels. Does not block."""
         self._is_draining = True
         self.pool.drain(Reason.DRAINED)
 
     def finish(self, timeout_s: float, end: End) -> int:
-        """Let the sessions finish, end those left after ``timeout_s``, and return how many those were. Blocks."""
+        """Let sessions finish, end the rest after ``timeout_s``, and return how many these were. Blocks."""
         self._wait_for_sessions(timeout_s)
         left = self.session_count
         self.stop_sessions(end)
@@ -218,9 +211,9 @@ class Forwarder:
         return left
 
     def stop_sessions(self, end: End, numbers: Container[int] | None = None) -> list[int]:
-        """End all sessions now, or those of these numbers; return the numbers of those. Does not block.
+        """End all sessions, or those with these numbers, and return their numbers. Does not block.
 
-        Each gets its own line in the log.
+        Each session logs its own line.
         """
         chosen = [session for session in self._sessions.values() if numbers is None or session.number in numbers]
         for session in chosen:
@@ -228,7 +221,7 @@ class Forwarder:
         return [session.number for session in chosen]
 
     def _wait_for_sessions(self, timeout_s: float) -> None:
-        """Until the last one is over, or the time is. Blocks."""
+        """Wait until the last session has ended, or until the timeout. Blocks."""
         deadline = Deadline(timeout_s)
         while self._sessions and not deadline.is_over:
             next(iter(self._sessions)).join(deadline.remaining_s)
@@ -237,7 +230,7 @@ class Forwarder:
         self._sessions.pop(task, None)
 
     def _check_sessions(self) -> None:
-        """Until the last session is over: idle routes cost no greenlet."""
+        """Check the limits until the last session has ended, so that an idle route needs no greenlet. Blocks."""
         while self._sessions:
             gevent.sleep(CHECK_EVERY_S)
             now = self._context.clock()

@@ -11,7 +11,7 @@ from gevent.pool import Group
 from pomagent.forwarder import Forwarder
 from pomagent.gateway.gateways import Gateways
 from pomagent.log.logger import Logger
-from pomagent.pool import Pool, RouteHistory
+from pomagent.pool import Pool, PoolContext, RouteHistory
 from pomagent.pool.reserves import Reserves
 from pomagent.reload.plan import Plan, diff
 from pomagent.sessions.context import SessionContext
@@ -99,10 +99,10 @@ class RunningRoutes:
             forwarder.start()
         return forwarder
 
-    def _make_pool(self, route: Route, memory: RouteHistory, log: Logger) -> Pool:
-        to, reserve = self._gateways, self._reserves.of(route.gateway)
-        opener, health = to.connector(route, log), to.watch(route.gateway)
-        return Pool(route, opener, memory, health, log, self._context.greenlets, reserve)
+    def _make_pool(self, route: Route, history: RouteHistory, log: Logger) -> Pool:
+        gateways = self._gateways
+        context = PoolContext(route, history, gateways.watch(route.gateway), log, self._context.greenlets)
+        return Pool(context, gateways.connector(route, log), self._reserves.of(route.gateway))
 
     def renew(self, credential: Credential) -> None:
         """Replace the pools of a credential that has another token: what is warm was opened with the old one."""
@@ -124,7 +124,7 @@ class RunningRoutes:
     def is_warm(self) -> bool:
         """Whether every pool is full, or has failed to be."""
         pools = [forwarder.pool for forwarder in self._by_name.values() if not forwarder.is_paused]
-        return all(pool.warm_count >= pool.target or pool.status.failures for pool in pools)
+        return all(pool.warm_count >= pool.target_count or pool.status.failure_count for pool in pools)
 
     @property
     def paused(self) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pomagent.pool.presets import PRESETS
-from pomagent.pool.shared_reserve import FEWEST
+from pomagent.pool.shared_reserve import MIN_KEPT
 from pomagent.pool.warm_policy import TLS_MAX_AGE_S
 from scripts.bench_agent import BenchedAgent, Row, Tables, ms, percentile, seconds_of
 from scripts.bench_routes import check_descriptors
@@ -121,7 +121,7 @@ def _wait_for_pools(
     if not decays:
         wait_until(lambda: edge.open_tunnels >= count, FILL_TIMEOUT_S, "all pools are full")
         return round(time.time() - agent.began, 1)
-    wait_until(lambda: edge.open_connections >= FEWEST and not edge.open_tunnels, FILL_TIMEOUT_S, "all decayed")
+    wait_until(lambda: edge.open_connections >= MIN_KEPT and not edge.open_tunnels, FILL_TIMEOUT_S, "all decayed")
     wait_until(
         lambda: _rests(distance), FILL_TIMEOUT_S, "no dial any more"
     )  # between two dials no tunnel is open either

@@ -1,16 +1,28 @@
-"""Keeps the tunnels of one route warm. Five modules act; the others decide, without I/O, clocks and dice of their own.
+"""Keeps the tunnels of one route warm.
 
-- ``pool``: what sessions and the agent ask of it. ``keeper``: looks after what is warm. ``shelf``: holds and watches
-  it. ``supplier``: begins dials, and tells whom their outcome concerns. ``reserve``: what the unused routes of a
-  gateway have in common.
-- ``warmth``: at which level what is kept, and why: ``greeting`` (what the server says first), ``early_ends`` (whether
-  it bears idle tunnels), use. ``period``: limits that nobody tells. ``memory``: what outlives a pool.
-- ``stock``: the oldest first, each for how long. ``demand``: how many. ``waiters``: the clients in line. ``dials``: how
-  many dials for them, how many to fill up.
-- ``breaker``, ``backoff``: when dials have failed.
+Facts and state:
+
+- ``context``: what every part of one pool shares. ``history``: what the route keeps when its pool is replaced.
+- ``state``: what one pool has and does, and a frozen snapshot of it. ``warm_tunnels``: the warm tunnels, watched.
+
+Decisions, pure functions of facts:
+
+- ``decisions``: how many tunnels to dial and when, where a new tunnel goes, which clients a failure concerns.
+- ``warm_policy``: what the route keeps warm and why, from its settings, its use and what its server does:
+  ``greeting`` (what a server sends first), ``presets`` (by protocol), ``early_closes`` (servers that close them).
+- ``demand``: how many tunnels the route needs. ``dial_budget``: how many dials may be under way.
+- ``breaker`` and ``backoff``: what failed dials forbid. ``refill_pacing``: when leases and losses allow a refill.
+- ``hidden_timeouts``: undocumented timeouts on the path. ``expiring_queue``, ``waiters``: what waits, in order.
+
+Actors:
+
+- ``pool``: what sessions and the agent call. ``dialing``: runs the dials. ``housekeeper``: the greenlet that expires
+  and refills; ``wakeup`` wakes it. ``status``: what the pool reports.
+- ``shared_reserve``: connections that all unused routes of one gateway share. ``reserves``: one for each gateway.
 """
 
+from pomagent.pool.context import PoolContext
 from pomagent.pool.history import RouteHistory
 from pomagent.pool.pool import Pool
 
-__all__ = ["Pool", "RouteHistory"]
+__all__ = ["Pool", "PoolContext", "RouteHistory"]

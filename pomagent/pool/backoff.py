@@ -1,4 +1,4 @@
-"""How long a pool waits after a failure before it dials again: pure, with the clock and the dice passed in."""
+"""Computes how long a pool waits after a failure before it dials again. Pure: callers pass the clock and the dice."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from pomagent.errors import Recovery
 
 FAST_TRIES = 3
-"""A restarting gateway is back within a second; nobody should wait a long step for it."""
+"""Failures that are followed by a fast retry: a restarting gateway is back within a second."""
 FAST_DELAY_S = 0.2
+"""Mean seconds before a fast retry."""
 HEALTHY_AFTER_S = 10.0
-"""Without a failure for so long after a success, the next failure starts a new streak. Time alone proves nothing: the
-dial to a firewalled database takes longer than this to fail."""
+"""Seconds without a failure after a success until the next failure starts a new streak. Time without a success proves
+nothing: the dial to a firewalled database takes longer than this to fail."""
 RETRY_AFTER_CAP_S = 300.0
-"""A gateway may ask for a pause, not for a day without warm tunnels."""
+"""Maximum seconds that a gateway's Retry-After delays dials: it must not leave a route cold for a day."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
+    """The delays for one kind of failure: doubled from ``first_s`` to ``cap_s`` after the fast tries."""
+
     first_s: float
     cap_s: float
     fast_tries: int = 0
@@ -28,15 +31,15 @@ class Schedule:
 SCHEDULES = {
     Recovery.RETRY: Schedule(1.0, 30.0, FAST_TRIES),
     Recovery.REAUTHENTICATE: Schedule(5.0, 60.0),
-    Recovery.OPERATOR: Schedule(5.0, 300.0),  # hammering a denial fills the gateway's audit log
+    Recovery.OPERATOR: Schedule(5.0, 300.0),  # frequent retries of a denial fill the gateway's audit log
 }
 
 Dice = Callable[[float, float], float]
-"""``random.uniform`` or a stand-in."""
+"""``random.uniform``, or a stand-in in tests."""
 
 
 class Backoff:
-    """The streak of failures of one pool and the wait that it has earned."""
+    """One pool's streak of failures, and the delay that follows from it."""
 
     def __init__(self, dice: Dice) -> None:
         self._dice = dice
@@ -45,14 +48,15 @@ class Backoff:
         self.retry_at = 0.0
 
     @property
-    def failures(self) -> int:
+    def failure_count(self) -> int:
+        """Failures in the present streak."""
         return self._streak
 
     def failed(self, recovery: Recovery, now: float, at_least_s: float = 0.0) -> float:
-        """Count a failure and return the seconds to wait; ``at_least_s`` is what the gateway asked for.
+        """Count a failure and return the delay in seconds; the gateway asked for ``at_least_s``.
 
-        Failures during a wait belong to the one that earned it: dials fail in waves. Only what a gateway asks for may
-        prolong it.
+        Dials fail in waves, so that failures during a delay belong to the failure that caused it. Only the gateway's
+        request can prolong a delay.
         """
         delay = min(at_least_s, RETRY_AFTER_CAP_S)
         if now < self.retry_at:
@@ -65,18 +69,18 @@ class Backoff:
         return delay
 
     def succeeded(self, now: float) -> None:
-        """Note a dial that worked: the wait is over, and the streak as well if nothing fails for a while."""
+        """End the delay after a dial that succeeded; the streak ends later, if nothing fails for a while."""
         self.retry_at = min(self.retry_at, now)
         self._healthy_from = min(self._healthy_from, now + HEALTHY_AFTER_S)
 
     def hurry(self, at: float) -> None:
-        """End the wait at this moment, if not before."""
+        """End the delay at this moment at the latest."""
         self.retry_at = min(self.retry_at, at)
 
-    def ended_early(self, lived_s: float, now: float) -> None:
-        """Count a tunnel that nobody used and that ended by itself: a failure if it was young.
+    def closed_early(self, lived_s: float, now: float) -> None:
+        """Account for an unused tunnel that the other side closed: a failure if the tunnel was young.
 
-        An old one proves that things were well, not that what failed since is.
+        An old tunnel proves that dials worked once, but not that later failures are over.
         """
         if lived_s < HEALTHY_AFTER_S:
             self.failed(Recovery.RETRY, now)
@@ -84,7 +88,7 @@ class Backoff:
             self.reset()
 
     def reset(self) -> None:
-        """Forget the streak: something changed that may heal it (a credential, an operator's word)."""
+        """Forget the streak: a new credential or an operator's command may have cured it."""
         self._streak = 0
         self.retry_at = 0.0
         self._healthy_from = math.inf
@@ -94,4 +98,4 @@ class Backoff:
             return self._dice(FAST_DELAY_S * 0.5, FAST_DELAY_S * 1.5)
         step = min(self._streak - schedule.fast_tries - 1, 16)
         ceiling = min(schedule.cap_s, schedule.first_s * 2.0**step)
-        return min(ceiling, self._dice(ceiling * 0.1, ceiling))  # full jitter, but never at once
+        return min(ceiling, self._dice(ceiling * 0.1, ceiling))  # full jitter, but never zero

@@ -1,6 +1,6 @@
-"""Whether a route may be dialled now, and by whom, after dials have failed. Pure.
+"""Decides when a route may be dialled after dials have failed, for clients and for refills. Pure.
 
-A wait after failures is the pool's, never a client's: while the breaker is open, the clients that ask share one dial a
+The delay after failures holds back refills, never clients: while the breaker is open, waiting clients share one dial a
 second and its outcome.
 """
 
@@ -12,37 +12,44 @@ from pomagent.errors import Recovery
 from pomagent.pool.backoff import FAST_TRIES, Backoff, Dice
 
 SHARE_S = 1.0
-"""Between the beginnings of two dials for clients while the breaker is open."""
+"""Minimum seconds between the starts of two dials for clients while the breaker is open."""
 
 
 class BreakerState(Enum):
+    """What the breaker permits."""
+
     CLOSED = "closed"
-    """Dial as you need."""
+    """Any dial."""
     OPEN = "open"
-    """The pool waits."""
+    """No refill."""
     HALF_OPEN = "half_open"
-    """The wait is over: one dial may find out."""
+    """One refill, which finds out whether dials succeed again: the delay is over."""
 
 
 class Breaker:
-    """The failures of one route's dials, and what they allow."""
+    """The failures of one route's dials, and what they permit."""
 
     def __init__(self, dice: Dice) -> None:
         self._backoff = Backoff(dice)
         self._opened_at: float | None = None
-        self._share_at = 0.0
-        self.failures = 0
+        self._shared_dial_from = 0.0
+        self.failure_count = 0
         """Dials that failed since the last success."""
 
     @property
     def is_open(self) -> bool:
-        """Whether clients share their dials: open or half open."""
+        """Whether clients share their dials: the breaker is open or half open."""
         return self._opened_at is not None
 
     @property
     def retry_at(self) -> float:
-        """Before that the pool dials nothing."""
+        """When the next refill may begin."""
         return self._backoff.retry_at
+
+    @property
+    def shared_dial_from(self) -> float:
+        """When the next dial that all waiting clients share may begin."""
+        return self._shared_dial_from
 
     def state(self, now: float) -> BreakerState:
         if not self.is_open:
@@ -50,46 +57,41 @@ class Breaker:
         return BreakerState.OPEN if now < self.retry_at else BreakerState.HALF_OPEN
 
     def open_s(self, now: float) -> float:
-        """How long it has been open."""
+        """Return for how many seconds the breaker has been open."""
         return 0.0 if self._opened_at is None else now - self._opened_at
 
     def failed(self, recovery: Recovery, now: float, at_least_s: float = 0.0) -> bool:
-        """Count a dial that failed; True if that opens the breaker.
+        """Count a failed dial; True if it opens the breaker.
 
-        What time may heal gets its fast tries first: a gateway that restarts is back before they are over. A verdict of
-        the gateway, and what it asks to wait for, counts at once.
+        A failure that time may cure opens it only after the fast tries: a restarting gateway is back before they are
+        over. A verdict of the gateway, or its request to wait, opens it at once.
         """
-        self.failures += 1
+        self.failure_count += 1
         self._backoff.failed(recovery, now, at_least_s)
-        is_serious = recovery is not Recovery.RETRY or at_least_s > 0 or self._backoff.failures > FAST_TRIES
+        is_serious = recovery is not Recovery.RETRY or at_least_s > 0 or self._backoff.failure_count > FAST_TRIES
         if self.is_open or not is_serious:
             return False
         self._opened_at = now
         return True
 
     def succeeded(self, now: float) -> bool:
-        """Count a dial that worked; True if that closes the breaker."""
+        """Account for a dial that succeeded; True if it closes the breaker."""
         self._backoff.succeeded(now)
         return self._close()
 
     def hurry(self, at: float) -> None:
-        """Let the pool try at this moment, if not before: something is better than it was."""
+        """Permit a refill at this moment at the latest: something has improved."""
         self._backoff.hurry(at)
 
     def reset(self) -> bool:
-        """Forget the failures: something changed that may heal them; True if that closes the breaker."""
+        """Forget the failures because something changed that may cure them; True if this closes the breaker."""
         self._backoff.reset()
         return self._close()
 
-    def begun(self, now: float) -> None:
-        """A dial for clients begins."""
-        self._share_at = now + SHARE_S
-
-    @property
-    def share_at(self) -> float:
-        """From then on the next dial for all clients that ask may begin."""
-        return self._share_at
+    def client_dial_began(self, now: float) -> None:
+        """Account for a dial for clients: the next shared one follows after ``SHARE_S``."""
+        self._shared_dial_from = now + SHARE_S
 
     def _close(self) -> bool:
-        was_open, self._opened_at, self.failures = self.is_open, None, 0
+        was_open, self._opened_at, self.failure_count = self.is_open, None, 0
         return was_open

@@ -1,32 +1,50 @@
-"""How many dials of one route may be under way, and for whom. Pure."""
+"""Bounds the dials of one route that run at a time, and shares them between clients and refills. Pure."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 MAX_DIALS_PER_ROUTE = 16
-"""At a time; one firewalled database holds each for 10 s at the gateway and must not take all its places."""
+"""Maximum dials of one route at a time: a firewalled database holds each for 10 s at the gateway, and must not take all
+of the gateway's places."""
 MAX_REFILLS_PER_ROUTE = MAX_DIALS_PER_ROUTE // 2
-"""The other places are the clients': a refill that hangs does not make one wait for its own dial."""
+"""Maximum refills among them. The other places are reserved for clients, so that hanging refills delay no client."""
 
 
+@dataclass(frozen=True, slots=True)
 class DialBudget:
-    """The dials under way of one route."""
+    """The dials of one route that are under way, and how many more may begin."""
 
-    def __init__(self) -> None:
-        self.by_clients = 0
-        """Under way because a client waits."""
-        self.by_stock = 0
-        """Under way to fill up."""
+    client_count: int = 0
+    """Dials that began because a client waits."""
+    refill_count: int = 0
+    """Dials that began to refill the pool."""
 
-    def wanted_by_clients(self, waiting: int) -> int:
-        """How many to begin for those who wait: one each, within the cap."""
-        return max(0, min(waiting, MAX_DIALS_PER_ROUTE - self.by_stock) - self.by_clients)
+    @property
+    def has_room(self) -> bool:
+        return self.client_count + self.refill_count < MAX_DIALS_PER_ROUTE
 
-    def wanted_by_stock(self, missing: int, waiting: int) -> int:
-        """How many to begin so that nothing is missing, counting what clients ordered and no longer need."""
-        left_over = max(0, self.by_clients - waiting)
-        session_limit = min(MAX_REFILLS_PER_ROUTE, MAX_DIALS_PER_ROUTE - self.by_clients) - self.by_stock
-        return max(0, min(missing - self.by_stock - left_over, session_limit))
+    def with_client(self, change: int) -> DialBudget:
+        """Return the budget after a client's dial has begun (1) or ended (-1)."""
+        return DialBudget(self.client_count + change, self.refill_count)
 
-    def suffice_without_one(self, waiting: int) -> bool:
-        """Whether, if one of the clients' dials fails, the others are enough for everybody who waits."""
-        return self.by_clients > waiting
+    def with_refill(self, change: int) -> DialBudget:
+        """Return the budget after a refill has begun (1) or ended (-1)."""
+        return DialBudget(self.client_count, self.refill_count + change)
+
+    def needed_by_clients(self, waiting_count: int) -> int:
+        """Return how many dials to begin for waiting clients: one each, within the limit."""
+        return max(0, min(waiting_count, MAX_DIALS_PER_ROUTE - self.refill_count) - self.client_count)
+
+    def needed_by_refills(self, missing_count: int, waiting_count: int) -> int:
+        """Return how many refills to begin; dials whose clients have left count as refills."""
+        orphaned = max(0, self.client_count - waiting_count)
+        room = min(MAX_REFILLS_PER_ROUTE, MAX_DIALS_PER_ROUTE - self.client_count) - self.refill_count
+        return max(0, min(missing_count - self.refill_count - orphaned, room))
+
+    def suffices_without_one(self, waiting_count: int) -> bool:
+        """Return whether every waiting client still has a dial if one of the clients' dials fails."""
+        return self.client_count > waiting_count
+
+
+NO_DIALS = DialBudget()

@@ -1,4 +1,4 @@
-"""What a pool holds warm: the oldest first, each until its age is over. Pure."""
+"""Tunnels in the order in which they were opened, each with a maximum age. Pure."""
 
 from __future__ import annotations
 
@@ -11,48 +11,53 @@ from pomagent.pool.backoff import Dice
 T = TypeVar("T")
 
 AGE_JITTER = 0.2
-"""Tunnels that were opened together must not end together."""
+"""Share of the maximum age by which lives are shortened at random, so that tunnels opened together expire apart."""
 
 
 @dataclass(slots=True, eq=False)
-class _Warm(Generic[T]):
+class _Entry(Generic[T]):
     tunnel: T
     expires_at: float
 
 
 class ExpiringQueue(Generic[T]):
-    """Tunnels in the order of their coming; told apart by identity."""
+    """Tunnels, oldest first, distinguished by identity."""
 
     def __init__(self, dice: Dice) -> None:
         self._dice = dice
-        self._warm: OrderedDict[int, _Warm[T]] = OrderedDict()  # a gateway may take a thousand of them away at once
+        self._entries: OrderedDict[int, _Entry[T]] = OrderedDict()  # a gateway may close a thousand of them at once
 
     def __len__(self) -> int:
-        return len(self._warm)
+        return len(self._entries)
 
     def put(self, tunnel: T, max_age_s: float, now: float) -> None:
-        """Keep a tunnel until somebody takes it or its age, less up to a fifth, is over."""
+        """Keep a tunnel until it is taken or has reached its maximum age, less the jitter."""
         life = max_age_s * self._dice(1.0 - AGE_JITTER, 1.0)
-        self._warm[id(tunnel)] = _Warm(tunnel, now + life)
+        self._entries[id(tunnel)] = _Entry(tunnel, now + life)
 
     def take(self) -> T | None:
-        """The oldest tunnel: each is used once, and the oldest is the next to be lost."""
-        return self._warm.popitem(last=False)[1].tunnel if self._warm else None
+        """Remove and return the oldest tunnel, which is the next that would be lost."""
+        return self._entries.popitem(last=False)[1].tunnel if self._entries else None
 
     def remove(self, tunnel: T) -> bool:
-        """Forget a tunnel that ended; False if it was not here."""
-        return self._warm.pop(id(tunnel), None) is not None
+        """Remove a tunnel that was closed; False if it was not here."""
+        return self._entries.pop(id(tunnel), None) is not None
 
     def expired(self, now: float) -> list[T]:
-        """Remove and return what is over its age."""
-        over = [warm.tunnel for warm in self._warm.values() if warm.expires_at <= now]
+        """Remove and return the tunnels that have reached their maximum age."""
+        over = [entry.tunnel for entry in self._entries.values() if entry.expires_at <= now]
         for tunnel in over:
             self.remove(tunnel)
         return over
 
     def beyond(self, depth: int) -> list[T]:
-        """Remove and return the oldest, until no more than ``depth`` are left."""
-        return [self._warm.popitem(last=False)[1].tunnel for _ in range(len(self._warm) - depth)]
+        """Remove and return the oldest tunnels until no more than ``depth`` are left."""
+        return [self._entries.popitem(last=False)[1].tunnel for _ in range(len(self._entries) - depth)]
+
+    def tunnels(self) -> list[T]:
+        """Return all tunnels, oldest first."""
+        return [entry.tunnel for entry in self._entries.values()]
 
     def next_expiry(self) -> float | None:
-        return min((warm.expires_at for warm in self._warm.values()), default=None)
+        """Return when the first tunnel expires; None if there is none."""
+        return min((entry.expires_at for entry in self._entries.values()), default=None)

@@ -1,23 +1,24 @@
-"""What a server that speaks first has said: the only traffic that the agent looks into. Pure."""
+"""Recognizes a server by the first bytes that it sends unasked, the only traffic that the agent inspects. Pure."""
 
 from __future__ import annotations
 
 from pomagent.pool.presets import SPEAKS_FIRST
 
 GREETING_BYTES = 64
-"""Enough to know any of them."""
+"""Maximum bytes of a greeting that are inspected; this is enough to recognize every protocol below."""
 PROMPT_S = 5.0
-"""A server that speaks first does so at once; what comes later may be a complaint about our silence."""
+"""Seconds within which a server that speaks first does so. Later bytes may be a complaint that the client is silent."""
 
 _MYSQL_VERSION, _MYSQL_ERROR = 10, 0xFF
 _COMPLAINTS = (b"HTTP/", b"-ERR", b"<")
-"""What servers that wait to be spoken to say before they hang up."""
+"""What servers that expect the client to speak first send before they hang up."""
 
 
 def protocol_of(first: bytes, after_s: float) -> str | None:
-    """The protocol of a server whose first words, so long after it accepted, came unasked; None if that tells nothing.
+    """Return the protocol of a server that sent these bytes unasked; None if they prove nothing.
 
-    An SSH or MySQL greeting is known at any time; some take their time to look up who connects.
+    ``after_s`` is the time since the CONNECT was accepted. SSH and MySQL greetings are recognized at any time, because
+    some servers look up the client's name first.
     """
     if first.startswith(b"SSH-"):
         return "ssh"
@@ -31,7 +32,7 @@ def protocol_of(first: bytes, after_s: float) -> str | None:
 
 
 def _is_mysql(first: bytes) -> bool:
-    """Its first packet: length in 3 bytes, number 0, then a handshake of version 10 or an error."""
+    """Recognize the first packet: length in 3 bytes, number 0, then a handshake of version 10 or an error."""
     if len(first) < 6 or first[3] != 0:
         return False
     length = int.from_bytes(first[:3], "little")
@@ -39,5 +40,5 @@ def _is_mysql(first: bytes) -> bool:
 
 
 def _is_postgres(first: bytes) -> bool:
-    """An error message of version 3, which it sends to those who do not log in: 'E', length, 'S', severity."""
+    """Recognize the error of protocol 3 that ends a connection without a login: 'E', length, 'S', severity."""
     return len(first) > 6 and first[:1] == b"E" and first[5:6] == b"S" and int.from_bytes(first[1:5]) < 4096

@@ -1,4 +1,4 @@
-"""Finds the limit that somebody on the way hides: tunnels keep ending at the same age or idle time. Pure."""
+"""Detects undocumented timeouts on the path: tunnels keep being closed at the same age or idle time. Pure."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Literal
 Kind = Literal["idle", "age"]
 
 TIMES = 6
-"""In a row, of the same length: chance does not do that."""
-LEAST_S = 5.0
-"""Shorter ones do not count: what ends at once, or just after its last byte, has another cause."""
+"""Consecutive closes after the same time that prove a timeout; chance does not produce this."""
+MIN_S = 5.0
+"""Seconds below which a close does not count: one that follows the start or the last byte has another cause."""
 ALIKE = 0.03
-"""Of a length, or ``ALIKE_S``: an edge closes up to a second late."""
+"""Relative difference below which two times are the same. ``ALIKE_S`` applies to short times."""
 ALIKE_S = 1.5
+"""Seconds of difference below which two times are the same: an edge closes up to a second late."""
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
-    """What was found."""
+class HiddenTimeout:
+    """A timeout that was detected."""
 
     kind: Kind
     seconds: float
@@ -33,33 +34,33 @@ class Period:
         return f"ended at the age of {self.seconds:.0f} s {self.times} times in a row: {remedy}"
 
 
-class Periods:
-    """The last ends of one route that the other side caused."""
+class HiddenTimeouts:
+    """The last tunnels of one route that the other side closed."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, deque[float]] = {"idle": deque(maxlen=TIMES), "age": deque(maxlen=TIMES)}
-        self.found: Period | None = None
-        """The last one that was named."""
+        self._closes: dict[str, deque[float]] = {"idle": deque(maxlen=TIMES), "age": deque(maxlen=TIMES)}
+        self.found: HiddenTimeout | None = None
+        """The timeout that was reported last."""
 
-    def note(self, idle_s: float, age_s: float) -> Period | None:
-        """A tunnel was ended so long after its last byte, at this age; a period if that makes one which is new."""
+    def note(self, idle_s: float, age_s: float) -> HiddenTimeout | None:
+        """Record a close, ``idle_s`` after the last byte; return the timeout that it proves, if that is new."""
         for kind, seconds in (("idle", idle_s), ("age", age_s)):
-            if seconds >= LEAST_S:
-                self._ends[kind].append(seconds)
-        period = self._period("idle") or self._period("age")
-        if period is None or (self.found is not None and _is_same(self.found, period)):
+            if seconds >= MIN_S:
+                self._closes[kind].append(seconds)
+        timeout = self._timeout("idle") or self._timeout("age")
+        if timeout is None or (self.found is not None and _is_same(self.found, timeout)):
             return None
-        self.found = period
-        return period
+        self.found = timeout
+        return timeout
 
-    def _period(self, kind: Kind) -> Period | None:
-        ends = self._ends[kind]
-        if len(ends) < TIMES or not _are_alike(min(ends), max(ends)):
+    def _timeout(self, kind: Kind) -> HiddenTimeout | None:
+        closes = self._closes[kind]
+        if len(closes) < TIMES or not _are_alike(min(closes), max(closes)):
             return None
-        return Period(kind, sum(ends) / len(ends))
+        return HiddenTimeout(kind, sum(closes) / len(closes))
 
 
-def _is_same(one: Period, other: Period) -> bool:
+def _is_same(one: HiddenTimeout, other: HiddenTimeout) -> bool:
     return one.kind == other.kind and _are_alike(*sorted((one.seconds, other.seconds)))
 
 

@@ -1,40 +1,77 @@
-"""What is remembered of a route beyond the life of one pool: after a rotated token nothing has to be learned again."""
+"""What a route keeps when its pool is replaced, so that a rotated token does not make it learn its server anew."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from pomagent.pool.early_closes import EarlyEnds
-from pomagent.pool.hidden_timeouts import Periods
+from pomagent.log import events
+from pomagent.log.logger import Logger
+from pomagent.pool.early_closes import EarlyCloses
+from pomagent.pool.hidden_timeouts import HiddenTimeouts
+from pomagent.pool.wakeup import WakeupTimer
 from pomagent.pool.warm_policy import WarmPolicy
+from pomagent.runtime.deadline import Clock
 from pomagent.settings import Route
 
 
 class RouteHistory:
-    """The server's habits, and counters that never go back."""
+    """What is known of one route's server, and counters that only grow."""
 
-    def __init__(self, route: Route, now: float) -> None:
+    def __init__(self, route: Route, log: Logger, clock: Clock) -> None:
         self._route = route
-        self.warmth = WarmPolicy(route, now)
-        self.early_ends = EarlyEnds()
-        self.periods = Periods()
-        self.takes: Counter[str] = Counter()
-        """How clients were served: with a warm ``tunnel``, over a warm ``tls`` connection, or ``cold``."""
+        self._log = log
+        self._clock = clock
+        self.policy = WarmPolicy(route, clock())
+        self.early_closes = EarlyCloses()
+        self.hidden_timeouts = HiddenTimeouts()
+        self.wakeup: WakeupTimer | None = None
+        """Wakes the housekeeper of the route's present pool."""
+        self.leases: Counter[str] = Counter()
+        """Clients by how they were served: by a warm ``tunnel``, over a warm ``tls`` connection, or ``cold``."""
         self.refusals: Counter[str] = Counter()
-        """Clients without a tunnel: the line was ``full``, none came in time (``starved``), or the dial ``failed``."""
+        """Clients refused a tunnel: the queue was ``full``, none was ready in time (``starved``), or its dial
+        ``failed``."""
         self.discards: Counter[str] = Counter()
-        """Tunnels that were closed without having served anybody, by reason."""
+        """Tunnels closed before any client used them, by reason."""
         self.failures: Counter[str] = Counter()
-        """Dials that failed, by the name of the error."""
+        """Failed dials, by the name of the error."""
 
-    def follow(self, route: Route, now: float) -> None:
-        """Go on under changed settings; what was learned is forgotten if it was another server, or wish."""
+    def note_greeting(self, first: bytes, after_s: float) -> bool:
+        """Learn from the first bytes of a server that spoke first; True if they change what is kept warm.
+
+        ``after_s`` is the time since the CONNECT was accepted. Does not block.
+        """
+        if not self.policy.note_greeting(first, after_s):
+            return False
+        self.log_policy(events.ROUTE_CLASSIFIED)
+        if self.wakeup is not None:
+            self.wakeup.ring()
+        return True
+
+    def note_close(self, idle_s: float, age_s: float) -> None:
+        """Learn from a tunnel that the gateway's side closed, ``idle_s`` after its last byte. Does not block."""
+        timeout = self.hidden_timeouts.note(idle_s, age_s)
+        if timeout is not None:
+            self._log.info(
+                events.PERIOD_DETECTED, kind=timeout.kind, period_ms=round(timeout.seconds * 1000),
+                times=timeout.times, why=str(timeout),
+            )  # fmt: skip
+
+    def log_policy(self, event: str, **fields: object) -> None:
+        """Log what the route keeps warm from now on, and why."""
+        target = self.policy.target(self._clock())
+        log = self._log.warning if event == events.ROUTE_DEMOTED else self._log.info
+        log(event, protocol=self.policy.protocol, warm=target.level, why=target.reason.value, **fields)
+
+    def follow(self, route: Route) -> None:
+        """Apply changed settings; forget what was learned if they name another server, or set another level."""
         old, self._route = self._route, route
-        if _of_the_server(old) != _of_the_server(route):
-            self.warmth, self.early_ends, self.periods = WarmPolicy(route, now), EarlyEnds(), Periods()
+        if _server_of(old) == _server_of(route):
+            self.policy.follow(route)
         else:
-            self.warmth.follow(route)
+            self.policy = WarmPolicy(route, self._clock())
+            self.early_closes, self.hidden_timeouts = EarlyCloses(), HiddenTimeouts()
 
 
-def _of_the_server(route: Route) -> tuple[object, ...]:
+def _server_of(route: Route) -> tuple[object, ...]:
     return route.destination, route.gateway.address, route.protocol, route.warm

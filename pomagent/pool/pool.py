@@ -1,270 +1,195 @@
-"""Keeps the tunnels of one route warm: lease, refill, retire. It acts; most modules beside it decide."""
+"""Keeps the tunnels of one route warm and leases them to sessions. What sessions and the agent call."""
 
 from __future__ import annotations
-
-import random
-import time
 
 from gevent import Timeout
 from gevent.event import AsyncResult
 
 from pomagent.errors import PoolClosed, PoolExhausted, TunnelError
-from pomagent.gateway.failure_log import AFTER_TLS
-from pomagent.gateway.health import GatewayHealth
 from pomagent.gateway.tunnel import Tunnel
 from pomagent.log import events
-from pomagent.log.logger import Logger
-from pomagent.pool.backoff import Dice
-from pomagent.pool.demand import Demand
+from pomagent.pool.context import PoolContext
 from pomagent.pool.dialing import DialScheduler, Opener
-from pomagent.pool.greeting import GREETING_BYTES
-from pomagent.pool.history import RouteHistory
 from pomagent.pool.housekeeper import Housekeeper
 from pomagent.pool.shared_reserve import Reserve
+from pomagent.pool.state import PoolState
 from pomagent.pool.status import PoolStatus
-from pomagent.pool.wakeup import WakeupTimer
 from pomagent.pool.warm_policy import PolicyReason, WarmTarget
-from pomagent.pool.warm_tunnels import WarmTunnels
 from pomagent.protocol.lifecycle import Reason
-from pomagent.runtime.deadline import Clock, Deadline
-from pomagent.runtime.greenlets import GreenletReuse
-from pomagent.settings import Route
+from pomagent.runtime.deadline import Deadline
 
 
 class Pool:
-    """The warm tunnels of one route under one set of settings; a change of those makes a new pool."""
+    """The warm tunnels of one route under one set of settings. Changed settings make a new pool."""
 
-    def __init__(
-        self, route: Route, opener: Opener, memory: RouteHistory, gateway: GatewayHealth, log: Logger,
-        greenlets: GreenletReuse, reserve: Reserve | None = None, *, clock: Clock = time.monotonic,
-        dice: Dice = random.uniform,
-    ) -> None:  # fmt: skip
-        """``greenlets`` dial; ``reserve``: what an unused route falls back on, None if it never decays."""
-        self._route = route
-        self._memory = memory
-        self._gateway = gateway
-        self._reserve = reserve if route.pool_min else None
-        self._log = log
-        self._clock = clock
-        self._demand = Demand(route.pool_min, route.pool_max)
-        self._shelf = WarmTunnels(memory, log, clock, dice, on_end=self._ended, on_early=self._heard)
-        alarm = WakeupTimer(clock)
-        self._supplier = DialScheduler(
-            route.name, opener, self._shelf, self._demand, memory, gateway, log, clock, dice, greenlets,
-            supply=self._supply, on_change=alarm.ring,
-        )  # fmt: skip
-        self._keeper = Housekeeper(
-            route, memory, gateway, self._shelf, self._supplier, self._demand, log, clock, dice, alarm
-        )
-        self._keeper.on_decay = self._decay
-        self.status = PoolStatus(self._shelf, self._supplier, self._keeper, memory, self._reserve, clock)
-        self._is_draining = False
-        self._is_closed = False
+    def __init__(self, context: PoolContext, opener: Opener, reserve: Reserve | None = None) -> None:
+        """``reserve`` serves the route while it is unused; None if it never decays."""
+        self._route_name = context.route.name
+        self._history = context.history
+        self._log = context.log
+        self._clock = context.clock
+        self._reserve = reserve if context.route.pool_min else None
+        self._state = PoolState(context)
+        self._scheduler = DialScheduler(context, self._state, opener)
+        self._housekeeper = Housekeeper(context, self._state, self._scheduler, self._reserve)
+        self.status = PoolStatus(context, self._state, self._reserve)
+        context.history.wakeup = self._state.wakeup
 
     def __repr__(self) -> str:
-        return f"<Pool {self._route.name}: {self.warm_count}/{self.target} warm, {self.waiting} waiting>"
+        return f"<Pool {self._route_name}: {self.warm_count}/{self.target_count} warm, {self.waiting_count} waiting>"
 
-    # --- what it is doing -------------------------------------------------------------------------------------------
+    # --- what it has ------------------------------------------------------------------------------------------------
 
     @property
     def warm_count(self) -> int:
-        return len(self._shelf)
+        """Warm tunnels and TLS connections."""
+        return len(self._state.warm)
 
     @property
-    def target(self) -> int:
+    def target_count(self) -> int:
         """How many should be warm now."""
-        return self._keeper.target(self.keeping, self._clock())
+        return self._state.target_count(self.warm_target, self._clock())
 
     @property
-    def waiting(self) -> int:
-        """How many clients wait for a tunnel."""
-        return len(self._supplier.waiters)
+    def waiting_count(self) -> int:
+        """Clients that wait for a tunnel."""
+        return len(self._state.waiters)
 
     @property
-    def keeping(self) -> WarmTarget:
+    def warm_target(self) -> WarmTarget:
         """What is kept warm now, and why."""
-        return self._memory.warmth.keeping(self._clock())
+        return self._history.policy.target(self._clock())
 
     @property
     def last_error(self) -> TunnelError | None:
-        """Of the last dial, None after one that succeeded: of a CONNECT, only after one was accepted."""
+        """The failure of the last dial, None after a success. Only an accepted CONNECT clears a failed CONNECT."""
         return self.status.last_error
 
-    # --- what others ask of it --------------------------------------------------------------------------------------
+    # --- for sessions and the agent ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to keep tunnels warm."""
-        self._keeper.start()
+        """Begin to keep tunnels warm. Does not block."""
+        self._housekeeper.start()
 
     def lease(self, deadline: Deadline) -> Tunnel:
-        """A tunnel that is ready, warm if there is one. Blocks.
+        """Return a tunnel that is ready, a warm one if there is one. Blocks.
 
-        Raises PoolClosed, PoolExhausted when the budget is over or too many wait, and the TunnelError of the dial
-        that was to serve this client.
+        Raises PoolClosed, PoolExhausted when the deadline passes or too many clients wait, and the TunnelError of the
+        dial that was to serve this client.
         """
-        if self._is_closed:
-            raise PoolClosed(f"route {self._route.name} is closing")
-        now, warmth = self._clock(), self._memory.warmth
-        keeping = warmth.keeping(now)
-        warmth.used(now)
-        if keeping.why is PolicyReason.DECAYED:
-            self._wake_up(keeping)
-            keeping = warmth.keeping(now)
-        self._note_take(keeping, now)
-        tunnel = self._shelf.take_ready() if keeping.may_be_leased else None
+        state, policy, now = self._state, self._history.policy, self._clock()
+        if state.is_closed:
+            raise PoolClosed(f"route {self._route_name} is closing")
+        target = policy.target(now)
+        policy.used(now)
+        if target.reason is PolicyReason.DECAYED:
+            self._take_from_reserve(target)
+            target = policy.target(now)
+        self._note_lease(target, now)
+        tunnel = state.warm.take_ready() if target.may_be_leased else None
         if tunnel is not None:
-            self._memory.takes["tunnel"] += 1
+            self._history.leases["tunnel"] += 1
         else:
-            tunnel = self._wait_for_one(deadline)
-            self._memory.takes["tls" if tunnel.was_warm else "cold"] += 1
+            tunnel = self._wait_for_tunnel(deadline)
+            self._history.leases["tls" if tunnel.was_warm else "cold"] += 1
         tunnel.lease()
         return tunnel
 
-    def _note_take(self, keeping: WarmTarget, now: float) -> None:
-        """Learn from it what to keep. Does not block."""
-        self._demand.note_take(now)
-        self._keeper.taken(keeping, now)
-
-    def heard(self, first: bytes, after_s: float) -> None:
-        """The server spoke first, so long after it had accepted a tunnel. Does not block."""
-        if self._memory.warmth.heard(first, after_s):
-            self._keeper.tell_level(events.ROUTE_CLASSIFIED)
-            self._shelf.trim(self.keeping, self._clock())
-            self._keeper.look()
-
-    def was_ended(self, idle_s: float, age_s: float) -> None:
-        """The other side ended a tunnel so long after its last byte, at this age. Does not block."""
-        self._keeper.was_ended(idle_s, age_s)
-
     def retry_now(self) -> None:
-        """Forget the waits after failures."""
-        self._keeper.forgive()
-        self._supplier.reset()
-        self._supplier.dial_for_clients()
-        self._keeper.look()
+        """Forget the delays after failures. Does not block."""
+        self._state.pacing.forgive()
+        self._scheduler.reset()
+        self._scheduler.dial_for_clients()
+        self._state.wakeup.ring()
 
     def distrust(self, error: TunnelError) -> None:
-        """Take this for the outcome of the last dial."""
-        self._supplier.last_error = error
+        """Record this error as the outcome of the last dial."""
+        self._state.last_error = error
 
     def drain(self, reason: Reason) -> None:
-        """Keep nothing warm any more; clients that were accepted already still get tunnels, each by its own dial."""
-        self._is_draining = True
-        self._keeper.refills = False
+        """Close what is warm and refill no more. Accepted clients still get tunnels, each by its own dial."""
+        self._state.is_draining = True
         if self._reserve is not None:
-            self._reserve.leave(self)
-        self._shelf.empty(reason)
+            self._reserve.leave(self._state)
+        self._state.warm.empty(reason)
 
     def close(self, reason: Reason) -> None:
-        """Drain, and refuse whoever still waits or comes; leased tunnels are the sessions' own."""
-        self._is_closed = True
+        """Drain, and refuse every client that waits or comes. Leased tunnels belong to their sessions."""
+        self._state.is_closed = True
         self.drain(reason)
-        self._keeper.close()
-        self._supplier.close()
-        while waiter := self._supplier.waiters.next():
-            waiter.set_exception(PoolClosed(f"route {self._route.name} is closing"))
+        self._housekeeper.close()
+        self._scheduler.close()
+        while waiter := self._state.waiters.next():
+            waiter.set_exception(PoolClosed(f"route {self._route_name} is closing"))
 
-    # --- as a reserve of others -------------------------------------------------------------------------------------
+    # --- as the reserve that unused routes share --------------------------------------------------------------------
 
-    def keep(self, minimum: int) -> None:
-        """Keep at least so many warm from now on. Does not block."""
-        self._demand.minimum = minimum
-        self._keeper.look()
+    def keep_at_least(self, count: int) -> None:
+        """Keep at least this many warm from now on. Does not block."""
+        self._state.demand.minimum = count
+        self._state.wakeup.ring()
 
     def take_secured(self) -> Tunnel | None:
-        """The oldest TLS connection that is alive, if there is one. Does not block."""
-        self._note_take(self.keeping, self._clock())
-        return self._shelf.take_secured()
+        """Remove and return the oldest TLS connection that is alive; None if there is none. Does not block."""
+        self._note_lease(self.warm_target, self._clock())
+        return self._state.warm.take_secured()
 
-    def empty(self) -> None:
-        """Nobody needs it any more."""
-        self.close(Reason.UNWANTED)
+    # --- a lease ----------------------------------------------------------------------------------------------------
 
-    # --- tunnels ----------------------------------------------------------------------------------------------------
+    def _note_lease(self, target: WarmTarget, now: float) -> None:
+        """Learn from a lease how many tunnels to keep, and plan the refill."""
+        demand = self._state.demand
+        demand.note_lease(now)
+        refill_from = self._state.pacing.leased(now, demand.refill_delay_s)
+        if target.level != "off":
+            self._state.wakeup.ring_by(refill_from)
 
-    def _decay(self) -> None:
-        """Nobody has used the route for long: what becomes of the gateway, the reserve notices for it."""
-        if self._reserve is None or self._is_draining:
-            return
-        self._reserve.join(self)
-        error = self._supplier.last_error
-        if error is not None and error.phase not in AFTER_TLS:
-            self._supplier.last_error = None
-            self._supplier.reset()
-
-    def _wake_up(self, keeping: WarmTarget) -> None:
-        """Somebody uses the route again: one connection of the reserve is its own then."""
-        if self._reserve is None or self._is_draining:
+    def _take_from_reserve(self, target: WarmTarget) -> None:
+        """Move one connection of the reserve to the route, which is in use again."""
+        if self._reserve is None or self._state.is_draining:
             return
         connection = self._reserve.take()
-        self._reserve.leave(self)
+        self._reserve.leave(self._state)
         if connection is not None:
-            self._shelf.put(connection, keeping.max_age_s)
+            self._state.warm.put(connection, target.max_age_s)
 
-    def _wait_for_one(self, deadline: Deadline) -> Tunnel:
-        waiters = self._supplier.waiters
-        if not waiters.has_room:
-            self._memory.refusals["full"] += 1
-            raise PoolExhausted(f"{self.waiting} clients wait for a tunnel of route {self._route.name} already")
-        waiter = AsyncResult()
-        waiters.join(waiter)
-        self._supplier.dial_for_clients()
-        self._keeper.look_if_open()
+    def _wait_for_tunnel(self, deadline: Deadline) -> Tunnel:
+        """Return the tunnel that a dial brings. Blocks."""
+        waiter = self._join_queue()
         try:
             with Timeout(deadline.remaining_s, False):
                 waiter.wait()
         except BaseException:  # this client was killed while it waited
-            waiters.leave(waiter)
+            self._state.waiters.leave(waiter)
             if waiter.successful():
-                self._supply(waiter.get_nowait(), is_refill=False)
+                self._scheduler.place(waiter.get_nowait(), is_refill=False)
             raise
         if not waiter.ready():
-            waiters.leave(waiter)
+            self._state.waiters.leave(waiter)
             raise self._starved(deadline)
         if waiter.exception is not None:
-            self._memory.refusals["failed"] += 1
-            raise waiter.exception.with_traceback(None)  # it may be the outcome of many
+            self._history.refusals["failed"] += 1
+            raise waiter.exception.with_traceback(None)  # several clients may share it
         tunnel: Tunnel = waiter.get_nowait()
         return tunnel
 
+    def _join_queue(self) -> AsyncResult:
+        """Queue a client and begin the dial that it needs."""
+        state = self._state
+        if not state.waiters.has_room:
+            self._history.refusals["full"] += 1
+            raise PoolExhausted(f"{self.waiting_count} clients wait for a tunnel of route {self._route_name} already")
+        waiter = AsyncResult()
+        state.waiters.join(waiter)
+        self._scheduler.dial_for_clients()
+        if state.breaker.is_open:  # else the client's dial has begun, and the housekeeper has nothing to do for it
+            state.wakeup.ring()
+        return waiter
+
     def _starved(self, deadline: Deadline) -> PoolExhausted:
-        self._memory.refusals["starved"] += 1
-        self._log.warning(events.POOL_STARVED, warm=self.warm_count, waiting=self.waiting)
+        self._history.refusals["starved"] += 1
+        self._log.warning(events.POOL_STARVED, warm=self.warm_count, waiting=self.waiting_count)
         return PoolExhausted(
-            f"no tunnel of route {self._route.name} was ready within {deadline.budget_s:g} s"
+            f"no tunnel of route {self._route_name} was ready within {deadline.budget_s:g} s"
             + (f"; last failure: {self.last_error}" if self.last_error else "")
         )
-
-    def _supply(self, tunnel: Tunnel, *, is_refill: bool) -> None:
-        """Give a tunnel to the client that has waited longest, else to the stock."""
-        if tunnel.early:
-            self._heard(tunnel)
-        keeping = self.keeping
-        has_room = self.warm_count < keeping.within(self._demand.maximum)
-        listens = is_refill and keeping.why is PolicyReason.PROBING and has_room
-        waiter = self._supplier.waiters.next() if tunnel.is_ready and not listens else None
-        if waiter is not None:
-            waiter.set(tunnel)
-        elif self._is_draining or not keeping.wants(is_whole=tunnel.is_ready):
-            # Idle it could hurt the destination. Who dialled it, if not the stock, has left.
-            self._shelf.discard(tunnel, Reason.UNWANTED if is_refill else Reason.ABORTED)
-        elif not has_room:
-            self._shelf.discard(tunnel, Reason.UNWANTED)
-        else:
-            if tunnel.is_ready:
-                self._memory.warmth.listening(self._clock())
-            self._shelf.put(tunnel, keeping.max_age_s)
-            self._log.debug(events.POOL_FILLED, warm=self.warm_count, target=self.target)
-
-    def _heard(self, tunnel: Tunnel) -> None:
-        """The destination has said something on a tunnel that nobody has leased. Called in the hub."""
-        self.heard(bytes(tunnel.early[:GREETING_BYTES]), tunnel.accepted_s)
-
-    def _ended(self, tunnel: Tunnel) -> None:
-        """A warm tunnel has ended by itself. Called in the hub."""
-        now, age_s = self._clock(), tunnel.age_ms / 1000
-        self._gateway.lost(self._route.name, age_s)
-        if tunnel.is_ready:
-            self._memory.warmth.stopped_listening()
-            self._memory.early_ends.note(age_s, now)
-        self._keeper.lost(age_s, now)

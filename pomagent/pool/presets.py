@@ -1,7 +1,7 @@
-"""What is kept warm for which protocol, and for how long. Pure.
+"""What is kept warm for each protocol, and for how long. Pure.
 
-A warm tunnel holds a connection to the route's server open before anybody logs in, and servers that speak first count
-or time those, so that they get a TLS connection to the edge only.
+A warm tunnel holds a connection to the route's server before any client logs in. Servers that speak first count or time
+such connections, so that their routes keep only TLS connections to the edge.
 """
 
 from __future__ import annotations
@@ -31,17 +31,19 @@ PRESETS = {
     "mssql": Preset((1433,), "tls", 240),
 }
 SPEAKS_FIRST = "speaks-first"
-"""A server that greets, and is none of those."""
+"""The protocol of a server that sends a greeting that is not recognized."""
 SILENT_MAX_AGE_S = 45.0
-"""Of a server that has only been found silent: it may be a PostgreSQL, which logs who has not logged in after 60 s."""
+"""Maximum age of a warm tunnel to a server that is only known to be silent: a PostgreSQL logs clients that have not
+logged in after 60 s."""
 
 _BY_PORT = {port: protocol for protocol, preset in PRESETS.items() for port in preset.ports}
 
 
 def protocol_of_port(port: int) -> str | None:
-    """What a server of this port most likely speaks; None where a port says nothing."""
+    """Return what a server on this port most likely speaks; None for a port without a known protocol."""
     return _BY_PORT.get(port)
 
 
 def preset_of(protocol: str) -> Preset:
+    """Return the preset of a protocol; for an unknown one that of SSH, which fits servers that speak first."""
     return PRESETS.get(protocol, PRESETS["ssh"])

@@ -1,4 +1,4 @@
-"""The shared reserves of all gateways: made when a first route decays, forgotten with their gateway."""
+"""The shared reserves of all gateways: each is made when the first route decays, and goes with its gateway."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ from collections.abc import Collection
 
 from pomagent.gateway.gateways import Gateways
 from pomagent.log.logger import Logger
+from pomagent.pool.context import PoolContext
 from pomagent.pool.history import RouteHistory
 from pomagent.pool.pool import Pool
-from pomagent.pool.shared_reserve import MOST, Reserve
+from pomagent.pool.shared_reserve import MAX_KEPT, Reserve
+from pomagent.runtime.deadline import Clock
 from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.settings import Gateway, Route
 
 
 class Reserves:
-    """One reserve per gateway, however many routes decay to it."""
+    """One reserve for each gateway, shared by all of its unused routes."""
 
-    def __init__(self, gateways: Gateways, log: Logger, greenlets: GreenletReuse) -> None:
+    def __init__(
+        self, gateways: Gateways, log: Logger, greenlets: GreenletReuse, clock: Clock = time.monotonic
+    ) -> None:
         self._gateways = gateways
         self._log = log
         self._greenlets = greenlets
+        self._clock = clock
         self._by_gateway: dict[Gateway, Reserve] = {}
 
     def of(self, gateway: Gateway) -> Reserve:
-        """Return what all unused routes of a gateway have in common."""
+        """Return the reserve that all unused routes of a gateway share."""
         if gateway not in self._by_gateway:
             self._by_gateway[gateway] = Reserve(lambda: self._make_pool(gateway))
         return self._by_gateway[gateway]
@@ -34,7 +39,7 @@ class Reserves:
         self._by_gateway = {gateway: kept for gateway, kept in self._by_gateway.items() if gateway in gateways}
 
     def retry(self, gateways: Collection[Gateway]) -> None:
-        """Forget the waits after failures. Does not block."""
+        """Forget the delays after failures. Does not block."""
         for gateway in gateways:
             if gateway in self._by_gateway:
                 self._by_gateway[gateway].retry()
@@ -42,7 +47,8 @@ class Reserves:
     def _make_pool(self, gateway: Gateway) -> Pool:
         name, log = f"reserve of {gateway.name}", self._log.bind(gateway=gateway.name)
         route = Route(
-            name, gateway.address, gateway.address, gateway, warm="tls", pool_min=0, pool_max=MOST, pool_decay_s=0.0
+            name, gateway.address, gateway.address, gateway, warm="tls", pool_min=0, pool_max=MAX_KEPT, pool_decay_s=0.0
         )
-        opener, watch = self._gateways.connector(route, log), self._gateways.watch(gateway)
-        return Pool(route, opener, RouteHistory(route, time.monotonic()), watch, log, self._greenlets)
+        history = RouteHistory(route, log, self._clock)
+        context = PoolContext(route, history, self._gateways.watch(gateway), log, self._greenlets, self._clock)
+        return Pool(context, self._gateways.connector(route, log))

@@ -1,6 +1,6 @@
-"""TLS connections that all unused routes of one gateway have in common: without a CONNECT each fits any of them.
+"""TLS connections that all unused routes of one gateway share: without a CONNECT, each fits any of these routes.
 
-A connection of its own for each would be replaced every few minutes for ever, a thousand times over.
+A connection for each unused route would have to be replaced every few minutes for ever, a thousand times over.
 """
 
 from __future__ import annotations
@@ -10,74 +10,75 @@ from typing import Protocol
 
 from pomagent.errors import TunnelError
 from pomagent.gateway.tunnel import Tunnel
+from pomagent.protocol.lifecycle import Reason
 
-FEWEST = 4
-"""Kept while there are as many unused routes; applications that wake them together are rare."""
-MOST = 16
-"""Kept after more than that: a few routes of an unused thousand come back together."""
+MIN_KEPT = 4
+"""Connections to keep, or one per unused route if there are fewer: clients rarely return to more routes together."""
+MAX_KEPT = 16
+"""Maximum connections to keep when clients return often: a few routes of an unused thousand return together."""
 
 
-class Stocked(Protocol):
-    """What a reserve keeps its connections in: a ``Pool`` of level ``tls``."""
+class ReservePool(Protocol):
+    """Holds the connections of a reserve: a ``Pool`` of level ``tls``."""
 
     @property
     def warm_count(self) -> int: ...
     @property
     def last_error(self) -> TunnelError | None: ...
     def start(self) -> None: ...
-    def keep(self, minimum: int) -> None: ...
+    def keep_at_least(self, count: int) -> None: ...
     def take_secured(self) -> Tunnel | None: ...
-    def empty(self) -> None: ...
+    def close(self, reason: Reason) -> None: ...
     def retry_now(self) -> None: ...
 
 
 class Reserve:
-    """Follows the number of unused routes, and how often they come back; none keeps none."""
+    """Keeps connections while routes are unused: as many as their number, and the use they make of it, ask for."""
 
-    def __init__(self, make_pool: Callable[[], Stocked]) -> None:
+    def __init__(self, make_pool: Callable[[], ReservePool]) -> None:
         self._make_pool = make_pool
-        self._pool: Stocked | None = None
+        self._pool: ReservePool | None = None
         self._routes: set[object] = set()
 
     @property
     def warm_count(self) -> int:
-        """How many connections wait."""
+        """Connections that are ready to be taken."""
         return self._pool.warm_count if self._pool else 0
 
     @property
     def last_error(self) -> TunnelError | None:
-        """Of its last dial, None after one that succeeded."""
+        """The failure of the reserve's last dial, None after a success."""
         return self._pool.last_error if self._pool else None
 
     def join(self, route: object) -> None:
-        """Nobody uses this route any more. Does not block."""
+        """Serve a route that is no longer used. Does not block."""
         if route in self._routes:
             return
         self._routes.add(route)
         if self._pool is None:
             self._pool = self._make_pool()
             self._pool.start()
-        self._keep(self._pool)
+        self._resize(self._pool)
 
     def leave(self, route: object) -> None:
-        """Somebody does, or it goes. Does not block."""
+        """Serve a route no more: it is in use again, or was removed. Does not block."""
         if self._pool is None or route not in self._routes:
             return
         self._routes.discard(route)
         if self._routes:
-            self._keep(self._pool)
+            self._resize(self._pool)
         else:
-            self._pool.empty()
+            self._pool.close(Reason.UNWANTED)
             self._pool = None
 
     def retry(self) -> None:
-        """Forget the waits after failures. Does not block."""
+        """Forget the delays after failures. Does not block."""
         if self._pool is not None:
             self._pool.retry_now()
 
     def take(self) -> Tunnel | None:
-        """The oldest connection that is alive, for a route that wakes: one for each, so that none takes all."""
+        """Remove and return the oldest connection that is alive: one for each route that comes into use again."""
         return self._pool.take_secured() if self._pool else None
 
-    def _keep(self, pool: Stocked) -> None:
-        pool.keep(min(FEWEST, len(self._routes)))
+    def _resize(self, pool: ReservePool) -> None:
+        pool.keep_at_least(min(MIN_KEPT, len(self._routes)))

@@ -1,4 +1,4 @@
-"""The clients of one route that wait for a tunnel, in the order of their coming. Pure."""
+"""The clients of one route that wait for a tunnel, in the order of their arrival. Pure."""
 
 from __future__ import annotations
 
@@ -8,48 +8,49 @@ from typing import Generic, TypeVar
 W = TypeVar("W")
 
 MAX_WAITING = 1024
-"""Clients of one route that wait for a tunnel; beyond, they are refused at once."""
+"""Maximum clients of one route that wait for a tunnel; further clients are refused at once."""
 
 
 class Waiters(Generic[W]):
-    """A bounded line; who has left is in nobody's way."""
+    """A bounded queue that clients may leave at any time."""
 
     def __init__(self) -> None:
-        self._line: OrderedDict[W, int] = OrderedDict()
+        self._queue: OrderedDict[W, int] = OrderedDict()
         self.mark = 0
-        """How many have ever come."""
+        """How many clients have joined so far."""
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._queue)
 
     @property
     def has_room(self) -> bool:
-        return len(self._line) < MAX_WAITING
+        return len(self._queue) < MAX_WAITING
 
     def join(self, waiter: W) -> None:
-        self._line[waiter] = self.mark
+        """Append a client."""
+        self._queue[waiter] = self.mark
         self.mark += 1
 
     def leave(self, waiter: W) -> None:
-        """Forget a waiter that has left; no harm if it was served meanwhile."""
-        self._line.pop(waiter, None)
+        """Remove a client that has left. Does nothing if it has been served."""
+        self._queue.pop(waiter, None)
 
     def next(self) -> W | None:
-        """Remove and return whoever has waited longest."""
-        return self._line.popitem(last=False)[0] if self._line else None
+        """Remove and return the client that has waited longest."""
+        return self._queue.popitem(last=False)[0] if self._queue else None
 
     def next_before(self, mark: int) -> W | None:
-        """The same, but only if they came before this mark."""
-        is_early = bool(self._line) and self._line[next(iter(self._line))] < mark
+        """Remove and return the client that has waited longest, if it joined before this mark."""
+        is_early = bool(self._queue) and self._queue[next(iter(self._queue))] < mark
         return self.next() if is_early else None
 
     def before(self, mark: int) -> list[W]:
-        """Remove and return who came before this mark, the longest waiting first."""
-        early = [waiter for waiter, number in self._line.items() if number < mark]
+        """Remove and return the clients that joined before this mark, in the order of their arrival."""
+        early = [waiter for waiter, number in self._queue.items() if number < mark]
         for waiter in early:
-            del self._line[waiter]
+            del self._queue[waiter]
         return early
 
     def has_since(self, mark: int) -> bool:
-        """Whether anybody waits who came at this mark or later."""
-        return bool(self._line) and self._line[next(reversed(self._line))] >= mark
+        """Return whether a client waits that joined at this mark or later."""
+        return bool(self._queue) and self._queue[next(reversed(self._queue))] >= mark

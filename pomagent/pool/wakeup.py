@@ -1,4 +1,4 @@
-"""Wakes the one greenlet that sleeps on it: at once, or at the earliest moment that anybody has named."""
+"""Wakes the one greenlet that sleeps on it: at once, or at the earliest moment that was set."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gevent.event import Event
 
 from pomagent.runtime.deadline import Clock
 
-SHORTEST_S = 0.001
-"""The hub's clock may be a moment behind ours: not in a tight loop until they agree."""
+MIN_TIMER_S = 0.001
+"""Minimum seconds of a timer: the hub's clock may lag behind ours, and the greenlet must not spin until they agree."""
 
 
 class WakeupTimer:
-    """One timer; to move it costs a sleeper nothing, as a wait with a time-out of its own would."""
+    """One timer that can be moved without waking the sleeper, unlike a wait with a timeout."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -24,16 +24,16 @@ class WakeupTimer:
         self._at = math.inf
 
     def ring(self) -> None:
-        """Wake it now. Does not block."""
+        """Wake the sleeper now. Does not block."""
         self._rung.set()
 
     def ring_by(self, at: float) -> None:
-        """Wake it at this moment, if not before. Does not block."""
+        """Wake the sleeper at this moment at the latest. Does not block."""
         if at < self._at:
             self._set(at)
 
     def wait_until(self, at: float | None) -> None:
-        """Sleep until somebody rings, or this moment; None: only until somebody rings. Blocks."""
+        """Sleep until this moment or until rung; with None, only until rung. Blocks."""
         at = math.inf if at is None else at
         if at != self._at:
             self._set(at)
@@ -41,7 +41,7 @@ class WakeupTimer:
         self._rung.clear()
 
     def close(self) -> None:
-        """Nobody is woken by time any more. Does not block."""
+        """Cancel the timer. Does not block."""
         self._set(math.inf)
 
     def _set(self, at: float) -> None:
@@ -50,10 +50,10 @@ class WakeupTimer:
             self._timer = None
         self._at = at
         if at < math.inf:
-            self._timer = get_hub().loop.timer(max(SHORTEST_S, at - self._clock()))
+            self._timer = get_hub().loop.timer(max(MIN_TIMER_S, at - self._clock()))
             self._timer.start(self._on_time)
 
     def _on_time(self) -> None:
-        """Called in the hub."""
+        """Wake the sleeper. Called in the hub."""
         self.close()
         self._rung.set()

@@ -1,4 +1,4 @@
-"""At which level a route keeps what warm, and why: by its settings, its server's habits and its use. Pure."""
+"""Decides what a route keeps warm, and why: from its settings, what its server does, and its use. Pure."""
 
 from __future__ import annotations
 
@@ -11,38 +11,41 @@ from pomagent.pool.presets import PRESETS, SILENT_MAX_AGE_S, preset_of, protocol
 from pomagent.settings import Level, Route
 
 LISTEN_S = 3.0
-"""How long a server of an unknown kind may take to speak first."""
+"""Seconds that a server of an unknown protocol gets to speak first."""
 TLS_MAX_AGE_S = 240.0
-TLS_LONGEST_AGE_S = 285.0
-"""The edge ends a connection without a request after 5 minutes; also where the file asks for more."""
+"""Maximum age of a TLS connection without a CONNECT, unless the settings set another."""
+TLS_MAX_AGE_CAP_S = 285.0
+"""Upper bound of that age, for settings that ask for more: the edge closes a connection without a request after 5
+minutes."""
 PROMOTE_AFTER_S = 3600.0
-"""A route whose warm tunnels kept ending is tried again so much later, each time after twice as long."""
-PROMOTE_AFTER_MOST_S = 86_400.0
+"""Seconds from a demotion to the trial that may end it; doubled with each further demotion."""
+PROMOTE_AFTER_CAP_S = 86_400.0
+"""Maximum seconds from a demotion to the trial."""
 TRIAL_S = 600.0
-"""With one tunnel at first: if none has ended early by then, all is well."""
+"""Seconds of a trial, in which the route keeps one tunnel. The demotion is over if it is not closed early."""
 
 
 class PolicyReason(Enum):
-    """What decides on the level; the word is seen in the log and in the status."""
+    """What decides the level; the log and the status show the word."""
 
     CONFIGURED = "configured"
-    """``warm`` says so."""
+    """The ``warm`` setting."""
     PROTOCOL = "protocol"
-    """``protocol`` says what the server speaks."""
+    """The ``protocol`` setting."""
     PORT = "port"
-    """The destination's port does."""
+    """The destination's port."""
     PROBING = "probing"
-    """Nothing does yet: one tunnel listens."""
+    """Nothing yet: one tunnel listens for a greeting."""
     GREETING = "greeting"
-    """The server has spoken first."""
+    """The server spoke first."""
     SILENCE = "silence"
-    """It has not."""
+    """The server did not speak first."""
     DEMOTED = "demoted"
-    """Warm tunnels kept ending before they were used."""
+    """The server kept closing warm tunnels before they were used."""
     TRIAL = "trial"
-    """They did so long ago; one tunnel tries again."""
+    """The server did so long ago. One tunnel finds out whether it still does."""
     DECAYED = "decayed"
-    """Nobody has used the route for ``pool_decay_s``."""
+    """No client has used the route for ``pool_decay_s``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +53,31 @@ class WarmTarget:
     """What a route keeps warm now."""
 
     level: Level
-    why: PolicyReason
+    reason: PolicyReason
     max_age_s: float
-    most: int | None = None
-    """However many the demand asks for."""
+    max_count: int | None = None
+    """Maximum tunnels, whatever the demand; None without a limit."""
 
-    def within(self, depth: int) -> int:
-        """A depth, or what of it may be kept."""
-        return depth if self.most is None else min(depth, self.most)
+    def limit(self, count: int) -> int:
+        """Return this count, or the maximum if that is lower."""
+        return count if self.max_count is None else min(count, self.max_count)
 
-    def wants(self, *, is_whole: bool) -> bool:
-        """Whether the stock takes it: a whole tunnel, or a TLS connection."""
-        return self.level == "tunnel" or (self.level == "tls" and not is_whole)
+    def keeps(self, *, is_ready: bool) -> bool:
+        """Return whether the pool keeps a tunnel that is ready, or else a TLS connection without a CONNECT."""
+        return self.level == "tunnel" or (self.level == "tls" and not is_ready)
 
     @property
     def may_be_leased(self) -> bool:
-        """Whether a client may have what is warm; who listens for a greeting is not disturbed."""
-        return self.why is not PolicyReason.PROBING
+        """Whether a client may get a warm tunnel; one that listens for a greeting is left alone."""
+        return self.reason is not PolicyReason.PROBING
 
 
-UNUSED = WarmTarget("tls", PolicyReason.DECAYED, TLS_MAX_AGE_S, most=0)
-"""By a route of its own: a thousand of them have a reserve in common."""
+UNUSED = WarmTarget("tls", PolicyReason.DECAYED, TLS_MAX_AGE_S, max_count=0)
+"""The target of an unused route: nothing of its own, because all of them share a reserve."""
 
 
 class WarmPolicy:
-    """What is known of one route's server, and how long ago anybody wanted it; it outlives the route's pools."""
+    """What is known of one route's server, and when the route was last used. It outlives the route's pools."""
 
     def __init__(self, route: Route, now: float) -> None:
         self._route = route
@@ -85,12 +88,12 @@ class WarmPolicy:
         self._demotions = 0
         self._promote_at = math.inf
         self._trial_until = -math.inf
-        self._wished = self._wish()
-        """Without demotion and decay."""
+        self._base = self._base_target()
+        """The target without demotion and decay."""
 
     @property
     def protocol(self) -> str:
-        """What the server speaks, as far as that is known."""
+        """What the server speaks, or ``unknown``."""
         return self._protocol or "unknown"
 
     @property
@@ -101,21 +104,21 @@ class WarmPolicy:
     def is_on_trial(self) -> bool:
         return self._trial_until > -math.inf
 
-    def keeping(self, now: float) -> WarmTarget:
-        """What to keep warm at this moment."""
-        wished = self._wished
-        if wished.level == "off":
-            return wished
+    def target(self, now: float) -> WarmTarget:
+        """Return what to keep warm at this moment."""
+        base = self._base
+        if base.level == "off":
+            return base
         if now >= self._decays_at:
             return UNUSED
-        if wished.level == "tunnel" and self.is_demoted:
-            return WarmTarget("tls", PolicyReason.DEMOTED, self._age("tls"))
-        if wished.level == "tunnel" and self.is_on_trial:
-            return WarmTarget("tunnel", PolicyReason.TRIAL, wished.max_age_s, most=1)
-        return wished
+        if base.level == "tunnel" and self.is_demoted:
+            return WarmTarget("tls", PolicyReason.DEMOTED, self._max_age_s("tls"))
+        if base.level == "tunnel" and self.is_on_trial:
+            return WarmTarget("tunnel", PolicyReason.TRIAL, base.max_age_s, max_count=1)
+        return base
 
     def next_at(self, now: float) -> float | None:
-        """When that may change by itself; None if it does not."""
+        """Return when the target may change with time; None if it does not."""
         moments = [self._trial_until]
         if self._listening_since is not None:
             moments.append(self._listening_since + LISTEN_S)
@@ -124,81 +127,85 @@ class WarmPolicy:
         return min((at for at in moments if now < at < math.inf), default=None)
 
     def follow(self, route: Route) -> None:
-        """Go by changed settings of the same route to the same server."""
+        """Apply changed settings of the same route to the same server."""
         self._route = route
-        self._wished = self._wish()
+        self._base = self._base_target()
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
     def used(self, now: float) -> None:
-        """Somebody wants a tunnel."""
+        """Record that a client asked for a tunnel."""
         self._used_at = now
 
-    def listening(self, now: float) -> None:
-        """A tunnel is open on which nobody speaks for us."""
+    def started_listening(self, now: float) -> None:
+        """Record that an idle tunnel is open on which the server may speak first."""
         if self._protocol is None and self._listening_since is None:
             self._listening_since = now
 
     def stopped_listening(self) -> None:
+        """Record that no idle tunnel is open any more."""
         self._listening_since = None
 
-    def heard(self, first: bytes, after_s: float) -> bool:
-        """The server spoke first, so long after it had accepted; True if that says something new."""
+    def note_greeting(self, first: bytes, after_s: float) -> bool:
+        """Learn the protocol from the first bytes of a server that spoke first; True if that changes anything.
+
+        ``after_s`` is the time since the CONNECT was accepted.
+        """
         if self._route.protocol != "auto":
             return False
         protocol = protocol_of(first, after_s)
         return protocol not in (None, self._protocol) and self._learn(protocol, PolicyReason.GREETING)
 
-    def listened(self, now: float) -> bool:
-        """True once, when a server of an unknown kind has been silent for long enough."""
+    def classify_silence(self, now: float) -> bool:
+        """Classify a server that has been silent for long enough; True once, when it does so."""
         if self._protocol is not None or self._listening_since is None or now < self._listening_since + LISTEN_S:
             return False
         return self._learn("generic", PolicyReason.SILENCE)
 
     def demote(self, now: float) -> float:
-        """Warm tunnels keep ending: keep TLS connections, and return for how long."""
-        pause_s = min(PROMOTE_AFTER_S * 2.0 ** min(self._demotions, 16), PROMOTE_AFTER_MOST_S)
+        """Keep only TLS connections, because the server keeps closing warm tunnels; return for how many seconds."""
+        pause_s = min(PROMOTE_AFTER_S * 2.0 ** min(self._demotions, 16), PROMOTE_AFTER_CAP_S)
         self._demotions += 1
         self._promote_at, self._trial_until = now + pause_s, -math.inf
         return pause_s
 
-    def promoted(self, now: float) -> bool:
-        """True once, when a demotion is over and the trial begins: not before somebody uses the route again."""
+    def begin_trial(self, now: float) -> bool:
+        """Begin the trial after a demotion; True once, when it does so. An unused route gets no trial."""
         if now < self._promote_at or now >= self._decays_at:
             return False
         self._promote_at, self._trial_until = math.inf, now + TRIAL_S
         return True
 
-    def passed(self, now: float) -> bool:
-        """True once, when the trial has gone well."""
+    def end_trial(self, now: float) -> bool:
+        """End a trial in which no tunnel was closed early; True once, when it does so."""
         if not self.is_on_trial or now < self._trial_until:
             return False
         self._demotions, self._trial_until = 0, -math.inf
         return True
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- the base target --------------------------------------------------------------------------------------------
 
-    def _wish(self) -> WarmTarget:
+    def _base_target(self) -> WarmTarget:
         if self._route.warm != "auto":
-            return WarmTarget(self._route.warm, PolicyReason.CONFIGURED, self._age(self._route.warm))
+            return WarmTarget(self._route.warm, PolicyReason.CONFIGURED, self._max_age_s(self._route.warm))
         if self._protocol is None:
-            return WarmTarget("tunnel", PolicyReason.PROBING, self._age("tunnel"), most=1)
+            return WarmTarget("tunnel", PolicyReason.PROBING, self._max_age_s("tunnel"), max_count=1)
         level = preset_of(self._protocol).level
-        return WarmTarget(level, self._source, self._age(level))
+        return WarmTarget(level, self._source, self._max_age_s(level))
 
     @property
     def _decays_at(self) -> float:
         return self._used_at + self._route.pool_decay_s if self._route.pool_decay_s else math.inf
 
-    def _age(self, level: Level) -> float:
-        given = self._route.pool_max_age_s
+    def _max_age_s(self, level: Level) -> float:
+        configured = self._route.pool_max_age_s
         if level != "tunnel":
-            return min(given or TLS_MAX_AGE_S, TLS_LONGEST_AGE_S)
-        if self._source is PolicyReason.SILENCE and self._route.warm == "auto":  # else the operator knows the server
-            return given or SILENT_MAX_AGE_S
-        return given or (preset_of(self._protocol) if self._protocol else PRESETS["generic"]).max_age_s
+            return min(configured or TLS_MAX_AGE_S, TLS_MAX_AGE_CAP_S)
+        if self._source is PolicyReason.SILENCE and self._route.warm == "auto":  # with ``warm``, the operator decides
+            return configured or SILENT_MAX_AGE_S
+        return configured or (preset_of(self._protocol) if self._protocol else PRESETS["generic"]).max_age_s
 
     def _learn(self, protocol: str | None, source: PolicyReason) -> bool:
         self._protocol, self._source, self._listening_since = protocol, source, None
-        self._wished = self._wish()
+        self._base = self._base_target()
         return True

@@ -39,7 +39,7 @@ class RouteContext:
 
     route: Route
     lease: Lease
-    note_greeting: Callable[[bytes, float], None]
+    note_greeting: Callable[[bytes, float], object]
     """Records that the server sent these first bytes before the client sent any, this many seconds after the CONNECT
     was accepted."""
     note_close: Callable[[float, float], None]

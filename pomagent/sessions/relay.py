@@ -43,7 +43,7 @@ class Relay:
 
     def __init__(
         self, client: Client, tunnel: Stream, half_close: HalfClosePolicy, context: RelayContext,
-        on_greeting: Callable[[bytes], None] = lambda _: None,
+        on_greeting: Callable[[bytes], object] = lambda _: None,
     ) -> None:  # fmt: skip
         """``on_greeting`` is called with the destination's first bytes if they come before any of the client's."""
         self._client = client

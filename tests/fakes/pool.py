@@ -1,4 +1,4 @@
-"""A pool with everything around it in the hands of the test: dials, tunnels, time and chance."""
+"""A pool whose dials, tunnels, clock and dice are controlled by the test."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import gevent
 
 from pomagent.errors import GatewayUnreachable, PomagentError, PoolClosed, RouteForbidden
 from pomagent.gateway.health import GatewayHealth
-from pomagent.pool import Pool, RouteHistory
-from pomagent.pool.shared_reserve import MOST, Reserve
+from pomagent.pool import Pool, PoolContext, RouteHistory
+from pomagent.pool.shared_reserve import MAX_KEPT, Reserve
 from pomagent.protocol.lifecycle import Reason
 from pomagent.runtime.deadline import Deadline
 from pomagent.runtime.greenlets import GreenletReuse
@@ -32,39 +32,39 @@ GREENLETS = GreenletReuse()
 
 
 class Scene:
-    """A pool with everything around it in the hands of the test."""
+    """A pool whose dials, tunnels, clock and dice are controlled by the test."""
 
     def __init__(self, route: Route, held: frozenset[str]) -> None:
         self.clock = FakeClock()
         self.dice = FakeDice(1.0)
         self.opener = FakeOpener(self.clock, held)
         self.fake_log = FakeLog()
-        self.memory = RouteHistory(route, self.clock())
-        self.gateway = GatewayHealth("edge.example.com:443", self.fake_log.log, self.clock)
+        self.history = RouteHistory(route, self.fake_log.log, self.clock)
+        self.gateway_health = GatewayHealth("edge.example.com:443", self.fake_log.log, self.clock)
         self.route = route
         self.reserve_opener = FakeOpener(self.clock, frozenset())
         self.reserve = Reserve(self._make_reserve)
         self.pool = self._make_pool()
         self.clients: list[gevent.Greenlet] = []
 
+    def make_context(self, route: Route, history: RouteHistory) -> PoolContext:
+        """Return what the parts of a pool of this route share."""
+        return PoolContext(route, history, self.gateway_health, self.fake_log.log, GREENLETS, self.clock, self.dice)
+
     def _make_pool(self) -> Pool:
-        return Pool(
-            self.route, self.opener, self.memory, self.gateway, self.fake_log.log,  # type: ignore[arg-type]
-            GREENLETS, self.reserve, clock=self.clock, dice=self.dice,
-        )  # fmt: skip
+        context = self.make_context(self.route, self.history)
+        return Pool(context, self.opener, self.reserve)  # type: ignore[arg-type]  # fake tunnels
 
     def _make_reserve(self) -> Pool:
-        route = replace(self.route, name="reserve", warm="tls", pool_min=0, pool_max=MOST, pool_decay_s=0.0)
-        self.reserve_pool = Pool(
-            route, self.reserve_opener, RouteHistory(route, self.clock()), self.gateway, self.fake_log.log,  # type: ignore[arg-type]
-            GREENLETS, clock=self.clock, dice=self.dice,
-        )  # fmt: skip
+        route = replace(self.route, name="reserve", warm="tls", pool_min=0, pool_max=MAX_KEPT, pool_decay_s=0.0)
+        context = self.make_context(route, RouteHistory(route, self.fake_log.log, self.clock))
+        self.reserve_pool = Pool(context, self.reserve_opener)  # type: ignore[arg-type]  # fake tunnels
         return self.reserve_pool
 
     def reconfigure(self, **changes: Any) -> None:
-        """Go on under changed settings, as a forwarder does: another pool, the same memory."""
+        """Apply changed settings as a forwarder does: a new pool with the same history."""
         self.route = replace(self.route, **changes)
-        self.memory.follow(self.route, self.clock())
+        self.history.follow(self.route)
         old, self.pool = self.pool, self._make_pool()
         self.pool.start()
         old.close(Reason.STALE)
@@ -72,6 +72,7 @@ class Scene:
 
     @property
     def pending(self) -> int:
+        """Dials that wait for the test."""
         return len(self.opener.pending)
 
     def start(self) -> Scene:
@@ -80,7 +81,7 @@ class Scene:
         return self
 
     def filled(self) -> Scene:
-        """Started, and warm up to the target."""
+        """Start the pool, and fill it to its target."""
         if not self.opener.dials:
             self.start()
         while self.opener.pending:
@@ -88,7 +89,7 @@ class Scene:
         return self
 
     def client(self, budget_s: float = 3600.0) -> gevent.Greenlet:
-        """A client that asks for a tunnel; its value is the tunnel, or the error."""
+        """Start a client that asks for a tunnel; its value is the tunnel, or the error."""
 
         def ask() -> object:
             while True:
@@ -105,38 +106,45 @@ class Scene:
         return client
 
     def succeed(self, index: int = 0) -> FakeTunnel:
+        """Let a pending dial succeed."""
         tunnel = self.opener.pending[index].succeed()
         settle()
         return tunnel
 
     def fail(self, error: Exception = DOWN, index: int = 0) -> None:
+        """Let a pending dial fail."""
         self.opener.pending[index].fail(error)
         settle()
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock, and bring the keeper's timer forward accordingly."""
+        """Advance the clock, and wake the housekeepers as their timers would."""
         self.clock.advance(seconds)
-        self.pool._keeper.look()
+        self.wake(self.pool)
         if self.reserve.warm_count:
-            self.reserve_pool._keeper.look()
+            self.wake(self.reserve_pool)
         settle()
+
+    def wake(self, pool: Pool) -> None:
+        """Wake a pool's housekeeper."""
+        pool._state.wakeup.ring()
 
     @property
     def tunnels(self) -> list[FakeTunnel]:
-        """All that ever were."""
+        """All tunnels that were ever dialled."""
         return self.opener.tunnels + self.reserve_opener.tunnels
 
     def warm(self) -> list[FakeTunnel]:
-        """What waits in the route's own pool."""
+        """Return what is warm in the route's own pool."""
         return [tunnel for tunnel in self.tunnels if tunnel.is_watched and tunnel not in self.in_reserve()]
 
     def in_reserve(self) -> list[FakeTunnel]:
-        """What waits for any unused route of the gateway."""
-        stock = self.reserve_pool._shelf._secured._warm if self.reserve.warm_count else {}
-        return [warm.tunnel for warm in stock.values()]  # type: ignore[misc]
+        """Return what is warm in the gateway's reserve."""
+        if not self.reserve.warm_count:
+            return []
+        return self.reserve_pool._state.warm._secured.tunnels()  # type: ignore[return-value]  # fake tunnels
 
     def close(self) -> None:
         self.pool.close(Reason.DRAINED)
-        self.gateway.close()
+        self.gateway_health.close()
         gevent.killall(self.clients)
         settle()

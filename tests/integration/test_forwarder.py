@@ -21,7 +21,7 @@ from pomagent.gateway.dialer import Dialer
 from pomagent.gateway.health import GatewayHealth
 from pomagent.gateway.tunnel_opener import TunnelOpener
 from pomagent.log.logger import Logger
-from pomagent.pool import Pool, RouteHistory
+from pomagent.pool import Pool, PoolContext, RouteHistory
 from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.sessions import session as session_module
 from pomagent.sessions import session_log
@@ -67,18 +67,12 @@ class Bench:
         self.applications: list[Any] = []
         self.forwarder.start()
 
-    def make_pool(self, route: Route, memory: RouteHistory, log: Logger) -> Pool:
+    def make_pool(self, route: Route, history: RouteHistory, log: Logger) -> Pool:
         gateway = route.gateway
         dialer = Dialer(gateway, make_context(gateway.tunnel_trust), Resolver())
-        credential = Credential("default", "service_account_file")
-        return Pool(
-            route,
-            TunnelOpener(route, dialer, Token(credential, lambda _: None, log), log),
-            memory,
-            GatewayHealth("fake", log),
-            log,
-            self.context.greenlets,
-        )  # type: ignore[arg-type,return-value]
+        token = Token(Credential("default", "service_account_file"), lambda _: None, log)
+        context = PoolContext(route, history, GatewayHealth("fake", log), log, self.context.greenlets)
+        return Pool(context, TunnelOpener(route, dialer, token, log))
 
     def connect(self) -> Any:
         """A new application's connection."""
@@ -146,20 +140,21 @@ def bench(fake: FakeGateway) -> Iterator[Callable[..., Bench]]:
         started.close()
 
 
-class TestWhatSessionsTellOfTheServer:
+class TestWhatSessionsRecordOfTheServer:
     @pytest.fixture
-    def told(self, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, list[tuple[Any, ...]]]:
-        here, told = bench(), list[tuple[Any, ...]]()
-        monkeypatch.setattr(here.forwarder.pool, "heard", lambda first, _: told.append(("heard", first)))
+    def recorded(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+        """What the route's history is notified of, in order."""
+        recorded: list[tuple[Any, ...]] = []
+        monkeypatch.setattr(RouteHistory, "note_greeting", lambda _, first, __: recorded.append(("greeting", first)))
         monkeypatch.setattr(
-            here.forwarder.pool, "was_ended", lambda idle_s, age_s: told.append(("ended", 0 <= idle_s <= age_s))
+            RouteHistory, "note_close", lambda _, idle_s, age_s: recorded.append(("close", 0 <= idle_s <= age_s))
         )
-        return here, told
+        return recorded
 
-    def test_a_greeting_before_the_client_spoke_and_an_end_by_the_other_side(
-        self, told: tuple[Bench, list[tuple[Any, ...]]], fake: FakeGateway
+    def test_server_that_speaks_first_and_closes_is_recorded(
+        self, recorded: list[tuple[Any, ...]], bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
-        here, said = told
+        here = bench()
         application = here.connect()
         tunnel = fake.tunnel()
         tunnel.send(b"220 hello")
@@ -167,12 +162,12 @@ class TestWhatSessionsTellOfTheServer:
         tunnel.finish()
         assert read(application) == b""
         here.line()
-        assert {said[0], said[-1]} == {("heard", b"220 hello"), ("ended", True)}
+        assert {recorded[0], recorded[-1]} == {("greeting", b"220 hello"), ("close", True)}
 
-    def test_nothing_of_an_answer_nor_of_the_clients_own_end(
-        self, told: tuple[Bench, list[tuple[Any, ...]]], fake: FakeGateway
+    def test_answer_to_the_client_and_close_by_the_client_are_not_recorded(
+        self, recorded: list[tuple[Any, ...]], bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
-        here, said = told
+        here = bench()
         application = here.connect()
         application.sendall(b"question")
         tunnel = fake.tunnel()
@@ -181,7 +176,7 @@ class TestWhatSessionsTellOfTheServer:
         assert read(application, 7) == b"answer!"
         application.close()
         here.line()
-        assert said == []
+        assert recorded == []
 
 
 class TestOneSession:
@@ -475,7 +470,7 @@ class TestADeadWarmTunnel:
         application = here.connect()
         wait_until(lambda: here.forwarder.pool.warm_count == 0)
         first.finish()
-        wait_until(lambda: here.forwarder.pool.waiting == 1)
+        wait_until(lambda: here.forwarder.pool.waiting_count == 1)
         here.forwarder.stop_sessions(DRAINED)
         assert reset_soon(application)
         assert ending(here.line()) == ("session.refused", "", "drained")
@@ -576,10 +571,10 @@ class TestAWaitingClient:
         fake.plays(play.says_nothing)
         here = bench()
         application = here.connect()
-        wait_until(lambda: here.forwarder.pool.waiting == 1)
+        wait_until(lambda: here.forwarder.pool.waiting_count == 1)
         application.close()
         assert ending(here.line()) == ("session.refused", "", "aborted")
-        assert here.forwarder.pool.waiting == 0
+        assert here.forwarder.pool.waiting_count == 0
 
     def test_that_only_shut_down_is_still_served(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
@@ -603,7 +598,7 @@ class TestAWaitingClient:
         fake.plays(play.says_nothing)
         here = bench()
         application = here.connect()
-        wait_until(lambda: here.forwarder.pool.waiting == 1)
+        wait_until(lambda: here.forwarder.pool.waiting_count == 1)
         with FakeGateway(authority) as other:
             here.forwarder.follow(replace(here.route, gateway=other.settings), 2)
             other.tunnel().send(b"from the other")
@@ -616,7 +611,7 @@ class TestAWaitingClient:
         fake.plays(then(lambda _: release.wait(), accepts(early=b"hello")))
         here = bench()
         application = here.connect()
-        wait_until(lambda: here.forwarder.pool.waiting == 1)
+        wait_until(lambda: here.forwarder.pool.waiting_count == 1)
         here.forwarder.drain()
         release.set()
         assert read(application, 5) == b"hello"
@@ -668,7 +663,7 @@ class TestFinish:
         fake.plays(play.says_nothing)
         here = bench()
         application = here.connect()
-        wait_until(lambda: here.forwarder.pool.waiting == 1)
+        wait_until(lambda: here.forwarder.pool.waiting_count == 1)
         assert here.forwarder.finish(0, DRAINED) == 1
         assert ending(here.line()) == ("session.refused", "", "drained")
         assert reset_soon(application)

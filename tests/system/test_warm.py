@@ -2,7 +2,7 @@
 
 import pytest
 
-from pomagent.pool.shared_reserve import FEWEST
+from pomagent.pool.shared_reserve import MIN_KEPT
 from tests.conftest import wait_until
 from tests.gateway.configuration import Route
 from tests.gateway.facade import destination
@@ -198,13 +198,13 @@ def test_unused_routes_share_tls_connections_until_they_are_used(bastion: Bastio
     edge.set_routes({destination(name): Route(destinations.address("echo")) for name in names})
     agent = bastion.start(dict.fromkeys(names, ANY), defaults={"warm": "tunnel", "pool_min": 2, "pool_decay_s": 4})
     wait_until(lambda: edge.open_tunnels == 20)
-    wait_until(lambda: (edge.open_tunnels, edge.open_connections) == (0, FEWEST))
+    wait_until(lambda: (edge.open_tunnels, edge.open_connections) == (0, MIN_KEPT))
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
     assert agent.wait_for("session.closed")["warm"] is True
-    wait_until(lambda: (edge.open_tunnels, edge.open_connections) == (0, FEWEST))
+    wait_until(lambda: (edge.open_tunnels, edge.open_connections) == (0, MIN_KEPT))
     document = agent.status()
-    assert document["gateways"][0]["reserve"] == FEWEST
+    assert document["gateways"][0]["reserve"] == MIN_KEPT
     assert document["routes"][0]["pool"]["takes"] == {"tls": 1}
 
 

@@ -11,8 +11,8 @@ import pytest
 from pomagent.errors import DestinationDown, RoutePaused
 from pomagent.forwarder import Forwarder
 from pomagent.pool.backoff import FAST_TRIES
-from pomagent.pool.demand import MOST_REFILL_DELAY_S
-from pomagent.pool.housekeeper import LATE_S
+from pomagent.pool.demand import MAX_REFILL_DELAY_S
+from pomagent.pool.status import SHORT_FOR_S
 from pomagent.runtime.deadline import Deadline
 from pomagent.sessions.session_limit import SessionLimit
 from tests.fakes.pool import DENIED, DOWN, NAMED, ROUTE, Scene
@@ -56,7 +56,7 @@ def filled(scene: Watched) -> Watched:
 
 def test_route_is_untried_until_a_connect_is_accepted(scene: Watched) -> None:
     assert scene.state == "untried"
-    scene.pass_time(10 * LATE_S)
+    scene.pass_time(10 * SHORT_FOR_S)
     assert scene.state == "untried"
 
 
@@ -68,7 +68,7 @@ def test_pause_precedes_the_states_of_the_pool_and_a_drain_precedes_a_pause(fill
     filled.forwarder.pause()
     assert filled.state == "paused"
     assert filled.pool.warm_count == 0
-    filled.pass_time(10 * LATE_S)
+    filled.pass_time(10 * SHORT_FOR_S)
     assert (filled.state, filled.pending) == ("paused", 0)
     filled.forwarder.drain()
     assert filled.state == "draining"
@@ -91,14 +91,14 @@ def test_waiting_client_still_gets_a_tunnel_after_a_pause(scene: Watched) -> Non
 
 def test_route_stays_up_below_the_minimum_for_the_time_of_a_dial(filled: Watched) -> None:
     filled.client()
-    filled.pass_time(LATE_S)
+    filled.pass_time(SHORT_FOR_S)
     assert filled.state == "up"
 
 
 def test_route_is_degraded_when_it_stays_below_the_minimum(filled: Watched) -> None:
     filled.client()
-    filled.pass_time(MOST_REFILL_DELAY_S)
-    filled.pass_time(LATE_S)
+    filled.pass_time(MAX_REFILL_DELAY_S)
+    filled.pass_time(SHORT_FOR_S)
     filled.pass_time(0.1)
     assert filled.state == "degraded"
     while filled.pending:

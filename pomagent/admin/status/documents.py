@@ -134,15 +134,15 @@ def _route(route: Route, agent: Agent) -> JsonObject:
         "listen": str(agent.listen_address(route.name) if forwarder else route.listen),
         "destination": str(route.destination),
         "gateway": str(route.gateway.address),
-        "protocol": forwarder.memory.warmth.protocol if forwarder else route.protocol,
+        "protocol": forwarder.history.policy.protocol if forwarder else route.protocol,
         "state": status.state,
         "reason": status.reason,
         "is_ready": status.is_ready,
-        "keeps_warm": forwarder.pool.keeping.level if forwarder else route.warm,
+        "keeps_warm": forwarder.pool.warm_target.level if forwarder else route.warm,
         "pool": _pool(forwarder) if forwarder else None,
         "warm": forwarder.pool.warm_count if forwarder else 0,
-        "target": forwarder.pool.target if forwarder else 0,
-        "waiting": forwarder.pool.waiting if forwarder else 0,
+        "target": forwarder.pool.target_count if forwarder else 0,
+        "waiting": forwarder.pool.waiting_count if forwarder else 0,
         "sessions": forwarder.session_count if forwarder else 0,
         "traffic": _traffic(forwarder) if forwarder else None,
     }
@@ -164,20 +164,20 @@ def _traffic(forwarder: Forwarder) -> JsonObject:
 
 def _pool(forwarder: Forwarder) -> JsonObject:
     """Return what the route keeps warm and why, and the outcomes of its dials. Counters never decrease."""
-    pool, memory = forwarder.pool, forwarder.memory
-    found = memory.periods.found
+    pool, history = forwarder.pool, forwarder.history
+    found = history.hidden_timeouts.found
     return {
-        "level": pool.keeping.level,
-        "why": pool.keeping.why.value,
-        "warm": pool.status.stock,
-        "dialling": pool.status.dialling,
-        "takes": dict(memory.takes),
-        "refusals": dict(memory.refusals),
-        "discards": dict(memory.discards),
-        "failures": dict(memory.failures),
+        "level": pool.warm_target.level,
+        "why": pool.warm_target.reason.value,
+        "warm": pool.status.warm_by_level,
+        "dialling": pool.status.dials,
+        "takes": dict(history.leases),
+        "refusals": dict(history.refusals),
+        "discards": dict(history.discards),
+        "failures": dict(history.failures),
         "breaker": {
             "state": pool.status.breaker.value,
-            "failures": pool.status.failures,
+            "failures": pool.status.failure_count,
             "retry_in_s": round(pool.status.retry_in_s, 3),
         },
         "period": {"kind": found.kind, "seconds": round(found.seconds, 1), "says": str(found)} if found else None,

@@ -119,13 +119,13 @@ def _routes(routes: tuple[Route, ...], agent: Agent, give_way: Callable[[], None
 
 
 def _route(status: RouteStatus, forwarder: Forwarder) -> RouteSnapshot:
-    pool, counts, memory = forwarder.pool, forwarder.counts, forwarder.memory
+    pool, counts, history = forwarder.pool, forwarder.counts, forwarder.history
     moved_up, moved_down = forwarder.moved
-    stock = pool.status.stock | {"dialling": sum(pool.status.dialling.values())}
+    stock = pool.status.warm_by_level | {"dialling": sum(pool.status.dials.values())}
     return RouteSnapshot(
         status, forwarder.session_count, dict(counts.closed), dict(counts.refused), counts.bytes_up + moved_up,
-        counts.bytes_down + moved_down, pool.warm_count, pool.target, pool.waiting,
-        dict(memory.takes), dict(memory.discards), dict(memory.failures),
+        counts.bytes_down + moved_down, pool.warm_count, pool.target_count, pool.waiting_count,
+        dict(history.leases), dict(history.discards), dict(history.failures),
         pool.status.breaker is not BreakerState.CLOSED,
         stock, counts.waits.now if counts.leases else None,
     )  # fmt: skip

@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pomagent.errors import GatewayUnreachable, RouteForbidden, TunnelError
+from pomagent.pool import decisions
 from pomagent.pool.breaker import SHARE_S
 from pomagent.pool.dial_budget import MAX_DIALS_PER_ROUTE, MAX_REFILLS_PER_ROUTE
-from pomagent.pool.housekeeper import LOOK_AROUND_S
+from pomagent.pool.refill_pacing import LOSS_REVIEW_S
 from pomagent.protocol.lifecycle import State
 from tests.fakes.greenlets import settle
 from tests.fakes.pool import NAMED, ROUTE, Scene
 from tests.fakes.tunnels import FakeTunnel
 
-STEPS_S = [0.0, 0.02, LOOK_AROUND_S, 0.5, SHARE_S, 3.0, 10.0, 50.0, 300.0, 4000.0]
+STEPS_S = [0.0, 0.02, LOSS_REVIEW_S, 0.5, SHARE_S, 3.0, 10.0, 50.0, 300.0, 4000.0]
 BOUNDS = [(0, 1), (1, 1), (1, 4), (2, 3), (3, 12)]
 LEVELS = ["tunnel"] * 4 + ["auto", "tls"] * 2 + ["off"]
 """Where there is most to go wrong, most often."""
@@ -154,8 +155,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.succeed_all()
         pool = self.scene.pool
         assert not self.waiting()
-        assert pool._shelf.count(pool.keeping) >= pool.target
-        if pool.keeping.level != "off" and pool.keeping.most is None:
+        assert pool._state.warm.count_at_level(pool.warm_target) >= pool.target_count
+        if pool.warm_target.level != "off" and pool.warm_target.max_count is None:
             assert pool.warm_count >= self.scene.route.pool_min
 
     def succeed_all(self) -> None:
@@ -187,23 +188,24 @@ class PoolMachine(RuleBasedStateMachine):
     def no_waiter_is_lost(self) -> None:
         """Who waits is in line, and a dial is under way for him, or one may begin within a second."""
         pool, waiting = self.scene.pool, self.waiting()
-        assert pool.waiting == len(waiting)
-        if waiting and not pool.status.dialling["clients"]:
-            assert pool._supplier.share_at is not None
-            assert pool._supplier.share_at <= self.scene.clock.now + SHARE_S
+        assert pool.waiting_count == len(waiting)
+        if waiting and not pool.status.dials["clients"]:
+            shared_dial_at = decisions.shared_dial_at(pool._state.snapshot(self.scene.clock.now))
+            assert shared_dial_at is not None
+            assert shared_dial_at <= self.scene.clock.now + SHARE_S
 
     @invariant()
     def the_caps_are_kept(self) -> None:
-        dialling = self.scene.pool.status.dialling
+        dialling = self.scene.pool.status.dials
         assert dialling["clients"] + dialling["stock"] <= MAX_DIALS_PER_ROUTE
         assert dialling["stock"] <= MAX_REFILLS_PER_ROUTE
 
     @invariant()
     def what_is_missing_is_on_its_way_or_waits_for_a_reason_that_ends(self) -> None:
         pool = self.scene.pool
-        missing = pool.target - pool._shelf.count(pool.keeping)
-        if missing > 0 and not any(pool.status.dialling.values()):
-            begin = pool._keeper._refill(pool.keeping, self.scene.clock.now)
+        missing = pool.target_count - pool._state.warm.count_at_level(pool.warm_target)
+        if missing > 0 and not any(pool.status.dials.values()):
+            begin = decisions.refill(pool._state.snapshot(self.scene.clock.now)).not_before
             assert begin is not None
             assert begin <= self.scene.clock.now + LONG_ENOUGH_S
 

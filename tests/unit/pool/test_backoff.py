@@ -46,7 +46,7 @@ def test_failures_of_one_wave_count_once():
     backoff = Backoff(LONGEST)
     first = backoff.failed(Recovery.RETRY, 1000.0)
     assert backoff.failed(Recovery.OPERATOR, 1000.1) == pytest.approx(first - 0.1)
-    assert backoff.failures == 1
+    assert backoff.failure_count == 1
     assert backoff.retry_at == pytest.approx(1000.0 + first)
 
 
@@ -54,7 +54,7 @@ def test_a_failure_at_the_moment_the_wait_ends_is_the_next_one():
     backoff = Backoff(LONGEST)
     backoff.failed(Recovery.RETRY, 1000.0)
     backoff.failed(Recovery.RETRY, backoff.retry_at)
-    assert backoff.failures == 2
+    assert backoff.failure_count == 2
 
 
 class TestRetryAfter:
@@ -71,7 +71,7 @@ class TestRetryAfter:
         backoff.failed(Recovery.RETRY, 1000.0)
         assert backoff.failed(Recovery.RETRY, 1000.1, at_least_s=60.0) == 60.0
         assert backoff.retry_at == pytest.approx(1060.1)
-        assert backoff.failures == 1
+        assert backoff.failure_count == 1
 
     @pytest.mark.parametrize(
         ("asked", "expected"),
@@ -87,14 +87,14 @@ class TestHealing:
         fail_again_and_again(backoff, Recovery.RETRY, 5)
         backoff.succeeded(2000.0)
         backoff.failed(Recovery.RETRY, 2000.0 + HEALTHY_AFTER_S)
-        assert backoff.failures == 1
+        assert backoff.failure_count == 1
 
     def test_a_failure_sooner_after_a_success_goes_on_with_the_streak(self):
         backoff = Backoff(LONGEST)
         fail_again_and_again(backoff, Recovery.RETRY, 5)
         backoff.succeeded(2000.0)
         backoff.failed(Recovery.RETRY, 2000.0 + HEALTHY_AFTER_S - 0.1)
-        assert backoff.failures == 6
+        assert backoff.failure_count == 6
 
     def test_further_successes_do_not_put_the_healing_off(self):
         backoff = Backoff(LONGEST)
@@ -102,14 +102,14 @@ class TestHealing:
         backoff.succeeded(2000.0)
         backoff.succeeded(2009.0)
         backoff.failed(Recovery.RETRY, 2010.0)
-        assert backoff.failures == 1
+        assert backoff.failure_count == 1
 
     def test_a_success_before_the_last_failure_heals_nothing(self):
         backoff = Backoff(LONGEST)
         backoff.succeeded(1000.0)
         backoff.failed(Recovery.RETRY, 1001.0)
         backoff.failed(Recovery.RETRY, 1100.0)
-        assert backoff.failures == 2
+        assert backoff.failure_count == 2
 
     def test_dials_that_take_longer_to_fail_than_healing_takes_still_back_off(self):
         """A firewalled database: the gateway itself takes 10 s, over and over."""
@@ -120,34 +120,34 @@ class TestHealing:
         backoff = Backoff(LONGEST)
         fail_again_and_again(backoff, Recovery.RETRY, 5)
         backoff.reset()
-        assert (backoff.failures, backoff.retry_at) == (0, 0.0)
+        assert (backoff.failure_count, backoff.retry_at) == (0, 0.0)
         assert backoff.failed(Recovery.RETRY, 1000.0) == pytest.approx(0.3)
 
 
 class TestEndedEarly:
     def test_a_young_tunnel_that_ends_counts_as_a_failure(self):
         backoff = Backoff(LONGEST)
-        backoff.ended_early(HEALTHY_AFTER_S - 0.1, 1000.0)
-        assert (backoff.failures, backoff.retry_at) == (1, pytest.approx(1000.3))
+        backoff.closed_early(HEALTHY_AFTER_S - 0.1, 1000.0)
+        assert (backoff.failure_count, backoff.retry_at) == (1, pytest.approx(1000.3))
 
     def test_one_that_lived_long_enough_ends_the_streak(self):
         backoff = Backoff(LONGEST)
         backoff.failed(Recovery.RETRY, 1000.0)
-        backoff.ended_early(HEALTHY_AFTER_S, 1001.0)
-        assert (backoff.failures, backoff.retry_at) == (0, 0.0)
+        backoff.closed_early(HEALTHY_AFTER_S, 1001.0)
+        assert (backoff.failure_count, backoff.retry_at) == (0, 0.0)
 
     def test_an_old_one_that_ends_in_an_outage_does_not_end_the_wait(self):
         backoff = Backoff(LONGEST)
         backoff.failed(Recovery.OPERATOR, 1000.0)
-        backoff.ended_early(100.0, 1001.0)
-        assert (backoff.failures, backoff.retry_at) == (1, 1005.0)
+        backoff.closed_early(100.0, 1001.0)
+        assert (backoff.failure_count, backoff.retry_at) == (1, 1005.0)
 
     def test_tunnels_that_never_live_long_are_opened_ever_more_rarely(self):
         backoff, now, waits = Backoff(LONGEST), 1000.0, []
         for _ in range(9):
             backoff.succeeded(now)
             now += 5.0
-            backoff.ended_early(5.0, now)
+            backoff.closed_early(5.0, now)
             waits.append(backoff.retry_at - now)
             now = backoff.retry_at
         assert pytest.approx(waits) == [0.3, 0.3, 0.3, 1, 2, 4, 8, 16, 30]
@@ -180,11 +180,11 @@ def test_whatever_happens_a_wait_is_neither_none_nor_endless(happenings, falls):
         elif what == "succeeded":
             backoff.succeeded(now)
         elif what == "ended_early":
-            backoff.ended_early(seconds, now)
+            backoff.closed_early(seconds, now)
         else:
             backoff.reset()
         assert backoff.retry_at <= now + RETRY_AFTER_CAP_S
-        assert backoff.failures >= 0
+        assert backoff.failure_count >= 0
 
 
 def test_a_wait_can_be_shortened_but_not_prolonged():

@@ -29,7 +29,7 @@ def test_what_time_may_heal_gets_its_fast_tries_first(breaker):
         assert breaker.state(now) is BreakerState.CLOSED
         now = breaker.retry_at
     assert breaker.failed(Recovery.RETRY, now)
-    assert (breaker.state(now), breaker.failures) == (BreakerState.OPEN, FAST_TRIES + 1)
+    assert (breaker.state(now), breaker.failure_count) == (BreakerState.OPEN, FAST_TRIES + 1)
 
 
 @pytest.mark.parametrize("recovery", [Recovery.REAUTHENTICATE, Recovery.OPERATOR])
@@ -44,7 +44,7 @@ def test_so_does_a_gateway_that_asks_to_wait(breaker):
 
 def test_failures_of_dials_that_began_together_do_not_use_up_the_fast_tries(breaker):
     assert not any(breaker.failed(Recovery.RETRY, NOW) for _ in range(16))
-    assert breaker.failures == 16
+    assert breaker.failure_count == 16
 
 
 def test_it_opens_once(breaker):
@@ -68,7 +68,7 @@ def test_a_success_closes_it_and_ends_the_wait(breaker):
     breaker.failed(Recovery.OPERATOR, NOW)
     assert breaker.open_s(NOW + 2) == 2.0
     assert breaker.succeeded(NOW + 2)
-    assert (breaker.state(NOW + 2), breaker.failures, breaker.open_s(NOW + 3)) == (BreakerState.CLOSED, 0, 0.0)
+    assert (breaker.state(NOW + 2), breaker.failure_count, breaker.open_s(NOW + 3)) == (BreakerState.CLOSED, 0, 0.0)
     assert breaker.retry_at <= NOW + 2
     assert not breaker.succeeded(NOW + 3)
 
@@ -89,10 +89,10 @@ def test_a_reset_forgets_everything(breaker):
     fail_until_open(breaker)
     assert breaker.reset()
     assert not breaker.reset()
-    assert (breaker.state(NOW), breaker.retry_at, breaker.failures) == (BreakerState.CLOSED, 0.0, 0)
+    assert (breaker.state(NOW), breaker.retry_at, breaker.failure_count) == (BreakerState.CLOSED, 0.0, 0)
 
 
 def test_dials_for_clients_begin_a_second_apart(breaker):
-    assert breaker.share_at <= NOW
-    breaker.begun(NOW)
-    assert breaker.share_at == NOW + SHARE_S
+    assert breaker.shared_dial_from <= NOW
+    breaker.client_dial_began(NOW)
+    assert breaker.shared_dial_from == NOW + SHARE_S

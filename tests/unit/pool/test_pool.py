@@ -17,15 +17,15 @@ from pomagent.errors import (
 )
 from pomagent.gateway.mass_loss import REFILLS_PER_S
 from pomagent.log import events
-from pomagent.pool import Pool
+from pomagent.pool import Pool, PoolContext, decisions
 from pomagent.pool import housekeeper as module
 from pomagent.pool.backoff import HEALTHY_AFTER_S, RETRY_AFTER_CAP_S
 from pomagent.pool.breaker import SHARE_S, BreakerState
 from pomagent.pool.demand import REFILL_DELAY_S
 from pomagent.pool.dial_budget import MAX_DIALS_PER_ROUTE
-from pomagent.pool.dialing import BACK_AFTER_S
-from pomagent.pool.housekeeper import LOOK_AROUND_S
-from pomagent.pool.shared_reserve import FEWEST
+from pomagent.pool.dialing import RETRY_AFTER_RECOVERY_S
+from pomagent.pool.refill_pacing import LOSS_REVIEW_S
+from pomagent.pool.shared_reserve import MIN_KEPT
 from pomagent.pool.waiters import MAX_WAITING
 from pomagent.pool.warm_policy import LISTEN_S
 from pomagent.protocol.lifecycle import Reason, State
@@ -47,7 +47,12 @@ def make() -> Iterator[object]:
     for scene in scenes:
         scene.close()
         pool = scene.pool
-        assert (pool._supplier.dials.by_clients, pool._supplier.dials.by_stock, pool.waiting, pool.warm_count) == (
+        assert (
+            pool._state.dials.client_count,
+            pool._state.dials.refill_count,
+            pool.waiting_count,
+            pool.warm_count,
+        ) == (
             0,
             0,
             0,
@@ -76,7 +81,7 @@ class TestWarming:
         scene.client()
         scene.client()
         scene.succeed()
-        assert (scene.pool.warm_count, scene.pool.target, scene.pool.waiting) == (0, 4, 1)
+        assert (scene.pool.warm_count, scene.pool.target_count, scene.pool.waiting_count) == (0, 4, 1)
 
     def test_nothing_is_dialled_before_the_start(self, scene):
         settle()
@@ -173,7 +178,7 @@ class TestLease:
 
     def test_so_many_clients_wait_and_the_next_is_refused_at_once(self, scene):
         scene.opener.held = frozenset({"secure", "open"})
-        waiters = scene.pool._supplier.waiters
+        waiters = scene.pool._state.waiters
         for _ in range(MAX_WAITING - 1):
             waiters.join(object())
         last = scene.client()
@@ -264,7 +269,7 @@ class TestFailures:
         for _ in range(6):
             scene.clock.advance(HEALTHY_AFTER_S + 0.1)
             scene.fail()
-            waits.append(scene.pool._supplier.breaker.retry_at - scene.clock.now)
+            waits.append(scene.pool._state.breaker.retry_at - scene.clock.now)
             scene.pass_time(waits[-1])
         assert pytest.approx(waits) == [0.3, 0.3, 0.3, 1.0, 2.0, 4.0]
 
@@ -342,7 +347,7 @@ class TestKilledClients:
         gevent.killall(clients)
         while scene.opener.pending:
             scene.fail()
-        assert scene.pool._supplier.dials.by_clients == 0
+        assert scene.pool._state.dials.client_count == 0
         client = scene.client()
         tunnel = scene.succeed()
         assert client.value is tunnel
@@ -380,7 +385,7 @@ class TestEndedTunnels:
         settle()
         assert tunnel.reason is Reason.PEER_CLOSED
         assert (scene.pool.warm_count, scene.pending) == (0, 0)
-        scene.pass_time(LOOK_AROUND_S)
+        scene.pass_time(LOSS_REVIEW_S)
         assert scene.pending == 1
 
     def test_tunnels_that_end_young_are_not_replaced_in_a_tight_loop(self, make):
@@ -392,7 +397,7 @@ class TestEndedTunnels:
             assert scene.pending == 0
             scene.pass_time(2.0)  # more than any wait so far
             scene.pass_time(0.0)
-        assert scene.pool._keeper._calm.failures == 4
+        assert scene.pool._state.pacing.early_close_count == 4
 
     def test_tunnels_that_are_dead_on_arrival_are_not_dialled_in_a_tight_loop(self, scene):
         scene.start()
@@ -409,7 +414,7 @@ class TestEndedTunnels:
         tunnel = scene.client().value
         tunnel.end()
         assert tunnel.state is State.ACTIVE
-        assert scene.pool._keeper._calm.failures == 0
+        assert scene.pool._state.pacing.early_close_count == 0
 
 
 class TestLevelTls:
@@ -649,8 +654,8 @@ class TestBugs:
         with caught_crashes():
             while scene.opener.pending:
                 scene.fail(error)
-        dials = scene.pool._supplier.dials
-        assert (dials.by_clients, dials.by_stock) == (0, 0)
+        dials = scene.pool._state.dials
+        assert (dials.client_count, dials.refill_count) == (0, 0)
         assert all(client.ready() for client in clients)
 
 
@@ -677,7 +682,7 @@ class TestAServerThatNothingIsKnownOf:
     def test_one_tunnel_listens_first(self, scene):
         assert scene.pending == 1
         scene.succeed()
-        assert (scene.pending, scene.pool.warm_count, scene.pool.target) == (0, 1, 1)
+        assert (scene.pending, scene.pool.warm_count, scene.pool.target_count) == (0, 1, 1)
 
     def test_no_client_gets_it_before_it_has_heard_enough(self, scene):
         probe = scene.succeed()
@@ -727,7 +732,7 @@ class TestAServerThatNothingIsKnownOf:
         assert self.classified(scene) == [("ssh", "tls", "greeting")]
 
     def test_a_greeting_in_a_session_counts_too(self, scene):
-        scene.pool.heard(GREETING, 0.1)
+        scene.history.note_greeting(GREETING, 0.1)
         settle()
         assert self.classified(scene) == [("ssh", "tls", "greeting")]
 
@@ -735,9 +740,10 @@ class TestAServerThatNothingIsKnownOf:
         scene.succeed().say(GREETING)
         settle()
         opener = FakeOpener(scene.clock, frozenset())
-        following = Pool(
-            scene.pool._route, opener, scene.memory, scene.gateway, scene.fake_log.log, GREENLETS, clock=scene.clock
-        )  # type: ignore[arg-type]
+        context = PoolContext(
+            scene.route, scene.history, scene.gateway_health, scene.fake_log.log, GREENLETS, scene.clock
+        )
+        following = Pool(context, opener)  # type: ignore[arg-type]
         following.start()
         settle()
         assert {"secure"} == {dial.step for dial in opener.dials}
@@ -804,10 +810,10 @@ class TestManyLostAtOnce:
         scene = make(pool_min=4).filled()
         scene.clock.advance(50.0)
         for number in range(100):
-            scene.gateway.lost(f"other-{number}", float(number))
+            scene.gateway_health.lost(f"other-{number}", float(number))
         for tunnel in scene.warm():
             tunnel.end()
-        scene.pass_time(LOOK_AROUND_S)
+        scene.pass_time(LOSS_REVIEW_S)
         assert scene.pending == 0
         scene.pass_time(104 / REFILLS_PER_S - 0.01)  # the dice fall on the end
         assert scene.pending == 0
@@ -825,7 +831,7 @@ class TestManyLostAtOnce:
         scene = make(held=frozenset(), pool_min=4).start()
         for age_s in (30.0, 31.0, 30.0, 31.0):
             scene.clock.advance(age_s)
-            scene.gateway.lost("other", 300.0)
+            scene.gateway_health.lost("other", 300.0)
             for tunnel in scene.warm():
                 tunnel.end()
             settle()
@@ -842,8 +848,8 @@ class TestAGatewayThatIsBack:
             scene.pass_time(scene.pool.status.retry_in_s)
         scene.fail(DOWN)
         assert scene.pool.status.retry_in_s == 30.0
-        scene.clock.advance(BACK_AFTER_S)
-        scene.gateway.answered()  # to another route
+        scene.clock.advance(RETRY_AFTER_RECOVERY_S)
+        scene.gateway_health.answered()  # to another route
         assert scene.pool.status.retry_in_s == pytest.approx(1 / REFILLS_PER_S)
         scene.pass_time(1 / REFILLS_PER_S)
         assert scene.pending == 1
@@ -854,13 +860,13 @@ class TestAGatewayThatIsBack:
             scene.fail(DOWN)
             scene.pass_time(scene.pool.status.retry_in_s)
         scene.fail(DOWN)
-        scene.gateway.answered()
-        assert scene.pool.status.retry_in_s == BACK_AFTER_S
+        scene.gateway_health.answered()
+        assert scene.pool.status.retry_in_s == RETRY_AFTER_RECOVERY_S
 
     def test_is_no_news_for_a_route_that_it_denies(self, make):
         scene = make(pool_min=1).start()
         scene.fail(DENIED)
-        scene.gateway.answered()
+        scene.gateway_health.answered()
         assert scene.pool.status.retry_in_s == 5.0
 
 
@@ -873,7 +879,7 @@ class TestDecay:
         tunnels = scene.warm()
         scene.pass_time(60.0)
         assert {Reason.UNWANTED} == {tunnel.reason for tunnel in tunnels}
-        assert (scene.warm(), scene.pool.target) == ([], 0)
+        assert (scene.warm(), scene.pool.target_count) == ([], 0)
         assert [tunnel.state for tunnel in scene.in_reserve()] == [State.SECURED]
         scene.pass_time(10_000.0)
         assert [tunnel.state for tunnel in scene.in_reserve()] == [State.SECURED]
@@ -883,7 +889,7 @@ class TestDecay:
         scene.pass_time(60.0)
         [secured] = scene.in_reserve()
         assert scene.client().value is secured
-        assert scene.memory.takes == {"tls": 1}
+        assert scene.history.leases == {"tls": 1}
         scene.pass_time(REFILL_DELAY_S)
         assert [tunnel.state for tunnel in scene.warm()] == [State.READY] * 3
         assert scene.reserve.warm_count == 0
@@ -892,12 +898,12 @@ class TestDecay:
         for other in range(10):
             scene.reserve.join(other)
         scene.pass_time(60.0)
-        assert scene.reserve.warm_count == FEWEST
+        assert scene.reserve.warm_count == MIN_KEPT
         clients = [scene.client() for _ in range(3)]
         assert all(client.value.state is State.ACTIVE for client in clients)
-        assert scene.memory.takes == {"tls": 1, "cold": 2}
+        assert scene.history.leases == {"tls": 1, "cold": 2}
         scene.pass_time(1.0)
-        assert scene.reserve.warm_count == FEWEST
+        assert scene.reserve.warm_count == MIN_KEPT
 
     def test_what_keeps_nothing_at_least_has_no_part_in_the_reserve(self, make):
         scene = make(pool_decay_s=60.0, pool_min=0, held=frozenset()).start()
@@ -914,7 +920,7 @@ class TestDecay:
         assert scene.pool.last_error is DOWN
         scene.reserve_opener.held = frozenset()
         scene.clock.advance(10.0)
-        scene.reserve_pool._keeper.look()
+        scene.reserve_pool._state.wakeup.ring()
         settle()
         assert (scene.pool.last_error, scene.pool.status.is_warm) == (None, True)
 
@@ -1001,7 +1007,7 @@ class TestAnOpenBreaker:
             scene.client()
             scene.pass_time(SHARE_S)
         assert scene.pending == MAX_DIALS_PER_ROUTE
-        assert scene.pool._supplier.share_at is None
+        assert decisions.shared_dial_at(scene.pool._state.snapshot(scene.clock.now)) is None
         scene.fail(DENIED)
         assert scene.pending == MAX_DIALS_PER_ROUTE
 
@@ -1072,21 +1078,21 @@ class TestCounters:
         scene.client()
         scene.fail(index=0)
         scene.fail(index=0)
-        assert scene.memory.takes == {"tunnel": 1, "cold": 1}
-        assert scene.memory.refusals == {"starved": 1, "failed": 1}
-        assert scene.memory.failures == {"gateway_unreachable": 2}
+        assert scene.history.leases == {"tunnel": 1, "cold": 1}
+        assert scene.history.refusals == {"starved": 1, "failed": 1}
+        assert scene.history.failures == {"gateway_unreachable": 2}
 
     def test_go_on_in_the_next_pool(self, scene):
         scene.filled()
         scene.client()
         scene.reconfigure(pool_max=7)
-        assert scene.memory.takes == {"tunnel": 1}
-        assert scene.memory.discards == {"stale": 1}
+        assert scene.history.leases == {"tunnel": 1}
+        assert scene.history.discards == {"stale": 1}
 
 
 def test_a_period_is_told_once(scene):
     for _ in range(10):
-        scene.pool.was_ended(300.0, 900.0)
+        scene.history.note_close(300.0, 900.0)
     [line] = scene.fake_log.named(events.PERIOD_DETECTED)
     assert (line["kind"], line["period_ms"], line["times"]) == ("idle", 300_000, 6)
     assert "idle_timeout" in line["why"]

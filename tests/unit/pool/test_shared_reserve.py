@@ -15,7 +15,7 @@ def calls() -> list[str]:
 @pytest.fixture
 def reserve(calls: list[str]) -> Reserve:
     pool = SimpleNamespace(
-        start=lambda: None, keep=lambda _: None, empty=lambda: None, retry_now=lambda: calls.append("retry")
+        start=lambda: None, keep_at_least=lambda _: None, close=lambda _: None, retry_now=lambda: calls.append("retry")
     )
     return Reserve(lambda: pool)
 

@@ -7,9 +7,9 @@ import pytest
 from pomagent.pool.presets import PRESETS, SILENT_MAX_AGE_S
 from pomagent.pool.warm_policy import (
     LISTEN_S,
-    PROMOTE_AFTER_MOST_S,
+    PROMOTE_AFTER_CAP_S,
     PROMOTE_AFTER_S,
-    TLS_LONGEST_AGE_S,
+    TLS_MAX_AGE_CAP_S,
     TLS_MAX_AGE_S,
     TRIAL_S,
     PolicyReason,
@@ -29,13 +29,13 @@ def route(port: int = 4711, protocol: str = "auto", warm: Any = "auto", **more: 
     )
 
 
-def warmth(port: int = 4711, **keys: Any) -> WarmPolicy:
+def policy_of(port: int = 4711, **keys: Any) -> WarmPolicy:
     return WarmPolicy(route(port, **keys), NOW)
 
 
-def seen(warmth: WarmPolicy, now: float = NOW) -> tuple[str, str, str]:
-    keeping = warmth.keeping(now)
-    return warmth.protocol, keeping.level, keeping.why.value
+def seen(policy: WarmPolicy, now: float = NOW) -> tuple[str, str, str]:
+    target = policy.target(now)
+    return policy.protocol, target.level, target.reason.value
 
 
 @pytest.mark.parametrize(
@@ -60,151 +60,151 @@ def seen(warmth: WarmPolicy, now: float = NOW) -> tuple[str, str, str]:
         (6379, {"warm": "off"}, "redis", "off", 240),
         (6379, {"pool_max_age_s": 7.0}, "redis", "tunnel", 7),
         (22, {"pool_max_age_s": 7.0}, "ssh", "tls", 7),
-        (22, {"pool_max_age_s": 3600.0}, "ssh", "tls", TLS_LONGEST_AGE_S),
+        (22, {"pool_max_age_s": 3600.0}, "ssh", "tls", TLS_MAX_AGE_CAP_S),
         (6379, {"pool_max_age_s": 3600.0}, "redis", "tunnel", 3600),
     ],
 )
 def test_level_and_age_follow_from_port_and_settings(port, keys, protocol, level, age_s):
-    known = warmth(port, **keys)
-    keeping = known.keeping(NOW)
-    assert (protocol, level, age_s) == (known.protocol, keeping.level, keeping.max_age_s)
+    policy = policy_of(port, **keys)
+    target = policy.target(NOW)
+    assert (protocol, level, age_s) == (policy.protocol, target.level, target.max_age_s)
 
 
 class TestClassification:
     def test_a_server_that_nothing_is_known_of_is_listened_to_with_one_tunnel_that_nobody_gets(self):
-        keeping = warmth().keeping(NOW)
-        assert (keeping.why, keeping.level, keeping.most, keeping.may_be_leased) == (
+        target = policy_of().target(NOW)
+        assert (target.reason, target.level, target.max_count, target.may_be_leased) == (
             PolicyReason.PROBING, "tunnel", True, False,
         )  # fmt: skip
 
     def test_a_greeting_makes_it_tls(self):
-        known = warmth()
-        assert known.heard(GREETING, 0.1)
-        assert seen(known) == ("ssh", "tls", "greeting")
+        policy = policy_of()
+        assert policy.note_greeting(GREETING, 0.1)
+        assert seen(policy) == ("ssh", "tls", "greeting")
 
     def test_silence_makes_it_tunnels_of_an_age_that_no_known_server_minds(self):
-        known = warmth()
-        known.listening(NOW)
-        assert known.next_at(NOW) == NOW + LISTEN_S
-        assert not known.listened(NOW + LISTEN_S - 0.1)
-        assert known.listened(NOW + LISTEN_S)
-        assert known.keeping(NOW) == WarmTarget("tunnel", PolicyReason.SILENCE, 45.0)
-        assert known.protocol == "generic"
+        policy = policy_of()
+        policy.started_listening(NOW)
+        assert policy.next_at(NOW) == NOW + LISTEN_S
+        assert not policy.classify_silence(NOW + LISTEN_S - 0.1)
+        assert policy.classify_silence(NOW + LISTEN_S)
+        assert policy.target(NOW) == WarmTarget("tunnel", PolicyReason.SILENCE, 45.0)
+        assert policy.protocol == "generic"
 
     def test_silence_is_noticed_once(self):
-        known = warmth()
-        known.listening(NOW)
-        assert known.listened(NOW + 10)
-        assert not known.listened(NOW + 20)
+        policy = policy_of()
+        policy.started_listening(NOW)
+        assert policy.classify_silence(NOW + 10)
+        assert not policy.classify_silence(NOW + 20)
 
     def test_without_a_tunnel_that_listens_nothing_is_learned(self):
-        known = warmth()
-        known.listening(NOW)
-        known.stopped_listening()
-        assert not known.listened(NOW + 10)
-        known.listening(NOW + 10)
-        assert not known.listened(NOW + 10 + LISTEN_S - 0.1)
+        policy = policy_of()
+        policy.started_listening(NOW)
+        policy.stopped_listening()
+        assert not policy.classify_silence(NOW + 10)
+        policy.started_listening(NOW + 10)
+        assert not policy.classify_silence(NOW + 10 + LISTEN_S - 0.1)
 
     def test_a_second_tunnel_does_not_start_the_listening_anew(self):
-        known = warmth()
-        known.listening(NOW)
-        known.listening(NOW + 2)
-        assert known.listened(NOW + LISTEN_S)
+        policy = policy_of()
+        policy.started_listening(NOW)
+        policy.started_listening(NOW + 2)
+        assert policy.classify_silence(NOW + LISTEN_S)
 
     def test_a_greeting_later_corrects_silence(self):
-        known = warmth()
-        known.listening(NOW)
-        known.listened(NOW + LISTEN_S)
-        assert known.heard(GREETING, 8.0)
-        assert seen(known) == ("ssh", "tls", "greeting")
+        policy = policy_of()
+        policy.started_listening(NOW)
+        policy.classify_silence(NOW + LISTEN_S)
+        assert policy.note_greeting(GREETING, 8.0)
+        assert seen(policy) == ("ssh", "tls", "greeting")
 
     def test_a_greeting_corrects_the_port(self):
-        known = warmth(8080)
-        assert known.heard(GREETING, 0.1)
-        assert seen(known) == ("ssh", "tls", "greeting")
+        policy = policy_of(8080)
+        assert policy.note_greeting(GREETING, 0.1)
+        assert seen(policy) == ("ssh", "tls", "greeting")
 
     def test_a_postgres_that_complains_is_one_and_keeps_its_tunnels(self):
-        known = warmth()
-        assert known.heard(b"E\x00\x00\x00\x70SFATAL\x00", 60.0)
-        assert known.keeping(NOW) == WarmTarget("tunnel", PolicyReason.GREETING, 45.0)
+        policy = policy_of()
+        assert policy.note_greeting(b"E\x00\x00\x00\x70SFATAL\x00", 60.0)
+        assert policy.target(NOW) == WarmTarget("tunnel", PolicyReason.GREETING, 45.0)
 
     def test_the_same_greeting_again_is_nothing_new(self):
-        known = warmth()
-        assert [known.heard(GREETING, 0.1) for _ in range(2)] == [True, False]
-        assert not warmth(22).heard(GREETING, 0.1)
+        policy = policy_of()
+        assert [policy.note_greeting(GREETING, 0.1) for _ in range(2)] == [True, False]
+        assert not policy_of(22).note_greeting(GREETING, 0.1)
 
     def test_a_protocol_that_is_given_is_believed(self):
-        known = warmth(protocol="generic")
-        assert not known.heard(GREETING, 0.1)
-        assert seen(known) == ("generic", "tunnel", "protocol")
+        policy = policy_of(protocol="generic")
+        assert not policy.note_greeting(GREETING, 0.1)
+        assert seen(policy) == ("generic", "tunnel", "protocol")
 
     def test_where_the_level_is_given_only_the_name_is_learned(self):
-        known = warmth(warm="tunnel")
-        assert known.heard(GREETING, 0.1)
-        assert seen(known) == ("ssh", "tunnel", "configured")
+        policy = policy_of(warm="tunnel")
+        assert policy.note_greeting(GREETING, 0.1)
+        assert seen(policy) == ("ssh", "tunnel", "configured")
 
 
 class TestDemotion:
     def test_keeps_tls_connections_for_a_while(self):
-        known = warmth(6379)
-        assert known.demote(NOW) == PROMOTE_AFTER_S
-        assert seen(known) == ("redis", "tls", "demoted")
-        assert known.next_at(NOW) == NOW + 1800  # it decays before
+        policy = policy_of(6379)
+        assert policy.demote(NOW) == PROMOTE_AFTER_S
+        assert seen(policy) == ("redis", "tls", "demoted")
+        assert policy.next_at(NOW) == NOW + 1800  # it decays before
 
     def test_also_where_the_operator_forced_tunnels(self):
-        known = warmth(3306, warm="tunnel")
-        known.demote(NOW)
-        assert seen(known) == ("mysql", "tls", "demoted")
+        policy = policy_of(3306, warm="tunnel")
+        policy.demote(NOW)
+        assert seen(policy) == ("mysql", "tls", "demoted")
 
     def test_then_one_tunnel_is_tried(self):
-        known = warmth(6379)
-        known.demote(NOW)
+        policy = policy_of(6379)
+        policy.demote(NOW)
         later = NOW + PROMOTE_AFTER_S
-        known.used(later)
-        assert not known.promoted(later - 0.1)
-        assert known.promoted(later)
-        assert not known.promoted(later)
-        keeping = known.keeping(later)
-        assert (keeping.level, keeping.why, keeping.most, keeping.may_be_leased) == (
+        policy.used(later)
+        assert not policy.begin_trial(later - 0.1)
+        assert policy.begin_trial(later)
+        assert not policy.begin_trial(later)
+        target = policy.target(later)
+        assert (target.level, target.reason, target.max_count, target.may_be_leased) == (
             "tunnel", PolicyReason.TRIAL, True, True,
         )  # fmt: skip
 
     def test_not_before_somebody_uses_the_route(self):
-        known = warmth(6379)
-        known.demote(NOW)
-        assert not known.promoted(NOW + PROMOTE_AFTER_S)
-        assert known.next_at(NOW + PROMOTE_AFTER_S) is None
-        known.used(NOW + 2 * PROMOTE_AFTER_S)
-        assert known.promoted(NOW + 2 * PROMOTE_AFTER_S)
+        policy = policy_of(6379)
+        policy.demote(NOW)
+        assert not policy.begin_trial(NOW + PROMOTE_AFTER_S)
+        assert policy.next_at(NOW + PROMOTE_AFTER_S) is None
+        policy.used(NOW + 2 * PROMOTE_AFTER_S)
+        assert policy.begin_trial(NOW + 2 * PROMOTE_AFTER_S)
 
     def test_a_trial_that_goes_well_ends_it(self):
-        known = warmth(6379, pool_decay_s=0.0)
-        known.demote(NOW)
+        policy = policy_of(6379, pool_decay_s=0.0)
+        policy.demote(NOW)
         later = NOW + PROMOTE_AFTER_S
-        assert known.next_at(NOW) == later
-        known.promoted(later)
-        assert known.next_at(later) == later + TRIAL_S
-        assert not known.passed(later + TRIAL_S - 0.1)
-        assert known.passed(later + TRIAL_S)
-        assert seen(known, later + TRIAL_S) == ("redis", "tunnel", "port")
-        assert known.demote(later + TRIAL_S) == PROMOTE_AFTER_S
+        assert policy.next_at(NOW) == later
+        policy.begin_trial(later)
+        assert policy.next_at(later) == later + TRIAL_S
+        assert not policy.end_trial(later + TRIAL_S - 0.1)
+        assert policy.end_trial(later + TRIAL_S)
+        assert seen(policy, later + TRIAL_S) == ("redis", "tunnel", "port")
+        assert policy.demote(later + TRIAL_S) == PROMOTE_AFTER_S
 
     def test_after_one_that_goes_wrong_the_next_comes_after_twice_as_long_up_to_a_day(self):
-        known = warmth(6379, pool_decay_s=0.0)
+        policy = policy_of(6379, pool_decay_s=0.0)
         now, pauses = NOW, []
         for _ in range(7):
-            pauses.append(known.demote(now))
+            pauses.append(policy.demote(now))
             now += pauses[-1]
-            assert known.promoted(now)
+            assert policy.begin_trial(now)
         hours = [pause / 3600 for pause in pauses]
         assert hours == [1, 2, 4, 8, 16, 24, 24]
-        assert PROMOTE_AFTER_MOST_S == 24 * 3600
+        assert PROMOTE_AFTER_CAP_S == 24 * 3600
 
     def test_changes_nothing_where_no_tunnels_are_kept(self):
-        for known in (warmth(22), warmth(warm="off")):
-            before = known.keeping(NOW)
-            known.demote(NOW)
-            assert known.keeping(NOW) == before
+        for policy in (policy_of(22), policy_of(warm="off")):
+            before = policy.target(NOW)
+            policy.demote(NOW)
+            assert policy.target(NOW) == before
 
 
 def test_what_may_be_a_postgresql_is_replaced_before_that_gives_up():
@@ -215,37 +215,37 @@ def test_what_may_be_a_postgresql_is_replaced_before_that_gives_up():
 def test_a_silent_server_gets_no_shorter_age_where_the_operator_forces_whole_tunnels():
     ages = []
     for warm in ("auto", "tunnel"):
-        known = warmth(warm=warm)
-        known.listening(NOW)
-        assert known.listened(NOW + LISTEN_S)
-        ages.append(known.keeping(NOW + LISTEN_S).max_age_s)
+        policy = policy_of(warm=warm)
+        policy.started_listening(NOW)
+        assert policy.classify_silence(NOW + LISTEN_S)
+        ages.append(policy.target(NOW + LISTEN_S).max_age_s)
     assert ages == [SILENT_MAX_AGE_S, PRESETS["generic"].max_age_s]
 
 
 class TestDecay:
     @pytest.mark.parametrize("keys", [{}, {"warm": "tunnel"}, {"warm": "tls"}, {"protocol": "ssh"}])
     def test_a_route_that_nobody_uses_keeps_none_of_its_own_until_somebody_does(self, keys):
-        known = warmth(pool_decay_s=60.0, **keys)
-        before = known.keeping(NOW + 59.9)
-        assert before.why is not PolicyReason.DECAYED
-        assert known.next_at(NOW) == NOW + 60.0
-        assert known.keeping(NOW + 60.0) == WarmTarget("tls", PolicyReason.DECAYED, TLS_MAX_AGE_S, most=0)
-        assert known.next_at(NOW + 60.0) is None
-        known.used(NOW + 1000.0)
-        assert known.keeping(NOW + 1000.0) == before
+        policy = policy_of(pool_decay_s=60.0, **keys)
+        before = policy.target(NOW + 59.9)
+        assert before.reason is not PolicyReason.DECAYED
+        assert policy.next_at(NOW) == NOW + 60.0
+        assert policy.target(NOW + 60.0) == WarmTarget("tls", PolicyReason.DECAYED, TLS_MAX_AGE_S, max_count=0)
+        assert policy.next_at(NOW + 60.0) is None
+        policy.used(NOW + 1000.0)
+        assert policy.target(NOW + 1000.0) == before
 
     def test_zero_is_never(self):
-        known = warmth(6379, pool_decay_s=0.0)
-        assert known.keeping(NOW + 1e9).why is PolicyReason.PORT
-        assert known.next_at(NOW) is None
+        policy = policy_of(6379, pool_decay_s=0.0)
+        assert policy.target(NOW + 1e9).reason is PolicyReason.PORT
+        assert policy.next_at(NOW) is None
 
     def test_off_stays_off(self):
-        assert warmth(warm="off", pool_decay_s=60.0).keeping(NOW + 1000).level == "off"
+        assert policy_of(warm="off", pool_decay_s=60.0).target(NOW + 1000).level == "off"
 
 
 def test_changed_settings_of_the_same_server_keep_what_is_known():
-    known = warmth()
-    known.heard(GREETING, 0.1)
-    known.follow(route(pool_decay_s=5.0))
-    assert seen(known) == ("ssh", "tls", "greeting")
-    assert known.keeping(NOW + 5).why is PolicyReason.DECAYED
+    policy = policy_of()
+    policy.note_greeting(GREETING, 0.1)
+    policy.follow(route(pool_decay_s=5.0))
+    assert seen(policy) == ("ssh", "tls", "greeting")
+    assert policy.target(NOW + 5).reason is PolicyReason.DECAYED
