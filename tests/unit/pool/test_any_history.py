@@ -1,4 +1,4 @@
-"""A pool under any interleaving of clients, dials, ends, clock steps, greetings and edits: what always holds."""
+"""What holds for a pool under any interleaving of clients, dials, closes, clock steps, greetings and edits."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from tests.fakes.tunnels import FakeTunnel
 STEPS_S = [0.0, 0.02, LOSS_REVIEW_S, 0.5, SHARE_S, 3.0, 10.0, 50.0, 300.0, 4000.0]
 BOUNDS = [(0, 1), (1, 1), (1, 4), (2, 3), (3, 12)]
 LEVELS = ["tunnel"] * 4 + ["auto", "tls"] * 2 + ["off"]
-"""Where there is most to go wrong, most often."""
+"""Levels with more ways to fail are drawn more often."""
 OFTEN = st.sampled_from([True, True, True, False])
 GREETING = b"SSH-2.0-OpenSSH_9.6\r\n"
 LONG_ENOUGH_S = 400.0
@@ -37,17 +37,17 @@ def denied() -> TunnelError:
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """A real pool; dials, tunnels and time are the machine's."""
+    """A real pool whose dials, tunnels and clock the machine controls."""
 
     scene: Scene
 
     def __init__(self) -> None:
         super().__init__()
         self.came_after: dict[gevent.Greenlet, int] = {}
-        """How many dials had begun when a client came."""
+        """The number of dials that had begun when each client came."""
         self.served: set[int] = set()
         self.began: dict[TunnelError, int] = {}
-        """Which dial a failure was the outcome of."""
+        """The dial that each failure is the outcome of."""
 
     @initialize(
         bounds=st.sampled_from(BOUNDS), warm=st.sampled_from(LEVELS),
@@ -148,7 +148,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     def all_is_well_for_a_while(self) -> None:
-        """Dials succeed at once and nothing ends: nobody waits any more, and the pool is as full as it should be."""
+        """Dials succeed at once and nothing closes: no client waits, and the pool reaches its target."""
         for seconds in (0.02, 1.0, 3.0, LONG_ENOUGH_S, 1.0):
             self.succeed_all()
             self.scene.pass_time(seconds)
@@ -174,11 +174,11 @@ class PoolMachine(RuleBasedStateMachine):
         assert len(self.scene.warm()) == self.scene.pool.warm_count
 
     @invariant()
-    def no_tunnel_is_used_twice_and_no_failure_is_older_than_who_it_is_told(self) -> None:
+    def no_tunnel_is_used_twice_and_no_failure_is_older_than_its_client(self) -> None:
         for client in [client for client in self.came_after if client.ready()]:
             came_after = self.came_after.pop(client)
             if isinstance(client.value, TunnelError):
-                assert self.began[client.value] >= came_after, "refused by a dial that began before he came"
+                assert self.began[client.value] >= came_after, "refused by a dial that began before the client came"
             if isinstance(client.value, FakeTunnel):
                 assert client.value.state is State.ACTIVE
                 assert id(client.value) not in self.served
@@ -186,7 +186,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_waiter_is_lost(self) -> None:
-        """Who waits is in line, and a dial is under way for him, or one may begin within a second."""
+        """Each waiting client is queued, and its dial is under way or may begin within a second."""
         pool, waiting = self.scene.pool, self.waiting()
         assert pool.waiting_count == len(waiting)
         if waiting and not pool.status.dials["clients"]:
@@ -201,7 +201,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert dialling["stock"] <= MAX_REFILLS_PER_ROUTE
 
     @invariant()
-    def what_is_missing_is_on_its_way_or_waits_for_a_reason_that_ends(self) -> None:
+    def missing_tunnels_are_dialled_or_delayed_for_a_bounded_time(self) -> None:
         pool = self.scene.pool
         missing = pool.target_count - pool._state.warm.count_at_level(pool.warm_target)
         if missing > 0 and not any(pool.status.dials.values()):
@@ -216,5 +216,5 @@ class PoolMachine(RuleBasedStateMachine):
 TestAnyHistory = PoolMachine.TestCase
 TestAnyHistory.settings = settings(
     max_examples=40, stateful_step_count=25,
-    suppress_health_check=[HealthCheck.too_slow],  # each step lets greenlets run, on a busy machine slowly
+    suppress_health_check=[HealthCheck.too_slow],  # each step runs greenlets, slowly on a busy machine
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a failure costs: by kind, by streak, by what the gateway asks for."""
+"""The delay after a failure: by kind, by streak, and by what the gateway asks for."""
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ SHORTEST = FakeDice(0.0)
 
 
 def fail_again_and_again(backoff: Backoff, recovery: Recovery, times: int, dial_s: float = 0.0) -> list[float]:
-    """The waits of a pool that dials as soon as it may and fails ``dial_s`` later."""
+    """Return the delays of a pool that dials as soon as it may and fails ``dial_s`` later."""
     now, delays = 1000.0, []
     for _ in range(times):
         delays.append(backoff.failed(recovery, now))
@@ -50,7 +50,7 @@ def test_failures_of_one_wave_count_once():
     assert backoff.retry_at == pytest.approx(1000.0 + first)
 
 
-def test_a_failure_at_the_moment_the_wait_ends_is_the_next_one():
+def test_failure_at_the_end_of_the_delay_counts_as_the_next():
     backoff = Backoff(LONGEST)
     backoff.failed(Recovery.RETRY, 1000.0)
     backoff.failed(Recovery.RETRY, backoff.retry_at)
@@ -58,15 +58,15 @@ def test_a_failure_at_the_moment_the_wait_ends_is_the_next_one():
 
 
 class TestRetryAfter:
-    def test_a_longer_wait_that_the_gateway_asks_for_is_kept(self):
+    def test_longer_delay_that_the_gateway_asks_for_is_kept(self):
         backoff = Backoff(LONGEST)
         assert backoff.failed(Recovery.RETRY, 1000.0, at_least_s=7.0) == 7.0
         assert backoff.retry_at == 1007.0
 
-    def test_a_shorter_one_changes_nothing(self):
+    def test_shorter_delay_that_the_gateway_asks_for_changes_nothing(self):
         assert Backoff(LONGEST).failed(Recovery.REAUTHENTICATE, 1000.0, at_least_s=1.0) == 5.0
 
-    def test_it_is_heard_during_a_wait_too(self):
+    def test_request_during_a_delay_prolongs_it(self):
         backoff = Backoff(LONGEST)
         backoff.failed(Recovery.RETRY, 1000.0)
         assert backoff.failed(Recovery.RETRY, 1000.1, at_least_s=60.0) == 60.0
@@ -77,26 +77,26 @@ class TestRetryAfter:
         ("asked", "expected"),
         [(RETRY_AFTER_CAP_S - 1, 299.0), (RETRY_AFTER_CAP_S, 300.0), (RETRY_AFTER_CAP_S + 1, 300.0)],
     )
-    def test_a_gateway_cannot_ask_for_more_than_the_cap(self, asked, expected):
+    def test_gateway_cannot_ask_for_more_than_the_cap(self, asked, expected):
         assert Backoff(LONGEST).failed(Recovery.RETRY, 1000.0, at_least_s=asked) == expected
 
 
-class TestHealing:
-    def test_a_success_and_ten_quiet_seconds_begin_a_new_streak(self):
+class TestStreak:
+    def test_success_and_ten_quiet_seconds_begin_a_new_streak(self):
         backoff = Backoff(LONGEST)
         fail_again_and_again(backoff, Recovery.RETRY, 5)
         backoff.succeeded(2000.0)
         backoff.failed(Recovery.RETRY, 2000.0 + HEALTHY_AFTER_S)
         assert backoff.failure_count == 1
 
-    def test_a_failure_sooner_after_a_success_goes_on_with_the_streak(self):
+    def test_failure_sooner_after_a_success_continues_the_streak(self):
         backoff = Backoff(LONGEST)
         fail_again_and_again(backoff, Recovery.RETRY, 5)
         backoff.succeeded(2000.0)
         backoff.failed(Recovery.RETRY, 2000.0 + HEALTHY_AFTER_S - 0.1)
         assert backoff.failure_count == 6
 
-    def test_further_successes_do_not_put_the_healing_off(self):
+    def test_further_successes_do_not_postpone_the_end_of_the_streak(self):
         backoff = Backoff(LONGEST)
         fail_again_and_again(backoff, Recovery.RETRY, 5)
         backoff.succeeded(2000.0)
@@ -104,19 +104,19 @@ class TestHealing:
         backoff.failed(Recovery.RETRY, 2010.0)
         assert backoff.failure_count == 1
 
-    def test_a_success_before_the_last_failure_heals_nothing(self):
+    def test_success_before_the_last_failure_ends_no_streak(self):
         backoff = Backoff(LONGEST)
         backoff.succeeded(1000.0)
         backoff.failed(Recovery.RETRY, 1001.0)
         backoff.failed(Recovery.RETRY, 1100.0)
         assert backoff.failure_count == 2
 
-    def test_dials_that_take_longer_to_fail_than_healing_takes_still_back_off(self):
-        """A firewalled database: the gateway itself takes 10 s, over and over."""
+    def test_dials_that_fail_slower_than_the_quiet_time_still_back_off(self):
+        """The gateway takes 10 s to fail for a firewalled database, every time."""
         delays = fail_again_and_again(Backoff(LONGEST), Recovery.RETRY, 9, dial_s=HEALTHY_AFTER_S + 0.5)
         assert pytest.approx(delays) == [0.3, 0.3, 0.3, 1, 2, 4, 8, 16, 30]
 
-    def test_a_reset_forgets_wait_and_streak(self):
+    def test_reset_forgets_delay_and_streak(self):
         backoff = Backoff(LONGEST)
         fail_again_and_again(backoff, Recovery.RETRY, 5)
         backoff.reset()
@@ -124,25 +124,25 @@ class TestHealing:
         assert backoff.failed(Recovery.RETRY, 1000.0) == pytest.approx(0.3)
 
 
-class TestEndedEarly:
-    def test_a_young_tunnel_that_ends_counts_as_a_failure(self):
+class TestEarlyCloses:
+    def test_young_tunnel_that_closes_counts_as_a_failure(self):
         backoff = Backoff(LONGEST)
         backoff.closed_early(HEALTHY_AFTER_S - 0.1, 1000.0)
         assert (backoff.failure_count, backoff.retry_at) == (1, pytest.approx(1000.3))
 
-    def test_one_that_lived_long_enough_ends_the_streak(self):
+    def test_old_tunnel_that_closes_ends_the_streak(self):
         backoff = Backoff(LONGEST)
         backoff.failed(Recovery.RETRY, 1000.0)
         backoff.closed_early(HEALTHY_AFTER_S, 1001.0)
         assert (backoff.failure_count, backoff.retry_at) == (0, 0.0)
 
-    def test_an_old_one_that_ends_in_an_outage_does_not_end_the_wait(self):
+    def test_old_tunnel_that_closes_in_an_outage_does_not_end_the_delay(self):
         backoff = Backoff(LONGEST)
         backoff.failed(Recovery.OPERATOR, 1000.0)
         backoff.closed_early(100.0, 1001.0)
         assert (backoff.failure_count, backoff.retry_at) == (1, 1005.0)
 
-    def test_tunnels_that_never_live_long_are_opened_ever_more_rarely(self):
+    def test_tunnels_that_always_close_young_are_opened_ever_more_rarely(self):
         backoff, now, waits = Backoff(LONGEST), 1000.0, []
         for _ in range(9):
             backoff.succeeded(now)
@@ -153,9 +153,9 @@ class TestEndedEarly:
         assert pytest.approx(waits) == [0.3, 0.3, 0.3, 1, 2, 4, 8, 16, 30]
 
 
-HAPPENINGS = st.lists(
+EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["failed", "succeeded", "ended_early", "reset"]),
+        st.sampled_from(["failed", "succeeded", "closed_early", "reset"]),
         st.sampled_from(Recovery),
         st.floats(0, 1000),
         st.floats(0, 1e6),
@@ -165,10 +165,10 @@ HAPPENINGS = st.lists(
 
 
 @settings(max_examples=60)
-@given(happenings=HAPPENINGS, falls=st.floats(0, 1))
-def test_whatever_happens_a_wait_is_neither_none_nor_endless(happenings, falls):
+@given(history=EVENTS, falls=st.floats(0, 1))
+def test_delay_is_always_positive_and_bounded(history, falls):
     backoff, now = Backoff(FakeDice(falls)), 1000.0
-    for what, recovery, elapsed, seconds in happenings:
+    for what, recovery, elapsed, seconds in history:
         now += elapsed
         before = backoff.retry_at
         if what == "failed":
@@ -179,7 +179,7 @@ def test_whatever_happens_a_wait_is_neither_none_nor_endless(happenings, falls):
                 assert delay >= FAST_DELAY_S / 2 - 1e-9
         elif what == "succeeded":
             backoff.succeeded(now)
-        elif what == "ended_early":
+        elif what == "closed_early":
             backoff.closed_early(seconds, now)
         else:
             backoff.reset()
@@ -187,7 +187,7 @@ def test_whatever_happens_a_wait_is_neither_none_nor_endless(happenings, falls):
         assert backoff.failure_count >= 0
 
 
-def test_a_wait_can_be_shortened_but_not_prolonged():
+def test_delay_can_be_shortened_but_not_prolonged():
     backoff = Backoff(LONGEST)
     backoff.failed(Recovery.OPERATOR, 1000.0)
     backoff.hurry(1010.0)

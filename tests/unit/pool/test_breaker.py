@@ -1,4 +1,4 @@
-"""When a route's breaker opens and closes, and what it allows meanwhile."""
+"""When a route's breaker opens and closes, and what it permits meanwhile."""
 
 import pytest
 
@@ -16,13 +16,13 @@ def breaker() -> Breaker:
 
 
 def fail_until_open(breaker: Breaker, now: float = NOW) -> float:
-    """Fail as a pool does that dials as soon as it may; the moment when it opened."""
+    """Fail like a pool that dials as soon as it may; return when the breaker opened."""
     while not breaker.failed(Recovery.RETRY, now):
         now = breaker.retry_at
     return now
 
 
-def test_what_time_may_heal_gets_its_fast_tries_first(breaker):
+def test_breaker_stays_closed_during_the_fast_tries(breaker):
     now = NOW
     for _ in range(FAST_TRIES):
         assert not breaker.failed(Recovery.RETRY, now)
@@ -33,11 +33,11 @@ def test_what_time_may_heal_gets_its_fast_tries_first(breaker):
 
 
 @pytest.mark.parametrize("recovery", [Recovery.REAUTHENTICATE, Recovery.OPERATOR])
-def test_a_verdict_opens_it_at_once(breaker, recovery):
+def test_verdict_of_the_gateway_opens_the_breaker_at_once(breaker, recovery):
     assert breaker.failed(recovery, NOW)
 
 
-def test_so_does_a_gateway_that_asks_to_wait(breaker):
+def test_gateway_that_asks_to_wait_opens_the_breaker_at_once(breaker):
     assert breaker.failed(Recovery.RETRY, NOW, at_least_s=30.0)
     assert breaker.retry_at == NOW + 30.0
 
@@ -47,12 +47,12 @@ def test_failures_of_dials_that_began_together_do_not_use_up_the_fast_tries(brea
     assert breaker.failure_count == 16
 
 
-def test_it_opens_once(breaker):
+def test_open_breaker_does_not_open_again(breaker):
     now = fail_until_open(breaker)
     assert not breaker.failed(Recovery.RETRY, now + 60)
 
 
-def test_after_the_wait_it_is_half_open_and_a_failure_opens_it_for_longer(breaker):
+def test_half_open_breaker_opens_for_longer_after_a_failure(breaker):
     fail_until_open(breaker)
     waits = []
     for _ in range(3):
@@ -64,7 +64,7 @@ def test_after_the_wait_it_is_half_open_and_a_failure_opens_it_for_longer(breake
     assert pytest.approx(waits) == [2.0, 4.0, 8.0]
 
 
-def test_a_success_closes_it_and_ends_the_wait(breaker):
+def test_success_closes_the_breaker_and_ends_the_delay(breaker):
     breaker.failed(Recovery.OPERATOR, NOW)
     assert breaker.open_s(NOW + 2) == 2.0
     assert breaker.succeeded(NOW + 2)
@@ -73,19 +73,19 @@ def test_a_success_closes_it_and_ends_the_wait(breaker):
     assert not breaker.succeeded(NOW + 3)
 
 
-def test_one_that_fails_again_soon_opens_it_at_once(breaker):
+def test_failure_soon_after_a_success_opens_the_breaker_at_once(breaker):
     now = fail_until_open(breaker)
     breaker.succeeded(now + 2)
     assert breaker.failed(Recovery.RETRY, now + 2 + HEALTHY_AFTER_S - 1)
 
 
-def test_one_that_fails_again_later_has_its_fast_tries_again(breaker):
+def test_failure_later_after_a_success_has_its_fast_tries(breaker):
     now = fail_until_open(breaker)
     breaker.succeeded(now + 2)
     assert not breaker.failed(Recovery.RETRY, now + 2 + HEALTHY_AFTER_S)
 
 
-def test_a_reset_forgets_everything(breaker):
+def test_reset_forgets_all_failures(breaker):
     fail_until_open(breaker)
     assert breaker.reset()
     assert not breaker.reset()

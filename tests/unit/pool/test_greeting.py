@@ -1,4 +1,4 @@
-"""Whose first words these are, and when they are none."""
+"""Which server sends these first bytes, and which bytes are no greeting."""
 
 import struct
 
@@ -28,22 +28,22 @@ POSTGRES = b"E" + struct.pack(">I", 110) + b"SFATAL\x00VFATAL\x00C57014\x00Mcanc
         (b"", None),
     ],
 )
-def test_the_first_words_tell_the_protocol(first, expected):
+def test_first_bytes_identify_the_protocol(first, expected):
     assert protocol_of(first, 0.0) == expected
 
 
 @pytest.mark.parametrize("first", [b"SSH-2.0-slow\r\n", MYSQL, POSTGRES])
-def test_a_greeting_that_is_known_counts_whenever_it_comes(first):
+def test_known_greeting_counts_at_any_time(first):
     assert protocol_of(first, 1000.0) is not None
 
 
 @pytest.mark.parametrize(("after_s", "expected"), [(PROMPT_S, "speaks-first"), (PROMPT_S + 0.1, None)])
-def test_others_only_while_they_are_prompt(after_s, expected):
+def test_unknown_greeting_counts_only_if_it_is_prompt(after_s, expected):
     assert protocol_of(b"220 ready\r\n", after_s) == expected
 
 
 @pytest.mark.parametrize(
     "first", [MYSQL[:5], b"\x4a\x00\x00\x01\x0a8.0.36", b"\x00\x00\x80\x00\x0a8.0.36", b"E\x00\x00"]
 )
-def test_what_only_resembles_a_packet_of_theirs_is_neither(first):
+def test_similar_packet_is_not_taken_for_a_greeting(first):
     assert protocol_of(first, 1000.0) is None

@@ -1,4 +1,4 @@
-"""What unused routes have in common comes back at an operator's word, too."""
+"""An operator's retry reaches the reserve that unused routes share."""
 
 from types import SimpleNamespace
 
@@ -20,13 +20,13 @@ def reserve(calls: list[str]) -> Reserve:
     return Reserve(lambda: pool)
 
 
-def test_its_pool_forgets_its_waits(reserve: Reserve, calls: list[str]) -> None:
+def test_retry_reaches_the_pool_of_the_reserve(reserve: Reserve, calls: list[str]) -> None:
     reserve.join("a route")
     reserve.retry()
     assert calls == ["retry"]
 
 
-def test_without_an_unused_route_there_is_nothing_to_retry(reserve: Reserve, calls: list[str]) -> None:
+def test_retry_does_nothing_without_an_unused_route(reserve: Reserve, calls: list[str]) -> None:
     reserve.join("a route")
     reserve.leave("a route")
     reserve.retry()

@@ -1,4 +1,4 @@
-"""The alarm of a keeper: whoever names the earliest moment is heeded, and nothing that rings is missed."""
+"""The wakeup of a housekeeper: the earliest moment counts, and no ring is missed."""
 
 from collections.abc import Iterator
 
@@ -18,49 +18,49 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def alarm(clock: FakeClock) -> Iterator[WakeupTimer]:
-    alarm = WakeupTimer(clock)
-    yield alarm
-    alarm.close()
+def wakeup(clock: FakeClock) -> Iterator[WakeupTimer]:
+    wakeup = WakeupTimer(clock)
+    yield wakeup
+    wakeup.close()
 
 
-def test_it_wakes_at_the_moment_that_the_sleeper_named(alarm, clock):
-    gevent.spawn(alarm.wait_until, clock.now + SOON_S).get(timeout=10)
+def test_sleeper_wakes_at_the_moment_it_named(wakeup, clock):
+    gevent.spawn(wakeup.wait_until, clock.now + SOON_S).get(timeout=10)
 
 
-def test_an_earlier_moment_is_heeded_while_somebody_sleeps(alarm, clock):
-    sleeper = gevent.spawn(alarm.wait_until, clock.now + NEVER_S)
+def test_earlier_moment_wakes_the_sleeper(wakeup, clock):
+    sleeper = gevent.spawn(wakeup.wait_until, clock.now + NEVER_S)
     settle()
-    alarm.ring_by(clock.now + SOON_S)
+    wakeup.ring_by(clock.now + SOON_S)
     sleeper.get(timeout=10)
 
 
-def test_a_later_moment_does_not_postpone_it(alarm, clock):
-    sleeper = gevent.spawn(alarm.wait_until, clock.now + SOON_S)
+def test_later_moment_does_not_postpone_the_wakeup(wakeup, clock):
+    sleeper = gevent.spawn(wakeup.wait_until, clock.now + SOON_S)
     settle()
-    alarm.ring_by(clock.now + NEVER_S)
+    wakeup.ring_by(clock.now + NEVER_S)
     sleeper.get(timeout=10)
 
 
-def test_what_rings_before_the_sleeper_sleeps_is_not_missed(alarm):
-    alarm.ring()
-    gevent.spawn(alarm.wait_until, None).get(timeout=10)
+def test_ring_before_the_sleep_is_not_missed(wakeup):
+    wakeup.ring()
+    gevent.spawn(wakeup.wait_until, None).get(timeout=10)
 
 
-def test_it_rings_once_for_each_sleep(alarm):
-    alarm.ring()
-    alarm.ring()
-    gevent.spawn(alarm.wait_until, None).get(timeout=10)
-    sleeper = gevent.spawn(alarm.wait_until, None)
+def test_sleeper_is_woken_once_for_several_rings(wakeup):
+    wakeup.ring()
+    wakeup.ring()
+    gevent.spawn(wakeup.wait_until, None).get(timeout=10)
+    sleeper = gevent.spawn(wakeup.wait_until, None)
     settle()
     assert not sleeper.ready()
     sleeper.kill()
 
 
-def test_time_wakes_nobody_after_the_close(alarm, clock):
-    sleeper = gevent.spawn(alarm.wait_until, clock.now + SOON_S)
+def test_closed_timer_wakes_no_sleeper(wakeup, clock):
+    sleeper = gevent.spawn(wakeup.wait_until, clock.now + SOON_S)
     settle()
-    alarm.close()
+    wakeup.close()
     gevent.sleep(5 * SOON_S)
     assert not sleeper.ready()
     sleeper.kill()

@@ -1,4 +1,4 @@
-"""What a route keeps warm: by its settings, by its port, by what its server says, by its use."""
+"""What a route keeps warm, by its settings, its port, its server's greeting and its use."""
 
 from typing import Any
 
@@ -71,18 +71,18 @@ def test_level_and_age_follow_from_port_and_settings(port, keys, protocol, level
 
 
 class TestClassification:
-    def test_a_server_that_nothing_is_known_of_is_listened_to_with_one_tunnel_that_nobody_gets(self):
+    def test_unknown_server_is_probed_with_one_tunnel_that_no_client_gets(self):
         target = policy_of().target(NOW)
         assert (target.reason, target.level, target.max_count, target.may_be_leased) == (
             PolicyReason.PROBING, "tunnel", True, False,
         )  # fmt: skip
 
-    def test_a_greeting_makes_it_tls(self):
+    def test_greeting_sets_the_level_to_tls(self):
         policy = policy_of()
         assert policy.note_greeting(GREETING, 0.1)
         assert seen(policy) == ("ssh", "tls", "greeting")
 
-    def test_silence_makes_it_tunnels_of_an_age_that_no_known_server_minds(self):
+    def test_silence_sets_the_level_to_tunnels_of_a_safe_age(self):
         policy = policy_of()
         policy.started_listening(NOW)
         assert policy.next_at(NOW) == NOW + LISTEN_S
@@ -91,13 +91,13 @@ class TestClassification:
         assert policy.target(NOW) == WarmTarget("tunnel", PolicyReason.SILENCE, 45.0)
         assert policy.protocol == "generic"
 
-    def test_silence_is_noticed_once(self):
+    def test_silence_is_classified_once(self):
         policy = policy_of()
         policy.started_listening(NOW)
         assert policy.classify_silence(NOW + 10)
         assert not policy.classify_silence(NOW + 20)
 
-    def test_without_a_tunnel_that_listens_nothing_is_learned(self):
+    def test_silence_proves_nothing_without_a_listening_tunnel(self):
         policy = policy_of()
         policy.started_listening(NOW)
         policy.stopped_listening()
@@ -105,58 +105,58 @@ class TestClassification:
         policy.started_listening(NOW + 10)
         assert not policy.classify_silence(NOW + 10 + LISTEN_S - 0.1)
 
-    def test_a_second_tunnel_does_not_start_the_listening_anew(self):
+    def test_second_tunnel_does_not_restart_the_listening(self):
         policy = policy_of()
         policy.started_listening(NOW)
         policy.started_listening(NOW + 2)
         assert policy.classify_silence(NOW + LISTEN_S)
 
-    def test_a_greeting_later_corrects_silence(self):
+    def test_late_greeting_corrects_silence(self):
         policy = policy_of()
         policy.started_listening(NOW)
         policy.classify_silence(NOW + LISTEN_S)
         assert policy.note_greeting(GREETING, 8.0)
         assert seen(policy) == ("ssh", "tls", "greeting")
 
-    def test_a_greeting_corrects_the_port(self):
+    def test_greeting_corrects_the_port(self):
         policy = policy_of(8080)
         assert policy.note_greeting(GREETING, 0.1)
         assert seen(policy) == ("ssh", "tls", "greeting")
 
-    def test_a_postgres_that_complains_is_one_and_keeps_its_tunnels(self):
+    def test_postgres_error_identifies_postgres_and_keeps_its_tunnels(self):
         policy = policy_of()
         assert policy.note_greeting(b"E\x00\x00\x00\x70SFATAL\x00", 60.0)
         assert policy.target(NOW) == WarmTarget("tunnel", PolicyReason.GREETING, 45.0)
 
-    def test_the_same_greeting_again_is_nothing_new(self):
+    def test_repeated_greeting_changes_nothing(self):
         policy = policy_of()
         assert [policy.note_greeting(GREETING, 0.1) for _ in range(2)] == [True, False]
         assert not policy_of(22).note_greeting(GREETING, 0.1)
 
-    def test_a_protocol_that_is_given_is_believed(self):
+    def test_configured_protocol_is_not_corrected(self):
         policy = policy_of(protocol="generic")
         assert not policy.note_greeting(GREETING, 0.1)
         assert seen(policy) == ("generic", "tunnel", "protocol")
 
-    def test_where_the_level_is_given_only_the_name_is_learned(self):
+    def test_greeting_changes_only_the_name_if_the_level_is_configured(self):
         policy = policy_of(warm="tunnel")
         assert policy.note_greeting(GREETING, 0.1)
         assert seen(policy) == ("ssh", "tunnel", "configured")
 
 
 class TestDemotion:
-    def test_keeps_tls_connections_for_a_while(self):
+    def test_demotion_keeps_tls_connections_for_a_while(self):
         policy = policy_of(6379)
         assert policy.demote(NOW) == PROMOTE_AFTER_S
         assert seen(policy) == ("redis", "tls", "demoted")
         assert policy.next_at(NOW) == NOW + 1800  # it decays before
 
-    def test_also_where_the_operator_forced_tunnels(self):
+    def test_demotion_overrides_configured_tunnels(self):
         policy = policy_of(3306, warm="tunnel")
         policy.demote(NOW)
         assert seen(policy) == ("mysql", "tls", "demoted")
 
-    def test_then_one_tunnel_is_tried(self):
+    def test_trial_follows_with_one_tunnel(self):
         policy = policy_of(6379)
         policy.demote(NOW)
         later = NOW + PROMOTE_AFTER_S
@@ -169,7 +169,7 @@ class TestDemotion:
             "tunnel", PolicyReason.TRIAL, True, True,
         )  # fmt: skip
 
-    def test_not_before_somebody_uses_the_route(self):
+    def test_trial_waits_for_the_route_to_be_used(self):
         policy = policy_of(6379)
         policy.demote(NOW)
         assert not policy.begin_trial(NOW + PROMOTE_AFTER_S)
@@ -177,7 +177,7 @@ class TestDemotion:
         policy.used(NOW + 2 * PROMOTE_AFTER_S)
         assert policy.begin_trial(NOW + 2 * PROMOTE_AFTER_S)
 
-    def test_a_trial_that_goes_well_ends_it(self):
+    def test_successful_trial_ends_the_demotion(self):
         policy = policy_of(6379, pool_decay_s=0.0)
         policy.demote(NOW)
         later = NOW + PROMOTE_AFTER_S
@@ -189,7 +189,7 @@ class TestDemotion:
         assert seen(policy, later + TRIAL_S) == ("redis", "tunnel", "port")
         assert policy.demote(later + TRIAL_S) == PROMOTE_AFTER_S
 
-    def test_after_one_that_goes_wrong_the_next_comes_after_twice_as_long_up_to_a_day(self):
+    def test_failed_trial_doubles_the_time_to_the_next_up_to_a_day(self):
         policy = policy_of(6379, pool_decay_s=0.0)
         now, pauses = NOW, []
         for _ in range(7):
@@ -200,19 +200,19 @@ class TestDemotion:
         assert hours == [1, 2, 4, 8, 16, 24, 24]
         assert PROMOTE_AFTER_CAP_S == 24 * 3600
 
-    def test_changes_nothing_where_no_tunnels_are_kept(self):
+    def test_demotion_changes_nothing_without_tunnels(self):
         for policy in (policy_of(22), policy_of(warm="off")):
             before = policy.target(NOW)
             policy.demote(NOW)
             assert policy.target(NOW) == before
 
 
-def test_what_may_be_a_postgresql_is_replaced_before_that_gives_up():
-    its_default_s = 60.0  # authentication_timeout
-    assert max(SILENT_MAX_AGE_S, PRESETS["postgres"].max_age_s) < its_default_s
+def test_possible_postgres_tunnels_expire_before_its_authentication_timeout():
+    default_s = 60.0  # authentication_timeout
+    assert max(SILENT_MAX_AGE_S, PRESETS["postgres"].max_age_s) < default_s
 
 
-def test_a_silent_server_gets_no_shorter_age_where_the_operator_forces_whole_tunnels():
+def test_configured_tunnels_to_a_silent_server_have_the_usual_age():
     ages = []
     for warm in ("auto", "tunnel"):
         policy = policy_of(warm=warm)
@@ -224,7 +224,7 @@ def test_a_silent_server_gets_no_shorter_age_where_the_operator_forces_whole_tun
 
 class TestDecay:
     @pytest.mark.parametrize("keys", [{}, {"warm": "tunnel"}, {"warm": "tls"}, {"protocol": "ssh"}])
-    def test_a_route_that_nobody_uses_keeps_none_of_its_own_until_somebody_does(self, keys):
+    def test_unused_route_keeps_nothing_of_its_own_until_used(self, keys):
         policy = policy_of(pool_decay_s=60.0, **keys)
         before = policy.target(NOW + 59.9)
         assert before.reason is not PolicyReason.DECAYED
@@ -234,16 +234,16 @@ class TestDecay:
         policy.used(NOW + 1000.0)
         assert policy.target(NOW + 1000.0) == before
 
-    def test_zero_is_never(self):
+    def test_decay_after_zero_seconds_is_off(self):
         policy = policy_of(6379, pool_decay_s=0.0)
         assert policy.target(NOW + 1e9).reason is PolicyReason.PORT
         assert policy.next_at(NOW) is None
 
-    def test_off_stays_off(self):
+    def test_unused_route_at_level_off_stays_off(self):
         assert policy_of(warm="off", pool_decay_s=60.0).target(NOW + 1000).level == "off"
 
 
-def test_changed_settings_of_the_same_server_keep_what_is_known():
+def test_changed_settings_of_the_same_server_keep_what_was_learned():
     policy = policy_of()
     policy.note_greeting(GREETING, 0.1)
     policy.follow(route(pool_decay_s=5.0))
