@@ -106,7 +106,7 @@ class Forwarder:
 
     @property
     def overrun(self) -> str:
-        """A sentence on the session limit that refuses clients now; empty if none does."""
+        """A sentence on the session limit that refuses clients now, or empty if none does."""
         both = (self._session_limit, self._context.session_limit)
         return next((session_limit.why_full for session_limit in both if session_limit.is_overrun), "")
 
@@ -119,7 +119,7 @@ class Forwarder:
         self.serve(LocalClient(sock, self._diag), peer)
 
     def serve(self, client: Client, peer: str) -> Task:
-        """Serve a client; the task's value is a sentence on why that failed, empty on success. Does not block."""
+        """Serve a client. The task's value is a sentence on why that failed, or empty on success. Does not block."""
         number = next(self._numbers)
         session = Session(client, peer, number, self._route_context, self._context)
         task = self._context.greenlets.begin(session.run, f"session {number}", self._forget)
@@ -141,7 +141,7 @@ class Forwarder:
                     raise
 
     def follow(self, route: Route, generation: int, *, retire: bool = True) -> None:
-        """Apply changed settings. Sessions go on under the old ones; warm tunnels do only without ``retire``."""
+        """Apply changed settings. Sessions go on under the old ones. Warm tunnels do only without ``retire``."""
         self.route = route
         self._route_context = replace(self._route_context, route=route, generation=generation)
         self._session_limit.resize(route.max_sessions)
@@ -150,7 +150,7 @@ class Forwarder:
             self.renew()
 
     def renew(self) -> None:
-        """Replace the pool and its warm tunnels; clients that wait move to the new pool. Does not block."""
+        """Replace the pool and its warm tunnels. Clients that wait move to the new pool. Does not block."""
         old, self.pool = self.pool, self._make_pool(self.route, self.history, self._log)
         if self._is_draining:
             self.pool.drain(Reason.DRAINED)
@@ -160,7 +160,7 @@ class Forwarder:
         old.close(Reason.STALE)
 
     def pause(self) -> None:
-        """Refuse new clients and keep nothing warm; sessions and clients that wait go on. Does not block."""
+        """Refuse new clients and keep nothing warm. Sessions and clients that wait go on. Does not block."""
         self.is_paused = True
         self.pool.drain(Reason.UNWANTED)
 
@@ -176,7 +176,7 @@ class Forwarder:
         return [session.presented for session in self._sessions.values() if session.presented is not None]
 
     def end_revoked(self, revoked: Presented) -> int:
-        """End the sessions that were opened with a revoked token; return their number. Does not block."""
+        """End the sessions that were opened with a revoked token, and return their number. Does not block."""
         ended = 0
         for session in list(self._sessions.values()):
             presented = session.presented
@@ -193,7 +193,7 @@ class Forwarder:
         self.pool.distrust(error)
 
     def drain(self) -> None:
-        """Close what is warm and keep nothing warm; clients that were accepted still get tunnels. Does not block."""
+        """Close what is warm and keep nothing warm. Clients that were accepted still get tunnels. Does not block."""
         self._is_draining = True
         self.pool.drain(Reason.DRAINED)
 

@@ -1,4 +1,4 @@
-"""Decides which state a route is in: the one place, for log, status, page, metrics and health alike. Pure."""
+"""Decides the state of a route, for the log, status, page, metrics and health alike. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ State: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class RouteFacts:
-    """What is known of a route."""
+    """The facts that decide the state of a route."""
 
     is_enabled: bool = True
     is_bound: bool = True
@@ -22,14 +22,14 @@ class RouteFacts:
     is_draining: bool = False
     is_paused: bool = False
     error: TunnelError | None = None
-    """The failure of the last dial; None after one that succeeded."""
+    """The failure of the last dial, or None after one that succeeded."""
     is_breaker_closed: bool = True
     still_serves: bool = False
-    """Whether something warm may serve the next client although the last dial failed."""
+    """Whether a warm tunnel or TLS connection may serve the next client although the last dial failed."""
     is_overrun: bool = False
-    """Whether a limit of sessions keeps clients out."""
+    """Whether a session limit refuses clients."""
     has_succeeded: bool = False
-    """Whether the gateway has ever accepted a CONNECT of the route."""
+    """Whether the gateway has ever accepted a CONNECT for the route."""
     is_short: bool = False
     """Whether the pool has been below its minimum for longer than a dial takes."""
     keeps_warm: bool = True
@@ -39,7 +39,7 @@ class RouteFacts:
 
 
 def state_of(route: RouteFacts) -> State:
-    """Return the state of a route: the operator's own doing first, then errors, then the pool."""
+    """Return the state of a route. The operator's commands come first, then errors, then the pool."""
     if not route.is_bound:
         return "quarantined" if route.is_enabled else "disabled"
     if route.is_draining or route.is_paused:

@@ -17,7 +17,7 @@ Decisions, pure functions of facts:
 Actors:
 
 - ``pool``: what sessions and the agent call. ``dialing``: runs the dials. ``housekeeper``: the greenlet that expires
-  and refills; ``wakeup`` wakes it. ``status``: what the pool reports.
+  and refills, which ``wakeup`` wakes. ``status``: what the pool reports.
 - ``shared_reserve``: connections that all unused routes of one gateway share. ``reserves``: one for each gateway.
 """
 

@@ -53,7 +53,7 @@ class Backoff:
         return self._streak
 
     def failed(self, recovery: Recovery, now: float, at_least_s: float = 0.0) -> float:
-        """Count a failure and return the delay in seconds; the gateway asked for ``at_least_s``.
+        """Count a failure and return the delay in seconds. The gateway asked for ``at_least_s``.
 
         Dials fail in waves, so that failures during a delay belong to the failure that caused it. Only the gateway's
         request can prolong a delay.
@@ -69,7 +69,7 @@ class Backoff:
         return delay
 
     def succeeded(self, now: float) -> None:
-        """End the delay after a dial that succeeded; the streak ends later, if nothing fails for a while."""
+        """End the delay after a dial that succeeded. The streak ends later, if nothing fails for a while."""
         self.retry_at = min(self.retry_at, now)
         self._healthy_from = min(self._healthy_from, now + HEALTHY_AFTER_S)
 

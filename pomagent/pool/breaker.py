@@ -61,7 +61,7 @@ class Breaker:
         return 0.0 if self._opened_at is None else now - self._opened_at
 
     def failed(self, recovery: Recovery, now: float, at_least_s: float = 0.0) -> bool:
-        """Count a failed dial; True if it opens the breaker.
+        """Count a failed dial, and return whether it opens the breaker.
 
         A failure that time may cure opens it only after the fast tries: a restarting gateway is back before they are
         over. A verdict of the gateway, or its request to wait, opens it at once.
@@ -75,7 +75,7 @@ class Breaker:
         return True
 
     def succeeded(self, now: float) -> bool:
-        """Account for a dial that succeeded; True if it closes the breaker."""
+        """Account for a dial that succeeded, and return whether it closes the breaker."""
         self._backoff.succeeded(now)
         return self._close()
 
@@ -84,7 +84,7 @@ class Breaker:
         self._backoff.hurry(at)
 
     def reset(self) -> bool:
-        """Forget the failures because something changed that may cure them; True if this closes the breaker."""
+        """Forget the failures because something changed that may cure them. Return whether this closes the breaker."""
         self._backoff.reset()
         return self._close()
 

@@ -1,4 +1,4 @@
-"""Decides what a pool does next. Each function takes a snapshot and returns what to do; it changes nothing. Pure."""
+"""Decides what a pool does next. Each function takes a snapshot and returns what to do, and changes nothing. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PoolSnapshot:
     target: WarmTarget
     """What the route keeps warm."""
     target_count: int
-    """How many tunnels should be warm; 0 while the pool drains."""
+    """How many tunnels should be warm. This is 0 while the pool drains."""
     min_count: int
     """The route's ``pool_min``, or what a shared reserve asks for."""
     max_count: int
@@ -30,7 +30,7 @@ class PoolSnapshot:
     """Clients that wait for a tunnel."""
     dials: DialBudget = NO_DIALS
     has_uncovered_client: bool = False
-    """Whether a client waits whose outcome no dial under way decides while the breaker is open."""
+    """Whether a client waits that no dial under way decides for while the breaker is open."""
     is_breaker_open: bool = False
     shared_dial_from: float = 0.0
     """When the breaker, while it is open, permits the next dial for clients."""
@@ -47,7 +47,7 @@ class Refill:
 
     count: int = 0
     not_before: float | None = None
-    """When refills that are needed may begin; None if none is needed, or if they may begin now."""
+    """When the refills that are needed may begin, or None if none is needed or they may begin now."""
 
 
 class Placement(Enum):
@@ -94,7 +94,7 @@ def client_dials(pool: PoolSnapshot) -> int:
 
 
 def refill(pool: PoolSnapshot) -> Refill:
-    """Return how many tunnels to dial for the pool now; if that is not permitted yet, return when it is.
+    """Return how many tunnels to dial for the pool now, or when that will be permitted.
 
     While the breaker is open, one refill finds out whether dials work again. Failed CONNECTs do not hold back a route
     that keeps TLS connections: a refill sends no CONNECT.

@@ -37,7 +37,7 @@ class DialBudget:
         return max(0, min(waiting_count, MAX_DIALS_PER_ROUTE - self.refill_count) - self.client_count)
 
     def needed_by_refills(self, missing_count: int, waiting_count: int) -> int:
-        """Return how many refills to begin; dials whose clients have left count as refills."""
+        """Return how many refills to begin. Clients' dials count as refills once the clients have left."""
         orphaned = max(0, self.client_count - waiting_count)
         room = min(MAX_REFILLS_PER_ROUTE, MAX_DIALS_PER_ROUTE - self.client_count) - self.refill_count
         return max(0, min(missing_count - self.refill_count - orphaned, room))

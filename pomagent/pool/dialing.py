@@ -99,7 +99,7 @@ class DialScheduler:
     # --- one dial ---------------------------------------------------------------------------------------------------
 
     def _dial_for_client(self, mark: int) -> None:
-        """Dial for waiting clients; a failure refuses those of them that came before this mark. Blocks."""
+        """Dial for waiting clients. A failure refuses those of them that came before this mark. Blocks."""
         try:
             tunnel = self._dial(self._open_for_client)
         except TunnelError as error:
@@ -114,7 +114,7 @@ class DialScheduler:
             self._reconsider()
 
     def _refill(self, target: WarmTarget) -> None:
-        """Dial for the pool; a failure only delays the next refill. Blocks."""
+        """Dial for the pool. A failure only delays the next refill. Blocks."""
         try:
             tunnel = self._dial(partial(self._open_for_pool, target))
         except TunnelError:
@@ -185,7 +185,7 @@ class DialScheduler:
         self._log.info(events.BREAKER_CLOSED, failures=failures, open_ms=round(open_s * 1000))
 
     def _retry_soon(self, spread_s: float) -> None:
-        """Retry because the gateway accepts other routes again; not at once, because it may accept only some."""
+        """Retry because the gateway accepts other routes again, but not at once: it may accept only some."""
         spread_at = self._clock() + self._dice(0.0, spread_s)
         self._state.breaker.hurry(max(spread_at, self._failed_at + RETRY_AFTER_RECOVERY_S))
         self._state.wakeup.ring()

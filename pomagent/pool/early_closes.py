@@ -44,7 +44,7 @@ class EarlyCloses:
 
     @property
     def due_at(self) -> float | None:
-        """When the open wave is to be judged; None without one."""
+        """When the open wave is to be judged, or None without one."""
         return None if self._open is None else self._open.began + WAVE_S
 
     @property
@@ -58,7 +58,7 @@ class EarlyCloses:
         return self._open is not None and bool(self._past)
 
     def max_count(self, now: float) -> int | None:
-        """Return how many tunnels may be risked with a server that has closed some; None if it has closed none."""
+        """Return how many tunnels may be risked with a server that has closed some, or None if it has closed none."""
         if not self._past or now - self._past[-1].began > FORGET_S:
             return None
         return max(1, MAX_LOST - sum(len(wave.ages) for wave in self._past))
@@ -74,7 +74,7 @@ class EarlyCloses:
         self._past = [wave for wave in self._past if wave.age_s > age_s - ALIKE_S]
 
     def judge(self, *, was_the_gateway: bool, is_on_trial: bool) -> bool:
-        """Close the open wave; True if the server closes this route's unused tunnels as a rule.
+        """Close the open wave, and return whether the server closes this route's unused tunnels as a rule.
 
         ``was_the_gateway``: other routes lost tunnels at the same moment. ``is_on_trial``: one more wave is enough.
         """
@@ -95,7 +95,7 @@ class EarlyCloses:
         return len(alike) >= WAVES_ALIKE or len(self._past) >= WAVES or (len(alike) > 1 and lost >= MAX_LOST)
 
     def _alike(self) -> list[_Wave]:
-        """Return the last consecutive waves whose ages equal the age of the last one."""
+        """Return the last consecutive waves at the age of the last one."""
         last, alike = self._past[-1].age_s, list[_Wave]()
         for wave in reversed(self._past):
             if abs(wave.age_s - last) > max(ALIKE_S, ALIKE * max(wave.age_s, last)):

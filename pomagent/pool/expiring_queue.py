@@ -40,7 +40,7 @@ class ExpiringQueue(Generic[T]):
         return self._entries.popitem(last=False)[1].tunnel if self._entries else None
 
     def remove(self, tunnel: T) -> bool:
-        """Remove a tunnel that was closed; False if it was not here."""
+        """Remove a tunnel that was closed, and return whether it was here."""
         return self._entries.pop(id(tunnel), None) is not None
 
     def expired(self, now: float) -> list[T]:
@@ -59,5 +59,5 @@ class ExpiringQueue(Generic[T]):
         return [entry.tunnel for entry in self._entries.values()]
 
     def next_expiry(self) -> float | None:
-        """Return when the first tunnel expires; None if there is none."""
+        """Return when the first tunnel expires, or None if there is none."""
         return min((entry.expires_at for entry in self._entries.values()), default=None)

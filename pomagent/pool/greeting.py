@@ -5,7 +5,7 @@ from __future__ import annotations
 from pomagent.pool.presets import SPEAKS_FIRST
 
 GREETING_BYTES = 64
-"""Maximum bytes of a greeting that are inspected; this is enough to recognize every protocol below."""
+"""Maximum bytes of a greeting that are inspected. This is enough to recognize every protocol below."""
 PROMPT_S = 5.0
 """Seconds within which a server that speaks first does so. Later bytes may be a complaint that the client is silent."""
 
@@ -15,7 +15,7 @@ _COMPLAINTS = (b"HTTP/", b"-ERR", b"<")
 
 
 def protocol_of(first: bytes, after_s: float) -> str | None:
-    """Return the protocol of a server that sent these bytes unasked; None if they prove nothing.
+    """Return the protocol of a server that sent these bytes unasked, or None if they prove nothing.
 
     ``after_s`` is the time since the CONNECT was accepted. SSH and MySQL greetings are recognized at any time, because
     some servers look up the client's name first.

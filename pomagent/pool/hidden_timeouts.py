@@ -9,7 +9,7 @@ from typing import Literal
 Kind = Literal["idle", "age"]
 
 TIMES = 6
-"""Consecutive closes after the same time that prove a timeout; chance does not produce this."""
+"""Consecutive closes after the same time that prove a timeout, because chance does not produce them."""
 MIN_S = 5.0
 """Seconds below which a close does not count: one that follows the start or the last byte has another cause."""
 ALIKE = 0.03
@@ -43,7 +43,7 @@ class HiddenTimeouts:
         """The timeout that was reported last."""
 
     def note(self, idle_s: float, age_s: float) -> HiddenTimeout | None:
-        """Record a close, ``idle_s`` after the last byte; return the timeout that it proves, if that is new."""
+        """Record a close, ``idle_s`` after the last byte, and return the timeout that it proves, if that is new."""
         for kind, seconds in (("idle", idle_s), ("age", age_s)):
             if seconds >= MIN_S:
                 self._closes[kind].append(seconds)

@@ -37,7 +37,7 @@ class RouteHistory:
         """Failed dials, by the name of the error."""
 
     def note_greeting(self, first: bytes, after_s: float) -> bool:
-        """Learn from the first bytes of a server that spoke first; True if they change what is kept warm.
+        """Learn from the first bytes of a server that spoke first, and return whether they change what is kept warm.
 
         ``after_s`` is the time since the CONNECT was accepted. Does not block.
         """
@@ -64,7 +64,7 @@ class RouteHistory:
         log(event, protocol=self.policy.protocol, warm=target.level, why=target.reason.value, **fields)
 
     def follow(self, route: Route) -> None:
-        """Apply changed settings; forget what was learned if they name another server, or set another level."""
+        """Apply changed settings, and forget what was learned if they name another server, or set another level."""
         old, self._route = self._route, route
         if _server_of(old) == _server_of(route):
             self.policy.follow(route)

@@ -55,7 +55,7 @@ class Housekeeper:
                 gevent.sleep(RESTART_S)
 
     def _work(self, now: float) -> float | None:
-        """Do what is due, and return when more is; None if only a change makes more due. Does not block."""
+        """Do what is due, and return when more is due, or None if that takes a change. Does not block."""
         state = self._state
         self._judge_early_closes(now)
         self._follow_policy(now)

@@ -23,7 +23,7 @@ class Pool:
     """The warm tunnels of one route under one set of settings. Changed settings make a new pool."""
 
     def __init__(self, context: PoolContext, opener: Opener, reserve: Reserve | None = None) -> None:
-        """``reserve`` serves the route while it is unused; None if it never decays."""
+        """``reserve`` serves the route while it is unused. It is None for a route that never decays."""
         self._route_name = context.route.name
         self._history = context.history
         self._log = context.log
@@ -130,7 +130,7 @@ class Pool:
         self._state.wakeup.ring()
 
     def take_secured(self) -> Tunnel | None:
-        """Remove and return the oldest TLS connection that is alive; None if there is none. Does not block."""
+        """Remove and return the oldest TLS connection that is alive, or None if there is none. Does not block."""
         self._note_lease(self.warm_target, self._clock())
         return self._state.warm.take_secured()
 

@@ -40,10 +40,10 @@ _BY_PORT = {port: protocol for protocol, preset in PRESETS.items() for port in p
 
 
 def protocol_of_port(port: int) -> str | None:
-    """Return what a server on this port most likely speaks; None for a port without a known protocol."""
+    """Return what a server on this port most likely speaks, or None for a port without a known protocol."""
     return _BY_PORT.get(port)
 
 
 def preset_of(protocol: str) -> Preset:
-    """Return the preset of a protocol; for an unknown one that of SSH, which fits servers that speak first."""
+    """Return the preset of a protocol. An unknown one gets that of SSH, which fits servers that speak first."""
     return PRESETS.get(protocol, PRESETS["ssh"])

@@ -25,7 +25,7 @@ class RefillPacing:
 
     @property
     def review_at(self) -> float | None:
-        """When to ask whether the gateway lost many tunnels at once; None if no loss awaits that."""
+        """When to ask whether the gateway lost many tunnels at once, or None if no loss awaits that."""
         return self._review_at
 
     @property

@@ -33,7 +33,7 @@ class PoolState:
         self.dials = DialBudget()
         self.breaker = Breaker(context.dice)
         self.covered_mark = 0
-        """Clients that came before this mark have a dial whose outcome is theirs."""
+        """The outcome of a dial under way decides for every client that came before this mark."""
         self.last_error: TunnelError | None = None
         """The failure of the last dial, None after a success. Only an accepted CONNECT clears a failed CONNECT."""
         self.has_succeeded = False

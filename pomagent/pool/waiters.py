@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 W = TypeVar("W")
 
 MAX_WAITING = 1024
-"""Maximum clients of one route that wait for a tunnel; further clients are refused at once."""
+"""Maximum clients of one route that wait for a tunnel. Further clients are refused at once."""
 
 
 class Waiters(Generic[W]):

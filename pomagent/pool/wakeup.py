@@ -33,7 +33,7 @@ class WakeupTimer:
             self._set(at)
 
     def wait_until(self, at: float | None) -> None:
-        """Sleep until this moment or until rung; with None, only until rung. Blocks."""
+        """Sleep until this moment or until rung. With None, sleep only until rung. Blocks."""
         at = math.inf if at is None else at
         if at != self._at:
             self._set(at)

@@ -18,7 +18,7 @@ TLS_MAX_AGE_CAP_S = 285.0
 """Upper bound of that age, for settings that ask for more: the edge closes a connection without a request after 5
 minutes."""
 PROMOTE_AFTER_S = 3600.0
-"""Seconds from a demotion to the trial that may end it; doubled with each further demotion."""
+"""Seconds from a demotion to the trial that may end it. Each further demotion doubles them."""
 PROMOTE_AFTER_CAP_S = 86_400.0
 """Maximum seconds from a demotion to the trial."""
 TRIAL_S = 600.0
@@ -26,7 +26,7 @@ TRIAL_S = 600.0
 
 
 class PolicyReason(Enum):
-    """What decides the level; the log and the status show the word."""
+    """What decides the level. The log and the status show the word."""
 
     CONFIGURED = "configured"
     """The ``warm`` setting."""
@@ -43,7 +43,7 @@ class PolicyReason(Enum):
     DEMOTED = "demoted"
     """The server kept closing warm tunnels before they were used."""
     TRIAL = "trial"
-    """The server did so long ago. One tunnel finds out whether it still does."""
+    """The server used to do so. One tunnel finds out whether it still does."""
     DECAYED = "decayed"
     """No client has used the route for ``pool_decay_s``."""
 
@@ -56,7 +56,7 @@ class WarmTarget:
     reason: PolicyReason
     max_age_s: float
     max_count: int | None = None
-    """Maximum tunnels, whatever the demand; None without a limit."""
+    """Maximum tunnels, whatever the demand, or None without a limit."""
 
     def limit(self, count: int) -> int:
         """Return this count, or the maximum if that is lower."""
@@ -68,7 +68,7 @@ class WarmTarget:
 
     @property
     def may_be_leased(self) -> bool:
-        """Whether a client may get a warm tunnel; one that listens for a greeting is left alone."""
+        """Whether a client may get a warm tunnel. One that listens for a greeting is left alone."""
         return self.reason is not PolicyReason.PROBING
 
 
@@ -118,7 +118,7 @@ class WarmPolicy:
         return base
 
     def next_at(self, now: float) -> float | None:
-        """Return when the target may change with time; None if it does not."""
+        """Return when the target may change with time, or None if it does not."""
         moments = [self._trial_until]
         if self._listening_since is not None:
             moments.append(self._listening_since + LISTEN_S)
@@ -147,7 +147,7 @@ class WarmPolicy:
         self._listening_since = None
 
     def note_greeting(self, first: bytes, after_s: float) -> bool:
-        """Learn the protocol from the first bytes of a server that spoke first; True if that changes anything.
+        """Learn the protocol from a server's first bytes, and return whether that changes anything.
 
         ``after_s`` is the time since the CONNECT was accepted.
         """
@@ -157,27 +157,27 @@ class WarmPolicy:
         return protocol not in (None, self._protocol) and self._learn(protocol, PolicyReason.GREETING)
 
     def classify_silence(self, now: float) -> bool:
-        """Classify a server that has been silent for long enough; True once, when it does so."""
+        """Classify a server that has been silent for long enough. Return True once, when it does so."""
         if self._protocol is not None or self._listening_since is None or now < self._listening_since + LISTEN_S:
             return False
         return self._learn("generic", PolicyReason.SILENCE)
 
     def demote(self, now: float) -> float:
-        """Keep only TLS connections, because the server keeps closing warm tunnels; return for how many seconds."""
+        """Keep only TLS connections, because the server keeps closing warm tunnels. Return for how many seconds."""
         pause_s = min(PROMOTE_AFTER_S * 2.0 ** min(self._demotions, 16), PROMOTE_AFTER_CAP_S)
         self._demotions += 1
         self._promote_at, self._trial_until = now + pause_s, -math.inf
         return pause_s
 
     def begin_trial(self, now: float) -> bool:
-        """Begin the trial after a demotion; True once, when it does so. An unused route gets no trial."""
+        """Begin the trial after a demotion. Return True once, when it does so. An unused route gets no trial."""
         if now < self._promote_at or now >= self._decays_at:
             return False
         self._promote_at, self._trial_until = math.inf, now + TRIAL_S
         return True
 
     def end_trial(self, now: float) -> bool:
-        """End a trial in which no tunnel was closed early; True once, when it does so."""
+        """End a trial in which no tunnel was closed early. Return True once, when it does so."""
         if not self.is_on_trial or now < self._trial_until:
             return False
         self._demotions, self._trial_until = 0, -math.inf

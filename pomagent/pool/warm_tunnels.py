@@ -34,7 +34,7 @@ class WarmTunnels:
 
     @property
     def ready_count(self) -> int:
-        """Tunnels whose CONNECT was accepted."""
+        """Tunnels with an accepted CONNECT."""
         return len(self._ready)
 
     @property
@@ -91,7 +91,7 @@ class WarmTunnels:
             self.trim(self._history.policy.target(now), now)
 
     def next_expiry(self) -> float | None:
-        """Return when the first tunnel reaches its maximum age; None if there is none."""
+        """Return when the first tunnel reaches its maximum age, or None if there is none."""
         moments = (self._ready.next_expiry(), self._secured.next_expiry())
         return min((at for at in moments if at is not None), default=None)
 

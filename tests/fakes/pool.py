@@ -1,4 +1,4 @@
-"""A pool whose dials, tunnels, clock and dice are controlled by the test."""
+"""A pool with dials, tunnels, a clock and dice that the test controls."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GREENLETS = GreenletReuse()
 
 
 class Scene:
-    """A pool whose dials, tunnels, clock and dice are controlled by the test."""
+    """A pool with dials, tunnels, a clock and dice that the test controls."""
 
     def __init__(self, route: Route, held: frozenset[str]) -> None:
         self.clock = FakeClock()
@@ -89,7 +89,7 @@ class Scene:
         return self
 
     def client(self, budget_s: float = 3600.0) -> gevent.Greenlet:
-        """Start a client that asks for a tunnel; its value is the tunnel, or the error."""
+        """Start a client that asks for a tunnel. Its value is the tunnel, or the error."""
 
         def ask() -> object:
             while True:

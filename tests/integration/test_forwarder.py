@@ -1,4 +1,4 @@
-"""Sessions of one route over real sockets and real TLS: each client gets its bytes, its end and its one line."""
+"""Sessions of one route over real sockets and TLS: each client gets its bytes, its end and one log line."""
 
 import os
 import pwd
@@ -75,7 +75,7 @@ class Bench:
         return Pool(context, TunnelOpener(route, dialer, token, log))
 
     def connect(self) -> Any:
-        """A new application's connection."""
+        """Connect another application."""
         application = cooperative.create_connection(self.listener.getsockname(), timeout=scaled(10))
         accepted, peer = self.listener.accept()
         self.forwarder.accept(accepted, f"{peer[0]}:{peer[1]}")
@@ -96,10 +96,10 @@ class Bench:
         return [line for line in self.log.lines if line["event"] in ("session.closed", "session.refused")]
 
     def line(self, number: int = 1) -> dict[str, Any]:
-        """The line of the only session, or of the last of so many; there must be no more."""
+        """Wait until this many sessions have ended, and return the line of the last. There must be no more."""
         wait_until(lambda: len(self.lines()) >= number)
         for connection in self.fake.connections:
-            connection.finish()  # as a gateway does once the client has said good-bye
+            connection.finish()  # as a gateway does once the client has closed
         wait_until(lambda: self.forwarder.session_count == 0)
         assert len(self.lines()) == number
         return self.lines()[-1]
@@ -110,7 +110,7 @@ def ending(line: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def reset_soon(application: Any) -> bool:
-    """Whether the application sees a reset, after whatever it is sent."""
+    """Return whether the application sees a reset after the bytes that it is sent."""
     try:
         while application.recv(65536):
             pass
@@ -140,7 +140,7 @@ def bench(fake: FakeGateway) -> Iterator[Callable[..., Bench]]:
         started.close()
 
 
-class TestWhatSessionsRecordOfTheServer:
+class TestRecordsOfTheServer:
     @pytest.fixture
     def recorded(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         """What the route's history is notified of, in order."""
@@ -180,7 +180,7 @@ class TestWhatSessionsRecordOfTheServer:
 
 
 class TestOneSession:
-    def test_is_one_line_with_everything_about_it(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_session_logs_one_line_with_all_facts(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench()
         application = here.connect()
         application.sendall(b"question")
@@ -205,7 +205,7 @@ class TestOneSession:
             (Connection.reset, ("gateway", "lost"), True),
         ],
     )
-    def test_passes_the_gateways_end_on_after_the_last_byte(
+    def test_end_of_the_gateway_reaches_the_client_after_the_last_byte(
         self, bench: Callable[..., Bench], fake: FakeGateway, end: play.Script, expected: tuple[str, str],
         is_reset: bool,
     ) -> None:  # fmt: skip
@@ -219,7 +219,7 @@ class TestOneSession:
         assert reset_soon(application) is is_reset
         assert ending(here.line())[1:] == expected
 
-    def test_passes_a_clients_reset_on_as_aborted(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_reset_by_the_client_aborts_the_tunnel(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench()
         application = here.connect()
         tunnel = fake.tunnel()
@@ -229,10 +229,10 @@ class TestOneSession:
         with pytest.raises(Exception):  # noqa: B017 - any end but an orderly one
             assert tunnel.receive_all() is None
 
-    def test_all_that_came_from_a_client_reaches_a_destination_that_answers_after_it_has_closed(
+    def test_bytes_of_a_closed_client_reach_a_destination_that_answers_late(
         self, bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
-        """The answer meets a closed socket, whose kernel resets; what had come before must arrive all the same."""
+        """The late answer meets a closed socket and is reset. What the client sent before must arrive all the same."""
         here = bench()
         application = here.connect()
         tunnel = fake.tunnel()
@@ -248,9 +248,7 @@ class TestOneSession:
         assert received == body[: len(received)]
         assert line["side"] == "client"
 
-    def test_a_client_that_shut_down_gets_an_answer_that_takes_its_time(
-        self, bench: Callable[..., Bench], fake: FakeGateway
-    ) -> None:
+    def test_client_that_shut_down_gets_a_slow_answer(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench()
         application = here.connect()
         application.sendall(b"question")
@@ -263,7 +261,7 @@ class TestOneSession:
         assert read(application) == b"answer"
         assert ending(here.line()) == ("session.closed", "gateway", "finished")
 
-    def test_a_client_that_closed_ends_at_once_though_the_destination_is_silent(
+    def test_session_of_a_closed_client_ends_at_once_although_the_destination_is_silent(
         self, bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
         here = bench()
@@ -271,7 +269,7 @@ class TestOneSession:
         fake.tunnel()
         assert here.line()["duration_ms"] < 1000 * scaled(5)
 
-    def test_with_half_close_close_the_end_goes_up_at_once(
+    def test_half_close_setting_close_passes_the_end_on_at_once(
         self, bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
         here = bench(half_close="close")
@@ -295,7 +293,7 @@ class TestOneSession:
         assert read(application) == b"x" * 100_000
         assert ending(here.line())[1:] == ("gateway", "finished")
 
-    def test_a_crash_in_it_is_one_line_and_gives_its_places_back(
+    def test_crashed_session_logs_one_line_and_releases_its_places(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def broken(*_: object) -> int:
@@ -309,7 +307,7 @@ class TestOneSession:
             assert ending(here.line()) == ("session.closed", "agent", "aborted")
         assert [type(crash) for crash in crashes] == [ZeroDivisionError]
 
-    def test_a_kill_is_one_line_too(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_killed_session_logs_one_line(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench()
         application = here.connect()
         fake.tunnel()
@@ -320,7 +318,7 @@ class TestOneSession:
 
 
 class TestRefusal:
-    def test_is_one_line_and_a_reset(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_refusal_is_one_line_and_a_reset(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         fake.plays(refuses(403))
         here = bench()
         assert reset_soon(here.connect())
@@ -328,7 +326,7 @@ class TestRefusal:
         assert (line["event"], line["recovery"]) == ("session.refused", "operator")
         assert "refused with 403" in line["error"]
 
-    def test_by_a_limit_of_the_route_names_it(
+    def test_refusal_by_a_limit_of_the_route_names_the_limit(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(session_module, "PLACE_TIMEOUT_S", 0.05)
@@ -340,7 +338,9 @@ class TestRefusal:
         first.close()
         here.line(2)
 
-    def test_waits_for_a_place_before_it_comes_to_that(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_client_waits_for_a_place_before_it_is_refused(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
         here = bench(max_sessions=1)
         first = here.connect()
         tunnel = fake.tunnel()
@@ -351,7 +351,7 @@ class TestRefusal:
         tunnel.finish()
         fake.tunnel()
 
-    def test_those_that_wait_for_their_route_take_no_place_of_the_agent(
+    def test_clients_that_wait_for_their_route_take_no_place_of_the_agent(
         self, bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
         here = bench(max_sessions=1)
@@ -362,7 +362,7 @@ class TestRefusal:
         settle()
         assert here.session_limit.taken == 1
 
-    def test_by_the_agents_limit_gives_the_routes_place_back(
+    def test_refusal_by_the_agents_limit_releases_the_routes_place(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(session_module, "PLACE_TIMEOUT_S", 0.05)
@@ -372,16 +372,20 @@ class TestRefusal:
         assert reset_soon(here.connect())
         assert here.forwarder._session_limit.taken == 1
 
-    def test_after_the_wait_for_a_tunnel_is_over(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_client_is_refused_when_the_wait_for_a_tunnel_is_over(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
         fake.plays(play.says_nothing)
         here = bench(wait_timeout_s=0.2)
         assert reset_soon(here.connect())
         assert "within 0.2 s" in here.line()["error"]
 
 
-class TestADeadWarmTunnel:
+class TestDeadWarmTunnel:
     @pytest.mark.parametrize("end", [Connection.finish, Connection.fin, Connection.reset])
-    def test_is_replaced_unnoticed(self, bench: Callable[..., Bench], fake: FakeGateway, end: play.Script) -> None:
+    def test_dead_tunnel_is_replaced_unnoticed(
+        self, bench: Callable[..., Bench], fake: FakeGateway, end: play.Script
+    ) -> None:
         here = bench(warm="tunnel")
         first = fake.tunnel()
         wait_until(lambda: here.forwarder.pool.warm_count == 1)
@@ -397,7 +401,7 @@ class TestADeadWarmTunnel:
 
     @staticmethod
     def _received(candidates: list[Connection], fake: FakeGateway) -> bytes:
-        """What any of the live tunnels got: the refill and the replacement come in any order."""
+        """Return what any live tunnel received: the refill and the replacement come in any order."""
         for connection in fake.connections[1:]:
             with Timeout(0.05, False):
                 if connection.request and connection not in candidates[1:]:
@@ -406,9 +410,7 @@ class TestADeadWarmTunnel:
                         return data
         return b""
 
-    def test_is_replaced_once_and_a_second_death_is_an_end(
-        self, bench: Callable[..., Bench], fake: FakeGateway
-    ) -> None:
+    def test_second_dead_tunnel_ends_the_session(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         fake.plays(accepts(), then(accepts(), Connection.finish))
         here = bench(warm="tunnel")
         first = fake.tunnel()
@@ -419,7 +421,9 @@ class TestADeadWarmTunnel:
         assert read(application) == b""
         assert ending(here.line()) == ("session.closed", "gateway", "finished")
 
-    def test_is_not_replaced_after_a_byte_of_the_client(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_tunnel_is_not_replaced_after_a_byte_of_the_client(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
         here = bench(warm="tunnel")
         first = fake.tunnel()
         wait_until(lambda: here.forwarder.pool.warm_count == 1)
@@ -430,7 +434,7 @@ class TestADeadWarmTunnel:
         assert reset_soon(application)
         assert ending(here.line()) == ("session.closed", "gateway", "lost")
 
-    def test_is_not_replaced_after_a_byte_of_the_destination(
+    def test_tunnel_is_not_replaced_after_a_byte_of_the_destination(
         self, bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
         fake.plays(accepts(early=b"421 too many connections\r\n"))
@@ -443,14 +447,14 @@ class TestADeadWarmTunnel:
         assert read(application) == b"oo many connections\r\n"
         assert ending(here.line()) == ("session.closed", "gateway", "finished")
 
-    def test_a_tunnel_that_never_waited_is_not_replaced(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_tunnel_that_was_not_warm_is_not_replaced(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         fake.plays(then(accepts(), Connection.finish))
         here = bench()
         assert read(here.connect()) == b""
         assert ending(here.line()) == ("session.closed", "gateway", "finished")
         assert len(fake.connections) == 1
 
-    def test_a_destination_that_hangs_up_is_not_called_twice_on_a_route_that_keeps_tls_only(
+    def test_destination_that_hangs_up_is_not_dialled_twice_at_level_tls(
         self, bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
         fake.plays(then(accepts(), Connection.finish))
@@ -460,7 +464,7 @@ class TestADeadWarmTunnel:
         assert ending(here.line()) == ("session.closed", "gateway", "finished")
         assert len([c for c in fake.connections if c.request]) == 1
 
-    def test_a_session_that_waits_for_the_replacement_can_be_stopped(
+    def test_session_that_waits_for_the_replacement_can_be_stopped(
         self, bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
         fake.plays(accepts(), play.says_nothing)
@@ -477,14 +481,14 @@ class TestADeadWarmTunnel:
 
 
 class TestLimits:
-    def test_without_a_byte_it_ends_as_idle(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_session_without_a_byte_ends_as_idle(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench(idle_timeout_s=0.5)
         application = here.connect()
         fake.tunnel()
         assert reset_soon(application)
         assert ending(here.line()) == ("session.closed", "agent", "idle")
 
-    def test_each_byte_prolongs_it(
+    def test_each_byte_prolongs_the_session(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.02)
@@ -497,7 +501,7 @@ class TestLimits:
             gevent.sleep(0.1)
         assert here.lines() == []
 
-    def test_at_its_lifetime_it_ends_however_busy(
+    def test_busy_session_ends_at_its_lifetime(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.02)
@@ -515,7 +519,7 @@ class TestLimits:
         talking.kill()
         assert ending(here.line()) == ("session.closed", "agent", "lifetime")
 
-    def test_a_session_that_lasts_for_long_tells_what_it_has_carried(
+    def test_long_session_logs_its_progress(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.02)
@@ -525,17 +529,17 @@ class TestLimits:
         tunnel = fake.tunnel()
         application.sendall(b"hello")
         assert tunnel.receive(5) == b"hello"
-        told = wait_until(lambda: [line for line in here.log.named("session.progress") if line["bytes_up"]])[-1]
+        progress = wait_until(lambda: [line for line in here.log.named("session.progress") if line["bytes_up"]])[-1]
         application.close()
         closed = here.line()
         same = ("route", "session", "peer", "request_id", "uid", "generation", "bytes_up")
-        assert [told[name] for name in same] == [closed[name] for name in same]
-        assert 0 <= told["idle_ms"] <= told["duration_ms"] <= closed["duration_ms"]
+        assert [progress[name] for name in same] == [closed[name] for name in same]
+        assert 0 <= progress["idle_ms"] <= progress["duration_ms"] <= closed["duration_ms"]
 
-    def test_a_check_of_a_session_that_says_good_bye_harms_nobody(
+    def test_check_during_the_close_changes_nothing(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its client is closed already while its gateway takes the last bytes."""
+        """The client is closed already while the gateway takes the last bytes."""
         monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.01)
         here = bench(idle_timeout_s=60)
         with caught_crashes() as crashes:
@@ -547,7 +551,7 @@ class TestLimits:
             here.line()
         assert crashes == []
 
-    def test_a_check_that_crashes_costs_nobody_else_its_limits(
+    def test_crashed_check_does_not_affect_the_limits_of_other_sessions(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.02)
@@ -563,8 +567,8 @@ class TestLimits:
         broken.close()
 
 
-class TestAWaitingClient:
-    def test_that_leaves_is_noticed_and_nobody_waits_for_it(
+class TestWaitingClient:
+    def test_waiting_client_that_leaves_is_noticed(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.02)
@@ -576,7 +580,7 @@ class TestAWaitingClient:
         assert ending(here.line()) == ("session.refused", "", "aborted")
         assert here.forwarder.pool.waiting_count == 0
 
-    def test_that_only_shut_down_is_still_served(
+    def test_waiting_client_that_only_shut_down_is_served(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(forwarder_module, "CHECK_EVERY_S", 0.01)
@@ -592,7 +596,7 @@ class TestAWaitingClient:
         tunnel.finish()
         assert read(application) == b"answer"
 
-    def test_is_served_by_the_new_pool_when_its_own_is_replaced(
+    def test_waiting_client_is_served_by_the_new_pool(
         self, bench: Callable[..., Bench], fake: FakeGateway, authority: Any
     ) -> None:
         fake.plays(play.says_nothing)
@@ -606,7 +610,7 @@ class TestAWaitingClient:
             application.close()
             here.line()
 
-    def test_in_a_drain_still_gets_its_tunnel(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_waiting_client_gets_its_tunnel_in_a_drain(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         release = gevent.event.Event()
         fake.plays(then(lambda _: release.wait(), accepts(early=b"hello")))
         here = bench()
@@ -616,7 +620,7 @@ class TestAWaitingClient:
         release.set()
         assert read(application, 5) == b"hello"
 
-    def test_that_was_accepted_just_before_a_drain_still_gets_its_tunnel(
+    def test_client_accepted_just_before_a_drain_gets_its_tunnel(
         self, bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
         fake.plays(accepts(early=b"hello"))
@@ -625,7 +629,7 @@ class TestAWaitingClient:
         here.forwarder.drain()  # before its greenlet has run for the first time
         assert read(application, 5) == b"hello"
 
-    def test_another_token_in_a_drain_makes_nothing_warm(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_new_token_in_a_drain_makes_nothing_warm(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench(warm="tunnel")
         wait_until(lambda: here.forwarder.pool.warm_count == 1)
         here.forwarder.drain()
@@ -636,7 +640,7 @@ class TestAWaitingClient:
 
 
 class TestFinish:
-    def test_waits_for_sessions_to_finish(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_finish_waits_for_sessions(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench()
         application = here.connect()
         tunnel = fake.tunnel()
@@ -648,7 +652,9 @@ class TestFinish:
         assert finishing.get(timeout=5) == 0
         assert ending(here.line()) == ("session.closed", "gateway", "finished")
 
-    def test_ends_those_that_do_not_each_with_its_line(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_finish_ends_the_other_sessions_each_with_its_line(
+        self, bench: Callable[..., Bench], fake: FakeGateway
+    ) -> None:
         here = bench()
         applications = [here.connect() for _ in range(3)]
         for _ in applications:
@@ -659,7 +665,7 @@ class TestFinish:
         assert [ending(line) for line in here.lines()] == [("session.closed", "agent", "removed")] * 3
         assert all(reset_soon(application) for application in applications)
 
-    def test_ends_those_that_wait_for_a_tunnel(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_finish_ends_sessions_that_wait_for_a_tunnel(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         fake.plays(play.says_nothing)
         here = bench()
         application = here.connect()
@@ -668,7 +674,7 @@ class TestFinish:
         assert ending(here.line()) == ("session.refused", "", "drained")
         assert reset_soon(application)
 
-    def test_ends_those_that_wait_for_a_place(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_finish_ends_sessions_that_wait_for_a_place(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench(max_sessions=1)
         here.connect()
         fake.tunnel()
@@ -681,14 +687,14 @@ class TestFinish:
         ]  # fmt: skip
         assert reset_soon(second)
 
-    def test_ends_those_that_have_just_come(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_finish_ends_sessions_that_have_just_begun(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench()
         here.connect()
         here.forwarder.stop_sessions(DRAINED)  # before its greenlet has run at all
         assert ending(here.line()) == ("session.refused", "", "drained")
 
     @pytest.mark.parametrize("rounds", range(12))
-    def test_stop_at_any_moment_of_a_start_is_one_line(
+    def test_stop_at_any_moment_of_a_start_logs_one_line(
         self, bench: Callable[..., Bench], fake: FakeGateway, rounds: int
     ) -> None:
         here = bench(warm="tunnel")
@@ -701,7 +707,7 @@ class TestFinish:
         assert reset_soon(application)
 
     @pytest.mark.parametrize("rounds", range(0, 60, 5))
-    def test_stop_at_any_moment_of_a_dial_is_one_line(
+    def test_stop_at_any_moment_of_a_dial_logs_one_line(
         self, bench: Callable[..., Bench], fake: FakeGateway, rounds: int
     ) -> None:
         here = bench()
@@ -712,7 +718,7 @@ class TestFinish:
         assert here.line()["reason"] == "drained"
         assert reset_soon(application)
 
-    def test_does_not_wait_for_a_client_that_does_not_read_its_last_bytes(
+    def test_finish_does_not_wait_for_a_client_that_does_not_read_its_last_bytes(
         self, bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
         here = bench()
@@ -721,7 +727,7 @@ class TestFinish:
         sending = gevent.Greenlet.spawn(lambda: (tunnel.send(bytes(3 * MIB)), tunnel.finish()))
         wait_until(lambda: here.forwarder.session_count == 1 and (sending.ready() or sending.started))
         gevent.sleep(0.1)
-        with Timeout(scaled(2.5)):  # before anybody has to be killed
+        with Timeout(scaled(2.5)):  # before any session has to be killed
             here.forwarder.finish(0, DRAINED)
         assert len(here.lines()) == 1
         sending.kill()
@@ -730,18 +736,18 @@ class TestFinish:
 
 class TestAllowUsers:
     @pytest.mark.parametrize("named", [str(os.getuid()), pwd.getpwuid(os.getuid()).pw_name])
-    def test_lets_in_who_is_named(self, bench: Callable[..., Bench], fake: FakeGateway, named: str) -> None:
+    def test_listed_user_is_served(self, bench: Callable[..., Bench], fake: FakeGateway, named: str) -> None:
         here = bench(allow_users=("no-such-user-here", named))
         application = here.connect()
         fake.tunnel().send(b"come in")
         assert read(application, 7) == b"come in"
-        wait_until(lambda: here.users.name_if_known(os.getuid()) is not None)  # no session waits for it
+        wait_until(lambda: here.users.name_if_known(os.getuid()) is not None)  # no session waits for the look-up
         application.close()
         line = here.line()
         assert (line["event"], line["uid"]) == ("session.closed", os.getuid())
         assert line["user"] == pwd.getpwuid(os.getuid()).pw_name
 
-    def test_who_comes_where_all_may_is_known_although_the_client_left_first(
+    def test_user_is_logged_although_the_client_left_first(
         self, bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
         here = bench()
@@ -751,7 +757,7 @@ class TestAllowUsers:
         application.close()
         assert here.line()["uid"] == os.getuid()
 
-    def test_resets_others_says_who_they_are_and_leases_nothing(
+    def test_unlisted_user_is_reset_and_named_and_leases_nothing(
         self, bench: Callable[..., Bench], fake: FakeGateway
     ) -> None:
         here = bench(allow_users=("4711",), max_sessions=1)
@@ -762,9 +768,7 @@ class TestAllowUsers:
         assert here.forwarder.counts.refused == {"user": 1}
         assert not fake.connections
 
-    def test_resets_everybody_whom_the_kernel_does_not_know(
-        self, bench: Callable[..., Bench], fake: FakeGateway
-    ) -> None:
+    def test_client_without_a_known_user_is_reset(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench(allow_users=(str(os.getuid()),))
         here.forwarder._diag = None
         assert reset_soon(here.connect())
@@ -773,7 +777,7 @@ class TestAllowUsers:
         assert "does not say who connects" in line["error"]
         assert not fake.connections
 
-    def test_of_a_reload_is_for_new_sessions(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_reloaded_list_applies_to_new_sessions(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench()
         old = here.connect()
         tunnel = fake.tunnel()
@@ -786,10 +790,10 @@ class TestAllowUsers:
         old.close()
         here.line(2)
 
-    def test_that_cannot_be_looked_up_refuses_and_a_stop_does_not_wait_for_it(
+    def test_user_that_cannot_be_looked_up_is_refused_and_a_stop_does_not_wait_for_it(
         self, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        here = bench(allow_users=("somebody",))
+        here = bench(allow_users=("app-user",))
         monkeypatch.setattr(here.users, "allows", lambda allowed, uid: Event().wait())
         application = here.connect()
         settle()
@@ -797,7 +801,7 @@ class TestAllowUsers:
         assert reset_soon(application)
         assert ending(here.line()) == ("session.refused", "", "drained")
 
-    def test_costs_nothing_but_one_question_to_the_kernel_where_it_is_empty(
+    def test_empty_list_costs_one_query_of_the_kernel(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked = []
@@ -817,7 +821,7 @@ class TestAllowUsers:
 
 class TestLogSessions:
     @pytest.mark.parametrize(("wish", "expected"), [("all", 3), ("errors", 2), ("none", 0)])
-    def test_decides_which_get_a_line(
+    def test_setting_decides_which_sessions_are_logged(
         self, bench: Callable[..., Bench], fake: FakeGateway, wish: str, expected: int
     ) -> None:
         fake.plays(then(accepts(), Connection.finish), then(accepts(), Connection.fin), refuses(403))
@@ -829,9 +833,9 @@ class TestLogSessions:
         assert len(here.lines()) == expected
 
 
-class TestASlowReader:
+class TestSlowReader:
     @pytest.mark.parametrize("end", [Connection.finish, Connection.fin])
-    def test_loses_nothing_of_what_came_before_the_end(
+    def test_slow_reader_gets_everything_sent_before_the_end(
         self, bench: Callable[..., Bench], fake: FakeGateway, end: play.Script
     ) -> None:
         here = bench()
@@ -847,7 +851,7 @@ class TestASlowReader:
         assert data == body
         sending.get(timeout=5)
 
-    def test_stalls_the_gateway_and_goes_on(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
+    def test_slow_reader_stalls_the_gateway_and_resumes(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
         here = bench()
         application = here.connect()
         body = b"".join(pseudo_random(3, 24 * MIB))

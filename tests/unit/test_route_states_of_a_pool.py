@@ -21,7 +21,7 @@ NOWHERE = DestinationDown("503", status=503, **NAMED)
 
 
 class Watched(Scene):
-    """A pool of a route with a state."""
+    """A scene with a forwarder that reports the state of its route."""
 
     def __init__(self, **changes: Any) -> None:
         super().__init__(replace(ROUTE, **changes), frozenset({"secure", "open"}))

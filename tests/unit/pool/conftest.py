@@ -1,4 +1,4 @@
-"""A pool in the hands of the test, which leaks nothing at the end."""
+"""Scenes with a pool, each checked for leaks at the end of its test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from pomagent.pool.dial_budget import NO_DIALS
 from pomagent.protocol.lifecycle import State
 from tests.fakes.pool import ROUTE, Scene
 
@@ -23,17 +24,7 @@ def make() -> Iterator[object]:
     for scene in scenes:
         scene.close()
         pool = scene.pool
-        assert (
-            pool._state.dials.client_count,
-            pool._state.dials.refill_count,
-            pool.waiting_count,
-            pool.warm_count,
-        ) == (
-            0,
-            0,
-            0,
-            0,
-        )
+        assert (pool._state.dials, pool.waiting_count, pool.warm_count) == (NO_DIALS, 0, 0)
         assert all(tunnel.state is State.ACTIVE for tunnel in scene.opener.open_tunnels)
 
 

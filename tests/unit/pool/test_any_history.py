@@ -37,7 +37,7 @@ def denied() -> TunnelError:
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """A real pool whose dials, tunnels and clock the machine controls."""
+    """A real pool. The machine controls its dials, tunnels and clock."""
 
     scene: Scene
 

@@ -16,7 +16,7 @@ def breaker() -> Breaker:
 
 
 def fail_until_open(breaker: Breaker, now: float = NOW) -> float:
-    """Fail like a pool that dials as soon as it may; return when the breaker opened."""
+    """Fail like a pool that dials as soon as it may, and return when the breaker opened."""
     while not breaker.failed(Recovery.RETRY, now):
         now = breaker.retry_at
     return now

@@ -1,4 +1,4 @@
-"""What a pool decides from a snapshot of itself: dials for clients, refills, placement, and whom a failure concerns."""
+"""What a pool decides from a snapshot of itself: dials for clients, refills, placement, and refusals."""
 
 from dataclasses import replace
 

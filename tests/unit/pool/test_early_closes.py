@@ -10,7 +10,7 @@ NOW = 1000.0
 def wave(
     closes: EarlyCloses, age_s: float, at: float, count: int = 1, *, gateway: bool = False, trial: bool = False
 ) -> bool:
-    """Close this many tunnels at this moment and age; return whether that proves a rule."""
+    """Close this many tunnels at this moment and age, and return whether that proves a rule."""
     for _ in range(count):
         closes.note(age_s, at)
     return closes.judge(was_the_gateway=gateway, is_on_trial=trial)

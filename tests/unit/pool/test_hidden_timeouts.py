@@ -6,7 +6,7 @@ from pomagent.pool.hidden_timeouts import MIN_S, TIMES, HiddenTimeout, HiddenTim
 
 
 def report(timeouts: HiddenTimeouts, *pairs: tuple[float, float]) -> list[str]:
-    """Record closes after these idle times and ages; return what is reported."""
+    """Record closes after these idle times and ages, and return what is reported."""
     return [str(timeout) for idle_s, age_s in pairs if (timeout := timeouts.note(idle_s, age_s))]
 
 

@@ -17,7 +17,7 @@ from tests.fakes.pool import DENIED, DOWN, Scene
 class TestOpenBreaker:
     @pytest.fixture
     def scene(self, make) -> Scene:
-        """Return a scene whose breaker was opened by a refill."""
+        """Return a scene in which a refill has opened the breaker."""
         scene = make(pool_min=1).start()
         scene.fail(DENIED)
         return scene

@@ -111,7 +111,7 @@ class TestDemotion:
         settle()
 
     def demoted(self, make, **changes: object) -> tuple[Scene, int]:
-        """Return a scene whose tunnels all close at 10 s, and how many were opened until the demotion."""
+        """Return a scene in which all tunnels close at 10 s, and how many were opened until the demotion."""
         scene = make(held=frozenset(), **changes).start()
         for _ in range(20):
             self.close_all(scene, 10.0)
