@@ -105,7 +105,9 @@ class DialScheduler:
         except TunnelError as error:
             self._refuse(error, mark)
         except Exception as bug:
-            self._refuse(PoolError(f"a dial for route {self._route_name} crashed: {type(bug).__name__}"), mark)
+            self._refuse(
+                PoolError(f"route {self._route_name}: a bug in pomagent ended the dial ({type(bug).__name__})"), mark
+            )
             raise
         else:
             self.place(tunnel, is_refill=False)

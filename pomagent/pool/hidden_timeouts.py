@@ -28,10 +28,10 @@ class HiddenTimeout:
 
     def __str__(self) -> str:
         if self.kind == "idle":
-            remedy = "the route's idle_timeout at the gateway, the server's own, or a balancer's?"
-            return f"ended after {self.seconds:.0f} s idle {self.times} times in a row: {remedy}"
-        remedy = "the gateway's timeout_write, or a limit of the server?"
-        return f"ended at the age of {self.seconds:.0f} s {self.times} times in a row: {remedy}"
+            remedy = "check the route's idle_timeout at the gateway, and those of the server and of any load balancer"
+            return f"{remedy}: {self.times} tunnels in a row were closed after {self.seconds:.0f} s without a byte"
+        remedy = "check the gateway's timeout_write, and the server's own limit"
+        return f"{remedy}: {self.times} tunnels in a row were closed at the age of {self.seconds:.0f} s"
 
 
 class HiddenTimeouts:

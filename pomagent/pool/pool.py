@@ -178,7 +178,7 @@ class Pool:
         state = self._state
         if not state.waiters.has_room:
             self._history.refusals["full"] += 1
-            raise PoolExhausted(f"{self.waiting_count} clients wait for a tunnel of route {self._route_name} already")
+            raise PoolExhausted(f"route {self._route_name}: {self.waiting_count} clients already wait for a tunnel")
         waiter = AsyncResult()
         state.waiters.join(waiter)
         self._scheduler.dial_for_clients()
@@ -190,6 +190,6 @@ class Pool:
         self._history.refusals["starved"] += 1
         self._log.warning(events.POOL_STARVED, warm=self.warm_count, waiting=self.waiting_count)
         return PoolExhausted(
-            f"no tunnel of route {self._route_name} was ready within {deadline.budget_s:g} s"
+            f"route {self._route_name}: no tunnel was ready within {deadline.budget_s:g} s"
             + (f"; last failure: {self.last_error}" if self.last_error else "")
         )

@@ -149,7 +149,7 @@ class TestBugs:
             client = scene.client()
         assert len(crashes) == 1
         assert type(client.value) is PoolError
-        assert str(client.value) == "a dial for route orders crashed: ZeroDivisionError"
+        assert str(client.value) == "route orders: a bug in pomagent ended the dial (ZeroDivisionError)"
 
     def test_crashed_dial_does_not_affect_other_clients(self, scene):
         first, second = scene.client(), scene.client()

@@ -71,7 +71,7 @@ class TestLease:
         assert not last.ready()
         over = scene.client()
         assert isinstance(over.value, PoolExhausted)
-        assert str(over.value) == f"{MAX_WAITING} clients wait for a tunnel of route orders already"
+        assert str(over.value) == f"route orders: {MAX_WAITING} clients already wait for a tunnel"
         while len(waiters) > 1:
             waiters.next()
 
@@ -96,7 +96,7 @@ class TestDeadline:
         client.join()
         assert isinstance(client.value, PoolExhausted)
         assert str(client.value) == (
-            "no tunnel of route orders was ready within 0 s; last failure: "
+            "route orders: no tunnel was ready within 0 s; last failure: "
             "db.example.com:5432 via edge.example.com:443: connection refused"
         )
         assert [(line["warm"], line["waiting"]) for line in scene.fake_log.named(events.POOL_STARVED)] == [(0, 0)]
@@ -104,7 +104,7 @@ class TestDeadline:
     def test_refusal_at_the_deadline_names_no_failure_without_one(self, scene):
         client = scene.client(budget_s=0.0)
         client.join()
-        assert str(client.value) == "no tunnel of route orders was ready within 0 s"
+        assert str(client.value) == "route orders: no tunnel was ready within 0 s"
 
     def test_dial_of_a_client_that_gave_up_fills_the_pool(self, scene):
         scene.client(budget_s=0.0).join()
