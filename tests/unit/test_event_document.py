@@ -25,13 +25,12 @@ SPREAD = {
     "self._left_out()": {"unlogged"},
     "{'cause': end.cause} if end.cause else {}": {"cause"},
     "logged": {"arguments"},
-    "ages": {"ended_after_ms", "retry_in_ms"},
 }
 """The fields behind each ``**`` of a call."""
 OF_A_ROUTE = {"protocol", "warm", "why"}
 NOT_AT_A_CALL = {
     "log.dropped": ({"warning"}, {"count"}),  # logged by the writer itself
-    "route.classified": ({"info"}, OF_A_ROUTE),  # these three are logged by the pool's housekeeper
+    "route.classified": ({"info"}, OF_A_ROUTE),  # these three are logged by RouteHistory.log_policy
     "route.promoted": ({"info"}, OF_A_ROUTE),
     "route.demoted": ({"warning"}, OF_A_ROUTE),
 }
