@@ -42,24 +42,26 @@ def login(
     The token is stored for this user's commands, and given to the running agent if a route needs it. Over SSH, open the
     printed address in any browser, and paste the address at which the browser arrives.
     """
-    from pomagent.credentials.login.flow import Report, Way, log_in  # noqa: PLC0415 - imports requests
+    from pomagent.credentials.login.flow import LoginOptions, LoginReport, log_in  # noqa: PLC0415 - imports requests
     from pomagent.credentials.login.stored import user_cache  # noqa: PLC0415
 
     target = find_target(gateway, config, ca_file)
     _check_agent(target, config, control_socket)
-    way = Way(browser_cmd, not no_browser, callback_port, paste_from=sys.stdin.fileno() if sys.stdin else None)
+    options = LoginOptions(
+        browser_cmd, not no_browser, callback_port, paste_from=sys.stdin.fileno() if sys.stdin else None
+    )
     try:
         token = log_in(
             target.gateway,
-            way,
-            Report(_print_error, lambda reason: _print_error(f"refused a forged callback: {reason}")),
+            options,
+            LoginReport(_print_error, lambda reason: _print_error(f"refused a forged callback: {reason}")),
         )
     except (CredentialError, TunnelError) as error:
         give_up(error)
     except KeyboardInterrupt:
-        give_up("the login was given up")
+        give_up("the login was cancelled")
     try:
-        user_cache(os.environ).keep(target.gateway.address, token)
+        user_cache(os.environ).store(target.gateway.address, token)
     except OSError as error:
         _print_error(f"the token cannot be stored for this user's commands: {error}")
     click.echo(f"logged in at {target.gateway.address}")

@@ -26,7 +26,7 @@ from pomagent.sessions.stdio import StdioClient
 from pomagent.settings import AgentSettings, HostPort, Route, Settings
 
 if TYPE_CHECKING:
-    from pomagent.credentials.login.on_demand import PersonalTokens
+    from pomagent.credentials.login.on_demand import OnDemandTokens
 
 DRAIN_S = 2.0
 """Seconds that open sessions may go on after a signal."""
@@ -96,13 +96,15 @@ def _running(
         writer.close()
 
 
-def _logins(route: Route, login: LoginOptions, log: Logger, *, reads_stdin: bool) -> PersonalTokens | None:
+def _logins(route: Route, login: LoginOptions, log: Logger, *, reads_stdin: bool) -> OnDemandTokens | None:
     """Return the source of login tokens, or None for a route without a login."""
     if route.credential is None or route.credential.source != "login":
         return None
-    from pomagent.credentials.login.flow import Way  # noqa: PLC0415 - imports requests, which few routes need
-    from pomagent.credentials.login.on_demand import PersonalTokens  # noqa: PLC0415
+    from pomagent.credentials.login import flow  # noqa: PLC0415 - imports requests, which few routes need
+    from pomagent.credentials.login.on_demand import OnDemandTokens  # noqa: PLC0415
 
     paste_from = sys.stdin.fileno() if reads_stdin else None
-    way = Way(login.browser_cmd, login.opens_browser, login.callback_port, paste_from)
-    return PersonalTokens(route.gateway, way, lambda text: click.echo(f"pomagent: {text}", err=True), os.environ, log)
+    options = flow.LoginOptions(login.browser_cmd, login.opens_browser, login.callback_port, paste_from)
+    return OnDemandTokens(
+        route.gateway, options, lambda text: click.echo(f"pomagent: {text}", err=True), os.environ, log
+    )

@@ -174,7 +174,7 @@ def test_over_ssh_the_address_is_printed_and_the_pasted_one_accepted(
         assert process.stdin
         process.stdin.write(b"http://127.0.0.1:1/cb/wrong?pomerium_jwt=x\n")
         process.stdin.flush()
-        wait_until(lambda: "that does not help" in errors.read_text())
+        wait_until(lambda: "paste another address" in errors.read_text())
         output, _ = process.communicate(f"  {pasted}\n".encode(), scaled(20))
         assert (process.returncode, output.decode()) == (0, f"logged in at {home.address}\n")
     assert home.tokens == gateway.identity.minted
@@ -234,7 +234,7 @@ def test_a_login_that_is_interrupted_says_so(home: Home) -> None:
         printed_address(errors)
         process.send_signal(signal.SIGINT)
         assert process.wait(scaled(20)) == CANNOT_SERVE
-        assert errors.read_text().endswith("the login was given up\n")
+        assert errors.read_text().endswith("the login was cancelled\n")
     assert home.files == []
 
 
@@ -453,7 +453,7 @@ def test_what_became_of_the_login_is_said(home: Home, gateway: Gateway) -> None:
     url = ["--pomerium-url", f"https://{home.address}", *home.trust, "--browser-cmd", "/nowhere/browser"]
     done = pomagent("tcp", ECHO, "--listen", "-", *url, **home.environment)
     assert done.returncode == CANNOT_SERVE
-    assert "refused with 401: the browser /nowhere/browser cannot be started" in done.stderr
+    assert "refused with 401: install or choose another browser; /nowhere/browser cannot be started" in done.stderr
 
 
 def test_a_public_route_needs_no_login(home: Home, visitor: Visitor) -> None:

@@ -1,7 +1,7 @@
-"""Browser login for people (wire contract §4). All of it blocks: for commands and for threads, never for the hub.
+"""Browser login (wire contract §4). Everything here blocks: for commands and threads, never for the hub.
 
-``flow`` is one login from the sign-in URL to the token; ``callback`` listens for the browser that comes back,
-``redirect`` knows what it must bring, ``page`` is what it shows, ``browser`` opens one. ``cache`` keeps tokens,
-``stored`` knows whose: the user's, or the running agent's. ``source`` decides between cache and login for ``pomagent
-tcp``; ``people`` does for it what it decides.
+``flow`` runs one login from the sign-in URL to the token. ``browser`` opens the page, ``callback`` listens for the
+redirected browser, ``redirect`` checks its request, and ``page`` is the answer. ``cache`` stores tokens, and ``stored``
+selects the user's cache or the agent's. For ``pomagent tcp``, ``source`` decides between cache and login,
+``cluster_login`` carries that out, and ``on_demand`` connects both to the route.
 """

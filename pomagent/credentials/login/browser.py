@@ -1,4 +1,4 @@
-"""Which program shows a page to the person who sits there, if somebody does."""
+"""Chooses and starts the program that shows a page to the user, if there is a screen."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from collections.abc import Mapping
 from pomagent.errors import CredentialError
 
 OPENERS = ("xdg-open", "sensible-browser", "x-www-browser")
-"""What a Linux desktop has. Python's ``webbrowser`` would also start text browsers in this terminal, and let any of
-them write to our standard output, which may be a tunnel's."""
+"""Commands of Linux desktops that open a page.
+
+Python's ``webbrowser`` would also start text browsers in this terminal, and let them write to our standard output,
+which may carry a tunnel.
+"""
 
 
 def command_for(url: str, browser_cmd: str, environ: Mapping[str, str]) -> list[str] | None:
-    """The command that opens ``url``: the one asked for, else the system's; None where there is none.
+    """Return the command that opens ``url``: the requested one, else the system's, or None if there is none.
 
-    Raises CredentialError for a command that cannot be read or found.
+    Raises CredentialError for a requested command that cannot be parsed.
     """
     if browser_cmd:
-        return _asked_for(browser_cmd, url)
+        return _with_url(browser_cmd, url)
     if named := environ.get("BROWSER", "").partition(":")[0]:
-        return _asked_for(named, url)
+        return _with_url(named, url)
     if not (environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY")):
         return None
     opener = next((found for name in OPENERS if (found := shutil.which(name, path=environ.get("PATH")))), None)
@@ -30,24 +33,26 @@ def command_for(url: str, browser_cmd: str, environ: Mapping[str, str]) -> list[
 
 
 def open_browser(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start it, apart from our terminal, our input and our output. Raises CredentialError."""
+    """Start the browser's command, detached from our terminal, input and output. Raises CredentialError."""
     try:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
     except OSError as error:
-        raise CredentialError(f"the browser {command[0]} cannot be started: {error.strerror}") from error
+        raise CredentialError(
+            f"install or choose another browser; {command[0]} cannot be started: {error.strerror}"
+        ) from error
 
 
-def _asked_for(text: str, url: str) -> list[str]:
-    """``%s`` stands for the address; without it the address comes last."""
+def _with_url(text: str, url: str) -> list[str]:
+    """Return a command's words with the address in place of ``%s``, or as the last word. Raises CredentialError."""
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise CredentialError(f"the browser's command cannot be read: {error}") from error
+        raise CredentialError(f"correct the browser's command, which cannot be parsed: {error}") from error
     if not words:
-        raise CredentialError("the browser's command is empty")
+        raise CredentialError("name a program; the browser's command is empty")
     if any("%s" in word for word in words):
         return [word.replace("%s", url) for word in words]
     return [*words, url]

@@ -1,4 +1,4 @@
-"""Listens on loopback for the browser that comes back from a login, and for an address that a person pastes."""
+"""Listens on loopback for the redirected browser of a login, and reads an address that the user pastes."""
 
 from __future__ import annotations
 
@@ -15,50 +15,57 @@ from typing import Self
 from pydantic import SecretStr
 
 from pomagent.credentials.login import page
-from pomagent.credentials.login.redirect import LISTEN_HOST, NONCE_BYTES, Forged, NotTheCallback, Redirect
+from pomagent.credentials.login.redirect import LISTEN_HOST, NONCE_BYTES, ForgedCallback, NotTheCallback, Redirect
 from pomagent.errors import CredentialError
 from pomagent.runtime.deadline import Deadline
 
 MAX_HEAD_BYTES = 80 * 1024
-"""Of a request: a token of 64 KiB and what a browser says beside it."""
+"""Maximum bytes of a request's head: a token of 64 KiB and the browser's other headers."""
 MAX_CONNECTIONS = 16
-"""Browsers open some ahead of need; above, the one that has been silent longest is closed."""
+"""Maximum open connections. Browsers open some ahead of need. Above it, the oldest one is closed."""
 BACKLOG = 128
-"""Not accepted yet: a browser that opens many at once must not have to knock twice."""
+"""Maximum connections not accepted yet, so that a browser that opens many at once is not refused."""
 MAX_PASTED_BYTES = 80 * 1024
+"""Maximum bytes of pasted text: a token of 64 KiB and its address."""
 ACCEPT_PAUSE_S = 0.05
+"""Pause in seconds after a failed accept, which may lack descriptors."""
 SEND_TIMEOUT_S = 2.0
-"""For a page of 2 KiB over loopback."""
+"""Maximum seconds to send a page of 2 KiB over loopback."""
 
 OnForgery = Callable[[str], None]
-"""Told about a token that came without this login's nonce: from where, and what was wrong."""
+"""Called with the reason and the peer of a token without this login's nonce."""
 OnBadPaste = Callable[[str], None]
+"""Called with the reason why a pasted line was rejected."""
+
+
+CANCELLED = "the login was cancelled"
 
 
 class Cancelled(CredentialError):
-    """The login was given up, because the program ends."""
+    """The login was cancelled, because the program ends."""
 
 
 class CallbackServer:
-    """A context manager: listens from the beginning, closes at its end. One thread uses it; any may ``cancel``."""
+    """A context manager that listens until its end. One thread uses it, and any thread may ``cancel``."""
 
     def __init__(self, port: int, on_forgery: OnForgery) -> None:
-        """``port`` 0 is any. Raises CredentialError."""
+        """Listen on ``port``, where 0 is any free one. Raises CredentialError."""
         self._on_forgery = on_forgery
         self._on_bad_paste: OnBadPaste = lambda _: None
         try:
             self._listener = socket.create_server((LISTEN_HOST, port), backlog=BACKLOG)
         except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise CredentialError(f"cannot listen on {LISTEN_HOST}:{port} for the browser: {why.lower()}") from error
+            cause = (getattr(error, "strerror", None) or str(error)).lower()
+            where = f"{LISTEN_HOST}:{port}"
+            raise CredentialError(f"choose another --callback-port; cannot listen on {where}: {cause}") from error
         self._listener.setblocking(False)
         self.redirect = Redirect(self._listener.getsockname()[1], secrets.token_urlsafe(NONCE_BYTES))
         self._heads: dict[socket.socket, bytearray] = {}
         self._pasted = bytearray()
         self._selector = selectors.DefaultSelector()
-        self._wake, self._woken = socket.socketpair()
+        self._cancel_writer, self._cancel_reader = socket.socketpair()
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._woken, selectors.EVENT_READ, self._give_up)
+        self._selector.register(self._cancel_reader, selectors.EVENT_READ, self._raise_cancelled)
         self._token: SecretStr | None = None
 
     def __enter__(self) -> Self:
@@ -68,37 +75,37 @@ class CallbackServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._selector.close()
-        for sock in [self._listener, self._woken, self._wake, *self._heads]:
+        for sock in [self._listener, self._cancel_reader, self._cancel_writer, *self._heads]:
             sock.close()
 
     def cancel(self) -> None:
-        """Have ``wait`` raise Cancelled."""
+        """Make ``wait`` raise Cancelled."""
         with suppress(OSError):
-            self._wake.send(b"x")
+            self._cancel_writer.send(b"x")
 
     def take_pastes(self, descriptor: int, on_bad_paste: OnBadPaste) -> None:
-        """Also take the address from a person who pastes it, such as over SSH."""
+        """Also read the address from a descriptor where the user pastes it, such as over SSH."""
         self._on_bad_paste = on_bad_paste
-        with suppress(OSError):  # a file or /dev/null, where nobody pastes anything
+        with suppress(OSError):  # a file or /dev/null, from which no paste can come
             self._selector.register(descriptor, selectors.EVENT_READ, self._read_paste)
 
     def wait(self, deadline: Deadline) -> SecretStr | None:
-        """The token that the browser or the person brings; None if nobody did in time. Blocks. Raises Cancelled."""
+        """Return the token from the browser or a paste, or None at the deadline. Blocks. Raises Cancelled."""
         while self._token is None and not deadline.is_over:
             for key, _ in self._selector.select(deadline.remaining_s):
                 if self._token is None:
                     key.data(key.fileobj)
         return self._token
 
-    # --- what happens ---------------------------------------------------------------------------------------------
+    # --- events of the selector -----------------------------------------------------------------------------------
 
-    def _give_up(self, _: object) -> None:
-        raise Cancelled("the login was given up")
+    def _raise_cancelled(self, _: object) -> None:
+        raise Cancelled(CANCELLED)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
-        except OSError:  # such as for want of descriptors: not in a tight loop
+        except OSError:  # such as for lack of descriptors: pause instead of spinning
             select.select([], [], [], ACCEPT_PAUSE_S)
             return
         sock.setblocking(False)
@@ -130,21 +137,21 @@ class CallbackServer:
             return
         try:
             self._token = self.redirect.token_in(target)
-        except Forged as error:
+        except ForgedCallback as error:
             with suppress(OSError):
                 host, port = sock.getpeername()
                 self._on_forgery(f"{error}, from {host}:{port}")
             self._send(sock, "403 Forbidden", "text/plain", page.NOT_THIS_LOGIN)
-        except NotTheCallback:  # a browser asks for icons, too
+        except NotTheCallback:  # a browser also requests icons
             self._send(sock, "404 Not Found", "text/plain", page.NOT_THIS_LOGIN)
         else:
             self._send(sock, page.SIGNED_IN_STATUS, "text/html", page.SIGNED_IN)
 
     def _send(self, sock: socket.socket, status: str, kind: str, text: str) -> None:
         body = text.encode()
-        own = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body)), "Connection": "close"}
-        lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in (page.HEADERS | own).items())]
-        with suppress(OSError):  # the browser has gone; it has brought what it brought
+        headers = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body)), "Connection": "close"}
+        lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in (page.HEADERS | headers).items())]
+        with suppress(OSError):  # the browser has disconnected
             sock.settimeout(SEND_TIMEOUT_S)
             sock.sendall("\r\n".join([*lines, "", ""]).encode() + body)
 

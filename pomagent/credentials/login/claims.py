@@ -1,4 +1,4 @@
-"""What a session's token says of itself, unverified: only the gateway can do that (wire contract §2.2)."""
+"""Reads the claims of a login's token without verifying them, which only the gateway can do (wire contract §2.2)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pomagent.credentials.expiry import life_of
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Empty and None where the token does not say."""
+    """Claims of a token. Missing ones are empty or None."""
 
     issuer: str = ""
-    """The authenticate service's host: one per cluster."""
+    """Host of the authenticate service, one per cluster."""
     idp_id: str = ""
     subject: str = ""
     issued_at: float | None = None
@@ -25,7 +25,7 @@ class Claims:
 
 
 def claims_of(token: SecretStr) -> Claims:
-    """Read the claims of a JWT; an opaque token has none."""
+    """Return the claims of a JWT. An opaque token has none."""
     text = token.get_secret_value()
     payload, life = _payload(text), life_of(text)
     issuer, idp_id, subject = (_text(payload.get(name)) for name in ("iss", "idp_id", "sub"))

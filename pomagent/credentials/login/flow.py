@@ -1,4 +1,4 @@
-"""One login: the sign-in URL, a browser or a person who opens it, and the token that comes back."""
+"""Runs one login: gets the sign-in URL, opens it in a browser or shows it, and waits for the token."""
 
 from __future__ import annotations
 
@@ -17,92 +17,97 @@ from pomagent.runtime.deadline import Deadline
 from pomagent.settings import Gateway
 
 LOGIN_TIMEOUT_S = 300.0
-"""The sign-in URL ends then (wire contract §4.4)."""
-LOOK_AFTER_S = 0.5
-"""How often to look whether the browser's command has failed."""
+"""Maximum seconds of a login. The sign-in URL expires then (wire contract §4.4)."""
+BROWSER_CHECK_S = 0.5
+"""Seconds between two checks whether the browser's command has failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How a person gets to the sign-in page, and back."""
+class LoginOptions:
+    """How the user gets to the sign-in page, and how the token gets back."""
 
     browser_cmd: str = ""
     opens_browser: bool = True
     callback_port: int = 0
-    """0: any. A fixed one suits ``ssh -L``."""
+    """Port of the redirect, where 0 is any free one. A fixed port suits ``ssh -L``."""
     paste_from: int | None = None
-    """A descriptor on which the redirect's address may be pasted."""
+    """Descriptor from which a pasted redirect address is read."""
     timeout_s: float = LOGIN_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """Where the login tells what it does; neither is ever given a token."""
+class LoginReport:
+    """Receivers of a login's messages, which never contain a token."""
 
-    say: Callable[[str], None]
-    """Sentences for the person who is to sign in."""
-    forgery: Callable[[str], None]
-    """A callback that somebody forged was refused."""
+    show: Callable[[str], None]
+    """Shows a sentence to the user."""
+    on_forgery: Callable[[str], None]
+    """Called when a forged callback was refused."""
 
 
 def log_in(
-    gateway: Gateway, way: Way, report: Report, environ: Mapping[str, str] = os.environ, proxies: Proxies | None = None,
+    gateway: Gateway, options: LoginOptions, report: LoginReport, environ: Mapping[str, str] = os.environ,
+    proxies: Proxies | None = None,
     on_start: Callable[[CallbackServer], None] = lambda _: None,
 ) -> SecretStr:  # fmt: skip
-    """Have somebody sign in and return the token. Blocks, for minutes. Raises CredentialError and TunnelError.
+    """Ask the user to sign in and return the token. Blocks for minutes. Raises CredentialError and TunnelError.
 
-    ``on_start`` is given what another thread may cancel.
+    ``on_start`` gets the server, which another thread may cancel.
     """
-    with CallbackServer(way.callback_port, report.forgery) as server:
+    with CallbackServer(options.callback_port, report.on_forgery) as server:
         on_start(server)
-        deadline = Deadline(way.timeout_s)
+        deadline = Deadline(options.timeout_s)
         url = sign_in_url(gateway, server.redirect.uri, proxies)
-        browser = _open(url, way, report, environ)
-        _explain(url, way, report, environ, server.redirect.port, is_open=browser is not None)
-        if way.paste_from is not None:
-            server.take_pastes(way.paste_from, lambda why: report.say(f"that does not help: {why}; paste another"))
+        browser = _open(url, options, report, environ)
+        _explain(url, options, report, environ, server.redirect.port, is_open=browser is not None)
+        if options.paste_from is not None:
+            server.take_pastes(
+                options.paste_from, lambda why: report.show(f"paste another address; this one cannot be used: {why}")
+            )
         token = _wait(server, deadline, browser, report)
     if token is None:
         raise CredentialError(
-            f"nobody signed in within {way.timeout_s:g} s, and the sign-in page's address ends then; start again"
+            f"start again: no login within {options.timeout_s:g} s, after which the sign-in address expires"
         )
     return token
 
 
 def _wait(
-    server: CallbackServer, deadline: Deadline, browser: subprocess.Popen[bytes] | None, report: Report
+    server: CallbackServer, deadline: Deadline, browser: subprocess.Popen[bytes] | None, report: LoginReport
 ) -> SecretStr | None:
     while browser is not None and not deadline.is_over:
-        if token := server.wait(Deadline(min(LOOK_AFTER_S, deadline.remaining_s))):
+        if token := server.wait(Deadline(min(BROWSER_CHECK_S, deadline.remaining_s))):
             return token
         if browser.poll():
-            report.say(f"the browser's command failed with exit code {browser.returncode}; open the address yourself")
+            report.show(f"open the address yourself: the browser's command failed with exit code {browser.returncode}")
         if browser.returncode is not None:
-            break  # ended: it has handed the page to a browser that runs already, or failed
+            break  # it has failed, or passed the page to a running browser
     return server.wait(deadline)
 
 
-def _open(url: str, way: Way, report: Report, environ: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
-    if not way.opens_browser:
+def _open(
+    url: str, options: LoginOptions, report: LoginReport, environ: Mapping[str, str]
+) -> subprocess.Popen[bytes] | None:
+    if not options.opens_browser:
         return None
     try:
-        command = command_for(url, way.browser_cmd, environ)
+        command = command_for(url, options.browser_cmd, environ)
         return open_browser(command) if command else None
     except CredentialError as error:
-        if way.browser_cmd:
+        if options.browser_cmd:
             raise
-        report.say(str(error))
+        report.show(str(error))
         return None
 
 
 def _explain(
-    url: str, way: Way, report: Report, environ: Mapping[str, str], port: int, *, is_open: bool
+    url: str, options: LoginOptions, report: LoginReport, environ: Mapping[str, str], port: int, *, is_open: bool
 ) -> None:  # fmt: skip
-    report.say(f"{'if no browser has opened, ' if is_open else ''}open this address to sign in (within 5 minutes):")
-    report.say(url)
+    report.show(f"{'if no browser has opened, ' if is_open else ''}open this address to sign in (within 5 minutes):")
+    report.show(url)
     if is_open:
         return
     if environ.get("SSH_CONNECTION"):
-        report.say(f"for a browser on another machine: ssh -L {port}:127.0.0.1:{port} …, best with --callback-port")
-    if way.paste_from is not None:
-        report.say("or paste here the address at which the browser ends, even if it shows no page:")
+        report.show(f"for a browser on another machine: ssh -L {port}:127.0.0.1:{port} …, best with --callback-port")
+    if options.paste_from is not None:
+        report.show("or paste here the address that the browser shows in the end, even without a page:")

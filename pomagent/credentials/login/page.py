@@ -1,11 +1,11 @@
-"""What the browser shows when it comes back from a login. Pure."""
+"""The page that the browser shows at the end of a login. Pure."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 
-# The token stands in the address bar, and on every screenshot, until this has run.
+# The token is in the address bar, and on every screenshot, until this has run.
 _SCRIPT = 'history.replaceState(null, "", "/");'
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2433; --dim: #5b6578; --card: #fff; --page: #f2f4f8; --good: #15803d; }
@@ -38,8 +38,9 @@ HEADERS = {
 }
 
 SIGNED_IN_STATUS = "404 Not Found"
-"""The page shows all the same, and browsers keep what was not found out of the history that they show and suggest from:
-in Chromium its row is hidden, as it is not after a 200, whether that is replaced, redirected or neither.
+"""Status of the page, which keeps the token's address out of the visible history. Browsers show the page all the same.
+
+Chromium hides the history entry of a 404. It does not hide that of a 200, whether replaced, redirected or neither.
 """
 SIGNED_IN = f"""<!doctype html>
 <html lang="en">
@@ -51,11 +52,11 @@ SIGNED_IN = f"""<!doctype html>
 <style>{_STYLE}</style>
 <main>
 <h1><span aria-hidden="true">✓</span> You are signed in</h1>
-<p>Close this tab and go back to where you came from: pomagent goes on by itself.</p>
-<p>It has taken the token out of this page's address. Who is signed in: <code>pomagent whoami</code></p>
+<p>Close this tab and return to your terminal or application: pomagent continues by itself.</p>
+<p>The token was removed from this page's address. To see your identity, run <code>pomagent whoami</code>.</p>
 </main>
 </html>
 """
 
-NOT_THIS_LOGIN = "This address does not belong to a login that pomagent waits for. Start again: pomagent login\n"
-"""Plain text for every request that brings no token of this login."""
+NOT_THIS_LOGIN = "Start again with: pomagent login. This address does not belong to a login that is under way.\n"
+"""Plain-text answer to every request without a token of this login."""

@@ -1,4 +1,4 @@
-"""The address to which a login's browser comes back, and the token that it brings. Pure."""
+"""The address to which a login redirects the browser, and the token in it. Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from pomagent.config.secrets import MAX_TOKEN_BYTES, check_token
 from pomagent.errors import CredentialError
 
 LISTEN_HOST = "127.0.0.1"
-"""The literal: "localhost" may be another address in the browser than here (wire contract §4.1)."""
+"""Loopback address, as a literal: the browser may resolve "localhost" to another one (wire contract §4.1)."""
 NONCE_BYTES = 32
+"""Random bytes in the path, so that no other page can guess it."""
 PARAMETER = "pomerium_jwt"
 
 
 class NotTheCallback(Exception):
-    """A request, or a pasted address, that brings no token of this login."""
+    """A request or a pasted address has no token of this login."""
 
 
-class Forged(NotTheCallback):
-    """It brings a token, but not this login's nonce: somebody else's session is to be smuggled in."""
+class ForgedCallback(NotTheCallback):
+    """A request has a token without this login's nonce, as in an attempt to smuggle in another user's session."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """One login's own address; nobody can guess the nonce."""
+    """The redirect address of one login, with an unguessable nonce."""
 
     port: int
     nonce: str = field(repr=False)
@@ -41,7 +42,7 @@ class Redirect:
         return f"/cb/{self.nonce}"
 
     def token_in(self, target: str) -> SecretStr:
-        """The token in a request's target or in a pasted address. Raises NotTheCallback."""
+        """Return the token of a request's target or a pasted address. Raises NotTheCallback."""
         try:
             parts = urlsplit(target)
             values = parse_qs(parts.query, max_num_fields=32).get(PARAMETER, [])
@@ -49,7 +50,7 @@ class Redirect:
             raise NotTheCallback("not an address") from None
         is_ours = hmac.compare_digest(parts.path.encode(errors="replace"), self.path.encode())
         if not is_ours:
-            raise (Forged if values else NotTheCallback)("not the address of this login")
+            raise (ForgedCallback if values else NotTheCallback)("not the address of this login")
         if len(values) != 1:
             raise NotTheCallback(f"it has no {PARAMETER}" if not values else f"it has more than one {PARAMETER}")
         if len(values[0]) > MAX_TOKEN_BYTES:

@@ -1,4 +1,4 @@
-"""The token of a person who has not named any: a cached one, else a login, started by the gateway's refusal alone."""
+"""Decides between a cached token and a login if the user names no token. Only a refusal starts a login."""
 
 from __future__ import annotations
 
@@ -13,60 +13,62 @@ from pomagent.runtime.deadline import Clock
 from pomagent.settings import HostPort
 
 COOL_DOWN_S = 60.0
-"""Between two browsers: an application that reconnects in a loop must not fill the screen."""
+"""Minimum seconds between two logins, so that an application that reconnects in a loop does not fill the screen."""
 FRESH_S = 60.0
-"""A login whose token is dead at this age was for nothing; after the second in a row there is no third."""
+"""Seconds of age up to which a dead token means a useless login. After two in a row there is no third."""
 
 FRESH_IS_REFUSED = (
-    "the gateway knows this login and refuses it for the route: it may belong to another identity provider, or its "
-    "policy may ask for a device; another login cannot help"
+    "another login cannot help: the gateway knows this one and refuses it for the route, which may need another "
+    "identity provider or, by policy, a device"
 )
-"""Wire contract §2.2: the login's own endpoint serves the cluster's default identity provider only."""
+"""The verdict on a living token. The login serves the cluster's default identity provider only (wire contract §2.2)."""
 
 
-class Edge(Protocol):
-    """What a source asks the gateway; each raises TunnelError."""
+class Cluster(Protocol):
+    """The gateway and its login, as a source needs them. Each method raises TunnelError."""
 
     def log_in(self) -> SecretStr: ...
     def is_alive(self, token: SecretStr) -> bool: ...
-    def cluster(self) -> tuple[str, str]: ...
+    def identity(self) -> tuple[str, str]: ...
     def pause(self) -> None: ...
 
 
 class LoginSource:
-    """Used by one thread at a time. What it has given out before was refused if it is asked again."""
+    """Supplies tokens to one thread at a time. Each further request means that the previous token was refused."""
 
-    def __init__(self, gateway: HostPort, cache: TokenCache, edge: Edge, clock: Clock = time.monotonic) -> None:
+    def __init__(self, gateway: HostPort, cache: TokenCache, cluster: Cluster, clock: Clock = time.monotonic) -> None:
         self._gateway = gateway
         self._cache = cache
-        self._edge = edge
+        self._cluster = cluster
         self._clock = clock
         self._given: SecretStr | None = None
         self._refused: list[SecretStr] = []
         self._on_trial: SecretStr | None = None
-        """Refused, and nobody has asked yet what is wrong with it."""
+        """A refused token that the gateway has not been asked about yet."""
         self._began_at = float("-inf")
-        self._got_at = float("-inf")
+        self._obtained_at = float("-inf")
         self._dead_logins = 0
         self._verdict = ""
 
     def cached(self) -> SecretStr | None:
-        """The token to begin with, without asking anybody."""
-        kept = self._cache.find(self._gateway)
-        self._given = kept[0].token if kept else None
+        """Return the newest cached token without a request to the gateway."""
+        found = self._cache.find(self._gateway)
+        self._given = found[0].token if found else None
         return self._given
 
     def next(self) -> SecretStr:
-        """Another token than all that were refused; a login if there is no other way. Blocks. Raises CredentialError.
+        """Return a token that was not refused, from a login if necessary. Blocks. Raises CredentialError.
 
-        Network errors touch nothing: neither a token nor the right to try again.
+        A network error changes nothing: it neither removes a token nor delays the next attempt.
         """
         try:
             return self._give(self._another())
         except TunnelError as error:
             raise CredentialError(str(error)) from error
         except OSError as error:
-            raise CredentialError(f"{self._cache.directory} cannot be used: {error.strerror}") from error
+            raise CredentialError(
+                f"make {self._cache.directory} a private, writable directory; it cannot be used: {error.strerror}"
+            ) from error
 
     def _another(self) -> SecretStr:
         if (refused := self._given) is not None:
@@ -78,49 +80,50 @@ class LoginSource:
         if (shared := self._from_sibling()) is not None:
             return shared
         self._check_cool_down()
-        with self._cache.exclusive(self._gateway, self._edge.pause):
+        with self._cache.exclusive(self._gateway, self._cluster.pause):
             return self._newer() or self._log_in()
 
     def _newer(self) -> SecretStr | None:
-        """What another login has put into the cache meanwhile."""
-        return next((k.token for k in self._cache.find(self._gateway) if k.token not in self._refused), None)
+        """Return a token that another login has put into the cache meanwhile."""
+        found = self._cache.find(self._gateway)
+        return next((cached.token for cached in found if cached.token not in self._refused), None)
 
     def _judge(self) -> None:
-        """Find out what is wrong with the token that was refused last: itself, or the route."""
+        """Find out whether the last refused token is dead, or alive and useless here. Raises CredentialError."""
         if self._verdict:
             raise CredentialError(self._verdict)
         if (token := self._on_trial) is None:
             return
-        is_alive = self._edge.is_alive(token)
+        is_alive = self._cluster.is_alive(token)
         self._on_trial = None
         if not is_alive:
             self._cache.forget(token)
-            self._dead_logins = self._dead_logins + 1 if self._clock() - self._got_at < FRESH_S else 0
+            self._dead_logins = self._dead_logins + 1 if self._clock() - self._obtained_at < FRESH_S else 0
         if is_alive or self._dead_logins >= 2:
             self._verdict = FRESH_IS_REFUSED
             raise CredentialError(self._verdict)
 
     def _from_sibling(self) -> SecretStr | None:
-        """A living token of the same cluster that was got by another of its names."""
+        """Return a living token of the same cluster from a login at another of its names."""
         if not self._cache.all():
             return None
-        issuer, idp_id = self._edge.cluster()
-        for kept in self._cache.siblings(self._gateway, issuer, idp_id):
-            if kept.token not in self._refused and self._edge.is_alive(kept.token):
-                self._cache.keep(self._gateway, kept.token)
-                return kept.token
+        issuer, idp_id = self._cluster.identity()
+        for sibling in self._cache.siblings(self._gateway, issuer, idp_id):
+            if sibling.token not in self._refused and self._cluster.is_alive(sibling.token):
+                self._cache.store(self._gateway, sibling.token)
+                return sibling.token
         return None
 
     def _check_cool_down(self) -> None:
-        left = self._began_at + COOL_DOWN_S - self._clock()
-        if left > 0:
-            raise CredentialError(f"a login began a moment ago and came to nothing; the next may begin in {left:.0f} s")
+        left_s = self._began_at + COOL_DOWN_S - self._clock()
+        if left_s > 0:
+            raise CredentialError(f"try again in {left_s:.0f} s; a login failed a moment ago")
 
     def _log_in(self) -> SecretStr:
         self._began_at = self._clock()
-        token = self._edge.log_in()
-        self._got_at = self._clock()
-        self._cache.keep(self._gateway, token)
+        token = self._cluster.log_in()
+        self._obtained_at = self._clock()
+        self._cache.store(self._gateway, token)
         return token
 
     def _give(self, token: SecretStr) -> SecretStr:

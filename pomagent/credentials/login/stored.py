@@ -1,4 +1,4 @@
-"""Where tokens of logins are kept: this user's own, and those that the agent was handed for its credentials."""
+"""Finds stored tokens of logins: the user's own, and those stored for the agent's credentials."""
 
 from __future__ import annotations
 
@@ -14,42 +14,39 @@ from pomagent.settings import Credential, Gateway, HostPort
 
 
 def user_cache(environ: Mapping[str, str]) -> TokenCache:
-    """Of whoever runs a command: ``pomagent login``, ``tcp``, ``routes``, ``whoami``."""
+    """Return the cache of the user of a command: ``pomagent login``, ``tcp``, ``routes``, ``whoami``."""
     return TokenCache(state_directory(environ) / "tokens")
 
 
 def stored_token(credential: Credential, gateway: Gateway | None, environ: Mapping[str, str]) -> SecretStr | None:
-    """The token that ``pomagent login`` handed to the agent for a credential, None if it did not. Blocks.
+    """Return the token that ``pomagent login`` stored for an agent's credential, or None. Blocks.
 
-    One from ``gateway`` comes first. One from another gateway serves as well: that both have this credential is the
-    operator's word that they are one cluster.
+    A token from ``gateway`` comes first. One from another gateway serves as well, because gateways that share a
+    credential are one cluster by the operator's settings.
     """
     cache = _cache_of(credential.name, environ)
-    kept = (cache.find(gateway.address) if gateway else []) or cache.all()
-    return kept[0].token if kept else None
+    found = (cache.find(gateway.address) if gateway else []) or cache.all()
+    return found[0].token if found else None
 
 
 def presentable_token(credential: Credential, gateway: Gateway, environ: Mapping[str, str]) -> SecretStr:
-    """What a command presents in the agent's place: its token if this user may read it, else the user's own. Blocks.
-
-    Raises CredentialError.
-    """
+    """Return the agent's token if this user may read it, else the user's own. Blocks. Raises CredentialError."""
     token = stored_token(credential, gateway, environ)
     if token is None:
-        kept = user_cache(environ).find(gateway.address)
-        token = kept[0].token if kept else None
+        found = user_cache(environ).find(gateway.address)
+        token = found[0].token if found else None
     if token is None:
-        raise CredentialError(f"nobody is logged in; run: pomagent login {gateway.name}")
+        raise CredentialError(f"run: pomagent login {gateway.name} (no login is stored)")
     return token
 
 
 def store_token(credential: str, gateway: HostPort, token: SecretStr, environ: Mapping[str, str]) -> None:
-    """Keep a token for the next start of the agent. Blocks. Raises OSError."""
-    _cache_of(credential, environ).keep(gateway, token)
+    """Store a token for the next start of the agent. Blocks. Raises OSError."""
+    _cache_of(credential, environ).store(gateway, token)
 
 
 def forget_tokens(credential: str, environ: Mapping[str, str]) -> int:
-    """Remove what was stored for a credential; return how many tokens that were. Blocks."""
+    """Remove the tokens stored for a credential and return their count. Blocks."""
     return _cache_of(credential, environ).forget_gateway(None)
 
 

@@ -14,7 +14,7 @@ from tests.unit.credentials.tokens import MINT, NEW, Mint
 
 
 class Scene:
-    """A fetcher whose source returns the given results."""
+    """A fetcher with a source that returns the given results."""
 
     def __init__(self, *results: SecretStr | Exception) -> None:
         self.mint = Mint(*results)

@@ -24,7 +24,7 @@ CREDENTIAL = Credential("ops", "service_account_file", Path("/etc/pomagent/ops.j
 
 
 class Source:
-    """A source whose reads the test completes one by one."""
+    """A source with reads that the test completes one by one."""
 
     def __init__(self) -> None:
         self.reads: list[AsyncResult] = []

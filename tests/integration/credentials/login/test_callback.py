@@ -1,4 +1,4 @@
-"""The listener that waits for a login's browser: what it answers, its limits, and how it ends."""
+"""The callback server answers browsers within limits until the login ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.gateway.waiting import scaled
 
 
 class Waiting:
-    """A server that waits in a thread of its own."""
+    """A server that waits in its own thread."""
 
     def __init__(self) -> None:
         self.forgeries: list[str] = []
@@ -42,13 +42,13 @@ class Waiting:
     def connect(self) -> socket.socket:
         return socket.create_connection((LOOPBACK, self.server.redirect.port), scaled(10))
 
-    def ask(self, request: bytes) -> bytes:
+    def send(self, request: bytes) -> bytes:
         with self.connect() as client:
             client.sendall(request)
             return b"".join(iter(lambda: client.recv(65536), b""))
 
     def get(self, target: str) -> bytes:
-        return self.ask(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return self.send(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
 
     def token(self) -> str:
         found = self.outcome.result(scaled(20))
@@ -63,12 +63,12 @@ def waiting() -> Iterator[Waiting]:
     running.close()
 
 
-def test_it_listens_on_loopback_alone(waiting):
+def test_the_server_listens_on_loopback_only(waiting):
     name = waiting.server._listener.getsockname()[0]
     assert name == LOOPBACK
 
 
-def test_the_browser_gets_the_page_and_the_login_its_token(waiting):
+def test_a_callback_is_answered_with_the_page_and_returns_the_token(waiting):
     answer = waiting.get(f"{waiting.path}?pomerium_jwt=eyJ.a.b")
     assert b"You are signed in" in answer
     assert b"Content-Security-Policy: default-src 'none'" in answer
@@ -85,20 +85,22 @@ def test_a_request_in_pieces_is_one_request(waiting):
     assert waiting.token() == "eyJ.a.b"
 
 
-def test_a_forgery_is_refused_and_told_and_the_next_one_may_be_right(waiting):
+def test_a_forged_callback_is_refused_and_reported_and_the_login_goes_on(waiting):
     answer = waiting.get("/cb/guessed?pomerium_jwt=eyJ.evil.b")
     assert answer.startswith(b"HTTP/1.1 403")
     assert b"evil" not in answer
-    (told,) = waiting.forgeries
-    assert LOOPBACK in told
-    assert "evil" not in told
+    (report,) = waiting.forgeries
+    assert LOOPBACK in report
+    assert "evil" not in report
     waiting.get(f"{waiting.path}?pomerium_jwt=eyJ.a.b")
     assert waiting.token() == "eyJ.a.b"
 
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "PUT", "OPTIONS"])
-def test_only_a_get_brings_a_token(waiting, method):
-    answer = waiting.ask(f"{method} {waiting.path}?pomerium_jwt=eyJ.a.b HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode())
+def test_a_token_is_accepted_from_get_requests_only(waiting, method):
+    answer = waiting.send(
+        f"{method} {waiting.path}?pomerium_jwt=eyJ.a.b HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode()
+    )
     assert answer.startswith(b"HTTP/1.1 405")
     assert not waiting.outcome.done()
 
@@ -106,8 +108,8 @@ def test_only_a_get_brings_a_token(waiting, method):
 @pytest.mark.parametrize(
     "request_", [b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET / x y z\r\n\r\n"]
 )
-def test_what_is_no_request_disturbs_nothing(waiting, request_):
-    assert b" 200 " not in waiting.ask(request_)
+def test_a_malformed_request_is_ignored(waiting, request_):
+    assert b" 200 " not in waiting.send(request_)
     waiting.get(f"{waiting.path}?pomerium_jwt=eyJ.a.b")
     assert waiting.token() == "eyJ.a.b"
 
@@ -115,18 +117,18 @@ def test_what_is_no_request_disturbs_nothing(waiting, request_):
 @pytest.mark.parametrize(
     ("size", "is_answered"), [(MAX_HEAD_BYTES - 1, True), (MAX_HEAD_BYTES, True), (MAX_HEAD_BYTES + 1, False)]
 )
-def test_a_head_has_a_limit(waiting, size, is_answered):
+def test_an_oversized_head_is_not_answered(waiting, size, is_answered):
     start, end = b"GET / HTTP/1.1\r\nX: ", b"\r\n\r\n"
     request = start + b"x" * (size - len(start) - len(end)) + end
     try:
-        answer = waiting.ask(request)
+        answer = waiting.send(request)
     except ConnectionError:
         answer = b""
     assert bool(answer) is is_answered
 
 
 @pytest.mark.parametrize("count", [MAX_CONNECTIONS - 1, MAX_CONNECTIONS, MAX_CONNECTIONS + 1])
-def test_connections_have_a_limit_and_the_oldest_gives_way(waiting, count):
+def test_the_oldest_connection_is_closed_above_the_limit(waiting, count):
     silent = [waiting.connect() for _ in range(count)]
     wait_until(lambda: len(waiting.server._heads) == min(count, MAX_CONNECTIONS))
     is_closed = bool(select.select([silent[0]], [], [], 0.2 if count <= MAX_CONNECTIONS else scaled(5))[0])
@@ -143,12 +145,12 @@ def test_a_cancelled_login_ends_at_once(waiting):
         waiting.outcome.result(scaled(5))
 
 
-def test_nobody_in_time_is_none():
+def test_a_wait_without_a_callback_returns_none():
     with CallbackServer(0, lambda _: None) as server:
         assert server.wait(Deadline(0.05)) is None
 
 
-def test_a_closed_login_listens_no_more():
+def test_a_closed_server_does_not_listen():
     with CallbackServer(0, lambda _: None) as server:
         port = server.redirect.port
     with socket.socket() as probe:
@@ -161,7 +163,7 @@ def test_two_logins_have_two_nonces():
         assert len(one.redirect.nonce) >= 43
 
 
-def test_a_port_that_is_taken_is_said():
+def test_a_taken_port_is_reported():
     with socket.create_server((LOOPBACK, 0)) as taken, pytest.raises(CredentialError, match="cannot listen on 127"):
         CallbackServer(taken.getsockname()[1], lambda _: None)
 
@@ -186,23 +188,23 @@ class TestPasting:
         return token.get_secret_value() if token else "", complaints
 
     @pytest.mark.parametrize("text", [b"URI?pomerium_jwt=eyJ.a.b\n", b"\n\n  URI?pomerium_jwt=eyJ.a.b \r\n"])
-    def test_a_pasted_address_is_as_good(self, pipe, text):
+    def test_a_pasted_address_returns_the_token(self, pipe, text):
         assert self.paste(pipe, text) == ("eyJ.a.b", [])
 
-    def test_the_last_line_needs_no_end(self, pipe):
+    def test_the_last_line_needs_no_newline(self, pipe):
         assert self.paste(pipe, b"URI?pomerium_jwt=eyJ.a.b", is_end=True) == ("eyJ.a.b", [])
 
-    def test_another_line_is_told_to_be_no_help_and_may_be_followed_by_the_right_one(self, pipe):
+    def test_a_wrong_line_is_reported_and_may_be_followed_by_the_right_one(self, pipe):
         token, complaints = self.paste(pipe, b"hello\nhttp://x/cb/y?pomerium_jwt=eyJ.e.f\nURI?pomerium_jwt=eyJ.a.b\n")
         assert token == "eyJ.a.b"
         assert len(complaints) == 2
         assert not any("eyJ" in complaint for complaint in complaints)
 
-    def test_an_end_of_input_ends_no_login(self, pipe):
+    def test_the_end_of_input_does_not_end_the_login(self, pipe):
         assert self.paste(pipe, b"\n", is_end=True) == ("", [])
 
     @pytest.mark.parametrize("size", [callback.MAX_PASTED_BYTES, callback.MAX_PASTED_BYTES + 60_000])
-    def test_what_is_pasted_has_a_limit(self, pipe, size):
+    def test_pasted_text_is_bounded(self, pipe, size):
         with CallbackServer(0, lambda _: None) as server, ThreadPoolExecutor(1) as pool:
             server.take_pastes(pipe[0].fileno(), lambda _: None)
             os.set_blocking(pipe[1].fileno(), False)
@@ -218,7 +220,7 @@ class TestPasting:
             assert len(server._pasted) <= callback.MAX_PASTED_BYTES + 64 * 1024
             assert flooding.result() > 0
 
-    def test_a_file_or_nothing_to_read_from_is_no_problem(self):
+    def test_a_file_as_input_is_ignored(self):
         with Path(os.devnull).open("rb") as nothing, CallbackServer(0, lambda _: None) as server:
             server.take_pastes(nothing.fileno(), lambda _: None)
             assert server.wait(Deadline(0.05)) is None

@@ -160,7 +160,7 @@ def test_a_token_of_another_gateway_is_used_until_the_gateway_has_its_own(host):
 def test_commands_prefer_the_agents_token_to_the_users_own(host):
     with pytest.raises(CredentialError, match="pomagent login corp"):
         presentable_token(PEOPLE, CORP, host.environ)
-    user_cache(host.environ).keep(CORP.address, SecretStr("eyJ.own.x"))
+    user_cache(host.environ).store(CORP.address, SecretStr("eyJ.own.x"))
     assert presentable_token(PEOPLE, CORP, host.environ) == SecretStr("eyJ.own.x")
     host.tokens.take({"gateway": "corp", "token": TOKEN})
     assert presentable_token(PEOPLE, CORP, host.environ) == SecretStr(TOKEN)

@@ -1,4 +1,4 @@
-"""Which program shows the sign-in page."""
+"""The choice of the program that shows the sign-in page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def path(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("command", "expected"),
     [
         ("firefox", ["firefox", URL]),
         ("firefox --new-window", ["firefox", "--new-window", URL]),
@@ -28,31 +28,31 @@ def path(tmp_path: Path) -> str:
         ("open --url=%s", ["open", f"--url={URL}"]),
     ],
 )
-def test_the_command_asked_for_comes_first(asked, expected, path):
-    assert command_for(URL, asked, {"DISPLAY": ":0", "BROWSER": "other", "PATH": path}) == expected
+def test_the_requested_command_comes_first(command, expected, path):
+    assert command_for(URL, command, {"DISPLAY": ":0", "BROWSER": "other", "PATH": path}) == expected
 
 
-def test_the_users_own_choice_comes_before_the_systems(path):
+def test_the_users_choice_comes_before_the_systems(path):
     assert command_for(URL, "", {"BROWSER": "firefox:lynx", "DISPLAY": ":0", "PATH": path}) == ["firefox", URL]
 
 
 @pytest.mark.parametrize("screen", [{"DISPLAY": ":0"}, {"WAYLAND_DISPLAY": "wayland-0"}])
-def test_on_a_desktop_the_system_decides(screen, path):
+def test_the_system_decides_on_a_desktop(screen, path):
     assert command_for(URL, "", {**screen, "PATH": path}) == [f"{path}/xdg-open", URL]
 
 
 @pytest.mark.parametrize("environ", [{}, {"DISPLAY": ""}, {"DISPLAY": ":0", "PATH": "/nowhere"}])
-def test_without_a_screen_or_a_browser_there_is_none(environ, path):
+def test_no_command_is_found_without_a_screen_or_a_browser(environ, path):
     assert command_for(URL, "", {"PATH": path, **environ}) is None
 
 
-@pytest.mark.parametrize("asked", ["'", 'firefox "', "  "])
-def test_a_command_that_cannot_be_read_is_said(asked):
+@pytest.mark.parametrize("command", ["'", 'firefox "', "  "])
+def test_a_malformed_command_is_reported(command):
     with pytest.raises(CredentialError, match="browser's command"):
-        command_for(URL, asked, {})
+        command_for(URL, command, {})
 
 
-def test_a_command_that_cannot_be_started_is_said_without_the_address():
+def test_a_command_that_cannot_be_started_is_reported_without_the_address():
     with pytest.raises(CredentialError, match="/nowhere/browser cannot be started: No such file") as failed:
         open_browser(["/nowhere/browser", URL])
     assert URL not in str(failed.value)

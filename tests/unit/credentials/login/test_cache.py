@@ -1,4 +1,4 @@
-"""Tokens on disk: whose they are, which is found for whom, and what becomes of damaged ones."""
+"""The token cache on disk: owners, lookups, siblings and damaged files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cache(tmp_path: Path) -> TokenCache:
 
 
 def age(cache: TokenCache) -> None:
-    """What is there was written a minute ago."""
+    """Backdate all files by a minute."""
     for file in cache.directory.glob("*.json"):
         at = file.stat().st_mtime - 60
         os.utime(file, (at, at))
@@ -38,17 +38,17 @@ def test_an_empty_cache_finds_nothing(cache):
     assert (cache.find(DB), cache.all(), cache.forget_gateway(None)) == ([], [], 0)
 
 
-def test_a_kept_token_is_found_for_its_gateway_only(cache):
-    cache.keep(DB, token())
-    assert [kept.token for kept in cache.find(DB)] == [token()]
+def test_a_stored_token_is_found_for_its_gateway_only(cache):
+    cache.store(DB, token())
+    assert [cached.token for cached in cache.find(DB)] == [token()]
     assert cache.find(WEB) == []
     assert cache.find(HostPort(DB.host, 8443)) == []
 
 
-def test_files_are_0600_in_a_0700_directory_whatever_the_umask(cache):
+def test_file_modes_ignore_the_umask(cache):
     old = os.umask(0)
     try:
-        cache.keep(DB, token())
+        cache.store(DB, token())
     finally:
         os.umask(old)
     (file,) = cache.directory.iterdir()
@@ -56,40 +56,40 @@ def test_files_are_0600_in_a_0700_directory_whatever_the_umask(cache):
     assert stat.S_IMODE(cache.directory.stat().st_mode) == 0o700
 
 
-def test_a_directory_that_is_open_to_others_is_closed(cache):
+def test_a_directory_open_to_others_is_closed(cache):
     cache.directory.mkdir(parents=True, mode=0o755)
-    cache.keep(DB, token())
+    cache.store(DB, token())
     assert stat.S_IMODE(cache.directory.stat().st_mode) == 0o700
 
 
 def test_a_newer_login_replaces_the_older_one_of_the_same_cluster_and_provider(cache):
-    cache.keep(DB, token(1))
-    cache.keep(DB, token(2))
-    assert [kept.token for kept in cache.all()] == [token(2)]
+    cache.store(DB, token(1))
+    cache.store(DB, token(2))
+    assert [cached.token for cached in cache.all()] == [token(2)]
 
 
-def test_another_provider_is_kept_beside_it_and_the_newest_comes_first(cache):
-    cache.keep(DB, token(1))
+def test_tokens_of_two_providers_are_found_with_the_newest_first(cache):
+    cache.store(DB, token(1))
     age(cache)
-    cache.keep(DB, token(2, idp_id="idp-2"))
-    assert [kept.token for kept in cache.find(DB)] == [token(2, idp_id="idp-2"), token(1)]
+    cache.store(DB, token(2, idp_id="idp-2"))
+    assert [cached.token for cached in cache.find(DB)] == [token(2, idp_id="idp-2"), token(1)]
 
 
 def test_no_name_and_no_file_shows_a_token(cache):
-    cache.keep(DB, token())
-    (kept,) = cache.all()
-    assert token().get_secret_value() not in repr(kept) + str([*cache.directory.iterdir()])
+    cache.store(DB, token())
+    (cached,) = cache.all()
+    assert token().get_secret_value() not in repr(cached) + str([*cache.directory.iterdir()])
 
 
 class TestSiblings:
     def test_a_login_serves_other_names_of_its_cluster(self, cache):
-        cache.keep(DB, token())
-        assert [kept.token for kept in cache.siblings(WEB, *CLUSTER)] == [token()]
+        cache.store(DB, token())
+        assert [cached.token for cached in cache.siblings(WEB, *CLUSTER)] == [token()]
 
     @pytest.mark.parametrize("cluster", [("auth.other.example.com", "idp-1"), (CLUSTER[0], "idp-2"), ("", ""),
                                          (CLUSTER[0], "")])  # fmt: skip
-    def test_but_no_other_cluster_and_no_other_provider(self, cache, cluster):
-        cache.keep(DB, token())
+    def test_a_login_serves_no_other_cluster_and_no_other_provider(self, cache, cluster):
+        cache.store(DB, token())
         assert cache.siblings(WEB, *cluster) == []
 
     @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ class TestSiblings:
                  "10.0.0.1", "localhost", "2001:db8::1"],
     )  # fmt: skip
     def test_a_gateway_of_another_domain_gets_no_token_by_naming_the_cluster(self, cache, host):
-        cache.keep(DB, token())
+        cache.store(DB, token())
         assert cache.siblings(HostPort(host, 443), *CLUSTER) == []
 
     @pytest.mark.parametrize(
@@ -106,35 +106,35 @@ class TestSiblings:
          ("one.com.au", "two.com.au")],
     )  # fmt: skip
     def test_addresses_and_names_below_a_top_level_have_no_siblings(self, cache, one, two):
-        cache.keep(HostPort(one, 443), token())
+        cache.store(HostPort(one, 443), token())
         assert cache.siblings(HostPort(two, 443), *CLUSTER) == []
 
     @pytest.mark.parametrize("domain", ["corp.co.uk", "corp.de", "a.b.c.example.com", "example.com"])
     def test_names_of_one_domain_are_siblings(self, cache, domain):
-        cache.keep(HostPort(f"db.{domain}", 443), token())
-        assert [kept.token for kept in cache.siblings(HostPort(f"web.{domain}", 443), *CLUSTER)] == [token()]
+        cache.store(HostPort(f"db.{domain}", 443), token())
+        assert [cached.token for cached in cache.siblings(HostPort(f"web.{domain}", 443), *CLUSTER)] == [token()]
 
 
 class TestForgetting:
-    def test_a_condemned_token_goes_wherever_it_is_kept(self, cache):
-        cache.keep(DB, token(1))
-        cache.keep(WEB, token(1))
-        cache.keep(HostPort("ssh.corp.example.com", 443), token(2))
+    def test_a_rejected_token_is_removed_for_all_gateways(self, cache):
+        cache.store(DB, token(1))
+        cache.store(WEB, token(1))
+        cache.store(HostPort("ssh.corp.example.com", 443), token(2))
         cache.forget(token(1))
-        assert [kept.token for kept in cache.all()] == [token(2)]
+        assert [cached.token for cached in cache.all()] == [token(2)]
 
-    def test_a_logout_goes_by_gateway(self, cache):
-        cache.keep(DB, token(1))
-        cache.keep(WEB, token(2))
+    def test_a_logout_removes_the_tokens_of_one_gateway(self, cache):
+        cache.store(DB, token(1))
+        cache.store(WEB, token(2))
         assert cache.forget_gateway(DB) == 1
-        assert [kept.gateway for kept in cache.all()] == [str(WEB)]
+        assert [cached.gateway for cached in cache.all()] == [str(WEB)]
         assert cache.forget_gateway(None) == 1
 
 
 class TestDamage:
     @pytest.fixture
     def file(self, cache) -> Path:
-        cache.keep(DB, token())
+        cache.store(DB, token())
         (file,) = cache.directory.iterdir()
         return file
 
@@ -142,14 +142,14 @@ class TestDamage:
         "content", [b"", b"{", b"[]", b"null", b'{"gateway": "x"}', b'{"token": "a b", "gateway": "x"}', b"\xff\xfe",
                     b"[" * 100_000, b'{"token": "' + b"x" * 200_000 + b'"}'],
     )  # fmt: skip
-    def test_a_damaged_file_is_as_if_it_were_not_there(self, cache, file, content):
+    def test_a_damaged_file_is_ignored(self, cache, file, content):
         file.write_bytes(content)
         assert cache.all() == []
-        cache.keep(DB, token(2))
-        assert [kept.token for kept in cache.find(DB)] == [token(2)]
+        cache.store(DB, token(2))
+        assert [cached.token for cached in cache.find(DB)] == [token(2)]
 
     @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o666])
-    def test_a_file_that_others_may_read_or_write_is_not_trusted(self, cache, file, mode):
+    def test_a_file_accessible_to_others_is_ignored(self, cache, file, mode):
         file.chmod(mode)
         assert cache.all() == []
 
@@ -159,18 +159,18 @@ class TestDamage:
         file.symlink_to(target)
         assert cache.all() == []
 
-    def test_a_write_that_fails_leaves_the_old_token_and_no_draft(self, cache, file, monkeypatch):
+    def test_a_failed_write_leaves_the_old_token_and_no_draft(self, cache, file, monkeypatch):
         def fail(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match="No space"):
-            cache.keep(DB, token(2))
+            cache.store(DB, token(2))
         monkeypatch.undo()
-        assert [kept.token for kept in cache.all()] == [token(1)]
+        assert [cached.token for cached in cache.all()] == [token(1)]
         assert list(cache.directory.iterdir()) == [file]
 
-    def test_a_file_says_no_more_than_it_must(self, file):
+    def test_a_file_contains_gateway_and_token_only(self, file):
         assert set(json.loads(file.read_text())) == {"gateway", "token"}
 
 

@@ -1,4 +1,4 @@
-"""What a token says of itself, as far as it says anything."""
+"""Claims of a token, as far as it has any."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def test_claims_are_read_without_being_verified():
 
 @pytest.mark.parametrize("token", [jwt([]), jwt("x"), SecretStr("opaque"), SecretStr("a.%%%.b"), SecretStr("a.b.c"),
                                    jwt({"iss": 1, "sub": None, "exp": "soon", "idp_id": "\x1b[2J"})])  # fmt: skip
-def test_a_token_that_says_nothing_has_no_claims(token):
+def test_an_opaque_or_malformed_token_has_no_claims(token):
     assert claims_of(token) == Claims()

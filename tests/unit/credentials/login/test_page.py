@@ -1,4 +1,4 @@
-"""The page that a login ends on."""
+"""The page at the end of a login."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import re
 from pomagent.credentials.login import page
 
 
-def test_the_page_takes_the_token_out_of_the_address_bar():
+def test_the_page_removes_the_token_from_the_address_bar():
     assert 'history.replaceState(null, "", "/")' in page.SIGNED_IN
 
 
-def test_the_page_loads_nothing_and_runs_only_its_own():
+def test_the_page_loads_nothing_and_runs_only_its_own_script():
     policy = page.HEADERS["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; ")
     for tag in ("script", "style"):
@@ -23,10 +23,10 @@ def test_the_page_loads_nothing_and_runs_only_its_own():
     assert re.findall(r'(?:src|href)="([^"]*)"', page.SIGNED_IN) == ["data:,"]
 
 
-def test_the_page_knows_light_and_dark():
+def test_the_page_has_a_light_and_a_dark_scheme():
     assert "color-scheme: light dark" in page.SIGNED_IN
     assert "prefers-color-scheme: dark" in page.SIGNED_IN
 
 
-def test_nothing_is_cached_and_no_address_passed_on():
+def test_the_page_is_not_cached_and_sends_no_referrer():
     assert (page.HEADERS["Cache-Control"], page.HEADERS["Referrer-Policy"]) == ("no-store", "no-referrer")

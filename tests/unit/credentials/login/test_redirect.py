@@ -1,19 +1,19 @@
-"""Which requests and pasted addresses bring a login's token."""
+"""Requests and pasted addresses with and without a login's token."""
 
 from __future__ import annotations
 
 import pytest
 
-from pomagent.credentials.login.redirect import Forged, NotTheCallback, Redirect
+from pomagent.credentials.login.redirect import ForgedCallback, NotTheCallback, Redirect
 
 REDIRECT = Redirect(41234, "n0nce")
 
 
-def test_the_address_is_the_literal_loopback_one_with_the_nonce_in_its_path():
+def test_the_address_is_literal_loopback_with_the_nonce_in_its_path():
     assert REDIRECT.uri == "http://127.0.0.1:41234/cb/n0nce"
 
 
-def test_its_repr_does_not_show_the_nonce():
+def test_the_repr_does_not_show_the_nonce():
     assert "n0nce" not in repr(REDIRECT)
 
 
@@ -31,7 +31,7 @@ def test_the_token_is_read_from_a_request_and_from_a_pasted_address(target):
 
 @pytest.mark.parametrize("path", ["/", "/cb/", "/cb/n0nc", "/cb/n0ncex", "/cb/N0NCE", "/CB/n0nce", "/cb/n0nce/", "/é"])
 def test_a_token_without_the_nonce_is_forged(path):
-    with pytest.raises(Forged):
+    with pytest.raises(ForgedCallback):
         REDIRECT.token_in(f"{path}?pomerium_jwt=eyJ.a.b")
 
 
@@ -44,10 +44,10 @@ def test_a_token_without_the_nonce_is_forged(path):
         "/cb/n0nce?pomerium_jwt=" + "x" * (64 * 1024 + 1),
     ],
 )  # fmt: skip
-def test_what_brings_no_usable_token_is_noise_and_no_forgery(target):
+def test_a_request_without_a_usable_token_is_no_forgery(target):
     with pytest.raises(NotTheCallback) as refused:
         REDIRECT.token_in(target)
-    assert not isinstance(refused.value, Forged)
+    assert not isinstance(refused.value, ForgedCallback)
 
 
 def test_a_refusal_does_not_repeat_the_token():
