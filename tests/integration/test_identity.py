@@ -16,8 +16,8 @@ REDIRECT = "http://127.0.0.1:41234/cb/nonce?x=1"
 LOGIN = f"/.pomerium/api/v1/login?pomerium_redirect_uri={quote(REDIRECT, safe='')}"
 
 
-class Asker:
-    """Asks the gateway with any Host header."""
+class Requester:
+    """Sends requests to the gateway with any Host header."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -26,7 +26,7 @@ class Asker:
     def __call__(
         self, target: str, host: str = "", method: str = "GET", headers: Mapping[str, str] | None = None
     ) -> tuple[int, str, str]:
-        """Status, body and location."""
+        """Return status, body and location."""
         context = ssl.create_default_context(cafile=str(self._gateway.ca_file))
         context.check_hostname = False
         connection = http.client.HTTPSConnection(LOOPBACK, self._gateway.port, timeout=10, context=context)
@@ -43,16 +43,16 @@ class Asker:
 
 
 @pytest.fixture
-def ask(gateway: Gateway) -> Iterator[Asker]:
-    return Asker(gateway)
+def request_(gateway: Gateway) -> Iterator[Requester]:
+    return Requester(gateway)
 
 
-def test_a_browser_comes_back_with_a_token_that_opens_tunnels(ask: Asker, gateway: Gateway) -> None:
-    status, url, _ = ask(LOGIN)
+def test_a_login_ends_with_a_token_that_opens_tunnels(request_: Requester, gateway: Gateway) -> None:
+    status, url, _ = request_(LOGIN)
     assert (status, urlsplit(url).path) == (200, "/.pomerium/sign_in")
-    status, _, url = ask.open(url)
+    status, _, url = request_.open(url)
     assert (status, urlsplit(url).path) == (302, "/.pomerium/callback/")
-    status, _, url = ask.open(url)
+    status, _, url = request_.open(url)
     assert (status, url.startswith(f"{REDIRECT}&pomerium_jwt=")) == (302, True)
     (token,) = parse_qs(urlsplit(url).query)["pomerium_jwt"]
     with gateway.connect(destination("echo"), token) as tunnel:
@@ -71,49 +71,51 @@ def test_a_browser_comes_back_with_a_token_that_opens_tunnels(ask: Asker, gatewa
         ("/.pomerium/other", "GET", 404),
     ],
 )
-def test_only_a_redirect_to_this_machine_is_allowed(ask: Asker, target: str, method: str, expected: int) -> None:
-    assert ask(target, method=method)[0] == expected
+def test_only_a_redirect_to_loopback_is_allowed(request_: Requester, target: str, method: str, expected: int) -> None:
+    assert request_(target, method=method)[0] == expected
 
 
-def test_a_signed_url_is_as_it_was_called_and_a_default_port_breaks_it(ask: Asker) -> None:
-    """A browser drops ":443", which the signature has."""
-    _, url, _ = ask(LOGIN, host="gateway.example.test:443")
-    status, body, _ = ask.open(url, host="gateway.example.test")
+def test_a_default_port_breaks_the_signature_of_a_url(request_: Requester) -> None:
+    """A browser drops ":443", which the signature covers."""
+    _, url, _ = request_(LOGIN, host="gateway.example.test:443")
+    status, body, _ = request_.open(url, host="gateway.example.test")
     assert (status, "hmac failed" in body) == (400, True)
-    _, url, _ = ask(LOGIN, host="gateway.example.test")
-    assert ask.open(url)[0] == 302
+    _, url, _ = request_(LOGIN, host="gateway.example.test")
+    assert request_.open(url)[0] == 302
 
 
 @pytest.mark.parametrize(("later_s", "expected"), [(0, 302), (300, 302), (359, 302), (362, 400)])
-def test_a_sign_in_url_is_good_for_five_minutes(ask: Asker, gateway: Gateway, later_s: float, expected: int) -> None:
+def test_a_sign_in_url_is_valid_for_five_minutes(
+    request_: Requester, gateway: Gateway, later_s: float, expected: int
+) -> None:
     now = time.time()
     gateway.identity.clock = lambda: now
-    _, url, _ = ask(LOGIN)
+    _, url, _ = request_(LOGIN)
     gateway.identity.clock = lambda: now + later_s
-    assert ask.open(url)[0] == expected
+    assert request_.open(url)[0] == expected
 
 
-def test_a_url_that_was_changed_is_refused(ask: Asker) -> None:
-    _, url, _ = ask(LOGIN)
-    assert ask.open(url.replace("41234", "41235"))[0] == 400
+def test_a_changed_url_is_refused(request_: Requester) -> None:
+    _, url, _ = request_(LOGIN)
+    assert request_.open(url.replace("41234", "41235"))[0] == 400
 
 
-def test_a_form_waits_for_its_button(ask: Asker, gateway: Gateway) -> None:
+def test_a_form_waits_for_its_button(request_: Requester, gateway: Gateway) -> None:
     gateway.identity.asks = True
-    _, url, _ = ask(LOGIN)
-    assert (ask.open(url)[0], gateway.identity.minted) == (200, [])
-    assert ask.open(url, method="POST")[0] == 302
+    _, url, _ = request_(LOGIN)
+    assert (request_.open(url)[0], gateway.identity.minted) == (200, [])
+    assert request_.open(url, method="POST")[0] == 302
 
 
-def test_user_and_portal_are_for_living_tokens(ask: Asker, gateway: Gateway) -> None:
+def test_user_and_portal_require_a_living_token(request_: Requester, gateway: Gateway) -> None:
     gateway.identity.list_route("db", "tcp+https://db.example.test:5432")
     token = gateway.identity.mint()
     for form in (f"Pomerium {token}", f"Bearer Pomerium-{token}"):
-        status, body, _ = ask("/.pomerium/user", headers={"Authorization": form})
+        status, body, _ = request_("/.pomerium/user", headers={"Authorization": form})
         assert (status, json.loads(body)["email"]) == (200, "alice@example.test")
-        status, body, _ = ask("/.pomerium/api/v1/routes", headers={"Authorization": form})
+        status, body, _ = request_("/.pomerium/api/v1/routes", headers={"Authorization": form})
         assert (status, json.loads(body)["routes"][0]["name"]) == (200, "db")
     gateway.authorizer.revoke(token)
     for path in ("/.pomerium/user", "/.pomerium/api/v1/routes"):
-        assert ask(path, headers={"Authorization": f"Pomerium {token}"})[0] == 401
-        assert ask(path)[0] == 401
+        assert request_(path, headers={"Authorization": f"Pomerium {token}"})[0] == 401
+        assert request_(path)[0] == 401

@@ -1,5 +1,5 @@
-"""Real servers behind the gateway's routes: what the agent is for.
+"""Real servers behind the gateway's routes.
 
-Each is a context manager that runs one server on a free loopback port, with its data in a directory of its own, and
-ends it by its pid. A program that is not installed skips the test; in CI that fails the run.
+Each module has a context manager that runs one server on a free loopback port, with its data in its own directory, and
+ends it by its pid. A program that is not installed skips the test. In CI that fails the run.
 """

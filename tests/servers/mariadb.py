@@ -1,4 +1,4 @@
-"""A MariaDB server that counts, and blocks, whoever connects without logging in, as it does in production."""
+"""A MariaDB server that counts and blocks hosts that connect without logging in, as in production."""
 
 import contextlib
 import shutil
@@ -14,17 +14,17 @@ from tests.support.agent import processes
 
 USER = "tester"
 GUEST = "127.83.0.2"
-"""Whom it takes for another host: it never counts the errors of 127.0.0.1. Let the gateway connect from here."""
+"""Source address for the gateway, which the server treats as another host: it never counts errors of 127.0.0.1."""
 LOGIN_TIMEOUT_S = 2
-"""``connect_timeout``, 10 by default; each login that takes longer is an error."""
+"""Seconds of ``connect_timeout``, 10 by default. A login that takes longer is an error."""
 
-# Only a host whose name is known has a row in the host cache, and no resolver here knows the guest.
+# Only a host with a name has a row in the host cache, and no resolver here knows the guest.
 WITH_HOSTS = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
 
 
 @contextlib.contextmanager
 def mariadb() -> "Iterator[Mariadb]":
-    """Make a database and run it. ``USER`` may log in from everywhere, without a password."""
+    """Create and run a database. ``USER`` may log in from everywhere, without a password."""
     directory = Path(tempfile.mkdtemp(prefix="pomagent-mariadb-"))  # pytest's own is closed to other users
     try:
         server = Mariadb(directory)
@@ -37,7 +37,7 @@ def mariadb() -> "Iterator[Mariadb]":
 
 
 class Mariadb:
-    """One server on one port, and what it thinks of its guests."""
+    """One server on one port, and its counters."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -47,7 +47,7 @@ class Mariadb:
         self._install()
         self._server = Server(directory / "log", self._command())
         try:
-            self._server.wait(lambda: self._ask("SELECT 1").returncode == 0)
+            self._server.wait(lambda: self._run("SELECT 1").returncode == 0)
             self.query(f"CREATE USER {USER}@'%'")
         except BaseException:
             self.stop()
@@ -57,31 +57,31 @@ class Mariadb:
         self._server.stop()
 
     def query(self, statement: str) -> list[list[str]]:
-        """What its operator is told, over the Unix socket: rows of columns."""
-        done = self._ask(statement)
+        """Return the rows of a statement, run as the operator over the Unix socket."""
+        done = self._run(statement)
         assert done.returncode == 0, done.stderr
         return [line.split("\t") for line in done.stdout.splitlines()]
 
     @property
     def aborted_connects(self) -> int:
-        """Connections that never logged in, since the start."""
+        """Connections since the start that never logged in."""
         return int(self.query("SHOW GLOBAL STATUS LIKE 'Aborted_connects'")[0][1])
 
     @property
     def guest_errors(self) -> int:
-        """Of the guest, since it last logged in."""
+        """Errors of the guest since its last login."""
         rows = self.query(f"SELECT sum_connect_errors FROM performance_schema.host_cache WHERE ip = '{GUEST}'")
         return int(rows[0][0]) if rows else 0
 
     def block_after(self, errors: int) -> None:
-        """Block a host after so many errors in a row."""
+        """Block a host after this number of consecutive errors."""
         self.query(f"SET GLOBAL max_connect_errors = {errors}")
 
     def forgive(self) -> None:
-        """What an operator has to do about a blocked host."""
+        """Unblock all hosts, as an operator has to."""
         self.query("FLUSH HOSTS")
 
-    def _ask(self, statement: str) -> "subprocess.CompletedProcess[str]":
+    def _run(self, statement: str) -> "subprocess.CompletedProcess[str]":
         client = (program("mariadb"), "--no-defaults", f"--socket={self._directory / 'socket'}", "--user=root")
         batch = ("--batch", "--skip-column-names", f"--execute={statement}")
         return processes.run([*client, *batch], capture_output=True, text=True, check=False)
@@ -106,7 +106,7 @@ class Mariadb:
             "performance-schema": "ON",  # shows the host cache
             "innodb-flush-log-at-trx-commit": 0,
         }
-        # Without root, mounting needs a namespace in which we are: the server must then be told that root is meant.
+        # Mounting without root needs a namespace in which we are root. The server then needs --user=root.
         namespace = ("--mount",) if self._owner else ("--map-root-user", "--mount")
         user = () if self._owner else ("--user=root",)
         options = [f"--{name}={value}" for name, value in settings.items()]

@@ -9,7 +9,7 @@ from tests.servers.programs import Server, listens, program, serve
 
 
 class Microsocks:
-    """Where it listens, and what it says."""
+    """A running server: its address and its log."""
 
     def __init__(self, port: int, server: Server) -> None:
         self.port = port
@@ -21,13 +21,13 @@ class Microsocks:
 
     @property
     def requests(self) -> list[str]:
-        """One line for each connection that it has opened: ``client[5] 127.0.0.1: connected to HOST:PORT``."""
+        """Log lines of opened connections: ``client[5] 127.0.0.1: connected to HOST:PORT``."""
         return [line for line in self._server.log.splitlines() if "connected to" in line]
 
 
 @contextlib.contextmanager
 def microsocks(directory: Path, *, user: str = "", password: str = "") -> Iterator[Microsocks]:
-    """Run it; with ``user`` for that one only."""
+    """Run a server, which requires a login if ``user`` is given."""
     port = unused_port()
     login = ["-u", user, "-P", password] if user else []
     server = serve(directory / "microsocks.log", program("microsocks"), "-i", LOOPBACK, "-p", str(port), *login)

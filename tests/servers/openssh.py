@@ -1,4 +1,4 @@
-"""An OpenSSH server for the user who runs the tests, with keys made for the occasion."""
+"""An OpenSSH server for the user of the tests, with its own keys."""
 
 import contextlib
 import getpass
@@ -12,12 +12,12 @@ from tests.servers.programs import listens, program, serve
 from tests.support.agent import processes
 
 PRIVILEGE_SEPARATION = Path("/run/sshd")
-"""A server that is started as root insists on it; Debian makes it when the service starts."""
+"""Directory that a server started as root requires. Debian creates it when the service starts."""
 
 
 @dataclass(frozen=True)
 class SshServer:
-    """Where it listens, and how a client logs in."""
+    """A running server: its port, the options of a client, and its log."""
 
     port: int
     client_options: tuple[str, ...]
@@ -25,13 +25,13 @@ class SshServer:
 
     @property
     def log(self) -> str:
-        """All of it."""
+        """The complete log."""
         return self.log_file.read_text()
 
 
 @contextlib.contextmanager
 def openssh(directory: Path, **settings: object) -> Iterator[SshServer]:
-    """Run one with these settings too."""
+    """Run a server with these additional settings."""
     host_key, client_key = (_make_key(directory / name) for name in ("host_key", "client_key"))
     authorized = directory / "authorized_keys"
     authorized.write_text(client_key.with_suffix(".pub").read_text())

@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster, of another user where we are root: its programs refuse to run as root."""
+"""A PostgreSQL cluster. Its programs refuse to run as root, so root runs it as another user."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ USER = "tester"
 
 @contextlib.contextmanager
 def postgres(**settings: object) -> "Iterator[Postgres]":
-    """Make a cluster and run it with these settings. Everybody on this host may log in as ``USER``."""
+    """Create a cluster and run it with these settings. Every user of this host may log in as ``USER``."""
     directory = Path(tempfile.mkdtemp(prefix="pomagent-postgres-"))  # pytest's own is closed to other users
     try:
         cluster = Postgres(directory, settings)
@@ -31,7 +31,7 @@ def postgres(**settings: object) -> "Iterator[Postgres]":
 
 
 class Postgres:
-    """One cluster on one port, over every restart."""
+    """One cluster, which keeps its port over restarts."""
 
     def __init__(self, directory: Path, settings: Mapping[str, object]) -> None:
         self._directory = directory
@@ -45,7 +45,7 @@ class Postgres:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def start(self) -> None:
-        """Blocks until it takes connections."""
+        """Start the server. Blocks until it accepts logins."""
         settings = {
             "listen_addresses": LOOPBACK,
             "port": self.port,
@@ -59,15 +59,15 @@ class Postgres:
         self._server.wait(self._is_ready)
 
     def stop(self) -> None:
-        """Blocks until it has ended, and with it every session."""
+        """Stop the server. Blocks until it has ended with all sessions."""
         self._server.stop(signal.SIGINT)
 
     @property
     def log(self) -> str:
-        """All of it."""
+        """The complete log."""
         return (self._directory / "log").read_text()
 
     def _is_ready(self) -> bool:
-        """It listens before that, and then refuses every login."""
+        """Return whether logins are accepted. The server listens before that, and refuses them."""
         status = self._directory / "data" / "postmaster.pid"
         return status.exists() and status.read_text().rstrip().endswith("ready")

@@ -1,4 +1,4 @@
-"""Finds the programs of the distribution, starts them, and waits until they serve."""
+"""Finds the distribution's programs, starts them, and waits until they serve."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ LOG_TAIL_CHARACTERS = 4000
 
 
 def program(name: str) -> str:
-    """The path of a program, also where Debian keeps servers; skips the test if it is not installed."""
+    """Return the path of a program, or skip the test. Also searches the directories of Debian's servers."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", *map(str, versions)])
     found = shutil.which(name, path=path)
@@ -33,7 +33,7 @@ def program(name: str) -> str:
 
 
 def run(*command: str, stdin: bytes = b"") -> bytes:
-    """The standard output of a client that succeeds and has nothing to complain about."""
+    """Return the standard output of a client. Fails on an error or output on standard error."""
     done = processes.run(
         command, input=stdin, capture_output=True, check=False, timeout=scaled(RUN_TIMEOUT_S), env=clean_environment()
     )
@@ -57,12 +57,12 @@ class Server:
         return self._log_file.read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]
 
     def wait(self, is_ready: Callable[[], bool]) -> None:
-        """Blocks until it serves; a server that has ended fails at once."""
+        """Wait until the server is ready. Blocks. Fails at once if it has ended."""
         wait_until(lambda: self.process.poll() is not None or is_ready(), START_TIMEOUT_S, f"{self.process.args}")
         assert self.process.poll() is None, self.log
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ask it to end, and insist if it does not."""
+        """Stop the server, with SIGKILL after the timeout."""
         self.process.send_signal(number)
         try:
             self.process.wait(scaled(STOP_TIMEOUT_S))
@@ -77,6 +77,6 @@ def serve(log: Path, *command: str) -> Server:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody accepts connections on a loopback port."""
+    """Return whether a server accepts connections on a loopback port."""
     with socket.socket() as probe:
         return probe.connect_ex((LOOPBACK, port)) == 0

@@ -1,4 +1,4 @@
-"""A Redis server that keeps nothing."""
+"""A Redis server without persistence."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tests.servers.programs import listens, program, serve
 
 @contextlib.contextmanager
 def redis(directory: Path, **more: str) -> Iterator[int]:
-    """Run it with these settings too; gives its port."""
+    """Run a server with these additional settings, and yield its port."""
     port = unused_port()
     settings = {"port": str(port), "bind": LOOPBACK, "dir": str(directory), "save": "", "daemonize": "no", **more}
     arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]

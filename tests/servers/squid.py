@@ -1,4 +1,4 @@
-"""A squid: the forward proxy between many a bastion and the rest of the world."""
+"""A squid, a common forward proxy between bastion hosts and the Internet."""
 
 import contextlib
 import shutil
@@ -23,7 +23,7 @@ done
 
 @dataclass
 class Squid:
-    """Where it listens, and what went through it."""
+    """A running squid: its ports, its log and its connections."""
 
     port: int
     tls_port: int
@@ -40,13 +40,13 @@ class Squid:
 
     @property
     def requests(self) -> list[str]:
-        """Its access log: one line for each CONNECT, when it is over."""
+        """Lines of the access log, one for each CONNECT that is over."""
         log = self.directory / "access.log"
         return log.read_text().splitlines() if log.exists() else []
 
     @property
     def connections(self) -> int:
-        """To it, now."""
+        """Connections to the proxy now."""
         ports = {f":{port:04X}" for port in (self.port, self.tls_port)}
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         return sum(row[3] == "01" and row[1][-5:] in ports for row in rows)
@@ -56,8 +56,8 @@ class Squid:
 def squid(
     certificate: Certificate, hosts: dict[str, str], *, user: str = "", password: str = "", port: int = 0
 ) -> Iterator[Squid]:
-    """Run one that lets everybody, or with ``user`` only that one, CONNECT to one port; it knows these ``hosts``."""
-    directory = Path(tempfile.mkdtemp(prefix="pomagent-squid-"))  # pytest's own is closed to the user it runs as
+    """Run a squid that allows CONNECT to one port, with a login if ``user`` is given. It resolves ``hosts``."""
+    directory = Path(tempfile.mkdtemp(prefix="pomagent-squid-"))  # pytest's own is closed to other users
     try:
         ports = unused_port(), unused_port()
         _prepare(directory, certificate, hosts, user, password)
@@ -83,7 +83,7 @@ def _prepare(directory: Path, certificate: Certificate, hosts: dict[str, str], u
 
 
 def _give_away(directory: Path) -> None:
-    """To the user as whom it runs where we are root."""
+    """Give the files to the user that squid runs as if we are root."""
     give(unprivileged(USER), directory, *directory.iterdir())
 
 

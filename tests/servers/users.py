@@ -1,4 +1,4 @@
-"""Servers that refuse to run as root, or should not: as whom they run where we are root."""
+"""Unprivileged users for servers that refuse to run as root, or should not."""
 
 import os
 import pwd
@@ -9,7 +9,7 @@ from tests.servers.programs import program
 
 
 def unprivileged(*names: str) -> pwd.struct_passwd | None:
-    """The first of these users that exists; None where we are not root and servers are simply ours."""
+    """Return the first of these users that exists, or None if we are not root."""
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name: entry for entry in pwd.getpwall()}
@@ -17,13 +17,16 @@ def unprivileged(*names: str) -> pwd.struct_passwd | None:
 
 
 def give(user: pwd.struct_passwd | None, *paths: Path) -> None:
-    """Make them that user's."""
+    """Change the owner of files. Without a user, do nothing."""
     for path in paths if user else ():
         os.chown(path, user.pw_uid, user.pw_gid)
 
 
 def as_user(user: pwd.struct_passwd | None, *command: str) -> list[str]:
-    """The command as that user, and no orphan: a change of user makes the kernel forget a tether."""
+    """Return a command that runs as the user and ends with us.
+
+    A change of user makes the kernel forget a tether, so the command sets its own parent-death signal.
+    """
     if user is None:
         return tethered(*command)
     identity = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")

@@ -31,7 +31,7 @@ from tests.support.browser.visitor import SIGN_IN, Visitor, printed_address
 CANNOT_SERVE, USAGE = 69, 2
 ECHO = destination("echo")
 SIGNED_IN = [302, 302, 404]
-"""Sign-in page, gateway's callback, ours: see ``page.SIGNED_IN_STATUS``."""
+"""Statuses of the sign-in page, the gateway's callback and our own page (see ``page.SIGNED_IN_STATUS``)."""
 LOGIN_TABLES: dict[str, dict[str, Any]] = {
     "credentials.people": {"login": "browser"}, "gateways.demo": {"credential": "people"},
 }  # fmt: skip
@@ -43,13 +43,13 @@ def visitor(gateway: Gateway, tmp_path: Path) -> Visitor:
 
 
 class Home:
-    """One user's own: their tokens, and the gateway as they name it on command lines."""
+    """The tokens of one user, and the gateway's name on the user's command lines."""
 
     def __init__(self, gateway: Gateway, directory: Path) -> None:
         self._gateway = gateway
         self.directory = directory
         self.environment = {"STATE_DIRECTORY": str(directory / "home")}
-        self.address = f"localhost:{gateway.port}"  # in its certificate, and resolves
+        self.address = f"localhost:{gateway.port}"  # the certificate has this name, and it resolves
 
     @property
     def trust(self) -> list[str]:
@@ -74,7 +74,7 @@ class Home:
 
     @property
     def errors(self) -> Path:
-        """What ``tcp`` says on standard error."""
+        """File with the standard error of ``tcp``."""
         return self.directory / "tcp.err"
 
 
@@ -85,7 +85,7 @@ def home(gateway: Gateway, tmp_path: Path) -> Home:
 
 @contextmanager
 def login_process(home: Home, *arguments: str) -> Iterator[tuple[processes.Process, Path]]:
-    """``pomagent login`` while it waits; its standard error is in the file."""
+    """Run ``pomagent login`` until it waits. The file has its standard error."""
     errors = home.directory / "login.err"
     command = [sys.executable, "-m", "pomagent", "login", home.address, *home.trust, *arguments]
     with errors.open("wb") as output:
@@ -101,7 +101,7 @@ def login_process(home: Home, *arguments: str) -> Iterator[tuple[processes.Proce
 
 
 def callback_of(url: str) -> tuple[int, str]:
-    """Where a login listens, and its path, as its sign-in address tells the browser."""
+    """Return port and path of a login's redirect, from its sign-in address."""
     parts = urlsplit(parse_qs(urlsplit(url).query)["pomerium_redirect_uri"][0])
     assert parts.hostname == LOOPBACK
     assert parts.port
@@ -118,10 +118,10 @@ def get(port: int, target: str) -> tuple[int, str]:
         connection.close()
 
 
-# The command.
+# --- the command ---
 
 
-def test_login_opens_a_browser_and_keeps_the_token_for_this_user_only(
+def test_a_login_opens_a_browser_and_stores_the_token_for_this_user_only(
     home: Home, visitor: Visitor, gateway: Gateway
 ) -> None:
     done = home.run("login", "--browser-cmd", visitor.command)
@@ -133,7 +133,7 @@ def test_login_opens_a_browser_and_keeps_the_token_for_this_user_only(
     assert home.tokens[0] not in done.stdout + done.stderr
 
 
-def test_whoami_tells_identity_end_and_what_the_portal_lists(home: Home, visitor: Visitor, gateway: Gateway) -> None:
+def test_whoami_shows_identity_expiry_and_listed_routes(home: Home, visitor: Visitor, gateway: Gateway) -> None:
     gateway.identity.list_route("orders-db", "tcp+https://orders.example.test:5432")
     gateway.identity.list_route("wiki", "https://wiki.example.test", "http")
     home.run("login", "--browser-cmd", visitor.command)
@@ -145,8 +145,8 @@ def test_whoami_tells_identity_end_and_what_the_portal_lists(home: Home, visitor
     assert (document["identity"], document["expires_at"]) == ("alice@example.test", None)
 
 
-def test_a_cached_token_is_checked_where_a_login_is_needed(home: Home, visitor: Visitor, gateway: Gateway) -> None:
-    """Wire §10 #9: /healthz answers everybody."""
+def test_a_cached_token_is_checked_at_a_page_that_needs_a_login(home: Home, visitor: Visitor, gateway: Gateway) -> None:
+    """Wire §10 #9: /healthz answers without a login."""
     home.run("login", "--browser-cmd", visitor.command)
     gateway.authorizer.revoke(gateway.identity.minted[0])
     done = home.run("whoami")
@@ -155,7 +155,7 @@ def test_a_cached_token_is_checked_where_a_login_is_needed(home: Home, visitor: 
     assert f"pomagent login {home.address}" in done.stderr
 
 
-def test_the_same_gateway_is_the_same_however_it_is_typed(home: Home, visitor: Visitor) -> None:
+def test_a_gateway_is_recognised_in_any_spelling(home: Home, visitor: Visitor) -> None:
     """Wire §10 #8: tunnels, login and routes share one key."""
     home.run("login", "--browser-cmd", visitor.command, address=f"https://LOCALHOST:{home.address[10:]}/path?q")
     for command in ("whoami", "routes"):
@@ -166,9 +166,7 @@ def test_the_same_gateway_is_the_same_however_it_is_typed(home: Home, visitor: V
     assert visitor.starts == 1
 
 
-def test_over_ssh_the_address_is_printed_and_the_pasted_one_accepted(
-    home: Home, visitor: Visitor, gateway: Gateway
-) -> None:
+def test_the_address_is_printed_and_a_pasted_one_accepted(home: Home, visitor: Visitor, gateway: Gateway) -> None:
     with login_process(home, "--no-browser") as (process, errors):
         pasted = visitor.sign_in_elsewhere(printed_address(errors))
         assert process.stdin
@@ -180,7 +178,7 @@ def test_over_ssh_the_address_is_printed_and_the_pasted_one_accepted(
     assert home.tokens == gateway.identity.minted
 
 
-def test_a_fixed_callback_port_suits_a_forwarded_one(home: Home, visitor: Visitor) -> None:
+def test_a_fixed_callback_port_is_used(home: Home, visitor: Visitor) -> None:
     port = unused_port()
     with login_process(home, "--no-browser", "--callback-port", str(port)) as (process, errors):
         url = printed_address(errors)
@@ -189,14 +187,14 @@ def test_a_fixed_callback_port_suits_a_forwarded_one(home: Home, visitor: Visito
         assert process.wait(scaled(20)) == 0
 
 
-def test_a_callback_port_that_is_taken_is_said(home: Home) -> None:
+def test_a_taken_callback_port_is_reported(home: Home) -> None:
     with socket.create_server((LOOPBACK, 0)) as taken:
         done = home.run("login", "--no-browser", "--callback-port", str(taken.getsockname()[1]))
     assert done.returncode == CANNOT_SERVE
     assert "cannot listen" in done.stderr
 
 
-def test_a_forged_callback_is_refused_and_said_and_the_login_goes_on(
+def test_a_forged_callback_is_refused_and_reported_and_the_login_goes_on(
     home: Home, visitor: Visitor, gateway: Gateway
 ) -> None:
     """Wire §10 #11."""
@@ -215,7 +213,7 @@ def test_a_forged_callback_is_refused_and_said_and_the_login_goes_on(
     assert home.tokens == [gateway.identity.minted[-1]]
 
 
-def test_icons_and_connections_ahead_of_need_disturb_no_login(home: Home, visitor: Visitor) -> None:
+def test_icon_requests_and_idle_connections_do_not_disturb_a_login(home: Home, visitor: Visitor) -> None:
     with login_process(home, "--no-browser") as (process, errors):
         url = printed_address(errors)
         port, path = callback_of(url)
@@ -229,7 +227,7 @@ def test_icons_and_connections_ahead_of_need_disturb_no_login(home: Home, visito
         assert "forged" not in errors.read_text()
 
 
-def test_a_login_that_is_interrupted_says_so(home: Home) -> None:
+def test_an_interrupted_login_reports_its_cancellation(home: Home) -> None:
     with login_process(home, "--no-browser") as (process, errors):
         printed_address(errors)
         process.send_signal(signal.SIGINT)
@@ -238,13 +236,13 @@ def test_a_login_that_is_interrupted_says_so(home: Home) -> None:
     assert home.files == []
 
 
-def test_a_browser_that_cannot_be_started_is_said(home: Home) -> None:
+def test_a_missing_browser_is_reported(home: Home) -> None:
     done = home.run("login", "--browser-cmd", "/nowhere/browser")
     assert done.returncode == CANNOT_SERVE
     assert "/nowhere/browser cannot be started" in done.stderr
 
 
-def test_a_browser_that_fails_is_said_and_the_printed_address_still_works(home: Home, visitor: Visitor) -> None:
+def test_a_failed_browser_is_reported_and_the_printed_address_works(home: Home, visitor: Visitor) -> None:
     with login_process(home, "--browser-cmd", "false") as (process, errors):
         wait_until(lambda: "failed with exit code 1" in errors.read_text())
         assert visitor.visit(printed_address(errors)) == SIGNED_IN
@@ -253,20 +251,20 @@ def test_a_browser_that_fails_is_said_and_the_printed_address_still_works(home: 
 
 @pytest.mark.parametrize("command", ["login", "whoami", "routes", "logout"])
 @pytest.mark.parametrize("name", ["http://localhost:1", "user@localhost:1", "corp"])
-def test_what_is_no_gateway_is_a_usage_error(home: Home, command: str, name: str, tmp_path: Path) -> None:
+def test_an_argument_that_is_no_gateway_is_a_usage_error(home: Home, command: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_text("[agent]\nallow_empty = true\n")
     done = pomagent(command, name, "--config", str(tmp_path / "agent.toml"), **home.environment)
     assert done.returncode == USAGE
     assert "Traceback" not in done.stderr
 
 
-# The first connection of ``pomagent tcp``.
+# --- the first connection of ``pomagent tcp`` ---
 
 
-def test_the_first_refused_connection_starts_the_login_and_waits_for_it(
+def test_the_first_refused_connection_starts_a_login_and_waits_for_it(
     home: Home, visitor: Visitor, gateway: Gateway
 ) -> None:
-    """Wire §10 #4 and #6: a 401 is a call for a login, and the connection that met it is served."""
+    """Wire §10 #4 and #6: a 401 starts a login, and the refused connection is served afterwards."""
     with home.tcp("--browser-cmd", visitor.command) as tcp:
         assert gateway.identity.requests == []
         with connect(tcp.address[1]) as client:
@@ -275,9 +273,9 @@ def test_the_first_refused_connection_starts_the_login_and_waits_for_it(
     assert home.tokens == gateway.identity.minted
 
 
-def test_connections_at_once_open_one_browser(home: Home, visitor: Visitor, gateway: Gateway) -> None:
+def test_concurrent_connections_open_one_browser(home: Home, visitor: Visitor, gateway: Gateway) -> None:
     """Wire §10 #3."""
-    gateway.identity.asks = True  # nobody presses the button, until it is not asked for any more
+    gateway.identity.asks = True  # the sign-in form waits for its button
     with home.tcp("--browser-cmd", visitor.command) as tcp:
         clients = [connect(tcp.address[1]) for _ in range(5)]
         for client in clients:
@@ -293,7 +291,7 @@ def test_connections_at_once_open_one_browser(home: Home, visitor: Visitor, gate
     assert len(gateway.identity.minted) == 1
 
 
-def test_a_client_that_gives_up_leaves_the_login_to_the_next_one(
+def test_a_client_that_disconnects_leaves_the_login_to_the_next_one(
     home: Home, visitor: Visitor, gateway: Gateway
 ) -> None:
     """Wire §10 #4."""
@@ -311,7 +309,7 @@ def test_a_client_that_gives_up_leaves_the_login_to_the_next_one(
     assert home.tokens == gateway.identity.minted
 
 
-def test_two_processes_at_once_open_one_browser(home: Home, visitor: Visitor, gateway: Gateway, tmp_path: Path) -> None:
+def test_concurrent_processes_open_one_browser(home: Home, visitor: Visitor, gateway: Gateway, tmp_path: Path) -> None:
     gateway.identity.asks = True
     (tmp_path / "other").mkdir()
     flags = ["--pomerium-url", f"https://{home.address}", *home.trust, "--browser-cmd", visitor.command]
@@ -336,7 +334,7 @@ def test_a_cached_token_is_used_before_any_browser(home: Home, visitor: Visitor)
     assert visitor.starts == 1
 
 
-def test_an_expired_session_is_logged_in_again_within_the_same_connection(
+def test_an_expired_session_is_renewed_within_the_same_connection(
     home: Home, visitor: Visitor, gateway: Gateway
 ) -> None:
     home.run("login", "--browser-cmd", visitor.command)
@@ -369,7 +367,7 @@ def test_a_login_at_one_name_of_a_cluster_serves_its_other_names(
 
 
 @pytest.mark.parametrize("trouble", ["edge down", "404", "408", "429", "503", "destination down"])
-def test_no_trouble_but_a_refusal_of_the_login_touches_a_token(
+def test_only_a_refusal_of_the_login_removes_a_token(
     home: Home, visitor: Visitor, gateway: Gateway, trouble: str
 ) -> None:
     """Wire §10 #2."""
@@ -393,8 +391,8 @@ def test_no_trouble_but_a_refusal_of_the_login_touches_a_token(
 
 
 @pytest.mark.parametrize("during", ["login", "session"])
-def test_an_interrupt_touches_no_token(home: Home, visitor: Visitor, gateway: Gateway, during: str) -> None:
-    """Wire §10 #2: Ctrl-C while another login is waited for, and in the middle of a session."""
+def test_an_interrupt_removes_no_token(home: Home, visitor: Visitor, gateway: Gateway, during: str) -> None:
+    """Wire §10 #2: Ctrl-C during a login, and in the middle of a session."""
     home.run("login", "--browser-cmd", visitor.command)
     before = home.tokens
     if during == "login":
@@ -410,7 +408,7 @@ def test_an_interrupt_touches_no_token(home: Home, visitor: Visitor, gateway: Ga
     assert home.tokens == before
 
 
-def test_a_service_account_is_used_alone_and_never_cached(
+def test_a_service_account_token_is_used_alone_and_never_cached(
     home: Home, visitor: Visitor, gateway: Gateway, tmp_path: Path
 ) -> None:
     """Wire §10 #7."""
@@ -428,8 +426,8 @@ def test_a_service_account_is_used_alone_and_never_cached(
     assert visitor.starts == 1
 
 
-def test_a_fresh_login_that_is_refused_is_final(home: Home, visitor: Visitor, gateway: Gateway) -> None:
-    """Wire §10 #19 and §2.2: the route has an identity provider of its own, and another browser would not help."""
+def test_a_refused_fresh_login_is_final(home: Home, visitor: Visitor, gateway: Gateway) -> None:
+    """Wire §10 #19 and §2.2: with a route's own identity provider, another login would not help."""
     gateway.authorizer.refuse(401)
     with home.tcp("--browser-cmd", visitor.command) as tcp:
         for _ in range(3):
@@ -442,14 +440,14 @@ def test_a_fresh_login_that_is_refused_is_final(home: Home, visitor: Visitor, ga
     assert visitor.starts == 1
 
 
-def test_standard_input_and_output_wait_for_the_login_too(home: Home, visitor: Visitor) -> None:
+def test_standard_input_and_output_wait_for_the_login(home: Home, visitor: Visitor) -> None:
     url = ["--pomerium-url", f"https://{home.address}", *home.trust, "--browser-cmd", visitor.command]
     done = pomagent("tcp", ECHO, "--listen", "-", *url, stdin=b"hello\n", **home.environment)
     assert (done.returncode, done.stdout) == (0, "hello\n")
     assert visitor.starts == 1
 
 
-def test_what_became_of_the_login_is_said(home: Home, gateway: Gateway) -> None:
+def test_a_failed_login_of_a_single_route_is_reported(home: Home, gateway: Gateway) -> None:
     url = ["--pomerium-url", f"https://{home.address}", *home.trust, "--browser-cmd", "/nowhere/browser"]
     done = pomagent("tcp", ECHO, "--listen", "-", *url, **home.environment)
     assert done.returncode == CANNOT_SERVE
@@ -462,7 +460,7 @@ def test_a_public_route_needs_no_login(home: Home, visitor: Visitor) -> None:
     assert visitor.starts == 0
 
 
-def test_without_a_browser_the_address_is_printed(home: Home, visitor: Visitor) -> None:
+def test_the_address_is_printed_without_a_browser(home: Home, visitor: Visitor) -> None:
     with home.tcp("--no-browser") as tcp, connect(tcp.address[1]) as client:
         client.sendall(b"hello\n")
         visitor.visit(printed_address(home.errors))
@@ -481,19 +479,19 @@ def test_a_forged_callback_is_logged(home: Home, gateway: Gateway, visitor: Visi
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_login_that_waits(home: Home, number: signal.Signals) -> None:
+def test_a_signal_cancels_a_waiting_login(home: Home, number: signal.Signals) -> None:
     with home.tcp("--no-browser") as tcp, connect(tcp.address[1]):
         printed_address(home.errors)
         tcp.process.send_signal(number)
         assert tcp.process.wait(scaled(10)) == 0
 
 
-# For the running agent.
+# --- the running agent ---
 
 
 @pytest.fixture
 def agent(bastion: Bastion) -> AgentProcess:
-    """Two routes that wait for one login, which nobody has done."""
+    """An agent with two routes that wait for one login."""
     return bastion.start({"echo": ANY, "page": ANY}, defaults={"warm": "tunnel"}, **LOGIN_TABLES)
 
 
@@ -501,13 +499,13 @@ def states(agent: AgentProcess) -> dict[str, tuple[str, str]]:
     return {route["name"]: (route["state"], route["reason"]) for route in agent.status()["routes"]}
 
 
-def test_a_route_that_waits_for_a_login_names_the_command(agent: AgentProcess, visitor: Visitor) -> None:
+def test_a_route_that_waits_for_a_login_names_the_login_command(agent: AgentProcess, visitor: Visitor) -> None:
     wait_until(lambda: {state for state, _ in states(agent).values()} == {"unauthenticated"})
     assert all("pomagent login demo" in reason for _, reason in states(agent).values())
     assert visitor.starts == 0
 
 
-def test_a_login_is_handed_to_the_agent_and_both_routes_recover_at_once(
+def test_a_login_is_passed_to_the_agent_and_both_routes_recover_at_once(
     agent: AgentProcess, bastion: Bastion, visitor: Visitor, gateway: Gateway
 ) -> None:
     wait_until(lambda: {state for state, _ in states(agent).values()} == {"unauthenticated"})
@@ -525,7 +523,7 @@ def test_a_login_is_handed_to_the_agent_and_both_routes_recover_at_once(
     assert [stat.S_IMODE(file.stat().st_mode) for file in kept] == [0o600]
 
 
-def test_a_gateway_may_be_named_by_its_address_and_probe_presents_the_login(
+def test_a_gateway_is_accepted_by_its_address_and_a_probe_presents_the_login(
     agent: AgentProcess, visitor: Visitor, gateway: Gateway
 ) -> None:
     before = agent.command("probe", "echo")
@@ -537,7 +535,7 @@ def test_a_gateway_may_be_named_by_its_address_and_probe_presents_the_login(
     assert probed.returncode == 0, probed.stdout
 
 
-def test_an_agent_keeps_a_login_for_its_next_start(agent: AgentProcess, bastion: Bastion, visitor: Visitor) -> None:
+def test_the_agent_stores_a_login_for_its_next_start(agent: AgentProcess, bastion: Bastion, visitor: Visitor) -> None:
     agent.command("login", "--browser-cmd", visitor.command)
     agent.stop()
     again = bastion.resume()
@@ -546,13 +544,13 @@ def test_an_agent_keeps_a_login_for_its_next_start(agent: AgentProcess, bastion:
     assert not again.events("tunnel.failed")
 
 
-def test_a_revoked_login_asks_for_another_and_the_agent_opens_no_browser(
+def test_a_revoked_login_requires_another_and_the_agent_opens_no_browser(
     agent: AgentProcess, visitor: Visitor, gateway: Gateway
 ) -> None:
     agent.command("login", "--browser-cmd", visitor.command)
     wait_until(lambda: {state for state, _ in states(agent).values()} == {"up"})
     gateway.authorizer.revoke(gateway.identity.minted[0])
-    with connect(agent.port("page")) as client:  # what is warm still serves; what is opened next is refused
+    with connect(agent.port("page")) as client:  # a warm tunnel still serves, the next one is refused
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
     wait_until(lambda: states(agent)["page"][0] == "unauthenticated")
     assert "pomagent login demo" in states(agent)["page"][1]
@@ -561,7 +559,7 @@ def test_a_revoked_login_asks_for_another_and_the_agent_opens_no_browser(
     assert visitor.starts == 2
 
 
-def test_logout_is_the_agents_too(agent: AgentProcess, visitor: Visitor) -> None:
+def test_a_logout_removes_the_agents_token(agent: AgentProcess, visitor: Visitor) -> None:
     agent.command("login", "--browser-cmd", visitor.command)
     wait_until(lambda: {state for state, _ in states(agent).values()} == {"up"})
     done = agent.command("logout")
@@ -570,26 +568,26 @@ def test_logout_is_the_agents_too(agent: AgentProcess, visitor: Visitor) -> None
     wait_until(lambda: {state for state, _ in states(agent).values()} == {"unauthenticated"})
 
 
-def test_a_login_without_an_agent_is_said(agent: AgentProcess, visitor: Visitor) -> None:
+def test_a_login_without_an_agent_is_reported(agent: AgentProcess, visitor: Visitor) -> None:
     agent.stop()
     done = agent.command("login", "--browser-cmd", visitor.command)
     assert done.returncode == CANNOT_SERVE
     assert "only this user's commands have the token" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 def test_a_token_from_another_user_is_refused(agent: AgentProcess, bastion: Bastion, gateway: Gateway) -> None:
     token = gateway.identity.mint("mallory@example.test")
     assert states(agent)  # the control socket answers
-    asked = _ask_as_nobody(bastion.directory / "control.sock", {"gateway": "demo", "token": token})
-    assert asked.split()[1:2] == ["403"], asked
+    answer = _post_as_another_user(bastion.directory / "control.sock", {"gateway": "demo", "token": token})
+    assert answer.split()[1:2] == ["403"], answer
     assert agent.wait_for("control.refused")["uid"] == 65534
     wait_until(lambda: {state for state, _ in states(agent).values()} == {"unauthenticated"})
     assert token not in agent.log
 
 
-def _ask_as_nobody(control_socket: Path, body: dict[str, str]) -> str:
-    ask = """
+def _post_as_another_user(control_socket: Path, body: dict[str, str]) -> str:
+    script = """
 import socket, sys
 s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); body = sys.stdin.buffer.read()
 s.sendall(b"POST /token HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n")
@@ -603,18 +601,18 @@ print(s.makefile().read())
         os.link(control_socket, socket_path)
         socket_path.chmod(0o666)
         done = processes.run(
-            [python, "-c", ask, str(socket_path)], input=json.dumps(body), user=65534, group=65534, extra_groups=[],
+            [python, "-c", script, str(socket_path)], input=json.dumps(body), user=65534, group=65534, extra_groups=[],
             check=False, capture_output=True, text=True, env=clean_environment(), cwd="/",
         )  # fmt: skip
         return done.stdout + done.stderr
 
 
-# Routes.
+# --- routes ---
 
 
 @pytest.fixture
 def listed(gateway: Gateway) -> Callable[[], None]:
-    """The portal lists what nobody would name so."""
+    """Lets the portal list routes with unusable and duplicate names."""
 
     def fill() -> None:
         gateway.identity.list_route("Orders DB", "tcp+https://orders.example.test:5432", description='the "big" one')
@@ -628,7 +626,7 @@ def listed(gateway: Gateway) -> Callable[[], None]:
     return fill
 
 
-def test_routes_are_a_table_or_one_document(home: Home, visitor: Visitor, listed: Callable[[], None]) -> None:
+def test_routes_are_printed_as_a_table_or_as_json(home: Home, visitor: Visitor, listed: Callable[[], None]) -> None:
     listed()
     home.run("login", "--browser-cmd", visitor.command)
     table = home.run("routes").stdout.splitlines()
@@ -654,7 +652,7 @@ def test_routes_as_toml_pass_the_check(
     assert done.stdout.count("# left out: ") == 3
 
 
-def test_routes_of_a_gateway_in_the_file_are_an_included_file(
+def test_routes_of_a_configured_gateway_fit_an_included_file(
     bastion: Bastion, gateway: Gateway, listed: Callable[[], None]
 ) -> None:
     listed()
@@ -669,7 +667,7 @@ def test_routes_of_a_gateway_in_the_file_are_an_included_file(
     assert 'name = "orders-db-2"' in done.stdout
 
 
-def test_routes_without_a_portal_are_said(home: Home, visitor: Visitor, gateway: Gateway) -> None:
+def test_a_missing_portal_is_reported(home: Home, visitor: Visitor, gateway: Gateway) -> None:
     home.run("login", "--browser-cmd", visitor.command)
     gateway.identity.has_portal = False
     done = home.run("routes")
@@ -678,7 +676,7 @@ def test_routes_without_a_portal_are_said(home: Home, visitor: Visitor, gateway:
     assert home.run("whoami").returncode == 0
 
 
-def test_no_output_ever_holds_a_token(home: Home, visitor: Visitor, gateway: Gateway) -> None:
+def test_no_output_contains_a_token(home: Home, visitor: Visitor, gateway: Gateway) -> None:
     outputs = [home.run(*words) for words in (
         ("login", "--browser-cmd", visitor.command), ("whoami",), ("whoami", "--json"), ("routes",), ("logout",)
     )]  # fmt: skip

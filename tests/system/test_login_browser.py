@@ -1,4 +1,4 @@
-"""The whole login in a real Chromium: command, browser, identity pages, callback, first tunnel."""
+"""A login in a real Chromium, from the command through browser and callback to the first tunnel."""
 
 import shutil
 from collections.abc import Iterator
@@ -25,9 +25,7 @@ def chromium(tmp_path: Path) -> Iterator[Chromium]:
         yield browser
 
 
-def test_login_for_the_agent_from_command_to_first_tunnel(
-    bastion: Bastion, chromium: Chromium, gateway: Gateway
-) -> None:
+def test_a_login_for_the_agent_opens_the_first_tunnel(bastion: Bastion, chromium: Chromium, gateway: Gateway) -> None:
     gateway.identity.authenticate_host = f"authenticate.example.test:{gateway.port}"
     agent = bastion.start({"echo": ANY}, **LOGIN_TABLES)
     done = agent.command("login", "demo", "--browser-cmd", chromium.command)
@@ -40,7 +38,7 @@ def test_login_for_the_agent_from_command_to_first_tunnel(
     assert "jwt" not in page["url"]
 
 
-def test_login_by_the_first_connection_of_tcp(gateway: Gateway, chromium: Chromium, tmp_path: Path) -> None:
+def test_the_first_connection_of_tcp_starts_a_login(gateway: Gateway, chromium: Chromium, tmp_path: Path) -> None:
     flags = ["--pomerium-url", f"https://localhost:{gateway.port}", "--alternate-ca-path", str(gateway.ca_file)]
     home = {"STATE_DIRECTORY": str(tmp_path / "home")}
     with TcpProcess(tmp_path, ECHO, *flags, "--browser-cmd", chromium.command, **home) as tcp:
@@ -53,7 +51,7 @@ def test_login_by_the_first_connection_of_tcp(gateway: Gateway, chromium: Chromi
 
 
 def test_the_browser_shows_no_token_in_its_history(gateway: Gateway, chromium: Chromium, tmp_path: Path) -> None:
-    """Wire §10 #11. What it remembers and does not show is beyond any page's reach."""
+    """Wire §10 #11. History that a browser stores but does not show is out of a page's reach."""
     flags = ["--pomerium-url", f"https://localhost:{gateway.port}", "--alternate-ca-path", str(gateway.ca_file)]
     home = {"STATE_DIRECTORY": str(tmp_path / "home")}
     with TcpProcess(tmp_path, ECHO, *flags, "--browser-cmd", chromium.command, **home) as tcp:

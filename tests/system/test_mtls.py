@@ -1,4 +1,4 @@
-"""Client certificates in Pomerium's three ways to insist on them, through a real Envoy, and their rotation."""
+"""Client certificates in Pomerium's three enforcement modes, through a real Envoy, and their rotation."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,13 +16,13 @@ ROUTES = {"echo": {"listen": ANY, "warm": "tunnel"}}
 
 
 @pytest.fixture
-def people(tmp_path: Path) -> Authority:
-    """Who issues client certificates: not who issues the gateway's."""
+def clients_ca(tmp_path: Path) -> Authority:
+    """The authority of client certificates, which is not the gateway's."""
     return Authority(tmp_path, "people")
 
 
 @pytest.fixture
-def strangers(tmp_path: Path) -> Authority:
+def other_ca(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "strangers")
 
 
@@ -40,7 +40,7 @@ def start(bastion: Bastion, certificate: Certificate | None = None) -> AgentProc
 
 
 def install(bastion: Bastion, certificate: Certificate) -> None:
-    """Rename certificate and key into their places, one after the other, as certbot and its kind do."""
+    """Rename certificate and key into place, one after the other, as certbot does."""
     for source, name in ((certificate.cert_file, "client-cert.pem"), (certificate.key_file, "client-key.pem")):
         draft = bastion.directory / f"{name}.draft"
         draft.touch(mode=0o600)
@@ -54,16 +54,16 @@ def serves(agent: AgentProcess) -> bool:
 
 
 class TestRejectConnection:
-    """TLS itself insists."""
+    """TLS itself requires a certificate."""
 
     @pytest.fixture(autouse=True)
-    def enforced(self, own_gateway: Gateway, people: Authority) -> None:
-        own_gateway.edge.replace_listener(client_ca_file=people.ca_file, enforcement="reject_connection")
+    def enforced(self, own_gateway: Gateway, clients_ca: Authority) -> None:
+        own_gateway.edge.replace_listener(client_ca_file=clients_ca.ca_file, enforcement="reject_connection")
 
-    def test_the_right_certificate(self, here: Bastion, people: Authority) -> None:
-        assert serves(start(here, people.issue_client()))
+    def test_a_valid_certificate_is_accepted(self, here: Bastion, clients_ca: Authority) -> None:
+        assert serves(start(here, clients_ca.issue_client()))
 
-    def test_none_is_told_by_tls_1_3_after_the_handshake(self, here: Bastion) -> None:
+    def test_a_missing_certificate_is_reported_after_the_handshake(self, here: Bastion) -> None:
         failed = start(here).wait_for("tunnel.failed")
         assert (failed["phase"], failed["recovery"]) == ("connect", "operator")
         assert (
@@ -71,8 +71,8 @@ class TestRejectConnection:
             in (failed["error"])
         )
 
-    def test_of_a_stranger(self, here: Bastion, strangers: Authority) -> None:
-        failed = start(here, strangers.issue_client("stranger")).wait_for("tunnel.failed")
+    def test_a_certificate_of_another_authority_is_reported(self, here: Bastion, other_ca: Authority) -> None:
+        failed = start(here, other_ca.issue_client("stranger")).wait_for("tunnel.failed")
         assert (failed["phase"], failed["recovery"]) == ("connect", "operator")
         assert "the gateway wants a client certificate it trusts (tlsv1 alert unknown ca)" in failed["error"]
 
@@ -81,18 +81,18 @@ class TestPolicyWithDefaultDeny:
     """Every certificate passes TLS, and the authorizer answers 495 without a good one."""
 
     @pytest.fixture(autouse=True)
-    def enforced(self, own_gateway: Gateway, people: Authority) -> None:
-        own_gateway.edge.replace_listener(client_ca_file=people.ca_file, enforcement="policy")
-        own_gateway.authorizer.require_certificate(people.ca_file)
+    def enforced(self, own_gateway: Gateway, clients_ca: Authority) -> None:
+        own_gateway.edge.replace_listener(client_ca_file=clients_ca.ca_file, enforcement="policy")
+        own_gateway.authorizer.require_certificate(clients_ca.ca_file)
 
-    def test_the_right_certificate(self, here: Bastion, people: Authority) -> None:
-        assert serves(start(here, people.issue_client()))
+    def test_a_valid_certificate_is_accepted(self, here: Bastion, clients_ca: Authority) -> None:
+        assert serves(start(here, clients_ca.issue_client()))
 
-    @pytest.mark.parametrize("is_known", [True, False])
-    def test_none_or_a_strangers_is_a_495_with_its_sentence(
-        self, here: Bastion, strangers: Authority, is_known: bool
+    @pytest.mark.parametrize("is_foreign", [True, False])
+    def test_a_missing_or_foreign_certificate_is_a_495_with_its_remedy(
+        self, here: Bastion, other_ca: Authority, is_foreign: bool
     ) -> None:
-        agent = start(here, strangers.issue_client("stranger") if is_known else None)
+        agent = start(here, other_ca.issue_client("stranger") if is_foreign else None)
         failed = agent.wait_for("tunnel.failed")
         assert (failed["status"], failed["recovery"]) == (495, "operator")
         assert "the gateway asks for a client certificate; set client_cert_file and client_key_file" in failed["error"]
@@ -102,57 +102,59 @@ class TestPolicyWithDefaultDeny:
 
 
 class TestPolicy:
-    """Only routes whose rules ask for a certificate need one."""
+    """Only routes with a rule for a certificate need one."""
 
     @pytest.fixture(autouse=True)
-    def enforced(self, own_gateway: Gateway, people: Authority) -> None:
-        own_gateway.edge.replace_listener(client_ca_file=people.ca_file, enforcement="policy")
-        own_gateway.authorizer.require_certificate(people.ca_file, destination("page"))
+    def enforced(self, own_gateway: Gateway, clients_ca: Authority) -> None:
+        own_gateway.edge.replace_listener(client_ca_file=clients_ca.ca_file, enforcement="policy")
+        own_gateway.authorizer.require_certificate(clients_ca.ca_file, destination("page"))
 
-    def test_a_route_without_such_a_rule_needs_none(self, here: Bastion) -> None:
+    def test_a_route_without_the_rule_needs_no_certificate(self, here: Bastion) -> None:
         agent = here.start({"echo": ANY, "page": ANY}, defaults={"warm": "tunnel"})
         assert serves(agent)
         assert agent.wait_for("tunnel.failed", route="page")["status"] == 495
 
-    def test_a_route_with_one_is_served_with_it(self, here: Bastion, people: Authority) -> None:
-        install(here, people.issue_client())
+    def test_a_route_with_the_rule_is_served_with_a_certificate(self, here: Bastion, clients_ca: Authority) -> None:
+        install(here, clients_ca.issue_client())
         files = {"client_cert_file": "client-cert.pem", "client_key_file": "client-key.pem"}
         agent = here.start({"page": {"listen": ANY, "warm": "tunnel"}}, **{"gateways.demo": files})
         agent.wait_for("pool.filled", route="page")
 
 
 @pytest.mark.parametrize("mode", ["reject_connection", "policy_with_default_deny", "policy"])
-def test_a_certificate_is_rotated_while_sessions_run(here: Bastion, people: Authority, mode: str) -> None:
+def test_a_certificate_is_rotated_while_sessions_run(here: Bastion, clients_ca: Authority, mode: str) -> None:
     gateway = here.gateway
     enforced_by_tls = mode == "reject_connection"
-    gateway.edge.replace_listener(client_ca_file=people.ca_file, enforcement=mode if enforced_by_tls else "policy")
+    gateway.edge.replace_listener(client_ca_file=clients_ca.ca_file, enforcement=mode if enforced_by_tls else "policy")
     if not enforced_by_tls:
-        gateway.authorizer.require_certificate(people.ca_file, *([destination("echo")] if mode == "policy" else []))
-    first, second = people.issue_client("first"), people.issue_client("second")
+        gateway.authorizer.require_certificate(clients_ca.ca_file, *([destination("echo")] if mode == "policy" else []))
+    first, second = clients_ca.issue_client("first"), clients_ca.issue_client("second")
     agent = start(here, first)
     with ExitStack() as sessions:
         clients = [sessions.enter_context(connect(agent.port("echo"))) for _ in range(20)]
         for client in clients:
             assert say(client) == b"hello\n"
-        assert shown(gateway) == {first.cert_file.read_text()}
+        assert presented(gateway) == {first.cert_file.read_text()}
         install(here, second)
         agent.wait_for("config.applied", replaced=1)
         agent.wait_for("tunnel.closed", reason="stale")
-        gateway.authorizer.forget()  # not before: what was taken is refilled with the first one until then
+        gateway.authorizer.forget()  # only now: until then pools are refilled with the first certificate
         later = [sessions.enter_context(connect(agent.port("echo"))) for _ in range(5)]
         for client in clients + later:
             assert say(client, b"and on\n") == b"and on\n"
-        wait_until(lambda: shown(gateway) == {second.cert_file.read_text()}, what="the second one is shown")
+        wait_until(
+            lambda: presented(gateway) == {second.cert_file.read_text()}, what="the second certificate is presented"
+        )
     assert not agent.events("session.refused")
     agent.wait_for("session.closed", count=25, reason="finished")
 
 
-def test_half_a_rotation_is_rejected_and_changes_nothing(here: Bastion, people: Authority) -> None:
-    agent = start(here, people.issue_client("first"))
-    second = people.issue_client("second")
+def test_half_a_rotation_is_rejected_and_changes_nothing(here: Bastion, clients_ca: Authority) -> None:
+    agent = start(here, clients_ca.issue_client("first"))
+    second = clients_ca.issue_client("second")
     draft = here.directory / "draft.pem"
     draft.write_bytes(second.cert_file.read_bytes())
-    draft.replace(here.directory / "client-cert.pem")  # whole: on a busy machine half of it might be read
+    draft.replace(here.directory / "client-cert.pem")  # atomically: a partial file could be read on a busy machine
     rejected = agent.wait_for("config.rejected")
     assert "is not the key of the certificate" in str(rejected["problems"])
     assert serves(agent)
@@ -161,6 +163,6 @@ def test_half_a_rotation_is_rejected_and_changes_nothing(here: Bastion, people: 
     assert serves(agent)
 
 
-def shown(gateway: Gateway) -> set[str]:
-    """The client certificates that CONNECTs came with."""
+def presented(gateway: Gateway) -> set[str]:
+    """Return the client certificates of the CONNECT requests."""
     return {check.certificate for check in gateway.authorizer.checks_for(destination("echo"))}
