@@ -184,7 +184,7 @@ class Dialer:
             stream = gateway.secure(transport, context, self._scratch, session)
         finally:
             if session is not None and not (stream and stream.was_resumed):
-                self._sessions.refused(now)
+                self._sessions.rejected(now)
         return stream
 
     def _answered(self, certificate: Mapping[str, object], timings: Timings) -> None:

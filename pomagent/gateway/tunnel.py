@@ -18,7 +18,7 @@ from pomagent.runtime.deadline import Clock
 from pomagent.settings import Credential, Gateway
 from pomagent.transport import tcp
 from pomagent.transport.http2_stream import Http2Stream, TunnelStream
-from pomagent.transport.lingering_close import see_off
+from pomagent.transport.lingering_close import linger
 from pomagent.transport.stream import SocketStream
 
 MAX_EARLY_BYTES = 16 * 1024
@@ -162,7 +162,7 @@ class Tunnel:
         patience_s = HTTP2_GOODBYE_TIMEOUT_S if self.stream.carries_half_close else GOODBYE_TIMEOUT_S
         try:
             self.stream.send_eof()
-            see_off(self.stream, patience_s, to_its_end=True)
+            linger(self.stream, patience_s, until_eof=True)
         except StreamLost:
             pass  # the gateway has ended it already
         finally:

@@ -22,7 +22,7 @@ class Answer(Generic[V]):
     value: V | None = None
     """The result of the last look-up that succeeded."""
     error: Exception | None = None
-    """Why ``value`` is not a fresh result; None if it is."""
+    """Why ``value`` is not a fresh result, or None if it is."""
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class SingleFlight(Generic[K, V]):
     def __init__(
         self, look_up: Callable[[K], V], label: str, fresh_s: float, clock: Clock, *, failure_fresh_s: float = 0.0
     ) -> None:
-        """``look_up`` may block, and raises OSError or ValueError if it fails; ``label`` names its greenlets.
+        """``look_up`` may block, and raises OSError or ValueError if it fails. ``label`` names its greenlets.
 
         After a failure the last answer counts as fresh for ``failure_fresh_s``.
         """
@@ -65,11 +65,11 @@ class SingleFlight(Generic[K, V]):
         return entry.answer
 
     def peek(self, key: K) -> V | None:
-        """Return the last value, which may be stale; start a look-up unless it is fresh. Does not block."""
+        """Return the last value, which may be stale. Start a look-up unless it is fresh. Does not block."""
         return self._refreshed(key).answer.value
 
     def close(self) -> None:
-        """End every look-up; callers that wait get what is known. Blocks."""
+        """End every look-up. Callers that wait get what is known. Blocks."""
         self._group.kill()
 
     def _refreshed(self, key: K) -> _Entry[V]:

@@ -1,4 +1,4 @@
-"""The local side of a session: usually a socket whose other end is on this host, where the kernel can be asked."""
+"""The local side of a session, usually a socket connected to a process on this host, so the kernel knows the user."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Client(Stream, Protocol):
     """What a session needs of its local side."""
 
     def is_at_end(self) -> bool:
-        """Whether the client has sent its end and nothing that is still unread."""
+        """Return whether the client has sent its end and every byte before it has been read."""
 
     def has_closed(self) -> bool | None:
-        """Of a client that sent its end: closed (True), only shut down (False), or nobody can know (None)."""
+        """Return whether a client that sent its end has closed (True) or only shut down (False), or None if unknown."""
 
     def user(self) -> int | None:
-        """The uid of whoever connected, by the kernel's word; None if it does not tell. Does not block."""
+        """Return the uid that the kernel reports for the peer, or None if it reports none. Does not block."""
 
 
 class LocalClient(SocketStream):
@@ -33,7 +33,7 @@ class LocalClient(SocketStream):
     def __init__(self, sock: socket.socket, diag: SockDiag | None) -> None:
         super().__init__(sock)
         self._diag = diag
-        if not tcp.is_prepared(sock):  # it waited at a listener that another process has made
+        if not tcp.is_prepared(sock):  # accepted from a listener that another process created
             tcp.prepare(sock)
 
     def is_at_end(self) -> bool:

@@ -17,17 +17,18 @@ from pomagent.sessions.user_names import Users
 from pomagent.settings import Route
 
 Lease = Callable[[Deadline], Tunnel]
-"""A ready tunnel of the route. Blocks. Raises PoolError, TunnelError."""
+"""Returns a ready tunnel of the route. Blocks. Raises PoolError, TunnelError."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What all sessions of the agent share."""
+    """Dependencies shared by all sessions of the agent."""
 
     session_limit: SessionLimit
-    """Of the whole agent."""
+    """Bounds the sessions of the whole agent."""
     fair_share: FairShare
     log_sessions: Callable[[], str]
+    """Returns the setting of this name, which a reload may change."""
     users: Users
     greenlets: GreenletReuse
     clock: Clock = time.monotonic

@@ -1,4 +1,4 @@
-"""The ways in which a session ends: who ended it, why, and what the client sees."""
+"""The ways in which a session ends: which side ended it, why, and what the client observes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Side(Enum):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Who ended a session, and why: the words of ``session.closed``."""
+    """How a session ended, in the words of ``session.closed``."""
 
     side: Side
     reason: str
     is_clean: bool = True
-    """Whether the client may take the end for the destination's own; otherwise it sees a reset."""
+    """Whether the client sees an orderly end, as if from the destination. Otherwise it sees a reset."""
     cause: str = field(default="", compare=False)
-    """What the network said, in words."""
+    """Detail of a lost tunnel, as the network reported it."""
 
 
 CLIENT_FINISHED = End(Side.CLIENT, "finished")
@@ -34,6 +34,6 @@ DRAINED = End(Side.AGENT, "drained", is_clean=False)
 REMOVED = End(Side.AGENT, "removed", is_clean=False)
 REVOKED = End(Side.AGENT, "revoked", is_clean=False)
 CLOSED = End(Side.AGENT, "closed", is_clean=False)
-"""By an operator."""
+"""Closed by an operator."""
 CRASHED = End(Side.AGENT, "aborted", is_clean=False)
 CLIENT_LOST = End(Side.CLIENT, "lost", is_clean=False)

@@ -1,4 +1,4 @@
-"""What is known of a session while it runs."""
+"""A snapshot of one running session."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class SessionFacts:
     user: str | None
     age_s: float
     waited_ms: int | None
-    """For its tunnel; None as long as it waits."""
+    """Milliseconds the client waited for its tunnel, or None while it waits."""
     bytes_up: int
     bytes_down: int
     idle_s: float | None
-    """Since the last byte, either way."""
+    """Seconds since the last byte in either direction, or None without a tunnel."""
     request_id: str
-    """Of its tunnel, as the gateway's own log has it; empty without one."""
+    """The tunnel's id in the gateway's own log, or empty without a tunnel."""
     was_warm: bool

@@ -27,7 +27,7 @@ class FairShare:
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         """Its content is undefined as soon as the greenlet has switched."""
         self._loop = get_hub().loop
-        self._timer = self._loop.timer(0)  # fires at the end of an iteration; a callback would run before the poll
+        self._timer = self._loop.timer(0)  # fires at the end of an iteration. A callback would run before the poll
         self._queue: deque[Waiter] = deque()
         self._holder: object = None
         self._granted_in = -1

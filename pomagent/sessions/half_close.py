@@ -1,7 +1,7 @@
 """Handles a client's last byte: has the client closed the connection, or only shut down its sending half?
 
-Both look the same in the stream, but the kernel tells them apart: a TCP socket that was closed has no inode, and a
-Unix socket whose peer has closed hangs up.
+Both look the same in the stream, but the kernel distinguishes them: a TCP socket that was closed has no inode, and a
+Unix socket hangs up when its peer closes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from pomagent.transport.stream import Stream
 REMOTE_LINGER_S = 5.0
 """Seconds without a byte after which a half-closed session of a client on another host ends.
 
-Such a client may have closed or only shut down; this kernel cannot know.
+Such a client may have closed or only shut down. This kernel cannot know.
 """
 RECHECK_S = (0.001, 0.005, 0.02, 0.1, 0.5, 1.0)
-"""Pauses between two checks whether a client that sent its end has closed; the last one repeats."""
+"""Pauses between two checks whether a client that sent its end has closed. The last one repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _is_released(diag: SockDiag, peer: Address, own: Address) -> bool | None:
     return owner.inode == 0
 
 
-@lru_cache(maxsize=256)  # all sessions share few addresses; parsing one takes longer than the netlink query
+@lru_cache(maxsize=256)  # all sessions share few addresses. Parsing one takes longer than the netlink query
 def _is_local(peer: str, own: str) -> bool:
     address = ip_address(peer.partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped:

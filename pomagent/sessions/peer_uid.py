@@ -1,4 +1,4 @@
-"""Which local user is at the other end of a connection, by the kernel's word (design: sock_diag, SO_PEERCRED)."""
+"""Asks the kernel which local user is at the other end of a connection (sock_diag, SO_PEERCRED)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ from pathlib import Path
 from pomagent.transport.sock_diag import SockDiag
 
 OVERFLOW_UID = 65_534
-"""What the kernel says of a user that has no number in this user namespace, such as under ``PrivateUsers=``."""
+"""The uid that the kernel reports for a user without a number in this user namespace (``PrivateUsers=``)."""
 _ALL_USERS = ["0", "0", "4294967295"]
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
 def user_of(sock: socket.socket, diag: SockDiag | None) -> int | None:
-    """The uid of whoever made the connection; None for another host's, and if the kernel does not tell.
-
-    Does not block.
-    """
+    """Return the uid of the peer, or None if it is on another host or the kernel reports none. Does not block."""
     try:
         uid = _peer_of_unix(sock) if sock.family == socket.AF_UNIX else _peer_of_tcp(sock, diag)
     except OSError:
         return None
-    return None if uid == OVERFLOW_UID and not _knows_all_users() else uid
+    return None if uid == OVERFLOW_UID and not _has_all_users() else uid
 
 
 def _peer_of_unix(sock: socket.socket) -> int:
@@ -35,13 +32,13 @@ def _peer_of_unix(sock: socket.socket) -> int:
 
 def _peer_of_tcp(sock: socket.socket, diag: SockDiag | None) -> int | None:
     owner = diag.find(sock.getpeername(), sock.getsockname()) if diag is not None else None
-    if owner is None or not owner.inode:  # a socket that nobody holds any more has no user
+    if owner is None or not owner.inode:  # a socket that no process holds has no user
         return None
     return owner.uid
 
 
-def _knows_all_users() -> bool:
-    """Whether every user of the host has its own number here."""
+def _has_all_users() -> bool:
+    """Return whether every user of the host has its own number in this namespace."""
     with suppress(OSError):
         return Path("/proc/self/uid_map").read_text().split() == _ALL_USERS
     return False

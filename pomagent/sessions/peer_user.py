@@ -1,4 +1,4 @@
-"""Who has connected: a number by the kernel's word, a name as soon as it is known; whether a route is for that user."""
+"""Identifies a client's user, and decides whether a route is for that user."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from gevent import get_hub
 from pomagent.sessions.client import Client
 from pomagent.sessions.user_names import Users
 
-OTHER_USER = "the route's allow_users does not name this user; add the user there, or connect as one who is named"
+OTHER_USER = "the route's allow_users does not name this user; add the user there, or connect as a user it names"
 UNKNOWN_USER = (
-    "the route has allow_users, and the kernel does not say who connects: somebody on another host or in another "
-    "network namespace, or who has gone already; connect from this host, or empty allow_users"
+    "the route has allow_users, and the kernel reports no user for this client: it is on another host or in another "
+    "network namespace, or has left already; connect from this host, or empty allow_users"
 )
 
 
 class PeerUser:
-    """The user behind one client.
+    """The user of one client.
 
-    The kernel forgets whoever has gone, so that it is asked early; but first bytes that find a warm tunnel go before.
+    The kernel forgets the user of a client that has left, so it is asked early, but only after the client's first
+    bytes went to a warm tunnel.
     """
 
     def __init__(self, client: Client, users: Users) -> None:
@@ -28,40 +29,40 @@ class PeerUser:
         self._uid: int | None = None
 
     def identify_soon(self) -> None:
-        """Ask the kernel as soon as the greenlet that runs now waits for anything. Does not block."""
+        """Ask the kernel once the running greenlet waits. Does not block."""
         get_hub().loop.run_callback(self._identify)
 
     @property
     def uid(self) -> int | None:
-        """None if the kernel does not tell."""
+        """The uid, or None if the kernel reports none."""
         if self._unasked is not None:
             self._identify()
         return self._uid
 
     @property
     def name(self) -> str | None:
-        """None also if it is not known yet: nobody waits for it."""
+        """The user's name, or None while it is unknown. Never waits for a look-up."""
         uid = self.uid
         return None if uid is None else self._users.name_if_known(uid)
 
     @property
     def fields(self) -> dict[str, object]:
-        """For a line in the log."""
+        """The user as fields of a log line."""
         name = self.name
         return {"uid": self.uid, **({"user": name} if name is not None else {})}
 
     def objection(self, allowed: Sequence[str]) -> str:
-        """Why a route with this ``allow_users`` is not for the user, in a sentence; empty if it is. Blocks."""
+        """Return why a route with this ``allow_users`` refuses the user, or empty if it accepts the user. Blocks."""
         if not allowed or self._users.allows(allowed, self.uid):
             return ""
         if self.uid is None:
             return UNKNOWN_USER
-        self._users.name(self.uid)  # the log is to say who it was, and nobody else is kept waiting by that
+        self._users.name(self.uid)  # wait, so that the log line names the user. Only this client is delayed
         return OTHER_USER
 
     def _identify(self) -> None:
-        """Once, however often it is called."""
+        """Ask the kernel. Does nothing the second time."""
         client, self._unasked = self._unasked, None
         if client is not None:
             self._uid = client.user()
-            self.name  # noqa: B018 - begins the look-up, which takes its time
+            self.name  # noqa: B018 - starts the look-up, which takes time

@@ -15,7 +15,7 @@ READ_AHEAD_BYTES = 256 * 1024
 Reading ahead matters at the end: the gateway drops what is unread one second after it.
 """
 LAST_BYTES_TIMEOUT_S = 300.0
-"""Seconds in which a client must accept some of its last bytes; after that it is not slow but gone."""
+"""Seconds in which a client must accept some of its last bytes. After that it is not slow but gone."""
 
 
 class ReadAhead:
@@ -67,7 +67,7 @@ class ReadAhead:
             self._progress.wait()
 
     def wait_until_empty(self) -> bool:
-        """Wait until the client's kernel has everything; return False if the client accepts nothing. Blocks."""
+        """Wait until the client's kernel has everything, or return False if the client accepts nothing. Blocks."""
         while self._kept:
             self._progress.clear()
             if not self._progress.wait(LAST_BYTES_TIMEOUT_S):

@@ -18,7 +18,7 @@ from pomagent.sessions.read_ahead import ReadAhead
 from pomagent.transport.stream import Stream
 
 KILL_TIMEOUT_S = 1.0
-"""Maximum seconds to wait for a killed copying greenlet; each only has to leave its current wait."""
+"""Maximum seconds to wait for a killed copying greenlet. Each only has to leave its current wait."""
 GREETING_BYTES = 64
 """Maximum bytes of a server's greeting that are reported, enough to recognise its protocol."""
 
@@ -71,7 +71,7 @@ class Relay:
         self.first_byte_at: float | None = None
         """Clock time at which the client got its first byte."""
         self.last_byte_at = self._clock()
-        """Clock time of the last byte in either direction; before the first byte, of the relay's creation."""
+        """Clock time of the last byte in either direction, or of the relay's creation before the first byte."""
 
     @property
     def is_untouched(self) -> bool:
@@ -107,7 +107,7 @@ class Relay:
             self._start_down().join()
 
     def stop(self, end: End) -> None:
-        """End the session from any greenlet; only the first call's reason counts. Does not block."""
+        """End the session from any greenlet. Only the first call's reason counts. Does not block."""
         if self._end is None:
             self._end = end
             self._copying.send()
@@ -234,6 +234,6 @@ class Relay:
 
 
 def _end_of(loss: StreamLost) -> End:
-    """Classify a lost tunnel; over HTTP/2 the gateway reports a destination that reset its connection."""
+    """Classify a lost tunnel. Over HTTP/2 the gateway reports a destination that reset its connection."""
     is_reset = isinstance(loss, StreamReset) and loss.code == Code.CONNECT_ERROR
     return End(Side.GATEWAY, "aborted" if is_reset else "lost", is_clean=False, cause=str(loss))

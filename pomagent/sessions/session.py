@@ -1,4 +1,4 @@
-"""One client from accept to close: a place, a tunnel, the relay, a proper end, one line in the log."""
+"""Serves one client from accept to close: admission, tunnel, relay, orderly end, log line."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pomagent.sessions.read_ahead import LAST_BYTES_TIMEOUT_S
 from pomagent.sessions.relay import Relay
 from pomagent.sessions.session_limit import SessionLimit
 from pomagent.sessions.session_log import SessionLog
-from pomagent.transport.lingering_close import see_off
+from pomagent.transport.lingering_close import linger
 
-PLACE_TIMEOUT_S = 1.0
-"""For a place among ``max_sessions``: sessions of short-lived applications end within milliseconds."""
+ADMISSION_TIMEOUT_S = 1.0
+"""Maximum seconds a client waits while ``max_sessions`` is reached. Short-lived sessions end within milliseconds."""
 
 
 class Session:
@@ -35,10 +35,10 @@ class Session:
         self._client = client
         self._route = route = route_context.route
         self._route_context = route_context
-        # The route's limit first: a client that waits for its route takes no place from other routes.
+        # The route's limit first, so that a client that waits for its route does not count against the others.
         self._session_limits = (route_context.session_limit, context.session_limit)
-        self._taken: list[SessionLimit] = []
-        self._shared = context
+        self._admitted_by: list[SessionLimit] = []
+        self._context = context
         self._counts = counts = route_context.counts
         self._clock = context.clock
         self.number = number
@@ -47,40 +47,40 @@ class Session:
         longest_s = route.max_lifetime_s
         self._lifetime_s = longest_s and longest_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, does not protect
         self._log = route_context.log.bind(session=number, peer=peer)
-        self._caller = PeerUser(client, context.users)
-        self._told = SessionLog(
-            self._log, self._caller, counts, context.log_sessions, route_context.generation, context.clock
+        self._user = PeerUser(client, context.users)
+        self._session_log = SessionLog(
+            self._log, self._user, counts, context.log_sessions, route_context.generation, context.clock
         )
         self._waited_ms = 0
         self._waiting = Interrupt()
-        """Around each wait of ours: for a place, for a tunnel, for both sides to take the last bytes."""
+        """Surrounds every wait outside the relay: for admission, for a tunnel, for delivery of the last bytes."""
         self._stopped: End | None = None
         self._tunnel: Tunnel | None = None
         self._relay: Relay | None = None
-        """While it runs."""
+        """The relay while it runs."""
         self._failure = ""
 
     def run(self) -> str:
-        """Serve the client and return why it failed, in a sentence; empty if it did not. Blocks."""
+        """Serve the client and return why that failed, in a sentence, or empty if it did not fail. Blocks."""
         try:
-            self._caller.identify_soon()
+            self._user.identify_soon()
             with self._waiting:
-                self._enter()
-            if not self._told.is_over and not self._has_left():
-                self._told.opened()
+                self._admit()
+            if not self._session_log.is_over and not self._is_stopped_early():
+                self._session_log.opened()
                 self._serve()
         except BaseException:
-            if not self._told.is_over:
-                self._refused("it was ended while it waited", reason=CRASHED.reason)
+            if not self._session_log.is_over:
+                self._refused("the agent ended the session while the client waited for a tunnel", reason=CRASHED.reason)
             raise
         finally:
-            self._client.abort()  # does nothing to a client that was closed in order
-            for session_limit in self._taken:
-                session_limit.give_back()
+            self._client.abort()  # does nothing if the client was closed in order
+            for session_limit in self._admitted_by:
+                session_limit.release()
         return self._failure
 
     def stop(self, end: End) -> None:
-        """End the session, whatever it is doing; the first one's reason counts. Does not block."""
+        """End the session at any stage. Only the first call's reason counts. Does not block."""
         if self._stopped is None:
             self._stopped = end
         if self._relay is not None:
@@ -90,30 +90,34 @@ class Session:
 
     @property
     def presented(self) -> Presented | None:
-        """What the gateway was shown when it accepted the tunnel; None without a tunnel, or without a token."""
+        """The token presented for the tunnel, or None without a tunnel or a token."""
         return self._tunnel.presented if self._tunnel is not None else None
 
     @property
     def moved(self) -> tuple[int, int]:
-        """Bytes up and down so far; nothing once they are counted as those of a session that is over."""
-        return (0, 0) if self._relay is None or self._told.is_over else (self._relay.bytes_up, self._relay.bytes_down)
+        """Bytes up and down so far, or (0, 0) once the route counts them as those of a closed session."""
+        return (
+            (0, 0)
+            if self._relay is None or self._session_log.is_over
+            else (self._relay.bytes_up, self._relay.bytes_down)
+        )
 
     @property
     def facts(self) -> SessionFacts:
-        """The session as it is now."""
+        """A snapshot of the session."""
         now, tunnel, relay = self._clock(), self._tunnel, self._relay
         moved_up, moved_down = self.moved
         return SessionFacts(
-            self.number, self._peer, self._caller.uid, self._caller.name, now - self._began,
+            self.number, self._peer, self._user.uid, self._user.name, now - self._began,
             None if tunnel is None else self._waited_ms, moved_up, moved_down,
             None if relay is None else now - relay.last_byte_at,
             tunnel.request_id if tunnel else "", tunnel.was_warm if tunnel else False,
         )  # fmt: skip
 
     def check(self, now: float) -> None:
-        """End the session if a limit is reached or a side is gone; tell of one that goes on. Does not block."""
+        """End the session if it reached a limit or lost a side, or log progress if due. Does not block."""
         relay, tunnel = self._relay, self._tunnel
-        if self._told.is_over:
+        if self._session_log.is_over:
             return
         if relay is None or tunnel is None:
             if self._client.is_at_end() and self._client.has_closed():
@@ -127,21 +131,21 @@ class Session:
         elif self._route.idle_timeout_s and now - relay.last_byte_at >= self._route.idle_timeout_s:
             self.stop(IDLE)
         else:
-            self._told.progress(tunnel, relay, now)
+            self._session_log.progress(tunnel, relay, now)
 
-    # --- its stations ---------------------------------------------------------------------------------------------
+    # --- stages ---------------------------------------------------------------------------------------------------
 
-    def _enter(self) -> None:
-        """Take a place of the route, then one of the agent; refused without, and if the route is not for this user."""
-        objection = self._caller.objection(self._route.allow_users)
-        if objection:  # before it costs a place or a tunnel
+    def _admit(self) -> None:
+        """Check the user, then wait for the route's and the agent's session limits. Refuse the client if one fails."""
+        objection = self._user.objection(self._route.allow_users)
+        if objection:  # before the client costs anything
             self._refused(objection, Recovery.OPERATOR, reason="user")
             return
         for session_limit in self._session_limits:
-            if not session_limit.take(PLACE_TIMEOUT_S):
+            if not session_limit.acquire(ADMISSION_TIMEOUT_S):
                 self._refused(session_limit.why_full, reason="limit")
                 return
-            self._taken.append(session_limit)
+            self._admitted_by.append(session_limit)
 
     def _serve(self) -> None:
         tunnel = self._lease()
@@ -149,7 +153,7 @@ class Session:
             return
         relay, end = self._relay_over(tunnel)
         if tunnel.may_be_stale and relay.is_untouched and end.side is Side.GATEWAY and self._stopped is None:
-            tunnel.close(Reason.PEER_CLOSED)  # it died while nobody used it: once, another takes its place unnoticed
+            tunnel.close(Reason.PEER_CLOSED)  # died while warm: replace it once, unnoticed by the client
             self._log.debug(events.TUNNEL_CLOSED, reason=Reason.PEER_CLOSED.value, request_id=tunnel.request_id)
             tunnel = self._lease()
             if tunnel is None:
@@ -159,12 +163,12 @@ class Session:
         try:
             with self._waiting:
                 if self._stopped is None:
-                    self._say_goodbye(tunnel, end)
+                    self._finish(tunnel, end)
         finally:
             tunnel.close(Reason.FINISHED if end.is_clean else Reason.ABORTED)
 
     def _lease(self) -> Tunnel | None:
-        """A tunnel, or None, and refused."""
+        """Lease a tunnel. Without one, refuse the client and return None. Blocks."""
         tunnel: Tunnel | None = None
         try:
             with self._waiting:
@@ -172,18 +176,18 @@ class Session:
         except (TunnelError, PoolError) as error:
             self._refused(str(error), error.recovery, error.reason)
             return None
-        self._waited_ms = self._told.since(self._clock())
+        self._waited_ms = self._session_log.since(self._clock())
         if tunnel is None:
-            self._has_left()
+            self._is_stopped_early()
         else:
             self._counts.lease(self._clock() - self._began)
         return tunnel
 
-    def _has_left(self) -> bool:
-        """Whether it was stopped while it waited; it is refused then."""
+    def _is_stopped_early(self) -> bool:
+        """Return whether the session was stopped while it waited, and refuse the client then."""
         if self._stopped is not None:
             self._refused(
-                "the client left, or it was ended here, while it waited for a tunnel", reason=self._stopped.reason
+                "the client left, or the agent ended the session, before it had a tunnel", reason=self._stopped.reason
             )
         return self._stopped is not None
 
@@ -192,7 +196,7 @@ class Session:
         relay = Relay(
             self._client, stream,
             HalfClosePolicy(route.half_close, route.half_close_timeout_s, can_carry=stream.carries_half_close),
-            self._shared, on_greeting=lambda first: self._route_context.note_greeting(first, tunnel.accepted_s),
+            self._context, on_greeting=lambda first: self._route_context.note_greeting(first, tunnel.accepted_s),
         )  # fmt: skip
         if self._stopped is not None:
             relay.stop(self._stopped)
@@ -206,10 +210,10 @@ class Session:
         finally:
             self._tunnel = self._relay = None
 
-    def _say_goodbye(self, tunnel: Tunnel, end: End) -> None:
-        """Let each side have what was sent to it, then its end: the other's own, or a reset. Blocks."""
+    def _finish(self, tunnel: Tunnel, end: End) -> None:
+        """Deliver to each side what was sent to it, then the other side's end or a reset. Blocks."""
         if end.side is Side.CLIENT:
-            tunnel.finish()  # even after a reset, which no gateway passes on: what the client had sent counts
+            tunnel.finish()  # even after a reset, which no gateway passes on: what the client sent still counts
         elif end.side is Side.GATEWAY:
             tunnel.close(Reason.FINISHED if end.is_clean else Reason.ABORTED)
         if end.side is Side.AGENT or end in (CLIENT_ABORTED, CLIENT_LOST):
@@ -217,13 +221,13 @@ class Session:
         try:
             if end.is_clean:
                 self._client.send_eof()
-            see_off(self._client, LAST_BYTES_TIMEOUT_S)
+            linger(self._client, LAST_BYTES_TIMEOUT_S)
         except StreamLost:
-            return  # it has gone before us
+            return  # the client left first
         if end.is_clean:
             self._client.close()
 
-    # --- its lines in the log -------------------------------------------------------------------------------------
+    # --- log and counts -------------------------------------------------------------------------------------------
 
     def _closed(self, tunnel: Tunnel, relay: Relay, end: End) -> None:
         self._counts.close(end.side.value, end.reason, relay.bytes_up, relay.bytes_down)
@@ -231,9 +235,9 @@ class Session:
             self._route_context.note_close(self._clock() - relay.last_byte_at, tunnel.accepted_s)
         if not end.is_clean:
             self._failure = f"ended by the {end.side.value}: {end.reason}"
-        self._told.closed(tunnel, relay, end, self._waited_ms)
+        self._session_log.closed(tunnel, relay, end, self._waited_ms)
 
     def _refused(self, error: str, recovery: Recovery = Recovery.RETRY, reason: str = "") -> None:
         self._failure = error
         self._counts.refuse(reason or recovery.value)
-        self._told.refused(error, recovery, reason)
+        self._session_log.refused(error, recovery, reason)

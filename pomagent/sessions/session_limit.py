@@ -1,4 +1,4 @@
-"""A number of places, taken in the order of asking."""
+"""Limits concurrent sessions. Waiting clients are admitted in order of arrival."""
 
 from __future__ import annotations
 
@@ -8,67 +8,68 @@ from gevent import Timeout
 from gevent.event import Event
 
 MAX_WAITING = 1024
-"""That may wait for a place of one kind; beyond, the answer is no at once."""
+"""Maximum clients that wait for one limit. Further ones are refused at once."""
 
 
 class SessionLimit:
-    """At most ``limit`` holders at a time. The limit may change: nobody loses a place by that."""
+    """Admits at most ``limit`` sessions at a time. Lowering the limit ends no session."""
 
     def __init__(self, limit: int, setting: str = "max_sessions") -> None:
         """``setting`` is the limit's name in agent.toml."""
         self._limit = limit
         self._setting = setting
         self._waiting: deque[Event] = deque()
-        self.taken = 0
+        self.admitted_count = 0
         self.is_overrun = False
-        """Whether somebody got no place, and none has been free since."""
+        """Whether a client was refused, and the limit has been reached ever since."""
 
     @property
     def why_full(self) -> str:
-        """What to do when there is no place, in a sentence."""
-        return f"{self._setting} = {self._limit} is reached; raise it, or see who holds so many: pomagent sessions"
+        """What the operator can do once the limit is reached, in a sentence."""
+        return f"{self._setting} = {self._limit} is reached; raise it, or list the sessions: pomagent sessions"
 
-    def take(self, timeout_s: float) -> bool:
-        """Get a place, waiting for it if need be; False if there is none in time. Blocks."""
-        has_place = self._take(timeout_s)
-        self.is_overrun = self.is_overrun or not has_place
-        return has_place
+    def acquire(self, timeout_s: float) -> bool:
+        """Admit a session, waiting if necessary, or return False after the timeout. Blocks."""
+        is_admitted = self._acquire(timeout_s)
+        self.is_overrun = self.is_overrun or not is_admitted
+        return is_admitted
 
-    def _take(self, timeout_s: float) -> bool:
-        if self.taken < self._limit and not self._waiting:
-            self.taken += 1
+    def _acquire(self, timeout_s: float) -> bool:
+        if self.admitted_count < self._limit and not self._waiting:
+            self.admitted_count += 1
             return True
         if len(self._waiting) >= MAX_WAITING:
             return False
-        turn = Event()
-        self._waiting.append(turn)
+        admission = Event()
+        self._waiting.append(admission)
         try:
             with Timeout(timeout_s, False):
-                turn.wait()
+                admission.wait()
         except BaseException:
-            self._leave(turn)
+            self._cancel(admission)
             raise
-        if not turn.is_set():
-            self._leave(turn)
-        return bool(turn.is_set())
+        if not admission.is_set():
+            self._cancel(admission)
+        return bool(admission.is_set())
 
-    def give_back(self) -> None:
-        self.taken -= 1
-        self._call_next()
+    def release(self) -> None:
+        """Count a session as over and admit the next waiting client."""
+        self.admitted_count -= 1
+        self._admit_next()
 
     def resize(self, limit: int) -> None:
         self._limit = limit
-        self._call_next()
+        self._admit_next()
 
-    def _leave(self, turn: Event) -> None:
-        if turn.is_set():
-            self.give_back()
+    def _cancel(self, admission: Event) -> None:
+        if admission.is_set():
+            self.release()
         else:
-            self._waiting.remove(turn)
+            self._waiting.remove(admission)
 
-    def _call_next(self) -> None:
-        while self._waiting and self.taken < self._limit:
-            self.taken += 1
+    def _admit_next(self) -> None:
+        while self._waiting and self.admitted_count < self._limit:
+            self.admitted_count += 1
             self._waiting.popleft().set()
-        if self.taken < self._limit:
+        if self.admitted_count < self._limit:
             self.is_overrun = False

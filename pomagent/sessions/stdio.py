@@ -1,8 +1,8 @@
-"""Standard input and output as the local side of a session: terminals, pipes, files and sockets alike.
+"""Standard input and output as the local side of a session, for terminals, pipes, files and sockets.
 
-Their flags are left alone: making a terminal non-blocking would do so to every program that shares it. Instead nothing
-is read that poll(2) has not promised, and no more is written at a time than a pipe takes once it is writable. Of a
-terminal poll(2) promises less than that (a single byte, and one line feed is two), so it is opened once more.
+Their flags stay unchanged, because making a terminal non-blocking would affect every program that shares it. Instead
+each read and write follows a poll(2), and a write is no longer than a writable pipe accepts. For a terminal poll(2)
+guarantees less (one byte, while one line feed is two), so the terminal is opened again.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pomagent.runtime.hub import wait_for
 from pomagent.transport.stream import Buffer, lost
 
 ATOMIC_BYTES = 4096
-"""PIPE_BUF: a write of so much to a writable pipe does not block (pipe(7))."""
+"""PIPE_BUF: the most bytes that a write to a writable pipe accepts without blocking (pipe(7))."""
 
 
 class StdioClient:
     """Reads from one descriptor and writes to another."""
 
     def __init__(self, source: int, sink: int) -> None:
-        self._source, self._sink, self._own_sink = source, sink, _own(sink)
-        if self._own_sink is not None:
-            self._sink = self._own_sink
+        self._source, self._sink, self._reopened = source, sink, _reopen(sink)
+        if self._reopened is not None:
+            self._sink = self._reopened
         loop = get_hub().loop
         self._reader = loop.io(self._source, 1)
         self._writer = loop.io(self._sink, 2)
@@ -37,14 +37,14 @@ class StdioClient:
 
     @property
     def loss(self) -> StreamLost | None:
-        """Why the sink takes nothing more, if that is so."""
+        """Why the sink accepts no more bytes, or None while it does."""
         return self._loss
 
     def recv_into(self, buffer: memoryview) -> int | None:
         if self._loss is not None:
             raise self._loss
         if self._has_ended:
-            return 0  # the rest of the source is for whoever reads it after us
+            return 0  # leave the rest of the source to its next reader
         if not _ready(self._source, select.POLLIN):
             return None
         try:
@@ -60,13 +60,13 @@ class StdioClient:
         except BlockingIOError:
             pass
         except OSError as error:
-            self._loss = lost(error)  # a sink without a reader ends the session, whatever the source still has
+            self._loss = lost(error)  # a sink without a reader ends the session, even if the source has more
             if not sent:
                 raise self._loss from error
         return sent
 
-    def flush(self, timeout_s: float | None = None) -> bool:  # noqa: ARG002 - others need it
-        """Nothing to do: what ``send`` took is with the kernel."""
+    def flush(self, timeout_s: float | None = None) -> bool:  # noqa: ARG002 - other streams need it
+        """Return True: the kernel already has what ``send`` accepted."""
         return True
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
@@ -76,21 +76,21 @@ class StdioClient:
         return wait_for(self._writer, timeout_s)
 
     def send_eof(self) -> None:
-        """Leave the rest of the source unread; the end of the process closes the sink."""
+        """Stop reading the source. The end of the process closes the sink."""
         self._has_ended = True
 
     def unsent_bytes(self) -> int:
         return 0
 
     def is_lost(self) -> bool:
-        """Whether nobody reads the sink any more."""
+        """Return whether the sink has lost its reader."""
         return _ready(self._sink, 0)
 
     def is_at_end(self) -> bool:
         return False
 
     def has_closed(self) -> bool | None:
-        """After the end of the source, only a sink without a reader says that nobody waits for the answer."""
+        """Return whether the sink has lost its reader: after the source's end, only that shows an unwanted answer."""
         return self.is_lost()
 
     def user(self) -> int:
@@ -102,15 +102,15 @@ class StdioClient:
             for watcher in (self._reader, self._writer):
                 watcher.stop()
                 watcher.close()
-            if self._own_sink is not None:
-                os.close(self._own_sink)
+            if self._reopened is not None:
+                os.close(self._reopened)
 
     def abort(self) -> None:
         self.close()
 
 
-def _own(sink: int) -> int | None:
-    """A non-blocking descriptor of our own for a terminal; None for anything else, or if we may not open it."""
+def _reopen(sink: int) -> int | None:
+    """Open a terminal again, non-blocking, or return None for anything else, or without permission to open it."""
     if os.isatty(sink):
         with suppress(OSError):
             return os.open(f"/proc/self/fd/{sink}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -119,5 +119,5 @@ def _own(sink: int) -> int | None:
 
 def _ready(descriptor: int, events: int) -> bool:
     poll = select.poll()
-    poll.register(descriptor, events)  # errors and hang-ups are reported unasked
+    poll.register(descriptor, events)  # errors and hang-ups are always reported
     return bool(poll.poll(0))

@@ -11,7 +11,7 @@ from pomagent.runtime.single_flight import SingleFlight
 from pomagent.runtime.threads import Threads
 
 FRESH_S = 60.0
-"""Seconds an answer of the user database is reused; the database may be a directory service on the network."""
+"""Seconds an answer of the user database is reused. The database may be a directory service on the network."""
 THREADS = 2
 """Maximum look-ups at a time. A hanging look-up occupies one, and there are few users."""
 LOOKUP_TIMEOUT_S = 3.0
@@ -33,7 +33,7 @@ class Users:
         )
 
     def allows(self, allowed: Sequence[str], uid: int | None) -> bool:
-        """Return whether a list of names and uids contains this user; an unknown user is never allowed. Blocks."""
+        """Return whether a list of names and uids contains this user. An unknown user is never allowed. Blocks."""
         if uid is None:
             return False
         return str(uid) in allowed or any(self._find(name) == uid for name in allowed if not _is_number(name))
@@ -44,7 +44,7 @@ class Users:
         return None if name is None else str(name)
 
     def name_if_known(self, uid: int) -> str | None:
-        """Return the user's name if it is known by now; otherwise start to look it up. Does not block."""
+        """Return the user's name if it is known by now, or start to look it up. Does not block."""
         name = self._answers.peek(uid)
         return None if name is None else str(name)
 

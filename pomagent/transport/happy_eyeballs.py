@@ -1,4 +1,4 @@
-"""TCP to the first of several addresses that answers (RFC 8305)."""
+"""Connects to the first of several addresses that answers (RFC 8305)."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def interleave(addresses: list[Address]) -> list[Address]:
 
 
 def connect_first(
-    addresses: list[Address], deadline: Deadline, passed_over: Callable[[Address], None] = lambda _: None
+    addresses: list[Address], deadline: Deadline, on_failed: Callable[[Address], None] = lambda _: None
 ) -> tuple[SocketStream, Address]:
-    """The first connection that stands, later addresses joining while earlier ones are silent (RFC 8305 §5). Blocks.
+    """Return the first connection that succeeds, trying later addresses while earlier ones are silent. Blocks.
 
-    ``passed_over`` is called for each address that failed, or that was silent for its whole head start while another
-    answered. Raises the first OSError when all fail, TimeoutError when the budget is over.
+    See RFC 8305 §5. ``on_failed`` is called for each address that failed, or that stayed silent for its whole head
+    start while another one answered. Raises the first OSError if all fail, TimeoutError after the deadline.
     """
     if len(addresses) == 1:
         return _connect(addresses[0], deadline), addresses[0]
@@ -58,11 +58,11 @@ def connect_first(
             if isinstance(outcome, SocketStream):
                 for other in silent:
                     if other != address:
-                        passed_over(other)
+                        on_failed(other)
                 return outcome, address
             failures.append(outcome)
             failed.append(address)
-            passed_over(address)
+            on_failed(address)
         raise failures[0] if len(failures) == len(addresses) else TimeoutError()
     finally:
         attempts.kill()

@@ -1,4 +1,4 @@
-"""A tunnel over HTTP/2, in the shape of every other stream: the I/O of ``protocol.http2``."""
+"""A tunnel over HTTP/2 as a ``Stream``: the I/O of ``protocol.http2``."""
 
 from __future__ import annotations
 
@@ -18,35 +18,45 @@ from pomagent.transport.tls_over_memory import MOST_SENT_BYTES
 from pomagent.transport.tls_stream import TlsStream, flush_through
 
 PING_EVERY_S = 15.0
-"""While it waits in a pool: a frozen gateway's kernel still acknowledges, which is all that keepalive asks for."""
+"""Seconds between two PINGs on a warm tunnel. Keepalive misses a frozen gateway, because its kernel still ACKs."""
 CREDIT_BYTES = 256 * 1024
-"""Read between two looks at the window, which is a thousand times as large."""
+"""Bytes read before the flow-control window is updated. The window is a thousand times as large."""
 FRAMES_BYTES = MOST_SENT_BYTES
-"""Sent at a time: whole frames."""
+"""Maximum bytes of whole frames sent at a time."""
 
 
 def new_frames_scratch() -> memoryview:
-    """A buffer for all streams of one hub."""
+    """Return a buffer that all streams of one hub may share."""
     return memoryview(bytearray(FRAMES_BYTES))
 
 
 class Http2Stream:
     """The one stream of an HTTP/2 connection over TLS."""
 
-    __slots__ = ("_callback", "_handed", "_is_awaited", "_may_send", "_pinger", "_scratch", "connection", "transport")
+    __slots__ = (
+        "_callback",
+        "_is_awaited",
+        "_may_send",
+        "_pinger",
+        "_scratch",
+        "_uncredited",
+        "connection",
+        "transport",
+    )
 
     carries_half_close = True
 
     def __init__(self, transport: TlsStream, scratch: memoryview) -> None:
-        """``scratch``, of FRAMES_BYTES, may be shared by all streams of the hub."""
+        """``scratch`` has FRAMES_BYTES and may be shared by all streams of the hub."""
         self.transport = transport
         self.connection = Connection()
         self._scratch = scratch
-        self._handed = 0
-        """What reads have returned since the gateway was told; their reader has dealt with it when it reads again."""
+        self._uncredited = 0
+        """Bytes that reads have returned and the window does not count as consumed yet. The next read consumes them."""
         self._may_send = Event()
-        """Set when the gateway takes more, or never will."""
+        """Set when the window has room, or never will."""
         self._is_awaited = False
+        """Whether a greenlet waits for ``_may_send``."""
         self._callback: Callable[[], None] | None = None
         self._pinger: object = None
 
@@ -61,11 +71,11 @@ class Http2Stream:
 
     def recv_into(self, buffer: memoryview) -> int | None:
         connection = self.connection
-        if self._handed >= CREDIT_BYTES:
-            connection.taken(self._handed)
-            self._handed = 0
+        if self._uncredited >= CREDIT_BYTES:
+            connection.taken(self._uncredited)
+            self._uncredited = 0
         if not connection.is_open:
-            buffer = self._scratch  # a tunnel's bytes cannot come yet, and the caller's buffer may be tiny
+            buffer = self._scratch  # no bytes of the tunnel can come yet, and the caller's buffer may be tiny
         kept: int | None = 0
         while not kept and kept is not None and not connection.is_over:
             kept = self._receive(buffer)
@@ -73,11 +83,11 @@ class Http2Stream:
             self._settle()
         if not kept:
             return self._end()
-        self._handed += kept
+        self._uncredited += kept
         return kept
 
     def _receive(self, buffer: memoryview) -> int | None:
-        """Read once: how much of the tunnel that brought, None if there is nothing now."""
+        """Read once and return how many bytes of the tunnel came, None if there is nothing to read now."""
         try:
             count = self.transport.recv_into(buffer)
         except StreamLost as loss:
@@ -92,19 +102,19 @@ class Http2Stream:
         return 0
 
     def _end(self) -> int | None:
-        """What to tell a reader for whom there is nothing: that it is over, or that more may come (None)."""
+        """Return 0 at the end, None if more may come. Raises StreamLost."""
         connection = self.connection
         if connection.has_ended or (connection.is_going_away and not connection.is_open):
             return 0
         if connection.loss is not None:
             raise connection.loss
         if connection.is_going_away and self._callback is not None:
-            raise StreamLost("the gateway goes away")  # a session would go on; nobody should begin one
+            raise StreamLost("the gateway goes away")  # only while warm: a running session goes on
         return None
 
     def _settle(self) -> None:
-        """Send what the frames that came ask for, and tell who waits to send."""
-        with suppress(StreamLost):  # that nobody takes it says nothing of what is still there to be read
+        """Send the answers to received frames, and wake the greenlet that waits to send."""
+        with suppress(StreamLost):  # received bytes can still be read
             self._push()
         if self.connection.sending.room or self.connection.loss is not None:
             self._may_send.set()
@@ -135,12 +145,12 @@ class Http2Stream:
         return flush_through(self._push, self.transport, self.transport, timeout_s)
 
     def send_eof(self) -> None:
-        """End our side with END_STREAM: the destination sees the end, and its answer still comes."""
+        """End this side with END_STREAM. The destination sees the end, and its answer still arrives."""
         self.connection.end()
         self._push()
 
     def _push(self) -> bool:
-        """Hand our frames to TLS; True if nothing is left. Raises StreamLost."""
+        """Pass pending frames to TLS, or return True if none is left. Raises StreamLost."""
         if self.connection.loss is not None:
             raise self.connection.loss
         return self._push_frames()
@@ -148,7 +158,7 @@ class Http2Stream:
     def _push_frames(self) -> bool:
         outgoing = self.connection.outgoing
         while outgoing:
-            sent = self.transport.send(bytes(outgoing))  # a copy: a failed send may keep hold of what it was given
+            sent = self.transport.send(bytes(outgoing))  # a copy: a failed send may keep a view of its argument
             if not sent:
                 return False
             del outgoing[:sent]
@@ -157,13 +167,13 @@ class Http2Stream:
     # --- waiting --------------------------------------------------------------------------------------------------
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
-        """At once where it keeps something itself: an end, or a loss, that came with the bytes before it."""
+        """Wait until ``recv_into`` may return something, such as an end that came with earlier bytes. Blocks."""
         connection = self.connection
         is_refused = connection.is_going_away and not connection.is_open
         return connection.is_over or is_refused or self.transport.wait_readable(timeout_s)
 
     def wait_writable(self, timeout_s: float | None = None) -> bool:
-        """Blocks until ``send`` may take something: for the window, that needs somebody who reads."""
+        """Wait until ``send`` may accept something. Blocks. Window updates need another greenlet that reads."""
         connection = self.connection
         if connection.outgoing or connection.sending.room or connection.loss is not None:
             return self.transport.wait_writable(timeout_s)
@@ -175,10 +185,10 @@ class Http2Stream:
             self._is_awaited = False
 
     def has_news(self) -> bool:
-        return self.transport.has_news()  # what came before has had its consequences while it was watched
+        return self.transport.has_news()  # earlier news was handled while the stream was watched
 
     def watch(self, callback: Callable[[], None]) -> None:
-        """As ``SocketStream.watch``; meanwhile the gateway is pinged, and lost when it does not answer."""
+        """Watch like ``SocketStream.watch``, and ping the gateway. The stream is lost when no answer comes."""
         self.unwatch()
         self._callback = callback
         self.transport.watch(callback)
@@ -196,9 +206,9 @@ class Http2Stream:
             self._pinger = None
 
     def _ping(self) -> None:
-        """In the hub: look whether the last PING was answered, and send the next one."""
+        """Check whether the last PING was answered, and send the next one. Runs in the hub."""
         if self.connection.awaits_pong and self._callback is not None:
-            self._callback()  # the answer may have come a moment ago
+            self._callback()  # reads an answer that may just have arrived
         if self._callback is None:
             return
         if self.connection.awaits_pong:
@@ -209,7 +219,7 @@ class Http2Stream:
         with suppress(StreamLost):
             self._push()
 
-    # --- its end --------------------------------------------------------------------------------------------------
+    # --- end ------------------------------------------------------------------------------------------------------
 
     def unsent_bytes(self) -> int:
         return len(self.connection.outgoing) + self.transport.unsent_bytes()
@@ -237,4 +247,4 @@ class Http2Stream:
 
 
 TunnelStream: TypeAlias = SocketStream | TlsStream | Http2Stream
-"""What a tunnel may run over: clear text, TLS, HTTP/2."""
+"""The transports of a tunnel: clear text, TLS, HTTP/2."""

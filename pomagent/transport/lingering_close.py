@@ -1,4 +1,4 @@
-"""The end of a connection without loss: nobody closes before the other side has what was sent to it."""
+"""Delays the close of a connection until the peer has received everything."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ import gevent
 
 from pomagent.transport.stream import Stream
 
-LOOK_S = (0.005, 0.02, 0.1, 0.5)
-"""How often to look at what the other side has; the last one repeats."""
-SCRAP_BYTES, SCRAPS = 16 * 1024, 4
-"""So many pieces of unread input are dropped with each look: a side that never stops sending must not hold the hub."""
+RECHECK_S = (0.005, 0.02, 0.1, 0.5)
+"""Pauses between two checks of what the peer has acknowledged. The last one repeats."""
+DISCARD_BYTES, MAX_DISCARDS = 16 * 1024, 4
+"""Size and number of the reads per check that discard input, so that an endless sender cannot occupy the hub."""
 
 
-def see_off(stream: Stream, patience_s: float, *, to_its_end: bool = False) -> None:
-    """Wait until the other side's kernel has everything that was sent; ``to_its_end``: until it has ended as well.
+def linger(stream: Stream, stall_timeout_s: float, *, until_eof: bool = False) -> None:
+    """Wait until the peer's kernel has everything that was sent, and with ``until_eof`` until the peer has ended too.
 
-    As long as it goes on taking something; ``patience_s`` is for a standstill. What it sends meanwhile is dropped:
-    unread input would turn our close into a reset. Blocks. Raises StreamLost.
+    Gives up once the peer has acknowledged nothing for ``stall_timeout_s``. Discards what the peer sends meanwhile,
+    because unread input would turn the close into a reset. Blocks. Raises StreamLost.
     """
-    scrap = memoryview(bytearray(SCRAP_BYTES))
-    pauses = chain(LOOK_S, repeat(LOOK_S[-1]))
+    discarded = memoryview(bytearray(DISCARD_BYTES))
+    pauses = chain(RECHECK_S, repeat(RECHECK_S[-1]))
     last, since = -1, 0.0
     while True:
-        count = _drop(stream, scrap)
-        if to_its_end and count == 0:
+        count = _discard(stream, discarded)
+        if until_eof and count == 0:
             return
-        left, now = stream.unsent_bytes(), time.monotonic()
-        if not (to_its_end or left):
+        unsent, now = stream.unsent_bytes(), time.monotonic()
+        if not (until_eof or unsent):
             return
-        if left != last:
-            last, since = left, now
-        elif now - since > patience_s:
+        if unsent != last:
+            last, since = unsent, now
+        elif now - since > stall_timeout_s:
             return
         if count:
-            gevent.sleep(LOOK_S[0])
+            gevent.sleep(RECHECK_S[0])
         elif count is None:
             stream.wait_readable(next(pauses))
         else:
             gevent.sleep(next(pauses))
 
 
-def _drop(stream: Stream, scrap: memoryview) -> int | None:
-    """Read some of what is there: 0 if its end came right behind it, None if nothing did, else there may be more."""
-    for _ in range(SCRAPS):
-        count = stream.recv_into(scrap)
+def _discard(stream: Stream, buffer: memoryview) -> int | None:
+    """Read and discard: return 0 at the peer's end, None if nothing is left, another number if there may be more."""
+    for _ in range(MAX_DISCARDS):
+        count = stream.recv_into(buffer)
         if not count:
             break
     return count

@@ -16,7 +16,7 @@ Waking for each piece that a gateway sends costs a quarter more processor time o
 where the gateway is slower than this process (measured).
 """
 WAKE_TIMEOUT_S = 0.001
-"""Seconds after which fewer bytes will do; this is the delay of a transfer's last piece."""
+"""Seconds after which fewer bytes will do. This is the delay of a transfer's last piece."""
 MIN_BULK_BYTES, MAX_BULK_BYTES = 4 * 1024 * 1024, 256 * 1024 * 1024
 """Limits of how many bytes must come in large reads before a stream counts as bulk.
 
@@ -24,7 +24,7 @@ The number doubles after each wait that times out, and falls by WAKE_BYTES after
 sender which waits for an answer to each block seldom pays WAKE_TIMEOUT_S.
 """
 LARGE_READ_BYTES = 16 * 1024
-"""Bytes above which a read counts towards a bulk transfer; smaller reads count against it."""
+"""Bytes above which a read counts towards a bulk transfer. Smaller reads count against it."""
 
 
 class ReadCoalescing:
@@ -46,7 +46,7 @@ class ReadCoalescing:
         self._excess_bytes = excess if excess > 0 else 0
 
     def wait(self, sock: socket.socket, reader: Any, timeout_s: float | None) -> bool:
-        """Wait until ``sock`` is readable; return False after the timeout. Blocks.
+        """Wait until ``sock`` is readable, or return False after the timeout. Blocks.
 
         Only a wait without a timeout is coalesced.
         """

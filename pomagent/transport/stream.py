@@ -1,6 +1,6 @@
-"""Byte streams over TCP and Unix sockets whose blocking calls are explicit (``tls_stream`` adds TLS).
+"""Byte streams over TCP and Unix sockets with explicit blocking calls (``tls_stream`` adds TLS).
 
-``recv_into`` and ``send`` do what can be done at once; only ``wait_readable`` and ``wait_writable`` switch greenlets.
+``recv_into`` and ``send`` do what can be done at once. Only ``wait_readable`` and ``wait_writable`` switch greenlets.
 No switch happens between a ``recv_into`` and the ``send`` of the same bytes, so all sessions share one scratch buffer
 and an idle session holds none.
 
@@ -28,7 +28,7 @@ SCRATCH_BYTES = 128 * 1024
 _READ, _WRITE = 1, 2
 _recv, _recv_into, _shutdown = socket.socket.recv, socket.socket.recv_into, socket.socket.shutdown
 _send, _sendmsg = socket.socket.send, socket.socket.sendmsg
-"""The plain socket's methods, also for an ``ssl.SSLSocket``, whose own methods of these names do TLS."""
+"""The plain socket's methods, also for an ``ssl.SSLSocket``, where methods of these names do TLS."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -46,16 +46,16 @@ class Stream(Protocol):
         """Accept what fits now and return how many bytes that was. Raises StreamLost."""
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        """Wait until the kernel has everything accepted; return False after the timeout. Blocks. Raises StreamLost."""
+        """Wait until the kernel has all accepted bytes; return False after the timeout. Blocks. Raises StreamLost."""
 
     def wait_readable(self, timeout_s: float | None = None) -> bool:
-        """Wait until ``recv_into`` may return bytes or an end; return False after the timeout. Blocks."""
+        """Wait until ``recv_into`` may return bytes or an end, or return False after the timeout. Blocks."""
 
     def wait_writable(self, timeout_s: float | None = None) -> bool:
-        """Wait until ``send`` may accept something; return False after the timeout. Blocks."""
+        """Wait until ``send`` may accept something, or return False after the timeout. Blocks."""
 
     def send_eof(self) -> None:
-        """End the sending direction; what was sent before still arrives."""
+        """End the sending direction. What was sent before still arrives."""
 
     def unsent_bytes(self) -> int:
         """Return how many of the sent bytes the other side's kernel has not acknowledged."""
@@ -87,7 +87,7 @@ class SocketStream:
         """Created by the first large read."""
         self._is_closed = False
         self.loss: StreamLost | None = None
-        """The loss that the kernel has reported; it reports a reset once, and an orderly end to later reads."""
+        """The loss that the kernel has reported. It reports a reset once, and an orderly end to later reads."""
 
     def recv_into(self, buffer: memoryview) -> int | None:
         try:
@@ -154,7 +154,7 @@ class SocketStream:
         return True
 
     def watch(self, callback: object) -> None:
-        """Call ``callback`` in the hub whenever the socket is readable, until ``unwatch``; it must not block."""
+        """Call ``callback`` in the hub whenever the socket is readable, until ``unwatch``. It must not block."""
         self._reader.start(callback)
 
     def unwatch(self) -> None:
@@ -192,7 +192,7 @@ class SocketStream:
         self.close()
 
     def check_loss(self) -> None:
-        """Record a loss that the kernel would report to the next read or write; earlier bytes can still be read.
+        """Record a loss that the kernel would report to the next read or write. Earlier bytes can still be read.
 
         Raises StreamLost if the stream is closed, since nothing can be read from it.
         """
@@ -204,7 +204,7 @@ class SocketStream:
             self.note_loss(OSError(number, os.strerror(number)))
 
     def note_loss(self, error: OSError) -> StreamLost:
-        """Record what a failed system call says about the connection, and return it as an error to raise."""
+        """Record the loss that a failed system call reports, and return it as an error to raise."""
         loss = lost(error)
         if error.errno != errno.EPIPE:  # EPIPE: the peer ended its direction before, and that end is still to be read
             self.loss = loss

@@ -1,4 +1,4 @@
-"""What the kernel is told, and asked, about a TCP connection (design: options of both legs, dead peers)."""
+"""Sets and queries the kernel's options of TCP connections, on both legs of a session."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ KEEPALIVE_IDLE_S = 15
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_PROBES = 3
 UNSETTLED_TIMEOUT_MS = 20_000
-"""TCP_USER_TIMEOUT while dialling and warm. Never on an active leg: there it kills live peers that read slowly."""
+"""TCP_USER_TIMEOUT while a tunnel is dialled or warm. On an active leg it would kill live peers that read slowly."""
 DEAD_AFTER_MS = 30_000
-"""Data unacknowledged and not one ACK for so long: the peer is gone. A slow reader still acknowledges probes."""
+"""Milliseconds without any ACK for unacknowledged data after which a peer is dead. A slow reader still ACKs probes."""
 
 _STATE_CLOSE = 7
 _INFO = struct.Struct("=B23xI28xI")  # struct tcp_info: tcpi_state, tcpi_unacked at 24, tcpi_last_ack_recv at 56
@@ -22,7 +22,7 @@ _INT = struct.Struct("i")
 
 
 def prepare(sock: socket.socket) -> None:
-    """Set what both legs need: no Nagle (it costs 40 ms per CONNECT), and keepalive. Unix sockets need nothing."""
+    """Disable Nagle (it costs 40 ms per CONNECT) and enable keepalive. Does nothing to a Unix socket."""
     if sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -33,28 +33,30 @@ def prepare(sock: socket.socket) -> None:
 
 
 def is_prepared(sock: socket.socket) -> bool:
-    """Whether an accepted socket needs nothing more: the kernel hands on what its listener was prepared with."""
+    """Return whether an accepted socket has inherited the options of a prepared listener."""
     try:
-        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_S  # others set the rest, too
+        return (
+            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_S
+        )  # other programs may set the rest
     except OSError:  # a Unix socket has no such option
         return True
 
 
 def limit_silence(sock: socket.socket, *, on: bool) -> None:
-    """Have the kernel give up an unacknowledged connection early (``on``), or go by its own long schedule."""
+    """Make the kernel give up an unacknowledged connection early (``on``), or after its own long schedule."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNSETTLED_TIMEOUT_MS if on else 0)
 
 
 def cork(sock: socket.socket, *, on: bool) -> None:
-    """Have the kernel wait for full segments while several writes follow one another; off, what there is goes."""
+    """Make the kernel wait for full segments during several writes (``on``), or send what it has."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
 
 
 def wake_for(sock: socket.socket, count: int) -> bool:
-    """Have the kernel call the socket readable once so many bytes are there, or an end, or a reset; False if it cannot.
+    """Make the socket readable only with ``count`` bytes, an end or a reset, or return False if that is impossible.
 
-    See SO_RCVLOWAT, socket(7). Never of a Unix socket, which is readable with the first byte all the same, and whose
-    reset a read that finds less would swallow.
+    See SO_RCVLOWAT in socket(7). A Unix socket never supports it: it is readable with the first byte all the same, and
+    a read that finds fewer bytes would swallow a reset.
     """
     if sock.family == socket.AF_UNIX:
         return False
@@ -66,12 +68,12 @@ def wake_for(sock: socket.socket, count: int) -> bool:
 
 
 def is_lost(sock: socket.socket) -> bool:
-    """Whether the peer has reset the connection or vanished; always False for a Unix socket, which cannot be lost."""
+    """Return whether the peer has reset the connection or is dead. Always False for a Unix socket."""
     return sock.family != socket.AF_UNIX and (_state(sock)[0] == _STATE_CLOSE or is_dead(sock))
 
 
 def is_dead(sock: socket.socket) -> bool:
-    """Whether the peer has vanished: it does not acknowledge, and so nothing will ever be read from it again."""
+    """Return whether the peer has stopped acknowledging, so that no more bytes will arrive from it."""
     if sock.family == socket.AF_UNIX:
         return False
     _, unacked, silent_ms = _state(sock)
@@ -79,18 +81,18 @@ def is_dead(sock: socket.socket) -> bool:
 
 
 def _state(sock: socket.socket) -> tuple[int, int, int]:
-    """Its state, segments that are not acknowledged, milliseconds since the last acknowledgement."""
+    """Return the state, the number of unacknowledged segments, and the milliseconds since the last ACK."""
     state, unacked, silent_ms = _INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
     return state, unacked, silent_ms
 
 
 def unsent_bytes(sock: socket.socket) -> int:
-    """Bytes that the peer's kernel has not acknowledged (SIOCOUTQ)."""
+    """Return how many bytes the peer's kernel has not acknowledged (SIOCOUTQ)."""
     queued: int = _INT.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_INT.size)))[0]
     return queued
 
 
 def reset_on_close(sock: socket.socket) -> None:
-    """Have the peer see a reset when this is closed; over a Unix socket, which has none, it is an ordinary end."""
+    """Make a later close a reset. A Unix socket has no reset and ends in order."""
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -1,4 +1,4 @@
-"""TLS contexts for gateways: TLS 1.2 or newer, verified, with ALPN; what to do if a certificate fails."""
+"""TLS contexts for gateways (TLS 1.2 or newer, verified, with ALPN), and remedies for untrusted certificates."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from pomagent.transport.cipher_order import prefer_aes_128
 
 H2 = "h2"
 HTTP1 = "http/1.1"
-"""The gateway's choice where it does not offer ``h2``, and for everything but tunnels."""
+"""ALPN protocol where the gateway does not offer ``h2``, and for everything but tunnels."""
 
+_TIME_REMEDIES = {9: "have its owner issue one that is valid now", 10: "have its owner renew it"}
+"""Remedies for X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED, if this host's clock is right."""
 
-_ABOUT_TIME = {9: "have its owner issue one that is valid now", 10: "have its owner renew it"}
-"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED: the certificate's fault, or our clock's."""
+_ENABLE_KTLS = 1 << 3
+"""OpenSSL's SSL_OP_ENABLE_KTLS, which Python names from 3.12 on.
 
-
-_IN_THE_KERNEL = 1 << 3
-"""OpenSSL's SSL_OP_ENABLE_KTLS, which Python names from 3.12 on. A host's policy may set it; but then a peek at the
-socket, and what is read from it after our end, would be plaintext, or an error at each record that is no data."""
+A host's policy may set it. With it, a peek at the socket, and reads after this side has ended, would return plaintext
+or fail at each record that carries no data.
+"""
 
 
 def make_context(trust: Trust) -> ssl.SSLContext:
-    """Build what ``trust`` describes. Blocks for milliseconds (it reads files): not for the hub.
+    """Build the TLS context that ``trust`` describes. Blocks the thread for milliseconds while it reads files.
 
     Raises OSError and ssl.SSLError for files that cannot be read or used.
     """
@@ -31,8 +32,8 @@ def make_context(trust: Trust) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([H2, HTTP1] if trust.with_http2 else [HTTP1])
     prefer_aes_128(context)
-    context.options |= ssl.OP_NO_RENEGOTIATION  # TLS 1.2: a tunnel in use would have to wait for a handshake
-    context.options &= ~_IN_THE_KERNEL
+    context.options |= ssl.OP_NO_RENEGOTIATION  # TLS 1.2: a handshake would stall an active tunnel
+    context.options &= ~_ENABLE_KTLS
     if trust.verify:
         _load_authorities(context, trust)
     else:
@@ -53,9 +54,12 @@ def _load_authorities(context: ssl.SSLContext, trust: Trust) -> None:
 
 
 def why_untrusted(error: ssl.SSLCertVerificationError, setting: str, now: float) -> str:
-    """What is wrong with a certificate and what to do; ``setting`` leads to its owner, ``now`` is this host's time."""
-    said = error.verify_message.rstrip(".")
-    if error.verify_code not in _ABOUT_TIME:
-        return f"{said}; set ca_file for a private CA, or {setting} to a name that the certificate covers"
+    """Return what is wrong with a certificate and the remedy.
+
+    ``setting`` names the setting that led to the certificate's owner. ``now`` is this host's time.
+    """
+    problem = error.verify_message.rstrip(".")
+    if error.verify_code not in _TIME_REMEDIES:
+        return f"{problem}; set ca_file for a private CA, or {setting} to a name that the certificate covers"
     today = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"{said}; set this host's clock if it is not {today} now, else {_ABOUT_TIME[error.verify_code]}"
+    return f"{problem}; set this host's clock if it is not {today} now, else {_TIME_REMEDIES[error.verify_code]}"

@@ -1,4 +1,4 @@
-"""TLS through memory: over any stream, also over TLS, and with few system calls however small the records are."""
+"""TLS through memory, which works over any stream, including TLS, and needs few system calls for small records."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from pomagent.transport.stream import SCRATCH_BYTES, Buffer, SocketStream
 from pomagent.transport.tls_stream import TlsStream, lost_tls
 
 MOST_SENT_BYTES = SCRATCH_BYTES + 4096
-"""Taken at a time: one piece of a client's bytes, with the heads of the frames that may carry it."""
+"""Maximum bytes accepted at a time: one read from a client, with the headers of the frames that may carry it."""
 
 PART_BYTES = 32 * 1024
-"""Of ciphertext that OpenSSL gets, or is relieved of, at a time: a ``MemoryBIO`` never shrinks, however idle. Half as
-much costs a quarter more processor time (measured)."""
+"""Bytes of ciphertext moved to or from OpenSSL at a time, because a ``MemoryBIO`` never shrinks.
+
+Half as many cost a quarter more processor time (measured).
+"""
 
 
 class TlsOverMemory(TlsStream):
-    """OpenSSL works in memory, and what it takes and gives is moved from and to the transport."""
+    """TLS in which OpenSSL works in memory, and this class moves ciphertext from and to the transport."""
 
     __slots__ = ("_incoming", "_outgoing", "_scratch", "_unsent")
 
@@ -26,9 +28,9 @@ class TlsOverMemory(TlsStream):
         self, transport: SocketStream | TlsStream, context: ssl.SSLContext, server_name: str, scratch: memoryview,
         session: ssl.SSLSession | None = None,
     ) -> None:  # fmt: skip
-        """``scratch`` may be shared by all streams of the hub but a ``transport`` of this one.
+        """``scratch`` may be shared by all streams of the hub, except by this one's ``transport``.
 
-        ``session`` is offered for a short handshake; it must be of the same context and name.
+        ``session`` is offered for resumption and must come from the same context and name.
         """
         self._scratch = scratch
         self._incoming = ssl.MemoryBIO()
@@ -44,15 +46,15 @@ class TlsOverMemory(TlsStream):
             try:
                 self._ssl.do_handshake()
             except ssl.SSLWantReadError:
-                self._push_or_read_on()
+                self._push_quietly()
                 if self._feed() is None:
                     return False
             except ssl.SSLError:
-                self._push_or_read_on()  # the alert that tells the gateway why we turn away
+                self._push_quietly()  # sends the alert, so that the gateway can log why this side gave up
                 raise
             else:
-                self._push_or_read_on()
-                self._has_more = True  # what came with the gateway's last words, such as tickets
+                self._push_quietly()
+                self._has_more = True  # bytes that came with the end of the handshake, such as tickets
                 return True
 
     def send(self, data: Buffer) -> int:
@@ -76,7 +78,7 @@ class TlsOverMemory(TlsStream):
         return taken
 
     def send_eof(self) -> None:
-        with suppress(ssl.SSLError):  # it waits for the other side's close_notify, which nobody needs
+        with suppress(ssl.SSLError):  # raised because the peer has sent no close_notify, which is not needed
             self._ssl.unwrap()
         super().send_eof()
 
@@ -105,17 +107,17 @@ class TlsOverMemory(TlsStream):
                 if fed == 0:
                     incoming.write_eof()
                 rest, may_read = rest[: fed or 0], fed == 0
-                is_drained = fed is None or fed < asked  # no more there: asked again, it would say so at a price
+                is_drained = fed is None or fed < asked  # another read would only cost a system call
         except StreamLost as loss:
             self._loss, rest = loss, rest[:0]
         if rest:
-            incoming.write(rest)  # the scratch is others' from now on
+            incoming.write(rest)  # other streams reuse the scratch buffer from now on
         if self._outgoing.pending:
-            self._push_or_read_on()  # answers of the TLS layer itself, such as a key update
+            self._push_quietly()  # answers of the TLS layer itself, such as a key update
         return total
 
     def _read(self, buffer: memoryview, total: int) -> int:
-        """Decrypt record by record what OpenSSL was given, behind what the buffer has: how much it has then."""
+        """Decrypt record by record into the buffer after its first ``total`` bytes and return its new length."""
         read, room = self._ssl.read, len(buffer)
         try:
             while total < room:
@@ -133,7 +135,7 @@ class TlsOverMemory(TlsStream):
         return total
 
     def _feed(self) -> int | None:
-        """Move what the transport has to the TLS layer: its length, 0 at its end, None if there is nothing now."""
+        """Move received ciphertext to OpenSSL and return its length, 0 at the end, None if there is nothing now."""
         count = self.transport.recv_into(self._scratch)
         if count:
             self._incoming.write(self._scratch[:count])

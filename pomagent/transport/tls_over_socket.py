@@ -1,7 +1,7 @@
-"""TLS whose records OpenSSL reads from the socket, and writes to it, itself: no copy in between, no memory while idle.
+"""TLS in which OpenSSL reads and writes the socket itself, without copies in between and without memory while idle.
 
-Against TLS through memory it takes a seventh less processor time on the way down and a twentieth less on the way up,
-and 35 KB instead of 125 for a session that was busy once (measured, with records as large as they may be).
+Compared with TLS through memory, it needs a seventh less processor time downwards and a twentieth less upwards, and
+35 KB instead of 125 KB for a session that was busy once (measured with records of the maximum size).
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from pomagent.transport.stream import Buffer, SocketStream
 from pomagent.transport.tls_stream import TlsStream, lost_tls
 
 RECORD_BYTES = 16 * 1024
-"""Of plaintext, at most, in a record (RFC 8446 §5.1)."""
-_ANOTHER_LIKELY_BYTES = 4096
-"""Behind a record of less there is rarely another one: asked, OpenSSL would say so at a price."""
+"""Maximum bytes of plaintext in a record (RFC 8446 §5.1)."""
+_MORE_LIKELY_BYTES = 4096
+"""Record size below which another record rarely follows, so that a further read would only cost a system call."""
 
 
 class TlsOverSocket(TlsStream):
-    """OpenSSL has the socket, which nothing else reads or writes until our end."""
+    """TLS on a socket that only OpenSSL reads and writes until this side ends."""
 
     __slots__ = ("_kept", "_records", "_socket")
 
     def __init__(
         self, transport: SocketStream, context: ssl.SSLContext, server_name: str, session: ssl.SSLSession | None = None
     ) -> None:
-        """``session`` is offered for a short handshake; it must be of the same context and name. Raises StreamLost."""
+        """``session`` is offered for resumption and must come from the same context and name. Raises StreamLost."""
         try:
-            transport.sock.getpeername()  # as CPython asks, which closes nothing where the answer is a loss
+            transport.sock.getpeername()  # wrap_socket asks the same, but closes the socket on a loss
             secured = context.wrap_socket(
                 transport.sock, do_handshake_on_connect=False, suppress_ragged_eofs=False, server_hostname=server_name,
                 session=session,
@@ -44,9 +44,9 @@ class TlsOverSocket(TlsStream):
         transport.sock = secured  # the same descriptor
         self._socket = transport
         self._records: Any = getattr(secured, "_sslobj", None) or secured
-        """Its ``read`` and ``write`` without a layer of Python between: a twentieth of a transfer's processor time."""
+        """Has ``read`` and ``write`` without ssl.SSLSocket's Python layer, a twentieth of a transfer's CPU time."""
         self._kept: bytes | None = None
-        """Of a record that the kernel has no room for: OpenSSL wants to be given the same again."""
+        """Plaintext of a record that the kernel had no room for. OpenSSL requires a retry with the same bytes."""
         super().__init__(transport, secured)
 
     def handshake_step(self) -> bool:
@@ -54,7 +54,7 @@ class TlsOverSocket(TlsStream):
             self._ssl.do_handshake()
         except ssl.SSLWantReadError:
             return False
-        except ssl.SSLWantWriteError:  # many certificates of ours
+        except ssl.SSLWantWriteError:  # a long chain of client certificates
             self._is_crossed = True
             return False
         except OSError as error:
@@ -70,7 +70,7 @@ class TlsOverSocket(TlsStream):
         view = memoryview(data)
         if len(view) <= RECORD_BYTES:
             return self._send(view)
-        tcp.cork(self.sock, on=True)  # or each record would wake the gateway
+        tcp.cork(self.sock, on=True)  # otherwise each record would wake the gateway
         try:
             return self._send(view)
         finally:
@@ -80,7 +80,7 @@ class TlsOverSocket(TlsStream):
         return len(self._kept or b"") + self.transport.unsent_bytes()
 
     def _send(self, view: memoryview) -> int:
-        """Write record by record; what the kernel has no room for counts as taken, and is kept."""
+        """Write record by record. A record that the kernel has no room for is kept and counts as accepted."""
         write, taken, length = self._records.write, 0, len(view)
         record = view[:0]
         try:
@@ -102,12 +102,12 @@ class TlsOverSocket(TlsStream):
             while total < room:
                 count = read(room - total, buffer[total:])
                 total += count
-                if count < _ANOTHER_LIKELY_BYTES:
+                if count < _MORE_LIKELY_BYTES:
                     self._is_at_end = not count
                     break
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLWantWriteError:  # a gateway asked for new keys, and ours find no room: Envoy never does
+        except ssl.SSLWantWriteError:  # no room for the answer to a key update, which Envoy never requests
             self._is_crossed = True
         except ssl.SSLZeroReturnError:
             self._is_at_end = True
@@ -121,24 +121,24 @@ class TlsOverSocket(TlsStream):
         if kept is not None:
             self._socket.check_loss()
             self._send(memoryview(kept))
-        return self._kept is None and (not self._is_ending or self._say_end())
+        return self._kept is None and (not self._is_ending or self._send_close_notify())
 
-    def _say_end(self) -> bool:
-        """Whether close_notify has gone, or never will."""
+    def _send_close_notify(self) -> bool:
+        """Return whether close_notify was sent, or never can be."""
         try:
             self._ssl.unwrap()
         except ssl.SSLWantWriteError:
             return False
-        except (OSError, ValueError):  # it waits for the other side's close_notify, which nobody needs
+        except (OSError, ValueError):  # raised because the peer has sent no close_notify, which is not needed
             pass
         return True
 
     def _lost(self, error: OSError) -> StreamLost:
-        """Of a failed handshake, read or write; a loss that the kernel told of comes in other words, or as EPIPE."""
+        """Classify a failed handshake, read or write. OpenSSL hides a loss behind another error, or behind EPIPE."""
         if _is_about_tls(error) and not isinstance(error, ssl.SSLEOFError):
             return lost_tls(error)
         transport = self._socket
-        if transport.loss is None and transport.is_lost() and not _names_a_loss(error):  # since we asked
+        if transport.loss is None and transport.is_lost() and not _names_a_loss(error):  # since check_loss
             transport.note_loss(OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
         if transport.loss is not None:
             return transport.loss
@@ -146,13 +146,14 @@ class TlsOverSocket(TlsStream):
 
 
 def _is_about_tls(error: OSError) -> TypeGuard[ssl.SSLError]:
-    """Whether what failed is TLS, and not a system call under it.
+    """Return whether TLS itself failed, and not a system call below it.
 
-    CPython calls that an end without close_notify, and with OpenSSL 3.2 or newer an error of the library "SYS".
+    CPython reports a failed system call as an end without close_notify, and with OpenSSL 3.2 or newer as an error of
+    the library "SYS".
     """
     return isinstance(error, ssl.SSLError) and error.library != "SYS"
 
 
 def _names_a_loss(error: OSError) -> bool:
-    """Whether the system call's own failure is named; EPIPE is that of an alert which followed."""
+    """Return whether the error is the system call's own. EPIPE comes from sending an alert afterwards."""
     return not isinstance(error, ssl.SSLError) and error.errno != errno.EPIPE

@@ -1,4 +1,4 @@
-"""Short handshakes with a party that was verified a moment ago: resumption of TLS sessions (RFC 8446 §2.2)."""
+"""Resumes TLS sessions with a party that was verified recently, for short handshakes (RFC 8446 §2.2)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import ssl
 from typing import Protocol
 
 VERIFY_EVERY_S = 600.0
-"""A resumed session shows no certificate: after so long a whole handshake looks at it again."""
+"""Maximum seconds a session is resumed. Then a full handshake verifies the certificate, which resumption skips."""
+RELEARN_S = 10.0
+"""Seconds without a session after one was rejected.
 
-
-LEARN_AGAIN_S = 10.0
-"""After a session was refused: behind a balancer each gateway may know its own only, and none is worth its price."""
+Behind a load balancer each gateway may accept its own sessions only, and then learning one never pays.
+"""
 
 
 class Resumable(Protocol):
-    """A connection whose session may be resumed: ``tls_stream.TlsStream``."""
+    """A connection with a session that may be resumed: ``tls_stream.TlsStream``."""
 
     @property
     def session(self) -> ssl.SSLSession | None: ...
@@ -23,7 +24,7 @@ class Resumable(Protocol):
 
 
 class TlsSessions:
-    """The last session with one party, under one trust and one name: never to be offered to another."""
+    """The last session with one party, under one trust and one name. It must not be offered to another party."""
 
     def __init__(self) -> None:
         self._session: ssl.SSLSession | None = None
@@ -31,16 +32,16 @@ class TlsSessions:
         self._learn_from = float("-inf")
 
     def to_resume(self, now: float) -> ssl.SSLSession | None:
-        """What to offer in the next handshake; None for a whole one."""
+        """Return the session to offer in the next handshake, or None for a full handshake."""
         if self._session is not None and now - self._learned_at >= VERIFY_EVERY_S:
             self._session = None
         return self._session
 
     def learn(self, stream: Resumable, now: float) -> None:
-        """Take the session of a connection over which something was received: a ticket comes before that.
+        """Keep the session of a connection that has received bytes: its ticket arrives before them.
 
-        Not one that was resumed itself, or a certificate would be looked at only once. It costs as much as a handshake
-        to take one, so that one serves many connections.
+        A resumed session is not kept, or a certificate would be verified only once. Extracting a session costs as much
+        as a handshake, so one serves many connections.
         """
         if self.to_resume(now) is not None or stream.was_resumed or now < self._learn_from:
             return
@@ -48,6 +49,6 @@ class TlsSessions:
         if session is not None and session.has_ticket:
             self._session, self._learned_at = session, now
 
-    def refused(self, now: float) -> None:
-        """What was offered did not make the handshake a short one: it has another certificate, or is another."""
-        self._session, self._learn_from = None, now + LEARN_AGAIN_S
+    def rejected(self, now: float) -> None:
+        """Forget a session that did not shorten the handshake: the party is another, or has another certificate."""
+        self._session, self._learn_from = None, now + RELEARN_S

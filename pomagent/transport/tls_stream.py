@@ -1,4 +1,4 @@
-"""What TLS over a socket and TLS through memory have in common: what is agreed on, waiting, and every kind of end."""
+"""What TLS over a socket and TLS through memory share: negotiated facts, waiting, and every kind of end."""
 
 from __future__ import annotations
 
@@ -15,71 +15,71 @@ from pomagent.runtime.deadline import Deadline
 from pomagent.transport.stream import Buffer, SocketStream, Stream
 
 CROSSED_PAUSE_S = 0.01
-"""Until a read is tried again that must write before, or a write that must read: either is rare, and soon over."""
+"""Seconds before a read is retried that must write first, or a write that must read first. Both are rare and short."""
 
 
 class TlsStream(ABC):
-    """TLS over another stream: never a half-close of its socket that would garble what follows."""
+    """TLS over another stream. Never shuts down its socket directly, which would leave ciphertext to later reads."""
 
     __slots__ = ("_has_ended", "_has_more", "_is_at_end", "_is_crossed", "_is_ending", "_loss", "_ssl", "transport")
 
     carries_half_close = False
-    """Over HTTP/1.1 the gateway ends the whole tunnel with our end (wire contract §6.3)."""
+    """Over HTTP/1.1 the gateway ends the whole tunnel when this side ends (wire contract §6.3)."""
 
     def __init__(self, transport: SocketStream | TlsStream, secured: ssl.SSLSocket | ssl.SSLObject) -> None:
         self.transport = transport
         self._ssl = secured
         self._loss: StreamLost | None = None
-        """Of a read that still had something to return."""
+        """A loss that followed bytes which a read returned. The next read raises it."""
         self._has_more = False
-        """Whether the next read may have something although nothing new has arrived."""
+        """Whether the next read may return something although nothing new has arrived."""
         self._is_at_end = False
-        """Whether the other side has said that nothing more comes."""
+        """Whether the peer has ended its direction."""
         self._has_ended = False
-        """Whether we have said that nothing more comes; what still arrives interests nobody then."""
+        """Whether this side has ended its direction. What still arrives is discarded then."""
         self._is_ending = False
-        """Whether that waits for the kernel to take what goes before it."""
+        """Whether this side's end waits for the kernel to accept the bytes before it."""
         self._is_crossed = False
-        """Whether OpenSSL wanted to write when it was to read, or the reverse: its socket tells nothing of that."""
+        """Whether OpenSSL must write before it can read, or the reverse. Polling the socket cannot show that."""
 
-    # --- what is agreed on ------------------------------------------------------------------------------------------
+    # --- negotiated facts -------------------------------------------------------------------------------------------
 
     @property
     def sock(self) -> socket.socket:
         return self.transport.sock
 
     def peer_certificate(self) -> dict[str, object]:
-        """The gateway's certificate in Python's words; empty where it was not verified."""
+        """Return the gateway's certificate as ``getpeercert`` does, or empty if it was not verified."""
         return dict(self._ssl.getpeercert() or {})
 
     @property
     def application_protocol(self) -> str | None:
-        """What both sides agreed on by ALPN, such as ``h2``; None without an agreement."""
+        """The protocol negotiated by ALPN, such as ``h2``, or None without one."""
         return self._ssl.selected_alpn_protocol()
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """With TLS 1.3 of use after the first read only."""
+        """The session to resume later. With TLS 1.3 it is usable only after the first read."""
         return self._ssl.session
 
     @property
     def was_resumed(self) -> bool:
-        """Whether the handshake was a short one, without a look at the certificate."""
+        """Whether the handshake resumed a session, and so verified no certificate."""
         return bool(self._ssl.session_reused)
 
     @abstractmethod
     def handshake_step(self) -> bool:
-        """Go on with the handshake as far as possible; True once it is done, else ``wait_readable`` comes first.
+        """Continue the handshake. Return True once it is complete, False if ``wait_readable`` must come first.
 
-        Raises StreamLost, ssl.SSLError.
+        Does not block. Raises StreamLost, ssl.SSLError.
         """
 
     # --- bytes ------------------------------------------------------------------------------------------------------
 
     def recv_into(self, buffer: memoryview) -> int | None:
         if self._has_ended:
-            self._push_or_read_on()
-            return self.transport.recv_into(buffer)  # to OpenSSL, data after our close_notify is an error
+            self._push_quietly()
+            return self.transport.recv_into(buffer)  # OpenSSL fails on data that follows its own close_notify
         if self._loss is not None:
             raise self._loss
         if self._is_at_end:
@@ -96,7 +96,7 @@ class TlsStream(ABC):
     def send(self, data: Buffer) -> int: ...
 
     def send_parts(self, parts: Sequence[bytes]) -> int:
-        """As ``SocketStream.send_parts``."""
+        """Accept several buffers in order, like ``send``."""
         return self.send(b"".join(parts))
 
     def flush(self, timeout_s: float | None = None) -> bool:
@@ -104,11 +104,11 @@ class TlsStream(ABC):
 
     @abstractmethod
     def _decrypt(self, buffer: memoryview) -> int:
-        """Decrypt what there is, or as much as fits: its length. An end, or a loss, behind it is kept in mind."""
+        """Decrypt as much as is available and fits and return its length. Records an end or a loss that follows."""
 
     @abstractmethod
     def _push_kept(self) -> bool:
-        """Hand what ``send`` has taken, and the end if that is due, to the transport; True if nothing is left."""
+        """Pass accepted bytes, then a pending end, to the transport, or return True if nothing is left."""
 
     def _push(self) -> bool:
         if not self._push_kept():
@@ -118,8 +118,8 @@ class TlsStream(ABC):
             self.transport.send_eof()
         return True
 
-    def _push_or_read_on(self) -> None:
-        """Hand on what is kept; that nobody takes it says nothing of what is still there to be read."""
+    def _push_quietly(self) -> None:
+        """Push, and ignore a loss: received bytes can still be read."""
         with suppress(StreamLost):
             self._push()
 
@@ -132,7 +132,7 @@ class TlsStream(ABC):
         return self._wait(self.transport.wait_writable, timeout_s)
 
     def _wait(self, wait: Callable[[float | None], bool], timeout_s: float | None) -> bool:
-        """Or pause, where what the transport would wait for is there at once, and to no avail. Blocks."""
+        """Wait, or pause where the transport would be ready at once without helping OpenSSL. Blocks."""
         if not self._is_crossed:
             return wait(timeout_s)
         if timeout_s is not None and timeout_s < CROSSED_PAUSE_S:
@@ -154,10 +154,10 @@ class TlsStream(ABC):
     # --- ends -------------------------------------------------------------------------------------------------------
 
     def send_eof(self) -> None:
-        """Send close_notify and FIN: over HTTP/1.1 the gateway ends the whole tunnel then (wire contract §6.3).
+        """Send close_notify and FIN, after which an HTTP/1.1 gateway ends the whole tunnel (wire contract §6.3).
 
-        Behind what the kernel does not take yet, they follow with ``flush`` or ``recv_into``. What is received from now
-        on is still encrypted: good for nothing but to see it end.
+        If the kernel has not accepted the bytes before them yet, they follow with ``flush`` or ``recv_into``. From now
+        on ``recv_into`` returns ciphertext, which only shows when the peer ends.
         """
         self._has_ended = self._is_ending = True
         self._has_more = False
@@ -182,7 +182,10 @@ class TlsStream(ABC):
 def flush_through(
     push: Callable[[], bool], stream: Stream, transport: SocketStream | TlsStream, timeout_s: float | None
 ) -> bool:
-    """Push what a stream keeps until its transport has all of it, and flush that; False after the timeout."""
+    """Push a stream's bytes until its transport has all of them, then flush it, or return False after the timeout.
+
+    Blocks. Raises StreamLost.
+    """
     if push():
         return transport.flush(timeout_s)
     deadline = None if timeout_s is None else Deadline(timeout_s)
@@ -194,6 +197,7 @@ def flush_through(
 
 
 def lost_tls(error: ssl.SSLError) -> StreamLost:
+    """Return the StreamLost that describes a failure of TLS."""
     if isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING":
         return StreamLost("closed without close_notify")
     alert = error.reason or ""

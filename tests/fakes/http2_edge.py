@@ -1,4 +1,4 @@
-"""A gateway on loopback that speaks HTTP/2 by the ``h2`` library, and breaks it wherever the test says so."""
+"""A gateway on loopback that speaks HTTP/2 with the ``h2`` library, and breaks the protocol on request."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ STREAM = 1
 
 
 class Http2Edge:
-    """The gateway's end of one connection. It reads when the test asks it to."""
+    """The gateway's end of one connection. It reads only when the test calls for it."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         self.request: dict[bytes, bytes] = {}
         self.received = bytearray()
-        """Of the tunnel; the window is given back at once unless ``gives_back`` is off."""
-        self.gives_back = True
+        """Bytes of the tunnel so far."""
+        self.updates_window = True
+        """Whether received bytes are credited to the agent's window at once."""
         self.has_ended = False
         """Whether the agent has sent END_STREAM."""
         self.reset_with: int | None = None
@@ -52,13 +53,13 @@ class Http2Edge:
         self.push()
 
     def push(self) -> None:
-        """Send what the library has to say."""
+        """Send the library's pending frames."""
         data = self.h2.data_to_send()
         if data:
             self.connection.send(data)
 
     def read(self) -> None:
-        """Take what the agent says next. Blocks."""
+        """Receive the agent's next bytes. Blocks."""
         data = self.connection.receive_some()
         if not data:
             self.is_over = True
@@ -68,7 +69,7 @@ class Http2Edge:
         self.push()
 
     def read_until(self, condition: object) -> None:
-        """Take what it says until something holds, or the connection ends. Blocks."""
+        """Receive until the condition holds or the connection ends. Blocks."""
         while not condition() and not self.is_over:  # type: ignore[operator]
             self.read()
 
@@ -85,7 +86,7 @@ class Http2Edge:
         self.push()
 
     def send(self, data: bytes, *, end: bool = False) -> None:
-        """To the agent, in frames of 16 KiB."""
+        """Send to the agent in frames of 16 KiB."""
         for start in range(0, len(data) or 1, 16_384):
             last = start + 16_384 >= len(data)
             self.h2.send_data(STREAM, data[start : start + 16_384], end_stream=end and last)
@@ -104,7 +105,7 @@ class Http2Edge:
         self.push()
 
     def send_raw(self, data: bytes) -> None:
-        """Frames that the library would never send."""
+        """Send frames that the library would never send."""
         self.connection.send(data)
 
     def _note(self, event: Event) -> None:
@@ -112,7 +113,7 @@ class Http2Edge:
             self.request = dict(event.headers)  # type: ignore[arg-type]
         elif isinstance(event, DataReceived):
             self.received += event.data or b""
-            if self.gives_back and event.flow_controlled_length:
+            if self.updates_window and event.flow_controlled_length:
                 self.h2.acknowledge_received_data(event.flow_controlled_length, STREAM)
         elif isinstance(event, StreamEnded):
             self.has_ended = True
@@ -127,7 +128,7 @@ class Http2Edge:
 
 
 class Http2Gateway:
-    """A ``FakeGateway`` whose connections are ``Http2Edge``."""
+    """A ``FakeGateway`` that serves each connection with an ``Http2Edge``."""
 
     def __init__(self, fake: FakeGateway) -> None:
         self.fake = fake
@@ -138,7 +139,7 @@ class Http2Gateway:
         self.fake.plays(*scripts)
 
     def accepts(self, initial_window: int = 65_535) -> Script:
-        """Accept the CONNECT; then it is the test's."""
+        """Accept the CONNECT, and leave the tunnel to the test."""
 
         def play(connection: Connection) -> None:
             edge = self._edge(connection)
@@ -148,7 +149,7 @@ class Http2Gateway:
         return play
 
     def does(self, *acts: object) -> Script:
-        """Begin, and then each of these with the edge."""
+        """Begin, then call each of ``acts`` with the edge."""
 
         def play(connection: Connection) -> None:
             edge = self._edge(connection)
@@ -159,7 +160,7 @@ class Http2Gateway:
         return play
 
     def edge(self, timeout_s: float = 5) -> Http2Edge:
-        """The end of the next connection whose script has ended without an error."""
+        """Return the edge of the next connection with a script that ended without an error."""
         connection = self.fake.tunnel(timeout_s)
         return next(edge for edge in self.edges if edge.connection is connection)
 
@@ -176,7 +177,7 @@ def http2_gateway(authority: Authority) -> Iterator[Http2Gateway]:
 
 @contextmanager
 def reading(edge: Http2Edge) -> Iterator[None]:
-    """Have the edge read on, as long as this lasts."""
+    """Make the edge read in the background while the context is active."""
 
     def read_on() -> None:
         while not edge.is_over:

@@ -1,4 +1,4 @@
-"""The other side of our HTTP/2 without a network: the ``h2`` library, and frames that it would never send."""
+"""The peer of an HTTP/2 connection without a network: the ``h2`` library, and frames that it would never send."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pomagent.protocol.http2.frames import Kind, frame, settings
 DESTINATION = "db.example.test:5432"
 OK = ((":status", "200"), ("x-request-id", "h2-1"))
 GREETING = settings({})
-"""The least with which a gateway may begin."""
+"""The shortest start that a gateway may make."""
 ACCEPTED = frame(Kind.HEADERS, 0x4, 1, b"\x88")
-""":status 200, by HPACK's static table."""
+""":status 200 from HPACK's static table."""
 CHUNK = 65536
 
 
 def opened(headers: Mapping[str, str] | None = None) -> Connection:
-    """A connection whose CONNECT is under way; what it said for that is gone from ``outgoing``."""
+    """Return a connection that has sent its CONNECT, with an empty ``outgoing``."""
     connection = Connection()
     connection.open(DESTINATION, headers or {})
     connection.outgoing.clear()
@@ -29,7 +29,7 @@ def opened(headers: Mapping[str, str] | None = None) -> Connection:
 
 
 def accepted() -> Connection:
-    """The same with the answer: a tunnel."""
+    """Return a connection with an accepted CONNECT: a tunnel."""
     connection = opened()
     assert feed(connection, GREETING + ACCEPTED) == b""
     assert connection.is_tunnel
@@ -38,7 +38,7 @@ def accepted() -> Connection:
 
 
 def feed(connection: Connection, data: bytes, piece: int = CHUNK) -> bytes:
-    """Have it receive the bytes in pieces, as if read by somebody who takes all; what of them is the tunnel's."""
+    """Make the connection receive ``data`` in pieces, consume all of it, and return the tunnel's bytes."""
     buffer = memoryview(bytearray(piece))
     payload = bytearray()
     for start in range(0, len(data), piece):
@@ -51,7 +51,7 @@ def feed(connection: Connection, data: bytes, piece: int = CHUNK) -> bytes:
 
 
 class Peer:
-    """A server of the ``h2`` library, joined to one of our connections."""
+    """A server of the ``h2`` library, joined to a connection of the agent."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -59,14 +59,14 @@ class Peer:
         self.h2.initiate_connection()
         self.events: list[Event] = []
         self.payload = bytearray()
-        """What our side has received of the tunnel."""
+        """Bytes of the tunnel that the agent has received."""
 
     def exchange(self, piece: int = CHUNK) -> None:
-        """Carry what both sides have to say until they are silent."""
+        """Exchange frames until neither side has any to send."""
         while self.connection.outgoing or self.h2._data_to_send:
-            said = bytes(self.connection.outgoing)
+            sent = bytes(self.connection.outgoing)
             self.connection.outgoing.clear()
-            self.events += self.h2.receive_data(said)
+            self.events += self.h2.receive_data(sent)
             self.payload += feed(self.connection, self.h2.data_to_send(), piece)
 
     def accept(self, headers: Sequence[tuple[str, str]] = OK, *, end: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""A relay between two pairs of streams in memory, whose outer ends the test plays."""
+"""A relay between two pairs of streams in memory. The test plays the outer ends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FakeRelayContext:
 
 
 class RunningRelay:
-    """A relay in a greenlet of its own; the test plays ``application`` and ``gateway``."""
+    """A relay in a greenlet of its own. The test plays ``application`` and ``gateway``."""
 
     def __init__(
         self, client_capacity: int = 64 * 1024, tunnel_capacity: int = 64 * 1024, *, half_close: HalfClose = "auto",
@@ -68,7 +68,7 @@ class RunningRelay:
             self._greenlet.kill()
 
     def _run(self, early: bytes) -> End:
-        """Run the relay and then switch, as a session does; no interrupt of the relay may arrive by then."""
+        """Run the relay and then switch, as a session does, to receive any late interrupt of the relay."""
         end = self.relay.run(early)
         for _ in range(30):
             gevent.sleep(0)

@@ -1,4 +1,4 @@
-"""Connections in memory: two ends, each with a bounded buffer, that a test reads, stalls and breaks by hand."""
+"""Connections in memory: two ends with bounded buffers, which a test reads, stalls and breaks."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ Buffer = bytes | bytearray | memoryview
 
 
 class FakeStream:
-    """One end. ``peer`` is the other; what is sent lies in the peer's ``inbox`` until somebody receives it."""
+    """One end. Sent bytes stay in the ``inbox`` of ``peer``, the other end, until it receives them."""
 
     peer: FakeStream
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        """How much the inbox takes before the peer's ``send`` takes nothing more."""
+        """Bytes in the inbox at which the peer's ``send`` accepts no more."""
         self.inbox = bytearray()
         self.has_ended = False
-        """Whether the peer has said that nothing more comes."""
+        """Whether the peer has ended its direction."""
         self.loss: StreamLost | None = None
-        """What is left of a reset."""
+        """The loss that reads and writes raise."""
         self.refuses = False
-        """Whether ``send`` fails, though what the peer has sent can still be received."""
+        """Whether ``send`` fails although the peer's bytes can still be received."""
         self.is_closed = False
         self.was_aborted = False
-        self.most_held = 0
-        """The most that ever lay in the inbox."""
+        self.max_held_bytes = 0
+        """Maximum bytes ever in the inbox."""
         self._changed = Event()
 
     def recv_into(self, buffer: memoryview) -> int | None:
@@ -49,7 +49,7 @@ class FakeStream:
         room = max(0, self.peer.capacity - len(self.peer.inbox))
         taken = bytes(data[:room])
         self.peer.inbox += taken
-        self.peer.most_held = max(self.peer.most_held, len(self.peer.inbox))
+        self.peer.max_held_bytes = max(self.peer.max_held_bytes, len(self.peer.inbox))
         self.peer.note()
         return len(taken)
 
@@ -87,7 +87,7 @@ class FakeStream:
             self.is_closed = self.was_aborted = True
             self.peer.lose()
 
-    # What a session asks of its client.
+    # Methods that a session's client has.
 
     has_closed_answer: bool | None = False
 
@@ -100,17 +100,17 @@ class FakeStream:
     def user(self) -> int | None:
         return None
 
-    # What a test does with its end.
+    # Methods for the test.
 
     def write(self, data: bytes) -> None:
-        """Send all of it. Blocks."""
+        """Send all bytes. Blocks."""
         view = memoryview(data)
         while view:
             self.wait_writable()
             view = view[self.send(view) :]
 
     def read(self, length: int) -> bytes:
-        """Exactly so many bytes, fewer only at the end. Blocks. Raises StreamLost."""
+        """Receive ``length`` bytes, fewer only at the end. Blocks. Raises StreamLost."""
         data, buffer = bytearray(), memoryview(bytearray(65536))
         while len(data) < length:
             count = self.recv_into(buffer[: length - len(data)])
@@ -126,7 +126,7 @@ class FakeStream:
         return self.read(1 << 40)
 
     def lose(self, cause: str = "connection reset by peer") -> None:
-        """From now on this end is reset; what has arrived can still be received."""
+        """Reset this end. Bytes that have arrived can still be received."""
         self.loss = StreamLost(cause)
         self.note()
 
@@ -142,7 +142,7 @@ class FakeStream:
 
 
 def stream_pair(capacity: int = 64 * 1024) -> tuple[FakeStream, FakeStream]:
-    """Both ends of a new connection; each takes ``capacity`` bytes that are not received."""
+    """Return both ends of a new connection. Each holds up to ``capacity`` unreceived bytes."""
     ours, theirs = FakeStream(capacity), FakeStream(capacity)
     ours.peer, theirs.peer = theirs, ours
     return ours, theirs

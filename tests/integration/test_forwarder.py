@@ -89,8 +89,8 @@ class Bench:
         self.context.greenlets.close()
         self.listener.close()
         self.diag.close()
-        assert self.session_limit.taken == 0, "a place was not given back"
-        assert self.forwarder._session_limit.taken == 0, "a place of the route was not given back"
+        assert self.session_limit.admitted_count == 0, "a session was not released"
+        assert self.forwarder._session_limit.admitted_count == 0, "a session of the route was not released"
 
     def lines(self) -> list[dict[str, Any]]:
         return [line for line in self.log.lines if line["event"] in ("session.closed", "session.refused")]
@@ -329,7 +329,7 @@ class TestRefusal:
     def test_refusal_by_a_limit_of_the_route_names_the_limit(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(session_module, "PLACE_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(session_module, "ADMISSION_TIMEOUT_S", 0.05)
         here = bench(max_sessions=1)
         first = here.connect()
         fake.tunnel()
@@ -360,17 +360,17 @@ class TestRefusal:
         for _ in range(5):
             here.connect()
         settle()
-        assert here.session_limit.taken == 1
+        assert here.session_limit.admitted_count == 1
 
     def test_refusal_by_the_agents_limit_releases_the_routes_place(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(session_module, "PLACE_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(session_module, "ADMISSION_TIMEOUT_S", 0.05)
         here = bench(agent_sessions=1)
         here.connect()
         fake.tunnel()
         assert reset_soon(here.connect())
-        assert here.forwarder._session_limit.taken == 1
+        assert here.forwarder._session_limit.admitted_count == 1
 
     def test_client_is_refused_when_the_wait_for_a_tunnel_is_over(
         self, bench: Callable[..., Bench], fake: FakeGateway
@@ -774,7 +774,7 @@ class TestAllowUsers:
         assert reset_soon(here.connect())
         line = here.line()
         assert (line["reason"], line["uid"]) == ("user", None)
-        assert "does not say who connects" in line["error"]
+        assert "the kernel reports no user for this client" in line["error"]
         assert not fake.connections
 
     def test_reloaded_list_applies_to_new_sessions(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:

@@ -1,4 +1,4 @@
-"""Tunnels over HTTP/2 against a gateway that says what no real one can be made to say."""
+"""Tunnels over HTTP/2 against a gateway that sends what no real one can be made to send."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def gateway(no_leaks: None, authority: Authority) -> Iterator[Http2Gateway]:
         yield running
 
 
-class TestTheConnect:
+class TestConnect:
     def test_bytes_that_come_with_the_answer_are_the_tunnels_first(self, gateway: Http2Gateway) -> None:
         def greet(edge: Http2Edge) -> None:
             edge.read_until(lambda: edge.request)
@@ -63,7 +63,7 @@ class TestTheConnect:
         wait_until(lambda: tunnel.early == b"SSH-2.0-test\r\n")
         tunnel.close(Reason.FINISHED)
 
-    def test_it_is_accepted_and_carries_the_token(self, gateway: Http2Gateway) -> None:
+    def test_connect_is_accepted_and_carries_the_token(self, gateway: Http2Gateway) -> None:
         tunnel = Opened(gateway.fake).open()
         edge = gateway.edge()
         assert (tunnel.request_id, tunnel.transport) == ("fake-h2", "http2")
@@ -71,14 +71,14 @@ class TestTheConnect:
         assert edge.request[b"authorization"] == b"Pomerium " + OLD.get_secret_value().encode()
         tunnel.close(Reason.FINISHED)
 
-    def test_a_refusal_is_the_same_error_as_over_http1(self, gateway: Http2Gateway) -> None:
+    def test_refusal_is_the_same_error_as_over_http1(self, gateway: Http2Gateway) -> None:
         body = b'{"error":"Forbidden","request_id":"1"}'
         gateway.plays(gateway.does(lambda edge: edge.refuse(403, body, **{"content-type": "application/json"})))
         error = Opened(gateway.fake).failure()
         assert isinstance(error, RouteForbidden)
         assert "(Forbidden)" in str(error)
 
-    def test_a_refusal_whose_body_breaks_off_is_a_refusal(self, gateway: Http2Gateway) -> None:
+    def test_refusal_with_an_incomplete_body_is_a_refusal(self, gateway: Http2Gateway) -> None:
         def break_off(edge: Http2Edge) -> None:
             edge.read_until(lambda: edge.request)
             edge.h2.send_headers(1, [(":status", "403"), ("content-type", "application/json")])
@@ -88,13 +88,13 @@ class TestTheConnect:
         gateway.plays(gateway.does(break_off))
         assert isinstance(Opened(gateway.fake).failure(), RouteForbidden)
 
-    def test_a_refused_token_is_read_again_and_sent_once_more(self, gateway: Http2Gateway) -> None:
+    def test_refused_token_is_read_again_and_sent_once_more(self, gateway: Http2Gateway) -> None:
         gateway.plays(gateway.does(lambda edge: edge.refuse(401)))
         opened = Opened(gateway.fake, source=Source(OLD))
         assert isinstance(opened.failure(), CredentialRejected)
         assert opened.source.reads == 1
 
-    def test_a_2xx_with_a_body_is_no_tunnel(self, gateway: Http2Gateway) -> None:
+    def test_2xx_with_a_body_is_no_tunnel(self, gateway: Http2Gateway) -> None:
         gateway.plays(gateway.does(lambda edge: edge.refuse(200, b"<html>", **{"content-type": "text/html"})))
         assert isinstance(Opened(gateway.fake).failure(), GatewayMisbehaved)
 
@@ -107,7 +107,7 @@ class TestTheConnect:
             (99, GatewayUnreachable, "error 99"),
         ],
     )
-    def test_a_reset_before_the_answer_names_its_code(
+    def test_error_of_a_reset_before_the_answer_names_its_code(
         self, gateway: Http2Gateway, code: int, error: type[Exception], words: str
     ) -> None:
         gateway.plays(gateway.does(lambda edge: edge.read_until(lambda: edge.request), lambda edge: edge.reset(code)))
@@ -115,22 +115,22 @@ class TestTheConnect:
         assert type(failure) is error
         assert words in str(failure)
 
-    def test_going_away_before_the_answer_is_unreachable(self, gateway: Http2Gateway) -> None:
+    def test_goaway_before_the_answer_is_unreachable(self, gateway: Http2Gateway) -> None:
         gateway.plays(gateway.does(lambda edge: edge.read_until(lambda: edge.request), lambda edge: edge.go_away(0, 0)))
         assert isinstance(Opened(gateway.fake).failure(), GatewayUnreachable)
 
-    def test_no_answer_is_a_timeout(self, gateway: Http2Gateway) -> None:
+    def test_missing_answer_is_a_timeout(self, gateway: Http2Gateway) -> None:
         gateway.plays(gateway.does())
         route = gateway.fake.route(replace(gateway.fake.settings, response_timeout_s=0.1))
         assert isinstance(Opened(gateway.fake, route).failure(), GatewayTimedOut)
 
-    @pytest.mark.parametrize("babble", [BROKEN, b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["a_bad_frame", "http1"])
-    def test_what_is_no_http2_names_the_remedy_and_tells_the_gateway(
-        self, gateway: Http2Gateway, babble: bytes
+    @pytest.mark.parametrize("bytes_sent", [BROKEN, b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["a_bad_frame", "http1"])
+    def test_error_of_a_gateway_without_http2_names_the_remedy_and_the_gateway_gets_goaway(
+        self, gateway: Http2Gateway, bytes_sent: bytes
     ) -> None:
         def speak(connection: Connection) -> None:
             connection.handshake()
-            connection.send(babble)
+            connection.send(bytes_sent)
             edge = Http2Edge(connection)
             edge.h2.initiate_connection()
             edge.read_until(lambda: edge.left_with)
@@ -145,8 +145,8 @@ class TestTheConnect:
         assert seen == [Code.PROTOCOL_ERROR]
 
 
-class TestAnEdgeWithoutHttp2:
-    def test_it_is_spoken_to_over_http1_and_told_of_once(self, fake: FakeGateway) -> None:
+class TestGatewayWithoutHttp2:
+    def test_gateway_is_used_over_http1_and_reported_once(self, fake: FakeGateway) -> None:
         settings, log = replace(fake.settings, transport="http2"), FakeLog()
         dialer = Dialer(
             settings, make_context(settings.tunnel_trust), Resolver(), watch=GatewayHealth("fake:443", log.log)
@@ -159,7 +159,7 @@ class TestAnEdgeWithoutHttp2:
         assert [line["event"] for line in log.lines] == ["transport.downgraded"]
         assert dialer.transport == "http1"
 
-    def test_one_with_it_is_not_asked_for_it_by_a_table_that_does_not(self, gateway: Http2Gateway) -> None:
+    def test_gateway_with_http2_is_used_over_http1_if_the_settings_say_so(self, gateway: Http2Gateway) -> None:
         gateway.fake.context.set_alpn_protocols(["h2", "http/1.1"])
         gateway.plays(play.accepts())
         route = gateway.fake.route(replace(gateway.fake.settings, transport="http1"))
@@ -169,7 +169,7 @@ class TestAnEdgeWithoutHttp2:
 
 
 class Warm:
-    """A warm tunnel, the gateway's end of it, and how often its end was told."""
+    """A warm tunnel, the gateway's end of it, and the reports of its end."""
 
     def __init__(self, gateway: Http2Gateway) -> None:
         self.ends: list[Tunnel] = []
@@ -198,7 +198,7 @@ ends_of_any_kind = pytest.mark.parametrize(
 
 
 class TestWhileWarm:
-    def test_a_greeting_is_kept(self, warm: Warm) -> None:
+    def test_greeting_is_kept(self, warm: Warm) -> None:
         warm.edge.send(b"SSH-2.0-")
         wait_until(lambda: warm.tunnel.early == b"SSH-2.0-")
         warm.edge.send(b"test\r\n")
@@ -206,7 +206,7 @@ class TestWhileWarm:
         assert warm.tunnel.is_ready
 
     @pytest.mark.parametrize("length", [MAX_EARLY_BYTES - 1, MAX_EARLY_BYTES, MAX_EARLY_BYTES + 1, 500_000])
-    def test_up_to_the_limit_and_what_is_beyond_it_reach_the_session_in_order(self, warm: Warm, length: int) -> None:
+    def test_greeting_up_to_and_beyond_the_limit_reaches_the_session_in_order(self, warm: Warm, length: int) -> None:
         body = b"".join(pseudo_random(length, length))
         sending = gevent.Greenlet.spawn(warm.edge.send, body)
         wait_until(lambda: len(warm.tunnel.early) == min(length, MAX_EARLY_BYTES))
@@ -221,14 +221,14 @@ class TestWhileWarm:
         sending.get(timeout=5)
 
     @ends_of_any_kind
-    def test_an_end_of_any_kind_is_told_once(self, warm: Warm, end: Callable[[Http2Edge], None]) -> None:
+    def test_end_of_any_kind_is_reported_once(self, warm: Warm, end: Callable[[Http2Edge], None]) -> None:
         end(warm.edge)
         wait_until(lambda: warm.ends)
         gevent.sleep(0.02)
         assert warm.ends == [warm.tunnel]
 
     @ends_of_any_kind
-    def test_and_seen_by_another_look_before_the_hub_gets_to_it(
+    def test_end_of_any_kind_is_detected_by_a_check_before_the_hub_reports_it(
         self, warm: Warm, end: Callable[[Http2Edge], None]
     ) -> None:
         warm.tunnel.look_again()
@@ -236,11 +236,11 @@ class TestWhileWarm:
         warm.tunnel.stream.transport.unwatch()  # type: ignore[union-attr]
         end(warm.edge)
         wait_until(warm.tunnel.stream.has_news)
-        gevent.sleep(0.02)  # what follows it in segments of its own
+        gevent.sleep(0.02)  # for what follows in segments of its own
         warm.tunnel.look_again()
         assert warm.ends == [warm.tunnel]
 
-    def test_pings_that_are_answered_keep_it(self, gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_answered_pings_keep_the_tunnel(self, gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(http2_stream, "PING_EVERY_S", 0.3)
         warm = Warm(gateway)
         with reading(warm.edge):
@@ -248,7 +248,7 @@ class TestWhileWarm:
         assert warm.ends == []
         warm.tunnel.close(Reason.EXPIRED)
 
-    def test_a_ping_that_is_not_answered_ends_it(self, gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unanswered_ping_ends_the_tunnel(self, gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(http2_stream, "PING_EVERY_S", 0.3)
         warm = Warm(gateway)
         wait_until(lambda: warm.ends)
@@ -256,7 +256,9 @@ class TestWhileWarm:
             warm.tunnel.stream.recv_into(memoryview(bytearray(10)))
         warm.tunnel.close(Reason.PEER_CLOSED)
 
-    def test_nobody_is_pinged_in_a_session(self, gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_gateway_is_not_pinged_during_a_session(
+        self, gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(http2_stream, "PING_EVERY_S", 0.3)
         warm = Warm(gateway)
         warm.tunnel.lease()
@@ -267,7 +269,7 @@ class TestWhileWarm:
 
 
 class TestWithTlsOnly:
-    """What a pool at level ``tls`` holds: HTTP/2 has begun, no CONNECT was sent."""
+    """A connection as a pool at level ``tls`` keeps it: HTTP/2 has begun, no CONNECT was sent."""
 
     @pytest.fixture
     def secured(self, gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Warm, Opened]]:
@@ -281,7 +283,7 @@ class TestWithTlsOnly:
         yield warm, opened
         warm.tunnel.close(Reason.ABORTED)
 
-    def test_it_is_pinged_and_then_carries_the_connect(self, secured: tuple[Warm, Opened]) -> None:
+    def test_connection_is_pinged_and_then_carries_the_connect(self, secured: tuple[Warm, Opened]) -> None:
         warm, opened = secured
         with reading(warm.edge):
             wait_until(lambda: warm.edge.pings >= 3)
@@ -293,7 +295,9 @@ class TestWithTlsOnly:
     @pytest.mark.parametrize(
         "end", [lambda edge: edge.go_away(0, 0), lambda edge: edge.connection.finish()], ids=["goaway", "finish"]
     )
-    def test_its_end_is_told(self, secured: tuple[Warm, Opened], end: Callable[[Http2Edge], None]) -> None:
+    def test_end_of_the_connection_is_reported(
+        self, secured: tuple[Warm, Opened], end: Callable[[Http2Edge], None]
+    ) -> None:
         warm, _ = secured
         end(warm.edge)
         wait_until(lambda: warm.ends)
@@ -313,8 +317,8 @@ def bench(gateway: Http2Gateway) -> Iterator[Callable[..., Bench]]:
         started.close()
 
 
-class TestASession:
-    def test_a_half_close_reaches_the_gateway_and_the_answer_the_client(
+class TestSession:
+    def test_half_close_reaches_the_gateway_and_the_answer_the_client(
         self, bench: Callable[..., Bench], gateway: Http2Gateway
     ) -> None:
         here = bench()
@@ -328,7 +332,7 @@ class TestASession:
         assert read(client) == b"answer"
         assert ending(here.line()) == ("session.closed", "gateway", "finished")
 
-    def test_a_half_close_is_not_carried_where_the_route_says_so(
+    def test_half_close_is_not_carried_where_the_route_forbids_it(
         self, bench: Callable[..., Bench], gateway: Http2Gateway
     ) -> None:
         here = bench(half_close="linger")
@@ -345,7 +349,7 @@ class TestASession:
             edge.end()
             assert read(client) == b""
 
-    def test_a_client_that_closes_ends_the_gateways_side_which_may_take_its_time(
+    def test_close_by_the_client_ends_the_gateways_side_after_its_last_bytes(
         self, bench: Callable[..., Bench], gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(tunnel_module, "GOODBYE_TIMEOUT_S", 0.0)
@@ -363,7 +367,7 @@ class TestASession:
         edge.read_until(lambda: edge.left_with is not None)
         assert (edge.reset_with, edge.left_with) == (None, Code.NO_ERROR)
 
-    def test_a_destination_that_ignores_the_end_is_reset_after_a_while(
+    def test_destination_that_ignores_the_end_is_reset_after_a_while(
         self, bench: Callable[..., Bench], gateway: Http2Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(tunnel_module, "HTTP2_GOODBYE_TIMEOUT_S", 0.05)
@@ -383,7 +387,7 @@ class TestASession:
             (99, "lost", "reset by the gateway: error 99"),
         ],
     )
-    def test_a_reset_is_a_reset_for_the_client_and_its_code_is_logged(
+    def test_reset_is_passed_on_to_the_client_and_its_code_is_logged(
         self, bench: Callable[..., Bench], gateway: Http2Gateway, code: int, reason: str, cause: str
     ) -> None:
         here = bench()
@@ -409,7 +413,7 @@ class TestASession:
         ],
         ids=["goaway", "finish", "fin", "tcp_reset", "broken"],
     )
-    def test_an_end_without_end_stream_is_never_an_orderly_one(
+    def test_end_without_end_stream_is_never_an_orderly_one(
         self, bench: Callable[..., Bench], gateway: Http2Gateway, end: Callable[[Http2Edge], None], cause: str
     ) -> None:
         here = bench()
@@ -421,9 +425,7 @@ class TestASession:
         assert ending(line) == ("session.closed", "gateway", "lost")
         assert line["cause"] == cause
 
-    def test_a_gateway_that_goes_away_in_order_lets_it_finish(
-        self, bench: Callable[..., Bench], gateway: Http2Gateway
-    ) -> None:
+    def test_session_finishes_after_an_orderly_goaway(self, bench: Callable[..., Bench], gateway: Http2Gateway) -> None:
         here = bench()
         client = here.connect()
         client.sendall(b"one")
@@ -433,7 +435,9 @@ class TestASession:
         assert read(client) == b"and two"
         assert ending(here.line()) == ("session.closed", "gateway", "finished")
 
-    def test_it_is_told_why_when_it_breaks_the_rules(self, bench: Callable[..., Bench], gateway: Http2Gateway) -> None:
+    def test_gateway_that_breaks_the_protocol_gets_the_reason(
+        self, bench: Callable[..., Bench], gateway: Http2Gateway
+    ) -> None:
         here = bench()
         client = here.connect()
         edge = gateway.edge()
@@ -442,7 +446,7 @@ class TestASession:
         assert edge.left_with == Code.FRAME_SIZE_ERROR
         assert reset_soon(client)
 
-    def test_an_upload_stalls_with_the_gateways_window_and_goes_on_with_it(
+    def test_upload_stalls_and_resumes_with_the_gateways_window(
         self, bench: Callable[..., Bench], gateway: Http2Gateway
     ) -> None:
         body = b"".join(pseudo_random(1, 2 * MIB))
@@ -450,20 +454,20 @@ class TestASession:
         client = here.connect()
         sending = gevent.Greenlet.spawn(client.sendall, body)
         edge = gateway.edge()
-        edge.gives_back = False
+        edge.updates_window = False
         edge.read_until(lambda: len(edge.received) == 65_535)
         with reading(edge):
             gevent.sleep(0.05)
             assert len(edge.received) == 65_535, "no more than the window"
             edge.h2.acknowledge_received_data(65_535, 1)
-            edge.gives_back = True
+            edge.updates_window = True
             edge.push()
             wait_until(lambda: len(edge.received) == len(body), 30)
         sending.get(timeout=5)
         assert edge.received == body
 
     @pytest.mark.parametrize("window", [1, 1000, 65_535, 2**31 - 1])
-    def test_an_upload_arrives_unchanged_through_any_window(
+    def test_upload_arrives_unchanged_through_any_window(
         self, bench: Callable[..., Bench], gateway: Http2Gateway, window: int
     ) -> None:
         gateway.plays(gateway.accepts(window))
@@ -476,24 +480,24 @@ class TestASession:
         sending.get(timeout=5)
         assert edge.received == body
 
-    def test_a_reset_ends_an_upload_that_waits_for_the_window(
+    def test_reset_ends_an_upload_that_waits_for_the_window(
         self, bench: Callable[..., Bench], gateway: Http2Gateway
     ) -> None:
         here = bench()
         client = here.connect()
         sending = gevent.Greenlet.spawn(client.sendall, bytes(70_000))
         edge = gateway.edge()
-        edge.gives_back = False
+        edge.updates_window = False
         edge.read_until(lambda: len(edge.received) == 65_535)
         edge.reset(Code.CANCEL)
         assert reset_soon(client)
         sending.join(5)
         assert ending(here.line()) == ("session.closed", "gateway", "lost")
 
-    def test_a_client_that_does_not_read_stalls_the_gateway(
+    def test_client_that_does_not_read_stalls_the_gateway(
         self, bench: Callable[..., Bench], gateway: Http2Gateway
     ) -> None:
-        """Though the window would take all of it: nothing is read that nobody has room for."""
+        """The window has room for all bytes, but the agent reads none that it cannot deliver."""
         body = b"".join(pseudo_random(3, 48 * MIB))
         here = bench()
         client = here.connect()
@@ -502,7 +506,7 @@ class TestASession:
         (session,) = here.forwarder._sessions.values()
         wait_until(lambda: session.moved[1] > 0)
         moved = -1
-        while moved != session.moved[1]:  # until it stands still
+        while moved != session.moved[1]:  # until the transfer stalls
             moved = session.moved[1]
             gevent.sleep(0.2)
         assert moved < 16 * MIB, "what the kernel's buffers and the read-ahead take"
@@ -510,7 +514,7 @@ class TestASession:
         assert read(client) == body
         sending.get(timeout=5)
 
-    def test_a_gateway_that_floods_is_cut_off(self, bench: Callable[..., Bench], gateway: Http2Gateway) -> None:
+    def test_flooding_gateway_is_disconnected(self, bench: Callable[..., Bench], gateway: Http2Gateway) -> None:
         here = bench()
         client = here.connect()
         edge = gateway.edge()

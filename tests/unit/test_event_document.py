@@ -19,10 +19,10 @@ SPREAD = {
     "self._named": {"gateway", "destination"},
     "fields": {"credential", "gateway"},
     "result": {"version", "pid", "sessions_left"},
-    "self._caller.fields": {"uid", "user"},
+    "self._user.fields": {"uid", "user"},
     "{'reason': reason} if reason else {}": {"reason"},
     "tunnel.timings.fields": {"tcp_ms", "tls_ms", "connect_ms"},
-    "self._left_out()": {"unlogged"},
+    "self._take_unlogged()": {"unlogged"},
     "{'cause': end.cause} if end.cause else {}": {"cause"},
     "logged": {"arguments"},
 }

@@ -140,7 +140,7 @@ def test_state_names_a_verdict_of_the_gateway(scene: Watched) -> None:
 
 def test_session_limit_that_refuses_clients_degrades_the_route(filled: Watched) -> None:
     filled.shared.resize(0)
-    filled.shared.take(0)
+    filled.shared.acquire(0)
     assert (filled.state, filled.forwarder.overrun) == ("degraded", filled.shared.why_full)
     filled.shared.resize(1)
     assert (filled.state, filled.forwarder.overrun) == ("up", "")

@@ -1,4 +1,4 @@
-"""Every way a client can stop sending, over real sockets: right every time."""
+"""Every way in which a client can stop sending, over real sockets."""
 
 import os
 import socket
@@ -65,13 +65,13 @@ def read_to_the_end(sock):
 
 
 def closed_in_the_end(sock, diag):
-    """Looks again and again, as a relay does while it lingers."""
+    """Check repeatedly, as a relay does while it lingers."""
     while not peer_has_closed(sock, diag):
         time.sleep(0.0001)
     return True
 
 
-def test_a_close_is_told_every_time(server, diag):
+def test_close_is_always_detected(server, diag):
     for _ in range(REPEATS):
         client, accepted = server.pair()
         with accepted:
@@ -81,7 +81,7 @@ def test_a_close_is_told_every_time(server, diag):
             assert closed_in_the_end(accepted, diag)
 
 
-def test_a_half_close_is_told_every_time_however_often_asked(server, diag):
+def test_half_close_is_always_detected_however_often_it_is_checked(server, diag):
     for _ in range(REPEATS):
         client, accepted = server.pair()
         with accepted, client:
@@ -93,7 +93,7 @@ def test_a_half_close_is_told_every_time_however_often_asked(server, diag):
             assert client.recv(100) == b"answer"
 
 
-def test_a_half_close_that_becomes_a_close_is_seen(server, diag):
+def test_half_close_that_becomes_a_close_is_detected(server, diag):
     for _ in range(REPEATS):
         client, accepted = server.pair()
         with accepted:
@@ -104,7 +104,7 @@ def test_a_half_close_that_becomes_a_close_is_seen(server, diag):
             assert closed_in_the_end(accepted, diag)
 
 
-def test_a_reset_is_a_close(server, diag):
+def test_reset_counts_as_a_close(server, diag):
     for _ in range(REPEATS):
         client, accepted = server.pair()
         with accepted:
@@ -114,7 +114,7 @@ def test_a_reset_is_a_close(server, diag):
             assert closed_in_the_end(accepted, diag)
 
 
-def test_a_close_with_unread_data_is_a_close(server, diag):
+def test_close_with_unread_data_counts_as_a_close(server, diag):
     for _ in range(REPEATS):
         client, accepted = server.pair()
         with accepted:
@@ -139,7 +139,7 @@ for _ in range(20):
 
 
 @pytest.mark.parametrize("way", ["exit", "shutdown"])
-def test_a_process_that_exits_has_closed(server, diag, way):
+def test_process_that_exits_has_closed(server, diag, way):
     family, address = server.listener.family, server.address
     if server.kind == "mapped":
         family = socket.AF_INET
@@ -165,7 +165,7 @@ def test_a_process_that_exits_has_closed(server, diag, way):
             assert closed_in_the_end(accepted, diag)
 
 
-def test_a_socket_that_another_process_still_holds_is_not_closed(diag, server):
+def test_socket_that_another_process_still_holds_is_not_closed(diag, server):
     client, accepted = server.pair()
     with accepted, socket.socket(fileno=os.dup(client.fileno())) as other:
         client.shutdown(socket.SHUT_WR)
@@ -176,14 +176,14 @@ def test_a_socket_that_another_process_still_holds_is_not_closed(diag, server):
         assert closed_in_the_end(accepted, diag)
 
 
-def test_without_netlink_it_cannot_be_told(tmp_path):
+def test_answer_is_unknown_without_netlink(tmp_path):
     server = Server("ipv4", tmp_path)
     client, accepted = server.pair()
     with server.listener, client, accepted:
         assert peer_has_closed(accepted, None) is None
 
 
-def test_a_kernel_that_fails_to_answer_cannot_tell(tmp_path):
+def test_answer_is_unknown_if_the_kernel_fails_to_answer(tmp_path):
     class Broken:
         def find(self, local, remote):
             raise OSError("netlink is gone")
@@ -194,7 +194,7 @@ def test_a_kernel_that_fails_to_answer_cannot_tell(tmp_path):
         assert peer_has_closed(accepted, Broken()) is None
 
 
-def test_a_client_whose_socket_is_not_to_be_found_is_not_called_closed(tmp_path):
+def test_client_with_an_unfindable_socket_does_not_count_as_closed(tmp_path):
     class Redirected:
         """A client that came through a redirecting firewall rule, or from another network namespace."""
 
@@ -222,11 +222,11 @@ def test_a_client_whose_socket_is_not_to_be_found_is_not_called_closed(tmp_path)
         ("fe80::2%eth0", "fe80::1%eth0", False),
     ],
 )
-def test_a_peer_is_local_on_loopback_or_with_our_own_address(peer, own, expected):
+def test_peer_is_local_on_loopback_or_with_our_own_address(peer, own, expected):
     assert _is_local(peer, own) is expected
 
 
-def test_sockets_of_gevent_are_welcome(diag, tmp_path):
+def test_gevent_sockets_are_supported(diag, tmp_path):
     server = Server("ipv4", tmp_path)
     client, accepted = server.pair()
     with server.listener, client, gevent.socket.socket(fileno=accepted.detach()) as relayed:

@@ -1,4 +1,4 @@
-"""Who is at the other end, by the kernel's word."""
+"""Which user the kernel reports for the other end of a connection."""
 
 import os
 import socket
@@ -41,12 +41,12 @@ def diag() -> Iterator[SockDiag]:
 def server(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, int, Any]]:
     """A listening socket, and how to connect to it."""
     if request.param == "unix":
-        path = f"\0pomagent-test-{os.getpid()}"  # abstract: no directory that others cannot enter
+        path = f"\0pomagent-test-{os.getpid()}"  # abstract, so no directory can be inaccessible to other users
         listening = socket.socket(socket.AF_UNIX)
         listening.bind(path)
         listening.listen()
         yield listening, socket.AF_UNIX, path
-    elif request.param == "both":  # IPv4 to a socket of IPv6: its addresses are mapped
+    elif request.param == "both":  # IPv4 to an IPv6 socket, which maps the addresses
         listening = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
         yield listening, socket.AF_INET, ("127.0.0.1", listening.getsockname()[1])
     else:
@@ -56,8 +56,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, int,
     listening.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as somebody else")
-def test_the_user_of_a_connection_is_known_as_long_as_somebody_holds_it(
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as another user")
+def test_user_of_a_connection_is_known_while_a_process_holds_it(
     server: tuple[socket.socket, int, Any], diag: SockDiag
 ) -> None:
     listening, family, address = server
@@ -73,11 +73,11 @@ def test_the_user_of_a_connection_is_known_as_long_as_somebody_holds_it(
         assert client.stdin is not None
         client.stdin.close()
         client.wait()
-        if family != socket.AF_UNIX:  # there the kernel remembers
+        if family != socket.AF_UNIX:  # the kernel remembers the user of a Unix socket
             wait_until(lambda: user_of(accepted, diag) is None)
 
 
-def test_a_number_that_stands_for_all_users_without_one_is_nobody(
+def test_overflow_uid_counts_as_unknown(
     server: tuple[socket.socket, int, Any], diag: SockDiag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listening, family, address = server
@@ -93,7 +93,7 @@ def test_a_number_that_stands_for_all_users_without_one_is_nobody(
     assert OVERFLOW_UID == 65_534
 
 
-def test_without_the_kernels_answer_nobody_is_known_over_tcp(server: tuple[socket.socket, int, Any]) -> None:
+def test_user_over_tcp_is_unknown_without_the_kernels_answer(server: tuple[socket.socket, int, Any]) -> None:
     listening, family, address = server
     with socket.socket(family) as client:
         client.connect(address)

@@ -86,7 +86,7 @@ def received(client: StdioClient, length: int = 65536) -> bytes | None:
 
 
 def read_all(descriptor: int, length: int) -> bytes:
-    """So many bytes from a descriptor, without blocking the other greenlets."""
+    """Read ``length`` bytes from a descriptor without blocking other greenlets."""
     os.set_blocking(descriptor, False)
     data = b""
     while len(data) < length:
@@ -101,7 +101,7 @@ def read_all(descriptor: int, length: int) -> bytes:
 
 
 def relayed(client: StdioClient, linger_s: float = 2.0) -> tuple[gevent.Greenlet, FakeStream]:
-    """A relay that runs, and the gateway's end of its tunnel."""
+    """Return a running relay's greenlet, and the gateway's end of its tunnel."""
     tunnel, gateway = stream_pair(MIB)
     greenlets = GreenletReuse()
     relay = Relay(
@@ -119,20 +119,20 @@ def ended(greenlet: gevent.Greenlet) -> End:
     return end
 
 
-class TestOfAnyKind:
-    def test_nothing_there_is_none(self, pipes: Pipes) -> None:
+class TestEveryKind:
+    def test_read_without_input_returns_none(self, pipes: Pipes) -> None:
         assert received(pipes.client) is None
 
-    def test_what_comes_is_read(self, pipes: Pipes) -> None:
+    def test_input_is_read(self, pipes: Pipes) -> None:
         os.write(pipes.to_source, b"hello")
         assert pipes.client.wait_readable(5)
         assert received(pipes.client) == b"hello"
 
-    def test_what_is_sent_comes_out(self, pipes: Pipes) -> None:
+    def test_sent_bytes_reach_the_sink(self, pipes: Pipes) -> None:
         assert pipes.client.send(b"hello") == 5
         assert os.read(pipes.from_sink, 100) == b"hello"
 
-    def test_a_reader_that_stops_never_blocks_the_hub_and_loses_nothing(self, pipes: Pipes) -> None:
+    def test_reader_that_pauses_never_blocks_the_hub_and_loses_nothing(self, pipes: Pipes) -> None:
         body = b"".join(pseudo_random(1, MIB)).replace(b"\x04", b"")
         sent = 0
         while taken := pipes.client.send(memoryview(body)[sent:]):
@@ -149,32 +149,32 @@ class TestOfAnyKind:
         assert read_all(pipes.from_sink, len(body)) == body
         sending.get(timeout=5)
 
-    def test_flags_of_the_descriptors_are_left_alone(self, pipes: Pipes) -> None:
+    def test_flags_of_the_descriptors_stay_unchanged(self, pipes: Pipes) -> None:
         pipes.client.send(b"x")
         assert os.get_blocking(pipes.client._source)
 
-    def test_a_sink_without_a_reader_is_lost(self, pipes: Pipes) -> None:
+    def test_sink_without_a_reader_is_lost(self, pipes: Pipes) -> None:
         assert not pipes.client.is_lost()
         pipes.close_end(pipes.from_sink)
         if pipes.to_source in pipes._owned:
-            pipes.close_end(pipes.to_source)  # of a terminal or a socket it is the same end
+            pipes.close_end(pipes.to_source)  # the same end for a terminal or a socket
         assert pipes.client.is_lost()
         assert pipes.client.has_closed()
         with pytest.raises(StreamLost):
             pipes.client.send(b"x" * ATOMIC_BYTES)
 
-    def test_closing_leaves_the_descriptors_open_for_the_process(self, pipes: Pipes) -> None:
+    def test_close_leaves_the_descriptors_open_for_the_process(self, pipes: Pipes) -> None:
         source, sink = pipes.client._source, pipes.client._sink
         pipes.client.close()
         pipes.client.close()
         pipes.client.abort()
         assert os.fstat(source)
-        assert sink == pipes.client._own_sink or os.fstat(sink)
+        assert sink == pipes.client._reopened or os.fstat(sink)
 
 
-class TestATerminal:
-    def test_in_its_usual_mode_that_is_not_read_never_blocks_the_hub(self) -> None:
-        """Ctrl-S, or a slow terminal: a line feed becomes two characters, and poll(2) promises one."""
+class TestTerminal:
+    def test_unread_terminal_in_cooked_mode_never_blocks_the_hub(self) -> None:
+        """Ctrl-S, or a slow terminal: a line feed becomes two characters, while poll(2) guarantees room for one."""
         for fill in (0, 100, 1000, 1500):
             ours, theirs = pty.openpty()
             settings = termios.tcgetattr(theirs)
@@ -188,7 +188,7 @@ class TestATerminal:
             assert total > 0
             pipes.close()
 
-    def test_stays_blocking_for_those_who_share_it(self) -> None:
+    def test_terminal_stays_blocking_for_programs_that_share_it(self) -> None:
         pipes = terminal()
         pipes.client.send(b"x")
         assert all(os.get_blocking(descriptor) for descriptor in pipes._owned)
@@ -196,7 +196,7 @@ class TestATerminal:
 
 
 class TestFiles:
-    def test_are_read_and_written(self, tmp_path: Path) -> None:
+    def test_files_are_read_and_written(self, tmp_path: Path) -> None:
         body = b"".join(pseudo_random(2, 300_000))
         (tmp_path / "in").write_bytes(body)
         with (tmp_path / "in").open("rb") as source, (tmp_path / "out").open("wb") as sink:
@@ -209,7 +209,7 @@ class TestFiles:
             client.close()
         assert (tmp_path / "out").read_bytes() == b"answer"
 
-    def test_without_an_end_are_left_alone_once_the_session_is_over(self) -> None:
+    def test_endless_file_is_not_read_after_the_session(self) -> None:
         with Path("/dev/zero").open("rb") as source, Path("/dev/null").open("wb") as sink:
             client = StdioClient(source.fileno(), sink.fileno())
             client.send_eof()
@@ -217,8 +217,8 @@ class TestFiles:
             client.close()
 
 
-class TestTheEndOfStandardInput:
-    def test_waits_for_the_answer_and_ends_two_seconds_after_its_last_byte(self, pipe: Pipes) -> None:
+class TestEndOfStandardInput:
+    def test_session_lingers_for_the_answer_and_ends_after_its_last_byte(self, pipe: Pipes) -> None:
         relaying, gateway = relayed(pipe.client, linger_s=0.3)
         os.write(pipe.to_source, b"question")
         pipe.close_end(pipe.to_source)
@@ -229,22 +229,22 @@ class TestTheEndOfStandardInput:
         assert ended(relaying) == CLIENT_FINISHED
         assert read_all(pipe.from_sink, 24) == b"answer" * 4
 
-    def test_with_a_sink_that_nobody_reads_ends_at_once(self, pipe: Pipes) -> None:
+    def test_session_with_an_unread_sink_ends_at_once(self, pipe: Pipes) -> None:
         relaying, _ = relayed(pipe.client, linger_s=60)
         settle()
         pipe.close_end(pipe.from_sink)
         pipe.close_end(pipe.to_source)
         assert ended(relaying) == CLIENT_FINISHED
 
-    def test_a_reader_that_leaves_ends_the_session_though_a_terminal_is_still_open(self, pipe: Pipes) -> None:
+    def test_reader_that_leaves_ends_the_session_though_its_source_is_still_open(self, pipe: Pipes) -> None:
         relaying, gateway = relayed(pipe.client)
         settle()
         pipe.close_end(pipe.from_sink)
-        gateway.write(b"nobody wants this")
+        gateway.write(b"an unread answer")
         assert ended(relaying) == CLIENT_ABORTED
 
 
-def test_a_sink_that_is_full_holds_the_gateway_back(pipe: Pipes) -> None:
+def test_full_sink_makes_the_gateway_wait(pipe: Pipes) -> None:
     relaying, gateway = relayed(pipe.client)
     writing = gevent.Greenlet.spawn(gateway.write, bytes(4 * MIB))
     wait_until(lambda: len(gateway.peer.inbox) == MIB)

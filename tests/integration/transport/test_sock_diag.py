@@ -1,4 +1,4 @@
-"""Exact questions about real sockets of this kernel."""
+"""Queries about single, real sockets of this kernel."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ def diag():
 
 
 def connect(server_host, client_host):
-    """A connected pair: (client, accepted)."""
+    """Return a connected pair: (client, accepted)."""
     family = socket.AF_INET6 if ":" in server_host else socket.AF_INET
     dual = server_host == "::"
     with socket.create_server((server_host, 0), family=family, dualstack_ipv6=dual) as server:
@@ -43,7 +43,7 @@ HOSTS = [
 
 
 @pytest.mark.parametrize(("server_host", "client_host"), HOSTS)
-def test_the_clients_socket_is_found_from_the_accepted_one(diag, server_host, client_host):
+def test_socket_of_the_client_is_found_from_the_accepted_one(diag, server_host, client_host):
     client, accepted = connect(server_host, client_host)
     with client, accepted:
         inode = os.fstat(client.fileno()).st_ino
@@ -51,7 +51,7 @@ def test_the_clients_socket_is_found_from_the_accepted_one(diag, server_host, cl
 
 
 @pytest.mark.parametrize(("server_host", "client_host"), HOSTS)
-def test_a_socket_that_was_shut_down_keeps_its_inode_and_a_closed_one_has_none(diag, server_host, client_host):
+def test_shut_down_socket_keeps_its_inode_and_a_closed_one_has_none(diag, server_host, client_host):
     client, accepted = connect(server_host, client_host)
     with accepted:
         inode = os.fstat(client.fileno()).st_ino
@@ -64,7 +64,7 @@ def test_a_socket_that_was_shut_down_keeps_its_inode_and_a_closed_one_has_none(d
     assert (closed.inode, closed.state in FIN_SENT) == (0, True)
 
 
-def test_a_connection_that_does_not_exist_is_none(diag):
+def test_connection_that_does_not_exist_is_none(diag):
     client, accepted = connect("127.0.0.1", "127.0.0.1")
     with client, accepted:
         host, port = accepted.getpeername()
@@ -72,12 +72,12 @@ def test_a_connection_that_does_not_exist_is_none(diag):
         assert diag.find(("127.0.0.2", port), accepted.getsockname()) is None
 
 
-def test_a_listener_on_the_port_is_not_taken_for_the_connection(diag):
+def test_listener_on_the_port_is_not_mistaken_for_the_connection(diag):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert diag.find(listener.getsockname(), ("127.0.0.1", 9)) is None
 
 
-def test_a_connection_that_was_reset_is_none(diag):
+def test_connection_that_was_reset_is_none(diag):
     client, accepted = connect("127.0.0.1", "127.0.0.1")
     with accepted:
         own, peer = accepted.getsockname(), accepted.getpeername()
@@ -86,22 +86,22 @@ def test_a_connection_that_was_reset_is_none(diag):
         assert diag.find(peer, own) is None
 
 
-def test_the_uid_is_that_of_the_sockets_owner(diag):
+def test_uid_is_that_of_the_sockets_owner(diag):
     if os.getuid() != 0:
         pytest.skip("only root can give a socket to another user")
     client, accepted = connect("127.0.0.1", "127.0.0.1")
     with client, accepted:
-        os.fchown(client.fileno(), 12345, -1)  # to become that user for a moment, all threads of this process would
+        os.fchown(client.fileno(), 12345, -1)  # seteuid would change all threads of this process
         owner = diag.find(accepted.getpeername(), accepted.getsockname())
     assert owner.uid == 12345
 
 
-def test_a_leftover_answer_is_not_taken_for_the_next_one(diag):
+def test_leftover_answer_is_not_mistaken_for_the_next_one(diag):
     client, accepted = connect("127.0.0.1", "127.0.0.1")
     with client, accepted:
         peer, own = accepted.getpeername(), accepted.getsockname()
         for _ in range(3):
-            leftover = sock_diag._question(("127.0.0.9", 1), ("127.0.0.9", 2))
+            leftover = sock_diag._request(("127.0.0.9", 1), ("127.0.0.9", 2))
             header = sock_diag._HEADER.pack(sock_diag._HEADER.size + len(leftover), 20, 1, 9_999_999, 0)
             diag._socket.sendto(header + leftover, (0, 0))
         found = diag.find(peer, own)
@@ -109,10 +109,10 @@ def test_a_leftover_answer_is_not_taken_for_the_next_one(diag):
         assert found.inode == os.fstat(client.fileno()).st_ino
 
 
-def test_an_overrun_is_drained(diag):
+def test_overrun_is_drained(diag):
     client, accepted = connect("127.0.0.1", "127.0.0.1")
     with client, accepted:
-        question = sock_diag._question(("127.0.0.9", 1), ("127.0.0.9", 2))
+        question = sock_diag._request(("127.0.0.9", 1), ("127.0.0.9", 2))
         header = sock_diag._HEADER.pack(sock_diag._HEADER.size + len(question), 20, 1, 9_999_999, 0)
         diag._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         for _ in range(50):
@@ -122,13 +122,13 @@ def test_an_overrun_is_drained(diag):
         assert found.inode == os.fstat(client.fileno()).st_ino
 
 
-def test_a_kernel_that_never_answers_is_an_error(diag, monkeypatch):
-    monkeypatch.setattr(diag, "_ask", lambda question: None)
+def test_kernel_that_never_answers_raises_oserror(diag, monkeypatch):
+    monkeypatch.setattr(diag, "_exchange", lambda question: None)
     with pytest.raises(OSError, match="lost"):
         diag.find(("127.0.0.1", 1), ("127.0.0.1", 2))
 
 
-def test_a_failing_socket_is_an_error(diag):
+def test_failing_socket_raises_oserror(diag):
     class Failing:
         def sendto(self, data, address):
             return len(data)
@@ -145,22 +145,22 @@ def test_a_failing_socket_is_an_error(diag):
         diag.find(("127.0.0.1", 1), ("127.0.0.1", 2))
 
 
-def test_an_error_other_than_absence_is_raised(diag, monkeypatch):
+def test_error_other_than_absence_is_raised(diag, monkeypatch):
     monkeypatch.setattr(
-        diag, "_ask", lambda question: (sock_diag.NLMSG_ERROR, (-errno.EPERM).to_bytes(4, "little", signed=True))
+        diag, "_exchange", lambda question: (sock_diag.NLMSG_ERROR, (-errno.EPERM).to_bytes(4, "little", signed=True))
     )
     with pytest.raises(PermissionError):
         diag.find(("127.0.0.1", 1), ("127.0.0.1", 2))
 
 
 @pytest.mark.parametrize("answer", [None, (sock_diag.NLMSG_ERROR, (-errno.ENOENT).to_bytes(4, "little", signed=True))])
-def test_a_kernel_without_tcp_diag_is_found_out_at_once(monkeypatch, answer):
-    monkeypatch.setattr(SockDiag, "_ask", lambda self, question: answer)
+def test_kernel_without_tcp_diag_is_detected_at_once(monkeypatch, answer):
+    monkeypatch.setattr(SockDiag, "_exchange", lambda self, request: answer)
     with pytest.raises(OSError, match="tcp_diag"):
         SockDiag()
 
 
-def test_a_closed_client_raises_oserror_rather_than_an_answer(diag):
+def test_closed_sock_diag_raises_oserror_rather_than_an_answer(diag):
     diag.close()
     with pytest.raises(OSError):
         diag.find(("127.0.0.1", 1), ("127.0.0.1", 2))

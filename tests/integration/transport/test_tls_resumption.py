@@ -1,4 +1,4 @@
-"""What is agreed on with a real gateway: short handshakes where it was verified and nowhere else, and the cipher."""
+"""What is negotiated with a real gateway: resumption only with a verified gateway, and the cipher."""
 
 import socket
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from tests.gateway.ports import LOOPBACK
 def opener(
     gateway: Gateway, trust: Trust, route: str = "echo", transport: Literal["http1", "http2"] = "http1"
 ) -> Callable[[], bool]:  # fmt: skip
-    """Opens and closes a tunnel with each call; tells whether its handshake was a short one."""
+    """Return a function that opens and closes a tunnel, and returns whether its handshake resumed a session."""
     table = Table(
         "demo", HostPort(gateway.host, gateway.port), connect_to=HostPort(LOOPBACK, gateway.port), trust=trust,
         transport=transport,
@@ -40,7 +40,7 @@ def opener(
     way = Route(route, HostPort(LOOPBACK, 1), HostPort(host, int(port)), table)
     connector = TunnelOpener(way, Dialer(table, make_context(table.tunnel_trust), Resolver()), token, log)
 
-    def open_one() -> bool:
+    def open_tunnel() -> bool:
         tunnel = connector.open(connector.secure())
         assert tunnel.transport == transport
         stream = tunnel.stream.transport if isinstance(tunnel.stream, Http2Stream) else tunnel.stream
@@ -50,36 +50,36 @@ def opener(
         tunnel.close(Reason.ABORTED)
         return was_resumed
 
-    return open_one
+    return open_tunnel
 
 
 @pytest.mark.parametrize("transport", ["http1", "http2"])
-def test_a_gateway_that_was_verified_is_resumed(gateway: Gateway, transport: Literal["http1", "http2"]) -> None:
-    open_one = opener(gateway, Trust(ca_file=gateway.ca_file), transport=transport)
-    assert [open_one() for _ in range(4)] == [False, True, True, True]
+def test_session_of_a_verified_gateway_is_resumed(gateway: Gateway, transport: Literal["http1", "http2"]) -> None:
+    open_tunnel = opener(gateway, Trust(ca_file=gateway.ca_file), transport=transport)
+    assert [open_tunnel() for _ in range(4)] == [False, True, True, True]
 
 
-def test_another_trust_begins_anew_and_verifies(gateway: Gateway, other_authority: Authority) -> None:
-    open_one = opener(gateway, Trust(ca_file=gateway.ca_file))
-    assert [open_one(), open_one()] == [False, True]
+def test_another_trust_verifies_the_certificate_again(gateway: Gateway, other_authority: Authority) -> None:
+    open_tunnel = opener(gateway, Trust(ca_file=gateway.ca_file))
+    assert [open_tunnel(), open_tunnel()] == [False, True]
     with pytest.raises(GatewayUntrusted):
         opener(gateway, Trust(ca_file=other_authority.ca_file))()
 
 
-def test_a_gateway_with_another_certificate_is_verified_again(
+def test_gateway_with_another_certificate_is_verified_again(
     own_gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tls_resumption, "LEARN_AGAIN_S", 0.0)
-    open_one = opener(own_gateway, Trust(ca_file=own_gateway.ca_file))
-    assert [open_one(), open_one()] == [False, True]
+    monkeypatch.setattr(tls_resumption, "RELEARN_S", 0.0)
+    open_tunnel = opener(own_gateway, Trust(ca_file=own_gateway.ca_file))
+    assert [open_tunnel(), open_tunnel()] == [False, True]
     own_gateway.edge.replace_listener(certificate=own_gateway.authority.issue_server("renewed"))
-    assert [open_one(), open_one()] == [False, True]
+    assert [open_tunnel(), open_tunnel()] == [False, True]
     own_gateway.edge.replace_listener(certificate=own_gateway.untrusted_certificate)
     with pytest.raises(GatewayUntrusted):
-        open_one()
+        open_tunnel()
 
 
-def test_a_gateway_that_goes_by_our_order_picks_aes_128(gateway: Gateway) -> None:
+def test_gateway_that_follows_the_clients_order_picks_aes_128(gateway: Gateway) -> None:
     context = make_context(Trust(ca_file=gateway.ca_file))
     with (
         socket.create_connection((LOOPBACK, gateway.port)) as sock,

@@ -1,4 +1,4 @@
-"""TLS over a socket and TLS through memory against real TLS: nothing lost or invented at any kind of end."""
+"""TLS over a socket and TLS through memory against real TLS: every kind of end, without loss."""
 
 import fcntl
 import shutil
@@ -18,7 +18,7 @@ import pytest
 from pomagent.errors import StreamLost
 from pomagent.gateway.dialer import Dialer
 from pomagent.settings import Gateway, HostPort, Trust
-from pomagent.transport.lingering_close import see_off
+from pomagent.transport.lingering_close import linger
 from pomagent.transport.read_coalescing import MIN_BULK_BYTES, WAKE_BYTES
 from pomagent.transport.resolver import Resolver
 from pomagent.transport.stream import SCRATCH_BYTES, SocketStream
@@ -47,7 +47,7 @@ def dialled(gateway: Gateway) -> TlsStream:
 
 
 def read(stream: TlsStream | SocketStream, length: int = 1 << 40, piece: int = SCRATCH_BYTES) -> bytes:
-    """Exactly so many bytes, fewer only at the orderly end. Raises StreamLost."""
+    """Read ``length`` bytes, fewer only at the orderly end. Raises StreamLost."""
     data, buffer = bytearray(), memoryview(bytearray(piece))
     while len(data) < length:
         count = stream.recv_into(buffer[: length - len(data)])
@@ -75,17 +75,17 @@ def read_until_lost(stream: TlsStream) -> tuple[bytes, StreamLost]:
 
 
 @pytest.fixture(params=["over_socket", "through_memory"])
-def as_wished(request: pytest.FixtureRequest) -> Callable[[Gateway], Gateway]:
-    """What a gateway's table must say for either kind of stream; none of these gateways offers HTTP/2."""
+def with_stream_kind(request: pytest.FixtureRequest) -> Callable[[Gateway], Gateway]:
+    """Change a gateway's settings so that a dial makes this kind of stream. No gateway here offers HTTP/2."""
     transport: Literal["http1", "http2"] = "http1" if request.param == "over_socket" else "http2"
     return lambda gateway: replace(gateway, transport=transport)
 
 
 @pytest.fixture
-def pair(fake: FakeGateway, as_wished: Callable[[Gateway], Gateway]) -> Iterator[tuple[TlsStream, Connection]]:
+def pair(fake: FakeGateway, with_stream_kind: Callable[[Gateway], Gateway]) -> Iterator[tuple[TlsStream, Connection]]:
     """A secured stream and the gateway's end of it."""
     fake.plays(play.secures)
-    stream = dialled(as_wished(fake.settings))
+    stream = dialled(with_stream_kind(fake.settings))
     yield stream, fake.tunnel()
     stream.close()
 
@@ -96,11 +96,11 @@ def test_both_kinds_are_tested(pair: tuple[TlsStream, Connection], request: pyte
 
 
 class TestReading:
-    def test_nothing_there_is_none_and_not_the_end(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_read_without_input_returns_none(self, pair: tuple[TlsStream, Connection]) -> None:
         assert pair[0].recv_into(memoryview(bytearray(10))) is None
 
     @pytest.mark.parametrize("piece", [1, 100, 16_384, 16_385, SCRATCH_BYTES])
-    def test_pieces_of_any_size_are_the_whole(self, pair: tuple[TlsStream, Connection], piece: int) -> None:
+    def test_pieces_of_any_size_add_up_to_the_whole(self, pair: tuple[TlsStream, Connection], piece: int) -> None:
         stream, gateway = pair
         length = 3000 if piece == 1 else 300_000
         body = b"".join(pseudo_random(piece, length))
@@ -108,7 +108,7 @@ class TestReading:
         assert read(stream, length, piece) == body
         sending.get(timeout=5)
 
-    def test_a_record_in_two_segments_is_one(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_record_in_two_segments_is_read_once_complete(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         wire = gateway.encrypt(b"one record")
         gateway.send_raw(wire[:7])
@@ -117,7 +117,7 @@ class TestReading:
         gateway.send_raw(wire[7:])
         assert read(stream, 10) == b"one record"
 
-    def test_a_wait_ends_at_once_for_what_openssl_still_keeps(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_wait_ends_at_once_for_bytes_that_openssl_holds(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         gateway.send(b"one record")
         assert read(stream, 3) == b"one"
@@ -126,7 +126,7 @@ class TestReading:
         assert stream.recv_into(memoryview(bytearray(1))) is None
         assert not stream.wait_readable(0)
 
-    def test_what_fits_is_read_without_asking_the_socket_once_more(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_bytes_that_fit_are_read_without_another_system_call(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         counted = Counting(stream._records if isinstance(stream, TlsOverSocket) else stream.transport)
         setattr(stream, "_records" if isinstance(stream, TlsOverSocket) else "transport", counted)
@@ -137,7 +137,7 @@ class TestReading:
 
 
 class Counting:
-    """A transport, or its TLS, whose reads are counted."""
+    """A transport, or its TLS, that counts its reads."""
 
     def __init__(self, counted: Any) -> None:
         self._counted = counted
@@ -157,7 +157,7 @@ class Counting:
 
 class TestEnds:
     @pytest.mark.parametrize(("end", "is_clean"), [(Connection.finish, True), (Connection.fin, False)])
-    def test_behind_a_bulk_transfer_its_last_bytes_and_then_its_end_are_read(
+    def test_last_bytes_and_the_end_of_a_bulk_transfer_are_read(
         self, pair: tuple[TlsStream, Connection], end: Callable[[Connection], None], is_clean: bool
     ) -> None:
         stream, gateway = pair
@@ -182,12 +182,12 @@ class TestEnds:
         assert WAKE_BYTES in woken_for, "the transfer did not count as bulk"
         sending.get(timeout=5)
 
-    def test_a_wait_ends_at_once_for_an_end_that_came_with_the_last_bytes(
+    def test_wait_ends_at_once_for_an_end_that_came_with_the_last_bytes(
         self, pair: tuple[TlsStream, Connection]
     ) -> None:
         stream, gateway = pair
         gateway.send(b"last words")
-        gateway.close_notify()  # and no FIN: nothing new will ever wake the socket
+        gateway.close_notify()  # without a FIN nothing new will ever wake the socket
         assert read(stream, 4) == b"last"
         assert read(stream, 6) == b" words"
         assert stream.wait_readable(scaled(5))
@@ -200,26 +200,26 @@ class TestEnds:
         assert read(stream) == b"last words"
         assert stream.recv_into(memoryview(bytearray(1))) == 0
 
-    def test_close_notify_without_a_fin_is_one_too(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_close_notify_without_a_fin_is_an_orderly_end(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         gateway.send(b"last words")
         gateway.close_notify()
         assert read(stream) == b"last words"
 
-    def test_a_bare_fin_is_a_loss_after_the_last_byte(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_bare_fin_is_a_loss_after_the_last_byte(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         gateway.send(b"last words")
         gateway.fin()
         data, loss = read_until_lost(stream)
         assert (data, str(loss)) == (b"last words", "closed without close_notify")
 
-    def test_a_loss_stays_one_however_often_it_is_read(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_loss_is_raised_by_every_later_read(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         gateway.fin()
         read_until_lost(stream)
         read_until_lost(stream)
 
-    def test_a_reset_is_a_loss_after_the_last_byte(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_reset_is_a_loss_after_the_last_byte(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         gateway.send(b"last words")
         assert read(stream, 4) == b"last"
@@ -228,7 +228,7 @@ class TestEnds:
         assert data == b" words"
         assert str(loss) in ("connection reset by peer", "closed without close_notify")
 
-    def test_a_reset_that_a_send_met_first_is_still_a_loss_to_the_reader(
+    def test_reset_that_a_send_met_first_is_still_a_loss_to_the_reader(
         self, pair: tuple[TlsStream, Connection]
     ) -> None:
         stream, gateway = pair
@@ -238,7 +238,7 @@ class TestEnds:
             stream.send(b"x")
         assert read_until_lost(stream)[0] == b""
 
-    def test_half_a_record_and_a_fin_is_a_loss(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_half_a_record_and_a_fin_are_a_loss(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         gateway.send(b"whole")
         gateway.send_raw(gateway.encrypt(b"half of this is missing")[:-5])
@@ -254,12 +254,12 @@ class TestEnds:
         assert data == b"good"
         assert str(loss).startswith(("bad record mac", "record layer failure", "decryption failed or bad record mac"))
 
-    def test_clear_text_in_the_middle_is_a_loss(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_clear_text_between_records_is_a_loss(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         gateway.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         read_until_lost(stream)
 
-    def test_a_closed_stream_is_lost_and_owes_nothing(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_closed_stream_is_lost_and_has_no_unsent_bytes(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, _ = pair
         stream.close()
         stream.close()
@@ -271,7 +271,7 @@ class TestEnds:
             with pytest.raises(StreamLost):
                 stream.send(data)
 
-    def test_a_connection_that_is_lost_before_tls_is_a_loss(self, fake: FakeGateway) -> None:
+    def test_connection_lost_before_tls_is_a_loss(self, fake: FakeGateway) -> None:
         fake.plays(Connection.reset)
         sock = socket.create_connection((LOOPBACK, fake.address.port))
         transport = SocketStream(sock)
@@ -281,9 +281,9 @@ class TestEnds:
         with pytest.raises(StreamLost):
             TlsOverSocket(transport, make_context(fake.settings.trust), HOST)
         transport.close()
-        assert sock.fileno() == -1, "nobody else has taken the descriptor"
+        assert sock.fileno() == -1, "the descriptor is free"
 
-    def test_an_abort_is_a_reset(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_abort_is_a_reset(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         stream.abort()
         with pytest.raises(ConnectionResetError):
@@ -291,11 +291,13 @@ class TestEnds:
 
 
 class TestSending:
-    def test_nothing_is_nothing(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_empty_send_accepts_nothing(self, pair: tuple[TlsStream, Connection]) -> None:
         assert pair[0].send(b"") == 0
         assert pair[0].flush()
 
-    def test_takes_what_the_kernel_takes_and_flushes_the_rest(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_send_accepts_what_the_kernel_accepts_and_flush_sends_the_rest(
+        self, pair: tuple[TlsStream, Connection]
+    ) -> None:
         stream, gateway = pair
         body = b"".join(pseudo_random(8, 8 * MIB))
         receiving = gevent.Greenlet(gateway.receive, len(body))
@@ -312,7 +314,7 @@ class TestSending:
         assert stream.flush(5)
         assert receiving.get(timeout=10) == body
 
-    def test_a_greenlet_killed_in_a_flush_leaves_a_stream_that_can_be_closed(
+    def test_stream_can_be_closed_after_a_greenlet_was_killed_in_its_flush(
         self, pair: tuple[TlsStream, Connection]
     ) -> None:
         stream, _ = pair
@@ -323,7 +325,7 @@ class TestSending:
         flushing.kill()
         stream.close()
 
-    def test_reading_and_writing_at_the_same_time_do_not_mix(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_simultaneous_reads_and_writes_do_not_mix(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         up, down = b"".join(pseudo_random(9, 2 * MIB)), b"".join(pseudo_random(10, 2 * MIB))
 
@@ -347,7 +349,7 @@ class TestSending:
 
 
 class Crossed:
-    """TLS that must write before it reads, and read before it writes, so many times each.
+    """TLS that must write before it reads, and read before it writes, a given number of times each.
 
     A fake: real parts do this when a gateway asks for new keys while nothing fits into the kernel, or is in the middle
     of a ticket of several records.
@@ -373,14 +375,14 @@ class Crossed:
         return getattr(self._crossed, name)
 
 
-class TestCrossedWishes:
-    """A wait for what is there at once and helps nobody would be a loop that takes all of a processor."""
+class TestCrossedDirections:
+    """A wait that ends at once without helping OpenSSL would be a busy loop."""
 
-    def test_a_write_that_must_read_waits_a_moment_and_goes(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_write_that_must_read_first_is_retried_after_a_pause(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         where = "_records" if isinstance(stream, TlsOverSocket) else "_ssl"
         setattr(stream, where, Crossed(getattr(stream, where), times=2))
-        fair_share = Turning()
+        fair_share = SwitchCounter()
         view = memoryview(b"to the gateway")
         while view:
             view = view[stream.send(view) :]
@@ -389,17 +391,17 @@ class TestCrossedWishes:
         assert gateway.receive(14) == b"to the gateway"
         assert fair_share.seen >= 2
 
-    def test_a_read_that_must_write_waits_a_moment_and_goes(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_read_that_must_write_first_is_retried_after_a_pause(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         if not isinstance(stream, TlsOverSocket):
             return  # memory always has room
         stream._records = Crossed(stream._records, times=2)
-        fair_share = Turning()
+        fair_share = SwitchCounter()
         gateway.send(b"from the gateway")
         assert read(stream, 16) == b"from the gateway"
         assert fair_share.seen >= 2
 
-    def test_no_wait_is_longer_than_it_may_be(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_pause_does_not_exceed_the_timeout(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, _ = pair
         assert stream.recv_into(memoryview(bytearray(1))) is None
         stream._is_crossed = True
@@ -407,8 +409,8 @@ class TestCrossedWishes:
         assert not stream.wait_writable(0)
         assert stream.wait_writable(scaled(5))
 
-    def test_a_handshake_whose_certificates_find_no_room_goes_on(self, fake: FakeGateway) -> None:
-        names = tuple(f"{sha256(b'%d' % n).hexdigest()[:60]}.test" for n in range(500))  # hardly to be compressed
+    def test_handshake_with_certificates_larger_than_the_send_buffer_completes(self, fake: FakeGateway) -> None:
+        names = tuple(f"{sha256(b'%d' % n).hexdigest()[:60]}.test" for n in range(500))  # nearly incompressible
         certificate = fake.authority.issue_client("large", names=names)
         fake.context.verify_mode = ssl.CERT_REQUIRED
         fake.context.load_verify_locations(fake.authority.ca_file)
@@ -430,8 +432,8 @@ class TestCrossedWishes:
         stream.close()
 
 
-class Turning:
-    """Counts how often others had their turn."""
+class SwitchCounter:
+    """Counts how often other greenlets ran."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -444,64 +446,64 @@ class Turning:
             self._timer.close()
 
 
-class TestGoodBye:
-    def test_is_close_notify_and_fin(self, pair: tuple[TlsStream, Connection]) -> None:
+class TestLingeringClose:
+    def test_end_is_close_notify_and_fin(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         stream.send(b"last words")
         stream.send_eof()
         assert gateway.receive_all() == b"last words"
         assert gateway.sock.recv(1) == b""
 
-    def test_follows_what_the_kernel_did_not_take_yet(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_end_follows_bytes_that_the_kernel_did_not_accept_at_first(
+        self, pair: tuple[TlsStream, Connection]
+    ) -> None:
         stream, gateway = pair
         sent = 0
         while taken := stream.send(bytes(SCRATCH_BYTES)):
             sent += taken
         stream.send_eof()
         receiving = gevent.Greenlet.spawn(gateway.receive_all)
-        seeing_off = gevent.Greenlet.spawn(see_off, stream, 5, to_its_end=True)
+        lingering = gevent.Greenlet.spawn(linger, stream, 5, until_eof=True)
         assert len(receiving.get(timeout=10)) == sent
         gateway.finish()
-        seeing_off.get(timeout=5)
+        lingering.get(timeout=5)
 
-    def test_waits_for_the_gateways_own_end_and_drops_what_it_still_says(
-        self, pair: tuple[TlsStream, Connection]
-    ) -> None:
+    def test_linger_waits_for_the_gateways_end_and_discards_its_bytes(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         stream.send_eof()
         gateway.send(bytes(200_000))
-        seeing_off = gevent.Greenlet.spawn(see_off, stream, 5, to_its_end=True)
+        lingering = gevent.Greenlet.spawn(linger, stream, 5, until_eof=True)
         assert gateway.receive_all() == b""
-        assert not seeing_off.ready()
+        assert not lingering.ready()
         gateway.finish()
-        seeing_off.get(timeout=5)
+        lingering.get(timeout=5)
 
-    def test_data_that_had_arrived_before_it_does_no_harm(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_bytes_that_arrived_before_the_end_do_not_disturb_it(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, gateway = pair
         gateway.send(b"x" * 1000)
         read(stream, 1)
         stream.send_eof()
         gateway.send(b"y" * 1000)
         gateway.finish()
-        see_off(stream, 5, to_its_end=True)
+        linger(stream, 5, until_eof=True)
 
-    def test_gives_up_on_a_gateway_at_a_standstill(self, pair: tuple[TlsStream, Connection]) -> None:
+    def test_linger_gives_up_on_a_stalled_gateway(self, pair: tuple[TlsStream, Connection]) -> None:
         stream, _ = pair
         stream.send_eof()
-        see_off(stream, 0.05, to_its_end=True)
+        linger(stream, 0.05, until_eof=True)
 
-    def test_of_a_socket_waits_for_its_kernel_only(self) -> None:
+    def test_linger_on_a_socket_waits_only_for_the_peers_kernel(self) -> None:
         ours, theirs = connected_pair()
         stream = SocketStream(ours)
         theirs.send(b"never read")
         assert stream.send(b"last words") == 10
         stream.send_eof()
-        see_off(stream, 5)
+        linger(stream, 5)
         stream.close()
         assert theirs.recv(100) == b"last words"
         theirs.close()
 
-    def test_of_a_socket_whose_peer_never_stops_sending_does_not_hold_the_hub(self) -> None:
+    def test_linger_on_a_socket_with_an_endless_sender_does_not_block_the_hub(self) -> None:
         ours, theirs = connected_pair()
         stream = SocketStream(ours)
         theirs.setblocking(False)
@@ -518,17 +520,17 @@ class TestGoodBye:
                 fair_share.append(1)
 
         flooding = gevent.Greenlet.spawn(flood)
-        seeing_off = gevent.Greenlet.spawn(see_off, stream, 60)
+        lingering = gevent.Greenlet.spawn(linger, stream, 60)
         flooding.get(timeout=10)
-        assert not seeing_off.ready()
-        seeing_off.kill()
+        assert not lingering.ready()
+        lingering.kill()
         stream.close()
         theirs.close()
 
 
 class TestPlainSockets:
-    def test_a_reset_that_a_send_met_first_is_still_a_loss_to_the_reader(self) -> None:
-        """Without memory the kernel's next answer is an end of file, which looks orderly."""
+    def test_reset_that_a_send_met_first_is_still_a_loss_to_the_reader(self) -> None:
+        """The kernel reports the reset once, and then an end that looks orderly."""
         ours, theirs = connected_pair()
         stream = SocketStream(ours)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -540,7 +542,7 @@ class TestPlainSockets:
             stream.recv_into(memoryview(bytearray(1)))
         stream.close()
 
-    def test_a_new_stream_on_a_reused_descriptor_gets_its_own_events(self) -> None:
+    def test_new_stream_on_a_reused_descriptor_gets_its_own_events(self) -> None:
         ours, theirs = connected_pair()
         stream = SocketStream(ours)
         number = ours.fileno()
@@ -557,7 +559,7 @@ class TestPlainSockets:
         second.close()
         other.close()
 
-    def test_a_watcher_stops_with_the_stream(self) -> None:
+    def test_watcher_stops_with_the_stream(self) -> None:
         ours, theirs = connected_pair()
         stream, calls = SocketStream(ours), []
         stream.watch(lambda: calls.append(1))
@@ -574,7 +576,7 @@ def connected_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def pair_with(number: int) -> tuple[socket.socket, socket.socket]:
-    """The first one has this descriptor, as soon as no other thread of the tests holds it."""
+    """Return a pair in which the first socket has this descriptor, once no other thread of the tests holds it."""
     one, two = connected_pair()
     if two.fileno() == number:
         return two, one
@@ -585,11 +587,11 @@ def pair_with(number: int) -> tuple[socket.socket, socket.socket]:
     return one, two
 
 
-# --- what only OpenSSL's own server can be told to do -----------------------------------------------------------------
+# --- what only OpenSSL's own server can do ----------------------------------------------------------------------------
 
 
 class OpenSslServer:
-    """``openssl s_server``: a line that begins with K asks for a key update, one with R for a renegotiation."""
+    """``openssl s_server``: a line that starts with K requests a key update, one with R a renegotiation."""
 
     def __init__(self, authority: Authority, *options: str) -> None:
         certificate = authority.issue_server("openssl")
@@ -604,7 +606,7 @@ class OpenSslServer:
         wait_until(self._listens)
 
     def type(self, line: str) -> None:
-        """Type a line; it swallows a second one that comes before it has read the first."""
+        """Type a line. The server drops a second line that comes before it has read the first."""
         self.process.stdin.write(f"{line}\n".encode())  # type: ignore[union-attr]
 
     def close(self) -> None:
@@ -627,15 +629,15 @@ def settings(server: OpenSslServer, authority: Authority) -> Gateway:
 
 @pytest.fixture
 def openssl(
-    no_leaks: None, authority: Authority, as_wished: Callable[[Gateway], Gateway]
+    no_leaks: None, authority: Authority, with_stream_kind: Callable[[Gateway], Gateway]
 ) -> Iterator[Callable[..., tuple[OpenSslServer, TlsStream]]]:
-    """Start a server with options; gives it and a stream to it."""
+    """Return a function that starts a server with options, and returns it and a stream to it."""
     stack = ExitStack()
 
     def start(*options: str) -> tuple[OpenSslServer, TlsStream]:
         server = OpenSslServer(authority, *options)
         stack.callback(server.close)
-        stream = dialled(as_wished(settings(server, authority)))
+        stream = dialled(with_stream_kind(settings(server, authority)))
         stack.callback(stream.close)
         return server, stream
 
@@ -643,30 +645,30 @@ def openssl(
         yield start
 
 
-def test_a_key_update_in_the_middle_is_not_seen(openssl: Callable[..., tuple[OpenSslServer, TlsStream]]) -> None:
+def test_key_update_during_a_transfer_is_invisible(openssl: Callable[..., tuple[OpenSslServer, TlsStream]]) -> None:
     server, stream = openssl("-tls1_3", "-num_tickets", "0")
     for number in range(3):
         server.type("K")
-        meet_something_that_is_no_data(stream)
-        assert heard(stream, server, f"line {number}") == b"line %d\n" % number
+        read_record_without_data(stream)
+        assert echo_of(stream, server, f"line {number}") == b"line %d\n" % number
         assert stream.send(b"answer\n") == 7
         assert stream.flush(5)
 
 
-def test_a_renegotiation_is_declined_and_no_send_gets_stuck_in_it(
+def test_renegotiation_is_declined_and_no_send_gets_stuck_in_it(
     openssl: Callable[..., tuple[OpenSslServer, TlsStream]],
 ) -> None:
     server, stream = openssl("-tls1_2")
     server.type("r")
-    with suppress(StreamLost):  # where it is the quicker one
-        meet_something_that_is_no_data(stream)
+    with suppress(StreamLost):  # if the loss comes first
+        read_record_without_data(stream)
         assert stream.send(b"still here\n") == 11
-    _, loss = read_until_lost(stream)  # this server insists and says so; others go on
+    _, loss = read_until_lost(stream)  # this server insists and sends an alert, others go on
     assert loss.alert == "SSLV3_ALERT_HANDSHAKE_FAILURE"
 
 
-def heard(stream: TlsStream, server: OpenSslServer, line: str) -> bytes:
-    """What comes after a line is typed; again, if the server has swallowed it, still busy with our last answer."""
+def echo_of(stream: TlsStream, server: OpenSslServer, line: str) -> bytes:
+    """Type a line and return what comes back. Type it again if the server was busy and dropped it."""
     buffer = memoryview(bytearray(100))
     while (count := stream.recv_into(buffer)) is None:
         if not stream.wait_readable(scaled(0.5)):
@@ -674,6 +676,6 @@ def heard(stream: TlsStream, server: OpenSslServer, line: str) -> bytes:
     return bytes(buffer[:count])
 
 
-def meet_something_that_is_no_data(stream: TlsStream) -> None:
+def read_record_without_data(stream: TlsStream) -> None:
     assert stream.wait_readable(scaled(5))
     assert stream.recv_into(memoryview(bytearray(10))) is None

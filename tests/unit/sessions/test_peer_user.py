@@ -1,4 +1,4 @@
-"""When the kernel is asked who has connected."""
+"""When the kernel is asked for a client's user, and which users a route accepts."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pomagent.sessions.peer_user import OTHER_USER, UNKNOWN_USER, PeerUser
 from pomagent.sessions.user_names import Users
 
 
-class Asked:
-    """A client that counts how often it is asked whose it is."""
+class CountingClient:
+    """A client that counts the queries for its user."""
 
     def __init__(self, uid: int | None) -> None:
         self.uid = uid
-        self.times = 0
+        self.query_count = 0
 
     def user(self) -> int | None:
-        self.times += 1
+        self.query_count += 1
         return self.uid
 
 
 @pytest.fixture
-def client() -> Asked:
-    return Asked(0)
+def client() -> CountingClient:
+    return CountingClient(0)
 
 
 @pytest.fixture
@@ -37,39 +37,41 @@ def users() -> Iterator[Users]:
 
 
 @pytest.fixture
-def caller(client: Any, users: Users) -> PeerUser:
+def user(client: Any, users: Users) -> PeerUser:
     return PeerUser(client, users)
 
 
-def test_it_is_not_asked_before_the_greenlet_waits(caller: PeerUser, client: Asked) -> None:
-    caller.identify_soon()
-    assert client.times == 0
+def test_kernel_is_not_asked_before_the_greenlet_waits(user: PeerUser, client: CountingClient) -> None:
+    user.identify_soon()
+    assert client.query_count == 0
     gevent.sleep(0)
-    assert client.times == 1
+    assert client.query_count == 1
 
 
-def test_it_is_asked_at_once_if_somebody_wants_to_know(caller: PeerUser, client: Asked) -> None:
-    caller.identify_soon()
-    assert (caller.uid, client.times) == (0, 1)
+def test_kernel_is_asked_at_once_when_the_uid_is_needed(user: PeerUser, client: CountingClient) -> None:
+    user.identify_soon()
+    assert (user.uid, client.query_count) == (0, 1)
 
 
-def test_it_is_asked_once(caller: PeerUser, client: Asked) -> None:
-    caller.identify_soon()
-    assert [caller.fields["uid"] for _ in range(3)] == [0, 0, 0]
+def test_kernel_is_asked_once(user: PeerUser, client: CountingClient) -> None:
+    user.identify_soon()
+    assert [user.fields["uid"] for _ in range(3)] == [0, 0, 0]
     gevent.sleep(0)
-    assert client.times == 1
+    assert client.query_count == 1
 
 
-def test_who_is_unknown_is_not_asked_again(client: Asked, caller: PeerUser) -> None:
+def test_kernel_is_not_asked_again_for_an_unknown_user(client: CountingClient, user: PeerUser) -> None:
     client.uid = None
-    assert (caller.uid, caller.uid, client.times) == (None, None, 1)
+    assert (user.uid, user.uid, client.query_count) == (None, None, 1)
 
 
-def test_a_route_for_everybody_asks_nobody(caller: PeerUser, client: Asked) -> None:
-    assert (caller.objection(()), client.times) == ("", 0)
+def test_route_without_allow_users_asks_no_kernel(user: PeerUser, client: CountingClient) -> None:
+    assert (user.objection(()), client.query_count) == ("", 0)
 
 
 @pytest.mark.parametrize(("uid", "why"), [(0, ""), (4711, OTHER_USER), (None, UNKNOWN_USER)])
-def test_a_route_for_some_lets_them_in(client: Asked, caller: PeerUser, uid: int | None, why: str) -> None:
+def test_route_with_allow_users_accepts_only_them(
+    client: CountingClient, user: PeerUser, uid: int | None, why: str
+) -> None:
     client.uid = uid
-    assert caller.objection(("0",)) == why
+    assert user.objection(("0",)) == why

@@ -1,4 +1,4 @@
-"""Which sessions get lines, what they say, and how those without are counted."""
+"""Which sessions are logged, with which fields, and how the unlogged ones are counted."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.fakes.streams import stream_pair
 
 
 @dataclass
-class Carried:
-    """What the lines need of a relay."""
+class FakeRelay:
+    """The fields of a relay that are logged."""
 
     bytes_up: int = 3
     bytes_down: int = 5
@@ -31,8 +31,8 @@ class Carried:
 
 
 @dataclass
-class Opened:
-    """What the lines need of a tunnel."""
+class FakeTunnel:
+    """The fields of a tunnel that are logged."""
 
     timings: Timings = field(default_factory=Timings)
     was_warm: bool = True
@@ -40,33 +40,33 @@ class Opened:
 
 
 class Route:
-    """A route whose sessions a test ends, with its counts."""
+    """A route with its counts. The test ends its sessions."""
 
-    def __init__(self, wish: str) -> None:
-        self.wish = wish
+    def __init__(self, log_sessions: str) -> None:
+        self.log_sessions = log_sessions
         self.fake_log = FakeLog()
         self.counts = SessionCounts()
         self.clock = FakeClock()
 
     def session(self, draw: float = 0.5) -> SessionLog:
-        caller = PeerUser(stream_pair()[0], Users())
+        user = PeerUser(stream_pair()[0], Users())
         log = self.fake_log.log.bind(route="echo", session=1, peer="127.0.0.1:5")
-        return SessionLog(log, caller, self.counts, lambda: self.wish, 1, self.clock, draw=lambda: draw)
+        return SessionLog(log, user, self.counts, lambda: self.log_sessions, 1, self.clock, draw=lambda: draw)
 
     def close(self, end: End = GATEWAY_FINISHED, draw: float = 0.5) -> None:
-        self.session(draw).closed(Opened(), Carried(), end, 7)  # type: ignore[arg-type]
+        self.session(draw).closed(FakeTunnel(), FakeRelay(), end, 7)  # type: ignore[arg-type]
 
     def refuse(self) -> None:
         self.session().refused("no tunnel", Recovery.RETRY, "")
 
     @property
-    def told(self) -> list[Any]:
-        """Of each line, why the session ended and how many were left out before it."""
+    def lines(self) -> list[Any]:
+        """The reason and the ``unlogged`` count of each line."""
         return [(line.get("reason", "refused"), line.get("unlogged")) for line in self.fake_log.lines]
 
 
 @pytest.mark.parametrize(
-    ("wish", "told"),
+    ("log_sessions", "lines"),
     [
         ("all", [("finished", None), ("aborted", None), ("refused", None)]),
         ("errors", [("aborted", 1), ("refused", None)]),
@@ -74,79 +74,79 @@ class Route:
         ("none", []),
     ],
 )
-def test_sessions_of_the_wished_classes_get_a_line(wish, told):
-    route = Route(wish)
+def test_setting_decides_which_ends_are_logged(log_sessions, lines):
+    route = Route(log_sessions)
     route.close()
     route.close(CLIENT_ABORTED)
     route.refuse()
-    assert route.told == told
+    assert route.lines == lines
 
 
-@pytest.mark.parametrize(("draw", "told"), [(0.0, 1), (0.0099, 1), (0.01, 0), (0.99, 0)])
-def test_of_those_that_end_well_a_share_gets_a_line(draw, told):
+@pytest.mark.parametrize(("draw", "lines"), [(0.0, 1), (0.0099, 1), (0.01, 0), (0.99, 0)])
+def test_share_of_the_clean_ends_is_logged(draw, lines):
     route = Route("1/100")
     route.close(draw=draw)
-    assert len(route.told) == told
+    assert len(route.lines) == lines
 
 
-def test_the_next_line_says_how_many_got_none_and_the_one_after_it_does_not():
+def test_unlogged_sessions_are_reported_once_by_the_next_line():
     route = Route("errors")
     for _ in range(3):
         route.close()
     route.refuse()
     route.refuse()
-    assert route.told == [("refused", 3), ("refused", None)]
+    assert route.lines == [("refused", 3), ("refused", None)]
 
 
-def test_what_was_left_out_before_an_edit_is_told_after_it():
+def test_sessions_unlogged_before_an_edit_are_reported_after_it():
     route = Route("none")
     route.refuse()
     route.close()
-    route.wish = "all"
+    route.log_sessions = "all"
     route.close()
-    assert route.told == [("finished", 2)]
+    assert route.lines == [("finished", 2)]
 
 
-def test_a_session_is_over_whether_or_not_it_got_a_line():
-    for wish in ("all", "none"):
-        session = Route(wish).session()
+def test_session_is_over_whether_or_not_it_was_logged():
+    for log_sessions in ("all", "none"):
+        session = Route(log_sessions).session()
         assert not session.is_over
         session.refused("no tunnel", Recovery.RETRY, "limit")
         assert session.is_over
 
 
 @pytest.mark.parametrize(("after_s", "lines"), [(PROGRESS_EVERY_S - 1, 0), (PROGRESS_EVERY_S, 1)])
-def test_a_session_that_lasts_for_long_tells_what_it_has_carried(after_s, lines):
+def test_long_session_logs_its_progress(after_s, lines):
     route = Route("all")
     session = route.session()
     route.clock.advance(after_s)
-    session.progress(Opened(), Carried(last_byte_at=route.clock.now - 2), route.clock.now)
+    session.progress(FakeTunnel(), FakeRelay(last_byte_at=route.clock.now - 2), route.clock.now)
     assert [(line["bytes_up"], line["idle_ms"]) for line in route.fake_log.lines] == [(3, 2000)] * lines
 
 
-def test_progress_is_told_once_in_each_hour():
+def test_progress_is_logged_once_an_hour():
     route = Route("all")
     session = route.session()
     for _ in range(3 * 60):
         route.clock.advance(60)
-        session.progress(Opened(), Carried(), route.clock.now)
+        session.progress(FakeTunnel(), FakeRelay(), route.clock.now)
     assert route.fake_log.events == ["session.progress"] * 3
 
 
-@pytest.mark.parametrize(("wish", "lines"), [("errors", 0), ("none", 0), ("1/3", 0), ("1/2", 1)])
-def test_progress_is_told_of_sessions_whose_good_end_would_be(wish, lines):
-    route = Route(wish)
+@pytest.mark.parametrize(("log_sessions", "lines"), [("errors", 0), ("none", 0), ("1/3", 0), ("1/2", 1)])
+def test_progress_is_logged_if_a_clean_end_would_be(log_sessions, lines):
+    route = Route(log_sessions)
     session = route.session(draw=0.4)
     route.clock.advance(PROGRESS_EVERY_S)
-    session.progress(Opened(), Carried(), route.clock.now)
+    session.progress(FakeTunnel(), FakeRelay(), route.clock.now)
     assert len(route.fake_log.lines) == lines
 
 
-@pytest.mark.parametrize(("wish", "expected"), [("errors", 0.0), ("1/1", 1.0), ("1/4", 0.25)])
-def test_a_share_is_a_fraction(wish, expected):
-    assert share(wish) == expected
+@pytest.mark.parametrize(("log_sessions", "expected"), [("errors", 0.0), ("1/1", 1.0), ("1/4", 0.25)])
+def test_share_is_a_fraction(log_sessions, expected):
+    assert share(log_sessions) == expected
 
 
-@pytest.mark.parametrize("wish", ["all", "errors", "none", "1/1", "1/100", "1/999999"])
-def test_the_file_takes_these_wishes(wish):
-    assert AgentTable(log_sessions=wish).log_sessions == wish
+@pytest.mark.parametrize("log_sessions", ["all", "errors", "none", "1/1", "1/100", "1/999999"])
+def test_configuration_accepts_every_setting(log_sessions):
+    assert AgentTable(log_sessions=log_sessions).log_sessions == log_sessions

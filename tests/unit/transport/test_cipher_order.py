@@ -1,4 +1,4 @@
-"""Which suite of TLS 1.3 is offered first, by a real context of this interpreter."""
+"""Which TLS 1.3 cipher suite a real context of this interpreter offers first."""
 
 import os
 import ssl
@@ -35,7 +35,7 @@ def test_aes_128_comes_first_and_nothing_else_changes() -> None:
     assert names(context) == [PREFERRED, *(name for name in untouched if name != PREFERRED)]
 
 
-def test_said_twice_is_said_once() -> None:
+def test_setting_the_order_twice_changes_nothing() -> None:
     context = new_context()
     prefer_aes_128(context)
     once = names(context)
@@ -44,17 +44,19 @@ def test_said_twice_is_said_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of_the_host", "offered"),
+    ("host_suites", "offered"),
     [
         (OTHER, [OTHER]),
         (f"{OTHER}:TLS_CHACHA20_POLY1305_SHA256:{PREFERRED}", [PREFERRED, OTHER, "TLS_CHACHA20_POLY1305_SHA256"]),
     ],
 )
-def test_what_the_host_s_policy_leaves_out_stays_out(tmp_path: Path, of_the_host: str, offered: list[str]) -> None:
+def test_suite_that_the_host_policy_excludes_stays_excluded(
+    tmp_path: Path, host_suites: str, offered: list[str]
+) -> None:
     policy = tmp_path / "openssl.cnf"
     policy.write_text(
         "openssl_conf = init\n[init]\nssl_conf = ssl\n[ssl]\nsystem_default = default\n"
-        f"[default]\nCiphersuites = {of_the_host}\n"
+        f"[default]\nCiphersuites = {host_suites}\n"
     )
     printed = processes.run(
         [sys.executable, "-c", PRINT_ORDER],
@@ -63,27 +65,27 @@ def test_what_the_host_s_policy_leaves_out_stays_out(tmp_path: Path, of_the_host
     assert printed.stdout.split() == offered, printed.stderr
 
 
-class TestAnInterpreterThatIsNotKnown:
+class TestUnknownInterpreter:
     def test_keeps_its_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cipher_order, "_LAYOUTS_KNOWN", ((3, 0), (3, 10)))
         context = new_context()
         prefer_aes_128(context)
         assert names(context) == names(new_context())
 
-    def test_whose_openssl_is_not_shown_keeps_its_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_with_a_hidden_openssl_keeps_its_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys.modules["_ssl"], "__file__", "libc.so.6", raising=False)
         context = new_context()
         prefer_aes_128(context)
         assert names(context) == names(new_context())
 
 
-def test_an_interpreter_that_can_say_an_order_is_asked() -> None:
+def test_interpreter_with_set_ciphersuites_is_used() -> None:
     class Context(ssl.SSLContext):
-        said: str
+        order: str
 
         def set_ciphersuites(self, order: str) -> None:
-            self.said = order
+            self.order = order
 
     context = Context(ssl.PROTOCOL_TLS_CLIENT)
     prefer_aes_128(context)
-    assert context.said.split(":")[:2] == [PREFERRED, OTHER]
+    assert context.order.split(":")[:2] == [PREFERRED, OTHER]

@@ -167,7 +167,7 @@ class TestFailures:
 class TestStaleAnswer:
     @pytest.fixture
     def resolver(self, resolver, dns, clock) -> Resolver:
-        """A resolver whose answer has expired."""
+        """A resolver with an expired answer."""
         resolver.resolve(EDGE, PATIENCE_S)
         clock.advance(FRESH_S)
         return resolver
