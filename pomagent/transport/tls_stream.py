@@ -19,7 +19,7 @@ CROSSED_PAUSE_S = 0.01
 
 
 class TlsStream(ABC):
-    """TLS over another stream. Never shuts down its socket directly, which would leave ciphertext to later reads."""
+    """TLS over another stream. Its socket is shut down only behind close_notify, since later reads are ciphertext."""
 
     __slots__ = ("_has_ended", "_has_more", "_is_at_end", "_is_crossed", "_is_ending", "_loss", "_ssl", "transport")
 
