@@ -66,7 +66,7 @@ class Session:
             self._user.identify_soon()
             with self._waiting:
                 self._admit()
-            if not self._session_log.is_over and not self._is_stopped_early():
+            if not self._session_log.is_over and not self._refuse_if_stopped():
                 self._session_log.opened()
                 self._serve()
         except BaseException:
@@ -96,11 +96,8 @@ class Session:
     @property
     def moved(self) -> tuple[int, int]:
         """Bytes up and down so far, or (0, 0) once the route counts them as those of a closed session."""
-        return (
-            (0, 0)
-            if self._relay is None or self._session_log.is_over
-            else (self._relay.bytes_up, self._relay.bytes_down)
-        )
+        relay = None if self._session_log.is_over else self._relay
+        return (relay.bytes_up, relay.bytes_down) if relay is not None else (0, 0)
 
     @property
     def facts(self) -> SessionFacts:
@@ -178,13 +175,13 @@ class Session:
             return None
         self._waited_ms = self._session_log.since(self._clock())
         if tunnel is None:
-            self._is_stopped_early()
+            self._refuse_if_stopped()
         else:
             self._counts.lease(self._clock() - self._began)
         return tunnel
 
-    def _is_stopped_early(self) -> bool:
-        """Return whether the session was stopped while it waited, and refuse the client then."""
+    def _refuse_if_stopped(self) -> bool:
+        """Refuse the client if the session was stopped while it waited, and return whether it was."""
         if self._stopped is not None:
             self._refused(
                 "the client left, or the agent ended the session, before it had a tunnel", reason=self._stopped.reason

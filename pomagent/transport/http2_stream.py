@@ -34,15 +34,8 @@ class Http2Stream:
     """The one stream of an HTTP/2 connection over TLS."""
 
     __slots__ = (
-        "_callback",
-        "_is_awaited",
-        "_may_send",
-        "_pinger",
-        "_scratch",
-        "_uncredited",
-        "connection",
-        "transport",
-    )
+        "_callback", "_is_awaited", "_may_send", "_pinger", "_scratch", "_uncredited", "connection", "transport",
+    )  # fmt: skip
 
     carries_half_close = True
 
