@@ -1,4 +1,4 @@
-"""The agent as a whole, where its process would be too coarse: what an apply leaves behind that is broken off."""
+"""The agent without its process: what an interrupted ``apply`` leaves behind."""
 
 import gc
 import socket
@@ -47,7 +47,7 @@ def apply(agent: Agent, new: Settings, running: Settings | None = None) -> None:
     agent.apply(new, diff(running, new))
 
 
-def test_a_stop_in_the_middle_of_a_reload_waits_for_the_sessions_of_removed_routes(
+def test_stop_in_the_middle_of_a_reload_waits_for_the_sessions_of_removed_routes(
     fake: FakeGateway, agent: Agent
 ) -> None:
     apply(agent, settings(fake, "one", "two", "three"))
@@ -58,7 +58,7 @@ def test_a_stop_in_the_middle_of_a_reload_waits_for_the_sessions_of_removed_rout
         reload = gevent.Greenlet.spawn(apply, agent, settings(fake, "three"), settings(fake, "one", "two", "three"))
         while agent.generation == 1:
             gevent.sleep(0)
-        reload.kill()  # as a signal does, when the first listener is closed and the second one is not
+        reload.kill()  # as a signal does, after the first listener was closed and before the second
         assert isinstance(reload.value, gevent.GreenletExit)
         assert agent.session_count == 1
         agent.stop_accepting()
@@ -101,7 +101,7 @@ def test_reload_after_one_that_crashed_before_it_changed_anything_binds_the_same
     assert agent.listen_address("two") == HostPort(LOOPBACK, port)
 
 
-def test_a_crash_of_the_only_session_is_said_to_be_a_bug(
+def test_crash_of_the_only_session_is_reported_as_a_bug(
     fake: FakeGateway, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pomagent.sessions.session.Session._enter", lambda _: 1 // 0)
@@ -113,8 +113,8 @@ def test_a_crash_of_the_only_session_is_said_to_be_a_bug(
     assert [type(crash) for crash in crashes] == [ZeroDivisionError]
 
 
-def test_no_object_of_an_agent_at_work_shows_a_token(gateway: Gateway, tmp_path: Path) -> None:
-    """Not in its ``repr``, nor as text, whatever it is made of: each may end in a log or a traceback one day."""
+def test_no_object_of_a_running_agent_shows_a_token(gateway: Gateway, tmp_path: Path) -> None:
+    """Neither ``repr`` nor ``str`` of any object may contain one, because each may reach a log or a traceback."""
     before = running_greenlets()
     agent = Agent(FakeLog().log, LogLevel("debug"), lambda _: None)  # type: ignore[arg-type,return-value]
     apply(agent, load(write_agent_toml(tmp_path, gateway, {"echo": ANY, "noconnect": ANY}), {}))

@@ -301,7 +301,7 @@ def test_a_volume_with_several_files_changes_as_one(desk: Desk) -> None:
 
 
 def test_a_file_that_is_mounted_by_itself_is_followed_by_the_poll(desk: Desk) -> None:
-    """With ``docker run -v agent.toml:/etc/pomagent/agent.toml`` the directory gets no event for a write outside."""
+    """``docker run -v agent.toml:/etc/pomagent/agent.toml`` causes no event in the directory for a write outside."""
     outside = desk.beside / "outside.toml"
     outside.write_text(toml(7001))
     desk.path.touch()

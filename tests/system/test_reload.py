@@ -316,7 +316,7 @@ def test_sighup_reads_the_file_again(bastion: Bastion) -> None:
 def test_an_override_from_the_environment_still_wins_after_a_reload(bastion: Bastion) -> None:
     agent = bastion.start({"echo": ANY}, agent={"log_level": "error"})
     bastion.save({"echo": ANY, "banner": ANY}, agent={"log_level": "warning"})
-    agent.wait_for("config.applied")  # an info event: the environment says debug
+    agent.wait_for("config.applied")  # an info event: the environment sets the level debug
     assert _serves(agent)
 
 

@@ -49,7 +49,7 @@ class Load:
     def _guard(self, run: Callable[[int], None], seed: int) -> None:
         try:
             run(seed)
-        except Exception as error:  # noqa: BLE001 - told by the test
+        except Exception as error:  # noqa: BLE001 - reported by the test
             self.failures.append(f"{run.__name__} {seed}: {error!r}")
 
     def _pump(self, seed: int) -> None:

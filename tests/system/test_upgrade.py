@@ -1,4 +1,4 @@
-"""``pomagent upgrade``: another process takes over, and nobody notices but the operator."""
+"""``pomagent upgrade``: another process takes over, and clients do not notice."""
 
 import os
 import signal
@@ -22,9 +22,9 @@ from tests.support.load.pump import Pump
 from tests.support.load.steady_load import Load
 
 BUSY = {"listen": ANY, "protocol": "generic", "pool_min": 8, "pool_max": 16, "max_sessions": 2000}
-"""A route for a load, on a machine that may be slow: what ends is ended by the gateway a second later."""
+"""A route for a load on a slow machine. The gateway closes a tunnel a second after its client."""
 ENDLESS = 600
-"""Seconds that no test waits for."""
+"""A limit in seconds that no test reaches."""
 GOOD = "from pomagent.__main__ import main\nmain()\n"
 SABOTAGED = """
 import os, time
@@ -38,22 +38,22 @@ def send_unless(self, message, sockets=()):
 
 Channel.send = send_unless
 """
-"""A version that gets as far as that word of the upgrade."""
-TELLING_IMPORTS = """
+"""A version that fails when it sends this message of the upgrade."""
+PRINTING_IMPORTS = """
 import os, sys
 
-def tell(event, details):
+def print_import(event, details):
     if event == "import" and os.path.exists({flag!r}):
         os.write(2, f"late import: {{details[0]}}\\n".encode())
 
-sys.addaudithook(tell)
+sys.addaudithook(print_import)
 """
-"""It says what it loads as soon as that file exists."""
+"""A version that prints each import once the flag file exists."""
 CRASH, HANG = "os._exit(3)", "time.sleep(600)"
 
 
 class Service:
-    """An agent from a program that a test may replace, and the processes that came after it; of those its log tells."""
+    """An agent with a program that tests may replace, and its successors, which write to the same log."""
 
     def __init__(self, bastion: Bastion) -> None:
         self._bastion = bastion
@@ -61,7 +61,7 @@ class Service:
         self._agent: AgentProcess | None = None
 
     def install(self, code: str) -> None:
-        """As a package does it: another file under the same name."""
+        """Replace the program by another file of the same name, as a package manager does."""
         draft = self._program.with_suffix(".new")
         draft.write_text(f"#!{sys.executable}\n{code}")
         draft.chmod(0o755)
@@ -73,7 +73,7 @@ class Service:
     def start(
         self, routes: dict[str, Any], environment: dict[str, str] | None = None, *, before: str = "", **tables: Any
     ) -> AgentProcess:
-        """``before`` is what the program does first."""
+        """``before`` is code that the program runs first."""
         self.install(before + GOOD)
         self._agent = self._bastion.start(routes, environment, program=self._program, **tables)
         return self._agent
@@ -85,24 +85,24 @@ class Service:
 
     @property
     def pids(self) -> list[int]:
-        """Of all that have served, the last one last."""
+        """All processes that have served, the latest one last."""
         return [event["pid"] for event in self.agent.events("agent.started")]
 
     @property
     def running(self) -> list[int]:
-        """Every process on the test's file, whether it has ever served or not."""
+        """Every process that runs on the test's file, even if it has never served."""
         pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
         return [pid for pid in pids if self._is_ours(pid)]
 
     def upgrade(self, *arguments: str) -> int:
-        """Ask for it, and return the new main process."""
+        """Run ``pomagent upgrade`` and return the new main process."""
         done = self.agent.command("upgrade", *arguments)
         assert done.returncode == 0, f"{done.stderr}\n{self.agent.log}"
         self.wait_for("agent.started", len(self.agent.events("agent.upgraded")) + 1)
         return self.pids[-1]
 
     def wait_for(self, name: str, count: int = 1, **fields: object) -> None:
-        """Wait for the ``count``-th such event of any of the processes."""
+        """Wait for the ``count``-th such event of all processes together."""
         what = f"{name} {fields}"
         wait_until(lambda: len(self.agent.events(name, **fields)) >= count, 20, f"{what}\n{self.agent.log}")
 
@@ -110,7 +110,7 @@ class Service:
         wait_until(lambda: not set(pids) & set(self.running), 20, f"{pids} have ended\n{self.agent.log}")
 
     def end(self) -> None:
-        """Stop the main process, and look at how all end."""
+        """Stop the main process and check how all processes end."""
         main = self.pids[-1]
         with suppress(ProcessLookupError):
             os.kill(main, signal.SIGTERM)
@@ -130,7 +130,7 @@ class Service:
 
 @pytest.fixture
 def service(bastion: Bastion) -> Iterator[Service]:
-    """None of its processes outlives the test."""
+    """Kills all its processes at the end of the test."""
     service = Service(bastion)
     try:
         yield service
@@ -146,7 +146,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager.close()
 
 
-# It succeeds.
+# --- upgrades that succeed
 
 
 def test_sessions_stay_where_they_are_and_new_ones_are_served_by_the_new_process(service: Service) -> None:
@@ -170,7 +170,7 @@ def test_sessions_stay_where_they_are_and_new_ones_are_served_by_the_new_process
     assert agent.events("control.changed", command="upgrade", uid=os.getuid())
 
 
-def test_nobody_is_refused_or_lost_and_no_byte_of_an_open_session_changes(service: Service, record_property) -> None:
+def test_no_client_is_refused_and_no_byte_of_an_open_session_changes(service: Service, record_property) -> None:
     agent = service.start({"echo": BUSY})
     port = agent.port("echo")
     with Pump(port, 1) as one, Pump(port, 2) as other, Load(port) as load:
@@ -185,7 +185,7 @@ def test_nobody_is_refused_or_lost_and_no_byte_of_an_open_session_changes(servic
     record_property("two upgrades, longest wait in ms", load.longest_wait_ms)
 
 
-def test_a_signal_asks_for_it_too(service: Service) -> None:
+def test_signal_upgrades_too(service: Service) -> None:
     agent = service.start({"echo": ANY})
     agent.signal(signal.SIGUSR2)
     service.wait_for("agent.started", 2)
@@ -194,9 +194,7 @@ def test_a_signal_asks_for_it_too(service: Service) -> None:
         assert say(client) == b"hello\n"
 
 
-def test_unix_listeners_the_status_page_and_the_control_socket_stay_where_they_are(
-    bastion: Bastion, service: Service
-) -> None:
+def test_unix_listeners_status_page_and_control_socket_stay_where_they_are(bastion: Bastion, service: Service) -> None:
     path, page = bastion.directory / "e.sock", unused_port()
     agent = service.start({"slow": f"unix:{path}"}, status={"listen": on(page)})
     control = Path(agent.session_limit["POMAGENT_STATUS__CONTROL_SOCKET"])
@@ -214,7 +212,7 @@ def test_unix_listeners_the_status_page_and_the_control_socket_stay_where_they_a
     assert agent.status()["pid"] == new
 
 
-def test_with_drain_old_sessions_may_last_for_its_timeout_only(service: Service) -> None:
+def test_drain_limits_old_sessions_to_its_timeout(service: Service) -> None:
     agent = service.start({"echo": ANY}, drain={"timeout_s": 1})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -223,7 +221,7 @@ def test_with_drain_old_sessions_may_last_for_its_timeout_only(service: Service)
     assert agent.process.wait(scaled(20)) == 0
 
 
-def test_another_upgrade_may_come_while_old_sessions_go_on_and_a_stop_ends_them_all(service: Service) -> None:
+def test_second_upgrade_is_possible_while_old_sessions_go_on_and_a_stop_ends_them_all(service: Service) -> None:
     agent = service.start({"echo": ANY}, drain={"timeout_s": 1})
     port, first = agent.port("echo"), agent.pid
     with connect(port) as oldest, connect(port) as old:
@@ -243,7 +241,7 @@ def test_another_upgrade_may_come_while_old_sessions_go_on_and_a_stop_ends_them_
     assert refuses(port)
 
 
-def test_a_second_signal_ends_sessions_of_old_processes_at_once(service: Service) -> None:
+def test_second_signal_ends_sessions_of_old_processes_at_once(service: Service) -> None:
     agent = service.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -256,7 +254,7 @@ def test_a_second_signal_ends_sessions_of_old_processes_at_once(service: Service
     assert agent.events("session.closed")[0]["reason"] == "drained"
 
 
-def test_an_old_process_takes_a_signal_of_its_own_for_the_first(service: Service) -> None:
+def test_old_process_treats_its_own_signal_as_the_first(service: Service) -> None:
     agent = service.start({"echo": ANY}, drain={"timeout_s": ENDLESS})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -280,10 +278,10 @@ def test_old_sessions_outlive_a_main_process_that_is_killed(service: Service) ->
     assert agent.process.wait(scaled(20)) == 0
 
 
-# What the service manager hears.
+# --- messages to the service manager
 
 
-def test_the_manager_follows_the_new_process_and_hears_nothing_of_the_old_one_any_more(
+def test_manager_follows_the_new_process_and_gets_no_more_messages_from_the_old_one(
     service: Service, manager: Manager
 ) -> None:
     environment = {**manager.environment, "WATCHDOG_USEC": "200000"}
@@ -305,7 +303,7 @@ def test_the_manager_follows_the_new_process_and_hears_nothing_of_the_old_one_an
     assert (manager.kept, len(manager.heard("FDSTORE"))) == (kept, 2)
 
 
-def test_the_manager_hears_nothing_of_a_process_that_fails(service: Service, manager: Manager) -> None:
+def test_manager_gets_no_message_from_a_process_that_fails(service: Service, manager: Manager) -> None:
     agent = service.start({"echo": ANY}, manager.environment)
     service.install(SABOTAGED.format(word="serving", what=CRASH) + GOOD)
     assert agent.command("upgrade").returncode == 69
@@ -313,11 +311,11 @@ def test_the_manager_hears_nothing_of_a_process_that_fails(service: Service, man
     assert not manager.heard("MAINPID")
 
 
-# It fails.
+# --- upgrades that fail
 
 
 def still_serves(service: Service, open_before: socket.socket) -> None:
-    """As if nothing had happened: the same process alone, its sessions, its port, its commands."""
+    """Check that the same process runs alone and still serves its sessions, its port and its commands."""
     agent = service.agent
     assert agent.wait_for("agent.upgrade_failed")["error"]
     wait_until(lambda: service.running == [agent.pid], what="nothing is left of the new process")
@@ -328,7 +326,7 @@ def still_serves(service: Service, open_before: socket.socket) -> None:
     assert agent.command("reload").returncode == 0
 
 
-def test_an_invalid_file_is_reported_with_every_problem(bastion: Bastion, service: Service) -> None:
+def test_invalid_file_is_reported_with_every_problem(bastion: Bastion, service: Service) -> None:
     agent = service.start({"echo": ANY})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -343,7 +341,7 @@ def test_an_invalid_file_is_reported_with_every_problem(bastion: Bastion, servic
         still_serves(service, client)
 
 
-def test_a_route_that_only_the_new_process_cannot_bind_ends_it(bastion: Bastion, service: Service) -> None:
+def test_route_that_only_the_new_process_cannot_bind_ends_it(bastion: Bastion, service: Service) -> None:
     agent = service.start({"echo": ANY})
     with connect(agent.port("echo")) as client, socket.create_server((LOOPBACK, 0)) as other:
         assert say(client) == b"hello\n"
@@ -355,7 +353,7 @@ def test_a_route_that_only_the_new_process_cannot_bind_ends_it(bastion: Bastion,
         still_serves(service, client)
 
 
-def test_a_route_that_is_quarantined_already_is_no_obstacle(service: Service) -> None:
+def test_route_that_is_quarantined_already_prevents_no_upgrade(service: Service) -> None:
     with socket.create_server((LOOPBACK, 0)) as other:
         agent = service.start({"echo": ANY, "banner": on(other.getsockname()[1])})
         service.upgrade()
@@ -364,7 +362,7 @@ def test_a_route_that_is_quarantined_already_is_no_obstacle(service: Service) ->
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(3)\n", "this is no Python\n", ""])
-def test_a_program_that_ends_before_it_says_hello_changes_nothing(service: Service, code: str) -> None:
+def test_program_that_ends_before_its_hello_changes_nothing(service: Service, code: str) -> None:
     agent = service.start({"echo": ANY})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -374,8 +372,8 @@ def test_a_program_that_ends_before_it_says_hello_changes_nothing(service: Servi
         still_serves(service, client)
 
 
-def test_a_program_that_is_gone_is_started_as_python_was(service: Service) -> None:
-    """Its file is not there, so that only the interpreter can be asked, and that says what is wrong."""
+def test_program_that_is_gone_is_started_as_python_was(service: Service) -> None:
+    """The file is missing, so the interpreter is started, which reports the error."""
     agent = service.start({"echo": ANY})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"
@@ -389,7 +387,7 @@ def test_a_program_that_is_gone_is_started_as_python_was(service: Service) -> No
     ("word", "what"),
     [("hello", CRASH), ("ready", CRASH), ("serving", CRASH), ("taken", CRASH), ("serving", HANG), ("taken", HANG)],
 )
-def test_a_new_process_that_gets_stuck_half_way_changes_nothing(service: Service, word: str, what: str) -> None:
+def test_new_process_that_gets_stuck_half_way_changes_nothing(service: Service, word: str, what: str) -> None:
     agent = service.start({"echo": BUSY})
     with connect(agent.port("echo")) as client, Pump(agent.port("echo"), 3) as pump:
         assert say(client) == b"hello\n"
@@ -397,7 +395,7 @@ def test_a_new_process_that_gets_stuck_half_way_changes_nothing(service: Service
         with Load(agent.port("echo")) as load:
             assert agent.command("upgrade").returncode == 69
             load.go_on()
-        # Who was let in by a process that then crashed is lost with it, as with any process.
+        # Clients that the crashed process had accepted are lost with it, as with any process.
         assert (load.refused, bool(load.lost) and word != "taken") == ([], False)
         still_serves(service, client)
         pump.go_on()
@@ -406,7 +404,7 @@ def test_a_new_process_that_gets_stuck_half_way_changes_nothing(service: Service
     assert agent.process.wait(scaled(20)) == 0
 
 
-def test_a_stop_calls_an_upgrade_off(service: Service) -> None:
+def test_stop_cancels_an_upgrade(service: Service) -> None:
     agent = service.start({"echo": ANY})
     service.install(SABOTAGED.format(word="hello", what=HANG) + GOOD)
     agent.signal(signal.SIGUSR2)
@@ -416,7 +414,7 @@ def test_a_stop_calls_an_upgrade_off(service: Service) -> None:
     wait_until(lambda: service.running == [])
 
 
-def test_while_an_upgrade_is_under_way_there_is_no_second_one_and_no_login(service: Service) -> None:
+def test_second_upgrade_and_login_are_declined_during_an_upgrade(service: Service) -> None:
     agent = service.start({"echo": ANY})
     control = Path(agent.session_limit["POMAGENT_STATUS__CONTROL_SOCKET"])
     service.install(SABOTAGED.format(word="hello", what=HANG) + GOOD)
@@ -427,12 +425,12 @@ def test_while_an_upgrade_is_under_way_there_is_no_second_one_and_no_login(servi
             ask(control, "POST", url, {"gateway": "demo", "token": "x"})
 
 
-# Files that are replaced while the agent runs.
+# --- files that are replaced while the agent runs
 
 
-def test_a_running_agent_imports_nothing_more(bastion: Bastion, service: Service) -> None:
+def test_running_agent_imports_nothing_more(bastion: Bastion, service: Service) -> None:
     flag, page = bastion.directory / "started", unused_port()
-    before = TELLING_IMPORTS.format(flag=str(flag))
+    before = PRINTING_IMPORTS.format(flag=str(flag))
     agent = service.start({"echo": ANY}, before=before, status={"listen": on(page)}, drain={"timeout_s": 1})
     flag.touch()
     with connect(agent.port("echo")) as client:
@@ -456,7 +454,7 @@ def test_a_running_agent_imports_nothing_more(bastion: Bastion, service: Service
     assert [line for line in agent.log.splitlines() if line.startswith("late import")] == []
 
 
-def test_what_is_paused_stays_so_until_somebody_resumes_it(service: Service) -> None:
+def test_paused_routes_stay_paused_until_an_operator_resumes_them(service: Service) -> None:
     agent = service.start({"echo": ANY, "page": ANY}, defaults={"warm": "tunnel"})
     assert agent.command("pause", "echo").returncode == 0
     service.upgrade()
@@ -467,7 +465,7 @@ def test_what_is_paused_stays_so_until_somebody_resumes_it(service: Service) -> 
         assert say(client) == b"hello\n"
 
 
-def test_the_sessions_of_an_old_process_are_counted_and_not_listed(service: Service) -> None:
+def test_sessions_of_an_old_process_are_counted_and_not_listed(service: Service) -> None:
     agent = service.start({"echo": ANY})
     with connect(agent.port("echo")) as client:
         assert say(client) == b"hello\n"

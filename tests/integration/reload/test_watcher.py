@@ -1,4 +1,4 @@
-"""Real edits of real files, the way people and machines make them."""
+"""Real edits of real files, made as editors, package managers and Kubernetes make them."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ PATIENCE_S = 30
 
 
 class Reader:
-    """Stands in for reload: reads the files anew whenever it is told to look."""
+    """Stands in for the reloader: reads the files after each notice."""
 
     def __init__(self, *files, **options):
         self.files = files
@@ -128,7 +128,7 @@ EDITS = [
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
-def test_an_edit_is_noticed_again_and_again(etc, start, edit):
+def test_edit_is_noticed_again_and_again(etc, start, edit):
     file = etc / "agent.toml"
     file.write_text("v0")
     reader = start(file)
@@ -148,7 +148,7 @@ def test_two_edits_in_a_row_end_with_the_second(etc, start, first, second):
     reader.must_see("v2")
 
 
-def test_a_retargeted_link_is_noticed_and_its_new_target_watched(etc, start, tmp_path):
+def test_retargeted_link_is_noticed_and_its_new_target_watched(etc, start, tmp_path):
     for version in ("v1", "v2"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "agent.toml").write_text(version)
@@ -161,7 +161,7 @@ def test_a_retargeted_link_is_noticed_and_its_new_target_watched(etc, start, tmp
     reader.must_see("edited behind the link")
 
 
-def test_an_edit_behind_a_link_is_noticed(etc, start, tmp_path):
+def test_edit_behind_a_link_is_noticed(etc, start, tmp_path):
     real = tmp_path / "real"
     real.mkdir()
     (real / "conf").write_text("v0")
@@ -172,7 +172,7 @@ def test_an_edit_behind_a_link_is_noticed(etc, start, tmp_path):
         reader.must_see(version)
 
 
-def test_a_config_map_of_kubernetes_is_followed(etc, start):
+def test_config_map_of_kubernetes_is_followed(etc, start):
     """kubelet writes a new directory, swaps ..data by a rename and removes the old one."""
 
     def publish(text):
@@ -193,7 +193,7 @@ def test_a_config_map_of_kubernetes_is_followed(etc, start):
         reader.must_see(version)
 
 
-def test_a_new_file_of_an_include_directory_is_noticed(etc, start):
+def test_new_file_of_an_include_directory_is_noticed(etc, start):
     new = etc / "new.toml"
     reader = start(new, watched=[etc])
     new.write_text("route")
@@ -202,7 +202,7 @@ def test_a_new_file_of_an_include_directory_is_noticed(etc, start):
     reader.must_see(None)
 
 
-def test_an_include_directory_that_comes_later_is_noticed(etc, start):
+def test_include_directory_that_comes_later_is_noticed(etc, start):
     new = etc / "routes.d" / "new.toml"
     reader = start(new, watched=[etc / "routes.d"])
     (etc / "routes.d").mkdir()
@@ -212,7 +212,7 @@ def test_an_include_directory_that_comes_later_is_noticed(etc, start):
     reader.must_see("v2")
 
 
-def test_a_missing_file_is_noticed_when_it_comes_even_several_directories_deep(tmp_path, start):
+def test_missing_file_is_noticed_when_it_comes_even_several_directories_deep(tmp_path, start):
     file = tmp_path / "run/secrets/deep/token"
     reader = start(file)
     file.parent.mkdir(parents=True)
@@ -220,7 +220,7 @@ def test_a_missing_file_is_noticed_when_it_comes_even_several_directories_deep(t
     reader.must_see("jwt")
 
 
-def test_a_new_set_replaces_the_old_one_and_counts_as_a_change(etc, start, tmp_path):
+def test_new_set_replaces_the_old_one_and_counts_as_a_change(etc, start, tmp_path):
     (tmp_path / "other").mkdir()
     token, config = tmp_path / "other" / "token", etc / "agent.toml"
     reader = start(config, token, watched=[config])
@@ -231,7 +231,7 @@ def test_a_new_set_replaces_the_old_one_and_counts_as_a_change(etc, start, tmp_p
     reader.must_see(None, "v2")
 
 
-def test_a_path_that_is_watched_no_longer_is_left_alone(etc, start, tmp_path):
+def test_path_that_is_no_longer_watched_is_ignored(etc, start, tmp_path):
     (tmp_path / "other").mkdir()
     reader = start(etc / "agent.toml", tmp_path / "other/token")
     reader.watch.watch(frozenset({etc / "agent.toml"}))
@@ -239,7 +239,7 @@ def test_a_path_that_is_watched_no_longer_is_left_alone(etc, start, tmp_path):
 
 
 def test_neighbours_and_reads_do_not_count(etc):
-    """Watched directly, for one call an event: the rename at the end is the only one."""
+    """Watched without the poll, with one call for each event. The rename at the end is the only one."""
     calls = []
     inotify = _Inotify(lambda: calls.append(1), make_logger(Lines(), format="json", level=LogLevel()), Observer)
     file = etc / "agent.toml"
@@ -264,7 +264,7 @@ def test_neighbours_and_reads_do_not_count(etc):
     assert calls == [1]
 
 
-def test_a_directory_that_has_just_gone_is_no_cause_for_alarm(etc):
+def test_directory_that_was_just_removed_logs_no_warning(etc):
     lines = Lines()
     inotify = _Inotify(lambda: None, make_logger(lines, format="json", level=LogLevel()), Observer)
     before = survey([etc / "agent.toml"], ())
@@ -276,7 +276,7 @@ def test_a_directory_that_has_just_gone_is_no_cause_for_alarm(etc):
     assert lines == []
 
 
-def test_the_poll_notices_what_inotify_does_not_tell(etc, start):
+def test_poll_notices_edits_without_an_event(etc, start):
     file = etc / "agent.toml"
     file.write_text("v0")
     reader = start(file, poll_interval_s=0.01, make_observer=SilentObserver)
@@ -292,7 +292,7 @@ def test_the_poll_notices_what_inotify_does_not_tell(etc, start):
 
 
 class SilentObserver(Observer):
-    """As on a file system without inotify: accepts every watch and never says anything."""
+    """Accepts every watch and reports nothing, as on a file system without inotify."""
 
     def dispatch_events(self, event_queue):
         event_queue.get(block=True)
@@ -312,7 +312,7 @@ class NoWatches(Observer):
 
 
 @pytest.mark.parametrize("make_observer", [no_instances, NoWatches])
-def test_without_inotify_the_poll_does_and_one_warning_says_so(etc, start, make_observer):
+def test_poll_replaces_inotify_and_one_warning_reports_it(etc, start, make_observer):
     file = etc / "agent.toml"
     file.write_text("v0")
     reader = start(file, poll_interval_s=0.01, make_observer=make_observer)
@@ -325,7 +325,7 @@ def test_without_inotify_the_poll_does_and_one_warning_says_so(etc, start, make_
     assert "limit reached" in record["error"]
 
 
-def test_inotify_is_used_again_once_it_is_to_be_had(etc, start, monkeypatch):
+def test_inotify_is_used_again_once_it_is_available(etc, start, monkeypatch):
     file = etc / "agent.toml"
     file.write_text("v0")
     reader = start(file, make_observer=NoWatches)
@@ -337,7 +337,7 @@ def test_inotify_is_used_again_once_it_is_to_be_had(etc, start, monkeypatch):
     assert len(reader.lines) == 1
 
 
-def test_the_hub_goes_on_while_the_disk_is_slow(etc, start, monkeypatch):
+def test_hub_goes_on_while_the_disk_is_slow(etc, start, monkeypatch):
     release, ticks = threading.Event(), []
     monkeypatch.setattr(watch_module, "fingerprint", lambda *_: release.wait(PATIENCE_S) and {"a": 1})
     reader = Reader(etc / "agent.toml")
@@ -351,7 +351,7 @@ def test_the_hub_goes_on_while_the_disk_is_slow(etc, start, monkeypatch):
     assert ticks == [False] * 5
 
 
-def test_a_bug_costs_one_look_and_not_all(etc, start, monkeypatch):
+def test_bug_costs_one_reading_and_not_the_loop(etc, start, monkeypatch):
     file = etc / "agent.toml"
     file.write_text("v0")
     reader = start(file)
@@ -364,7 +364,7 @@ def test_a_bug_costs_one_look_and_not_all(etc, start, monkeypatch):
         reader.must_see("v2")
 
 
-def test_nothing_is_left_after_close(etc, start):
+def test_close_leaves_no_thread_and_no_descriptor(etc, start):
     file = etc / "agent.toml"
     file.write_text("v0")
     Reader(file).watch.close()  # the first one of a process makes gevent's hub

@@ -1,4 +1,4 @@
-"""Which directory entries decide what a path means, and when two fingerprints differ."""
+"""Which directory entries a path depends on, and when two fingerprints differ."""
 
 import os
 from pathlib import Path
@@ -22,14 +22,14 @@ def etc(tmp_path):
     return etc
 
 
-def test_a_plain_file_is_its_entry_and_its_directorys(etc):
+def test_plain_file_depends_on_its_entry_and_its_directorys(etc):
     file = etc / "agent.toml"
     file.touch()
     assert names(file) == {str(etc): {"agent.toml"}, str(etc.parent): {"etc"}}
 
 
 def test_every_hop_of_a_chain_of_links_counts(etc):
-    """As Kubernetes mounts a ConfigMap: agent.toml -> ..data/agent.toml, ..data -> ..2024."""
+    """Kubernetes mounts a ConfigMap like this: agent.toml -> ..data/agent.toml, ..data -> ..2024."""
     (etc / "..2024").mkdir()
     (etc / "..2024/agent.toml").touch()
     (etc / "..data").symlink_to("..2024")
@@ -41,7 +41,7 @@ def test_every_hop_of_a_chain_of_links_counts(etc):
     }
 
 
-def test_a_linked_directory_on_the_way_counts(etc, tmp_path):
+def test_linked_directory_on_the_way_counts(etc, tmp_path):
     (tmp_path / "v1").mkdir()
     (tmp_path / "v1/agent.toml").touch()
     (etc / "current").symlink_to(tmp_path / "v1")
@@ -58,11 +58,11 @@ def test_dots_are_followed_as_the_kernel_does(etc, tmp_path):
     assert names(etc / "link" / ".." / "agent.toml")[str(tmp_path / "deep")] == {"agent.toml"}
 
 
-def test_the_first_missing_part_is_waited_for(etc):
+def test_first_missing_part_is_watched(etc):
     assert names(etc / "routes.d" / "deep" / "a.toml") == {str(etc): {"routes.d"}, str(etc.parent): {"etc"}}
 
 
-def test_a_dangling_link_waits_for_its_target(etc, tmp_path):
+def test_target_of_a_dangling_link_is_watched(etc, tmp_path):
     (etc / "agent.toml").symlink_to(tmp_path / "gone" / "agent.toml")
     assert names(etc / "agent.toml") == {
         str(etc): {"agent.toml"},
@@ -71,14 +71,14 @@ def test_a_dangling_link_waits_for_its_target(etc, tmp_path):
     }
 
 
-def test_a_loop_of_links_ends(etc):
+def test_loop_of_links_ends(etc):
     (etc / "a").symlink_to("b")
     (etc / "b").symlink_to("a")
     assert names(etc / "a")[str(etc)] == {"a", "b"}
     assert fingerprint([etc / "a"], PATTERNS) == fingerprint([etc / "a"], PATTERNS)
 
 
-def test_a_listed_directory_brings_its_matching_entries(etc, tmp_path):
+def test_listed_directory_brings_its_matching_entries(etc, tmp_path):
     (etc / "a.toml").symlink_to(tmp_path / "elsewhere.toml")
     (etc / "notes.txt").touch()
     found = survey([etc], PATTERNS)
@@ -101,11 +101,11 @@ def test_new_entries_of_a_listed_directory_matter_if_they_match(etc, name, expec
     assert survey([etc], PATTERNS).concerns(f"{etc}/{name}") is expected
 
 
-def test_an_entry_of_the_root_is_understood():
+def test_entry_of_the_root_is_understood():
     assert survey([Path("/nowhere.toml")], PATTERNS).concerns("/nowhere.toml")
 
 
-def test_a_path_that_is_not_ours_to_see_is_a_file(etc, monkeypatch):
+def test_path_without_permission_counts_as_a_file(etc, monkeypatch):
     def forbidden(self):
         raise PermissionError
 
@@ -119,7 +119,7 @@ def before_and_after(paths, change):
     return before, fingerprint(paths, PATTERNS)
 
 
-def test_nothing_changed_means_equal(etc):
+def test_fingerprints_of_unchanged_files_are_equal(etc):
     (etc / "agent.toml").write_text("x")
     before, after = before_and_after([etc, etc / "agent.toml", etc / "missing"], (etc / "agent.toml").read_text)
     assert before == after
@@ -156,18 +156,18 @@ def test_other_changes_count(etc, change):
     assert before != after
 
 
-def test_a_file_that_appears_counts(etc):
+def test_file_that_appears_counts(etc):
     before, after = before_and_after([etc / "agent.toml"], (etc / "agent.toml").touch)
     assert before != after
 
 
-def test_a_pipe_is_not_opened(etc):
+def test_pipe_is_not_opened(etc):
     os.mkfifo(etc / "agent.toml")
     assert fingerprint([etc / "agent.toml"], PATTERNS)
 
 
 @pytest.mark.parametrize(("size", "is_hashed"), [(9, True), (10, True), (11, False)])
-def test_a_huge_file_is_told_by_its_stat_alone(etc, monkeypatch, size, is_hashed):
+def test_huge_file_is_compared_by_its_stat_alone(etc, monkeypatch, size, is_hashed):
     monkeypatch.setattr(module, "MAX_HASHED_BYTES", 10)
     (etc / "agent.toml").write_bytes(b"x" * size)
     (found,) = fingerprint([etc / "agent.toml"], PATTERNS).values()

@@ -34,21 +34,21 @@ def test_equal_files_have_no_changes(load_text: Load) -> None:
         (EDGE, EDGE + "max_dials = 2\n", None),
     ],
 )
-def test_a_changed_key_is_named_with_its_class(load_text: Load, old: str, new: str, change: Change | None) -> None:
+def test_changed_key_is_named_with_its_class(load_text: Load, old: str, new: str, change: Change | None) -> None:
     if change is None:  # a gateway that no route uses changes nothing
         assert changes(load_text(old + BASE), load_text(new + BASE)) == ()
     else:
         assert changes(load_text(BASE + old), load_text(BASE + new)) == (change,)
 
 
-def test_a_listener_that_becomes_a_unix_socket_is_one_rebinding(load_text: Load, tmp_path: Path) -> None:
+def test_listener_that_becomes_a_unix_socket_is_one_rebinding(load_text: Load, tmp_path: Path) -> None:
     before = load_text(BASE)
     after = load_text(BASE.replace("127.0.0.1:6379", f"unix:{tmp_path}/redis.sock"))
     listen = next(change for change in changes(before, after) if change.key == "routes.redis.listen")
     assert (listen.apply, listen.before, listen.after) == ("rebind", "127.0.0.1:6379", f"unix:{tmp_path}/redis.sock")
 
 
-def test_a_key_of_a_gateway_is_named_once_for_all_its_routes(load_text: Load) -> None:
+def test_key_of_a_gateway_is_named_once_for_all_its_routes(load_text: Load) -> None:
     routes = BASE + 'gateway = "corp"\n' + BASE.replace("redis", "cache").replace("6379", "6380") + 'gateway = "corp"\n'
     before, after = load_text(EDGE + routes), load_text(EDGE + "max_dials = 2\n" + routes)
     assert changes(before, after) == (Change("gateways.corp.max_dials", "new-sessions", "8", "2"),)
@@ -90,20 +90,20 @@ NEEDS = {
 }
 
 
-def test_the_tables_of_edits_have_every_key() -> None:
+def test_tables_of_edits_have_every_key() -> None:
     assert set(GATEWAY_EDITS) == set(GatewayTable.model_fields)
     assert set(CREDENTIAL_EDITS) == set(CredentialTable.model_fields)
 
 
 @pytest.mark.parametrize("key", sorted(GATEWAY_EDITS))
-def test_an_edit_of_any_key_of_a_gateway_is_named_forth_and_back(load_text: Load, write: Write, key: str) -> None:
+def test_edit_of_any_key_of_a_gateway_is_named_forth_and_back(load_text: Load, write: Write, key: str) -> None:
     _write_files(write)
     given = {"url": '"https://edge.example.com"'}
     edited = given | {key: GATEWAY_EDITS[key]}
     extra = NEEDS.get(key, "")
     before = load_text(_file(given, extra if key.startswith("forward_proxy_") else ""))
     after = load_text(_file(edited, extra))
-    if key == "insecure_http":  # permits what another key asks for, and changes nothing by itself
+    if key == "insecure_http":  # only permits another key and has no effect by itself
         assert changes(before, after) == ()
         return
     named = "routes.redis.credential" if key == "credential" else f"gateways.corp.{key}"
@@ -112,7 +112,7 @@ def test_an_edit_of_any_key_of_a_gateway_is_named_forth_and_back(load_text: Load
 
 
 @pytest.mark.parametrize("key", sorted(CREDENTIAL_EDITS))
-def test_an_edit_of_any_key_of_a_credential_is_named_forth_and_back(
+def test_edit_of_any_key_of_a_credential_is_named_forth_and_back(
     load_text: Load, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
 ) -> None:
     _write_files(write)
@@ -147,7 +147,7 @@ def _file(gateway: dict[str, str], extra: str = "", credential: dict[str, str] |
     )
 
 
-def test_a_replaced_token_is_a_change_that_shows_nothing_of_it(load_text: Load, write: Callable[..., object]) -> None:
+def test_replaced_token_is_a_change_that_shows_nothing_of_it(load_text: Load, write: Callable[..., object]) -> None:
     text = '[credentials.default]\nservice_account_file = "token"\n' + BASE
     write("token", "old-secret")
     before = load_text(text)
@@ -163,7 +163,7 @@ def test_defaults_that_change_show_at_every_route(load_text: Load) -> None:
     assert [change.key for change in found] == ["routes.cache.max_sessions", "routes.redis.max_sessions"]
 
 
-def test_what_needs_a_restart_is_refused_with_its_line(load_text: Load) -> None:
+def test_change_that_needs_a_restart_is_rejected_with_its_line(load_text: Load) -> None:
     text, key = '[status]\ncontrol_socket = "/x"\n', "status.control_socket"
     with pytest.raises(ConfigError) as refused:
         compare(load_text(BASE), load_text(text + BASE))

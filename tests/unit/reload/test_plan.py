@@ -26,11 +26,11 @@ def of(*routes: Route) -> Settings:
     return Settings(Path("/agent.toml"), routes=routes)
 
 
-def test_at_the_start_every_enabled_route_is_started():
+def test_every_enabled_route_is_started_at_the_start():
     assert diff(None, of(ORDERS, replace(REDIS, enabled=False))) == Plan(started=(ORDERS,))
 
 
-def test_a_route_in_which_nothing_changed_is_kept():
+def test_route_in_which_nothing_changed_is_kept():
     plan = diff(of(ORDERS, REDIS), of(REDIS, ORDERS))
     assert plan == Plan(kept=(REDIS, ORDERS))
     assert plan.is_empty
@@ -41,7 +41,7 @@ def test_equal_routes_that_were_read_anew_are_kept():
     assert diff(of(ORDERS), of(again)) == Plan(kept=(ORDERS,))
 
 
-def test_how_often_a_credential_is_looked_at_again_retires_no_tunnel():
+def test_recheck_interval_retires_no_tunnel():
     (often,) = diff(of(ORDERS), of(replace(ORDERS, credential=replace(CREDENTIAL, recheck_s=60.0)))).replaced
     assert not often.retires_tunnels
     other = replace(CREDENTIAL, recheck_s=60.0, token=SecretStr("two"))
@@ -49,28 +49,28 @@ def test_how_often_a_credential_is_looked_at_again_retires_no_tunnel():
     assert rotated.retires_tunnels
 
 
-def test_a_new_route_is_started_beside_the_others():
+def test_new_route_is_started_beside_the_others():
     plan = diff(of(ORDERS), of(ORDERS, REDIS))
     assert plan == Plan(started=(REDIS,), kept=(ORDERS,))
     assert not plan.is_empty
 
 
-def test_a_route_that_is_gone_is_stopped():
+def test_removed_route_is_stopped():
     assert diff(of(ORDERS, REDIS), of(ORDERS)) == Plan(stopped=(REDIS,), kept=(ORDERS,))
 
 
-def test_a_disabled_route_is_stopped_and_an_enabled_one_started():
+def test_disabled_route_is_stopped_and_an_enabled_one_started():
     off = replace(ORDERS, enabled=False)
     assert diff(of(ORDERS), of(off)) == Plan(stopped=(ORDERS,))
     assert diff(of(off), of(ORDERS)) == Plan(started=(ORDERS,))
 
 
-def test_an_edit_of_a_disabled_route_is_nothing():
+def test_edit_of_a_disabled_route_has_no_effect():
     off = replace(ORDERS, enabled=False)
     assert diff(of(off), of(replace(off, pool_max=9))) == Plan()
 
 
-def test_a_renamed_route_is_stopped_and_started():
+def test_renamed_route_is_stopped_and_started():
     renamed = replace(ORDERS, name="billing")
     assert diff(of(ORDERS), of(renamed)) == Plan(started=(renamed,), stopped=(ORDERS,))
 
@@ -105,12 +105,12 @@ HARMLESS = {"tags": ("a",), "description": "Orders"}
 IDENTITY = {"name", "listen", "enabled"}
 
 
-def test_the_cases_below_name_every_field_of_a_route():
+def test_cases_below_name_every_field_of_a_route():
     assert set(Route.__dataclass_fields__) == OTHER.keys() | HARMLESS.keys() | IDENTITY
 
 
 @pytest.mark.parametrize("field", OTHER)
-def test_a_change_of_what_tunnels_are_made_for_retires_them_and_keeps_the_socket(field):
+def test_change_that_affects_tunnels_retires_them_and_keeps_the_socket(field):
     changed = replace(ORDERS, **{field: OTHER[field]})
     [replaced] = diff(of(ORDERS), of(changed)).replaced
     assert replaced == Replaced(ORDERS, changed)
@@ -120,13 +120,13 @@ def test_a_change_of_what_tunnels_are_made_for_retires_them_and_keeps_the_socket
 
 
 @pytest.mark.parametrize("field", HARMLESS)
-def test_words_for_people_retire_no_tunnel(field):
+def test_description_and_tags_retire_no_tunnel(field):
     [replaced] = diff(of(ORDERS), of(replace(ORDERS, **{field: HARMLESS[field]}))).replaced
     assert not replaced.retires_tunnels
     assert not replaced.moves
 
 
-def test_a_new_address_moves_the_route_and_retires_no_tunnel():
+def test_new_address_moves_the_route_and_retires_no_tunnel():
     [replaced] = diff(of(ORDERS), of(replace(ORDERS, listen=HostPort("127.0.0.1", 15432)))).replaced
     assert replaced.moves
     assert not replaced.retires_tunnels
@@ -139,19 +139,19 @@ def test_other_permissions_of_a_unix_socket_move_the_route():
 
 
 class TestListenKey:
-    def test_one_address_is_one_listener_whoever_has_it(self):
+    def test_routes_with_one_address_share_a_listener(self):
         assert listen_key(ORDERS) == listen_key(replace(REDIS, listen=ORDERS.listen))
 
     def test_other_addresses_are_other_listeners(self):
         assert listen_key(ORDERS) != listen_key(replace(ORDERS, listen=HostPort("127.0.0.2", 5432)))
         assert listen_key(ORDERS) != listen_key(replace(ORDERS, listen=HostPort("127.0.0.1", 5433)))
 
-    def test_a_port_that_the_kernel_chooses_is_each_routes_own(self):
+    def test_port_that_the_kernel_chooses_is_each_routes_own(self):
         orders, redis = (replace(route, listen=HostPort("127.0.0.1", 0)) for route in (ORDERS, REDIS))
         assert listen_key(orders) == listen_key(replace(orders, pool_max=9))
         assert listen_key(orders) != listen_key(redis)
 
-    def test_a_unix_socket_is_its_path(self):
+    def test_unix_socket_is_its_path(self):
         old, new = (replace(ORDERS, listen=UnixAddress(Path("/run/x.sock"), mode)) for mode in (0o660, 0o600))
         assert listen_key(old) == listen_key(new)
         assert listen_key(old) != listen_key(replace(old, listen=UnixAddress(Path("/run/y.sock"))))

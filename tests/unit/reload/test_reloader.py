@@ -1,4 +1,4 @@
-"""From a change of the files to new settings at work, or to nothing but a list of problems."""
+"""A change of the files leads to new settings, or to a list of problems and no change."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def broken(*messages: str) -> ConfigError:
 
 
 class Environment:
-    """The files, and the agent that the settings are put to work in."""
+    """Stands in for the files, the agent, the watcher and the store."""
 
     def __init__(self) -> None:
         self.files: Settings | Exception = FIRST
@@ -102,7 +102,7 @@ def fake_log() -> FakeLog:
 
 @pytest.fixture
 def reloader(around, clock, fake_log, monkeypatch) -> Iterator[Reloader]:
-    """One that has not started."""
+    """A reloader that has not started."""
     monkeypatch.setattr(module, "QUIET_S", 0.002)
     reloader = Reloader(around.load, around.apply, around.follow, around, fake_log.log, clock)
     yield reloader
@@ -111,7 +111,7 @@ def reloader(around, clock, fake_log, monkeypatch) -> Iterator[Reloader]:
 
 @pytest.fixture
 def started(reloader, around, fake_log) -> Reloader:
-    """One that has put FIRST to work, and nothing is known of that any more."""
+    """A reloader that has applied FIRST, with all records of that cleared."""
     reloader.start()
     around.looks = 0
     around.applied.clear()
@@ -131,7 +131,7 @@ def running(started) -> Iterator[Reloader]:
 
 
 class TestStart:
-    def test_the_first_settings_are_loaded_applied_and_followed(self, reloader, around, fake_log):
+    def test_first_settings_are_loaded_applied_and_followed(self, reloader, around, fake_log):
         assert reloader.start() is FIRST
         assert reloader.current is FIRST
         assert (around.applied, around.kept) == ([FIRST], [FIRST])
@@ -139,14 +139,14 @@ class TestStart:
         assert fake_log.events == [events.CONFIG_LOADED]
         assert (fake_log.lines[0]["sha"], fake_log.lines[0]["routes"]) == ("first", 1)
 
-    def test_an_invalid_file_is_the_callers_business(self, reloader, around, fake_log):
+    def test_invalid_file_raises_and_logs_nothing(self, reloader, around, fake_log):
         around.files = broken("no")
         with pytest.raises(ConfigError):
             reloader.start()
         assert reloader.current is None
         assert (around.applied, around.kept, fake_log.events) == ([], [], [])
 
-    def test_the_last_good_settings_are_used_if_they_ask_for_it(self, reloader, around, fake_log):
+    def test_last_good_settings_are_used_with_boot_from_last_good(self, reloader, around, fake_log):
         around.files = broken("no")
         around.recalled = replace(FIRST, agent=AgentSettings(boot_from_last_good=True))
         assert reloader.start() is around.recalled
@@ -156,7 +156,7 @@ class TestStart:
         assert reloader.last is not None
         assert reloader.last.result == "rejected"
 
-    def test_the_last_good_settings_are_not_used_if_they_do_not(self, reloader, around):
+    def test_last_good_settings_are_not_used_without_boot_from_last_good(self, reloader, around):
         around.files = broken("no")
         around.recalled = FIRST
         with pytest.raises(ConfigError):
@@ -184,19 +184,19 @@ class TestReload:
         assert (line["event"], line["sha"]) == (events.CONFIG_APPLIED, "second")
         assert counts == {"started": 0, "replaced": 1, "stopped": 0, "kept": 0}
 
-    def test_the_same_bytes_change_nothing(self, started, around, fake_log):
+    def test_unchanged_bytes_change_nothing(self, started, around, fake_log):
         around.files = replace(FIRST)
         assert started.reload().result == "unchanged"
         assert started.current is FIRST
         assert (around.applied, around.followed, around.kept) == ([], [], [])
         assert fake_log.events == [events.CONFIG_UNCHANGED]
 
-    def test_a_directory_that_has_come_without_files_is_watched_from_now_on(self, started, around):
+    def test_new_directory_without_files_is_watched(self, started, around):
         around.files = replace(FIRST, watched=FIRST.watched | {Path("/etc/pomagent/sites/paris")})
         assert started.reload().result == "unchanged"
         assert Path("/etc/pomagent/sites/paris") in around.followed[-1][0]
 
-    def test_an_invalid_file_changes_nothing_and_every_problem_is_told(self, started, around, fake_log):
+    def test_invalid_file_changes_nothing_and_every_problem_is_logged(self, started, around, fake_log):
         around.files = broken("no port", "no host")
         outcome = started.reload()
         assert outcome.result == "rejected"
@@ -214,15 +214,15 @@ class TestReload:
         assert around.kept == []
         assert fake_log.events == [events.CONFIG_REJECTED]
 
-    def test_what_a_refused_file_names_is_watched_beside_what_holds(self, started, around):
-        """The mending may happen in a file that only the refused one includes."""
+    def test_files_that_a_rejected_file_names_are_watched_beside_the_running_ones(self, started, around):
+        """The error may be corrected in a file that only the rejected one includes."""
         around.files = broken("no")
         started.reload()
         assert around.followed == [(FIRST.watched | {INCLUDED}, FIRST.patterns)]
 
     @pytest.mark.parametrize("files", [SECOND, replace(FIRST), broken("no")])
-    def test_the_status_knows_what_came_of_it_before_the_log_tells(self, around, files):
-        """For whoever is told by the log and asks for the status at once."""
+    def test_status_shows_the_outcome_before_it_is_logged(self, around, files):
+        """An operator may read the log line and ask for the status at once."""
 
         class Asking(FakeLog):
             def write(self, line: str, fields: bytes = b"") -> None:
@@ -249,7 +249,7 @@ class TestReload:
         around.files = SECOND
         assert started.reload().result == "applied"
 
-    def test_what_needs_a_restart_is_rejected(self, started, around):
+    def test_change_that_needs_a_restart_is_rejected(self, started, around):
         around.files = replace(SECOND, agent=AgentSettings(workers=2))
         outcome = started.reload()
         assert outcome.result == "rejected"
@@ -262,7 +262,7 @@ class TestReload:
         started.reload()
         assert len(fake_log.named(events.CONFIG_WARNED)) == 1
 
-    def test_two_at_a_time_follow_one_another(self, started, around):
+    def test_concurrent_reloads_run_one_after_another(self, started, around):
         around.files = SECOND
         around.while_applying = lambda: gevent.sleep(0)
         outcomes = [gevent.spawn(started.reload) for _ in range(2)]
@@ -271,37 +271,37 @@ class TestReload:
         assert around.applied == [SECOND]
 
 
-class TestRejectionsAreToldOnce:
+class TestLogOfRejections:
     def reject(self, started: Reloader, around: Environment, *messages: str) -> None:
         around.files = broken(*messages)
         started.reload(is_requested=False)
 
-    def test_the_same_problems_of_a_poll_are_not_told_again(self, started, around, fake_log):
+    def test_same_problems_of_a_poll_are_not_logged_again(self, started, around, fake_log):
         self.reject(started, around, "no")
         self.reject(started, around, "no")
         assert len(fake_log.named(events.CONFIG_REJECTED)) == 1
 
-    def test_other_problems_are_told(self, started, around, fake_log):
+    def test_other_problems_are_logged(self, started, around, fake_log):
         self.reject(started, around, "no")
         self.reject(started, around, "no", "neither")
         assert len(fake_log.named(events.CONFIG_REJECTED)) == 2
 
     @pytest.mark.parametrize("good", [FIRST, SECOND], ids=["put back", "mended"])
-    def test_after_a_good_file_the_same_problems_are_told_again(self, started, around, fake_log, good):
+    def test_same_problems_are_logged_again_after_a_valid_file(self, started, around, fake_log, good):
         self.reject(started, around, "no")
         around.files = good
         started.reload(is_requested=False)
         self.reject(started, around, "no")
         assert len(fake_log.named(events.CONFIG_REJECTED)) == 2
 
-    def test_who_asks_is_always_told(self, started, around, fake_log):
+    def test_requested_reload_always_logs_the_problems(self, started, around, fake_log):
         self.reject(started, around, "no")
         started.reload(is_requested=True)
         assert len(fake_log.named(events.CONFIG_REJECTED)) == 2
 
 
 class TestPreview:
-    def test_it_tells_what_a_reload_would_do_and_does_nothing(self, started, around, fake_log):
+    def test_preview_returns_the_plan_and_applies_nothing(self, started, around, fake_log):
         around.files = SECOND
         outcome = started.preview()
         assert outcome.result == "applied"
@@ -309,27 +309,27 @@ class TestPreview:
         assert started.current is FIRST
         assert (started.last, around.applied, fake_log.events) == (None, [], [])
 
-    def test_it_tells_the_problems_and_logs_none(self, started, around, fake_log):
+    def test_preview_returns_the_problems_and_logs_none(self, started, around, fake_log):
         around.files = broken("no")
         assert [problem.message for problem in started.preview().problems] == ["no"]
         assert fake_log.events == []
 
 
-class TestTheLoop:
-    def test_a_change_is_applied_once_things_are_quiet(self, running, around):
+class TestLoop:
+    def test_change_is_applied_once_things_are_quiet(self, running, around):
         around.files = SECOND
         running.notice()
         wait_until(lambda: around.applied)
         assert around.applied == [SECOND]
 
-    def test_many_changes_are_one_look(self, running, around):
+    def test_changes_in_a_row_cause_one_reload(self, running, around):
         for _ in range(5):
             running.notice()
         wait_until(lambda: around.looks)
         settle()
         assert around.looks == 1
 
-    def test_before_it_is_quiet_nobody_looks(self, running, around, monkeypatch):
+    def test_files_are_not_read_before_they_are_quiet(self, running, around, monkeypatch):
         monkeypatch.setattr(module, "QUIET_S", 3600.0)
         running.notice()
         settle()
@@ -344,19 +344,19 @@ class TestTheLoop:
         writer = gevent.spawn(keep_changing)
         try:
             before = clock.calls
-            wait_until(lambda: clock.calls > before + 10)  # the loop has found things unquiet several times
+            wait_until(lambda: clock.calls > before + 10)  # the loop has found the files changing several times
             assert around.looks == 0
             clock.advance(module.QUIET_CAP_S)
             wait_until(lambda: around.looks)
         finally:
             writer.kill()
 
-    def test_a_request_goes_at_once(self, running, around, monkeypatch):
+    def test_request_is_served_at_once(self, running, around, monkeypatch):
         monkeypatch.setattr(module, "QUIET_S", 3600.0)
         running.request()
         wait_until(lambda: around.looks)
 
-    def test_a_request_ends_the_wait_for_quiet(self, running, around, monkeypatch):
+    def test_request_ends_the_wait_for_quiet(self, running, around, monkeypatch):
         monkeypatch.setattr(module, "QUIET_S", 3600.0)
         running.notice()
         settle()
@@ -371,13 +371,13 @@ class TestTheLoop:
         settle()
         assert around.looks == 1
 
-    def test_who_asks_is_told_of_the_same_problems_again(self, running, around, fake_log):
+    def test_same_problems_are_logged_for_each_request(self, running, around, fake_log):
         around.files = broken("no")
         for times in (1, 2):
             running.request()
             wait_until(lambda times=times: len(fake_log.named(events.CONFIG_REJECTED)) == times)
 
-    def test_a_change_during_a_reload_is_not_lost(self, running, around):
+    def test_change_during_a_reload_is_not_lost(self, running, around):
         third = replace(SECOND, sha="third")
 
         def edit_again() -> None:
@@ -391,7 +391,7 @@ class TestTheLoop:
         wait_until(lambda: running.current is third)
         assert around.applied == [SECOND, third]
 
-    def test_a_request_during_a_reload_is_not_lost(self, running, around, monkeypatch):
+    def test_request_during_a_reload_is_not_lost(self, running, around, monkeypatch):
         monkeypatch.setattr(module, "QUIET_S", 3600.0)
         around.files = SECOND
         around.while_applying = running.request
