@@ -63,8 +63,8 @@ def test_a_character_missing_in_the_encoding_causes_no_traceback(bastion: Bastio
     agent = bastion.start({"echo": ANY}, defaults={"warm": "tls"})
     agent.stop()
     bastion.save({"echo": ANY}, defaults={"warm": "off"})
-    session_limit = {**agent.session_limit, "PYTHONIOENCODING": "latin-1"}
-    done = pomagent("check", "--diff", "--config", str(bastion.path), **session_limit)
+    environment = {**agent.environment, "PYTHONIOENCODING": "latin-1"}
+    done = pomagent("check", "--diff", "--config", str(bastion.path), **environment)
     assert (done.returncode, "tls \\u2192 off" in done.stdout) == (0, True), done.stderr
 
 

@@ -209,8 +209,9 @@ def test_a_token_on_the_command_line_is_refused_and_not_repeated() -> None:
         ([ECHO, "--listen", "example.com:6379"], "--listen is no local address"),
         ([ECHO, "--client-key", __file__], "--client-key needs --client-cert"),
         ([ECHO, "--client-cert", __file__ + "x"], "does not exist"),
-        ([ECHO, "--client-cert", "/dev/null"], "--client-cert /dev/null holds no PEM certificate"),
-        ([ECHO, "--alternate-ca-path", "/dev/null"], "--alternate-ca-path /dev/null holds no PEM certificate"),
+        ([ECHO, "--client-cert", __file__], f"--client-cert {__file__} holds no PEM certificate"),
+        ([ECHO, "--alternate-ca-path", __file__], f"--alternate-ca-path {__file__} holds no PEM certificate"),
+        ([ECHO, "--alternate-ca-path", "/dev/null"], "--alternate-ca-path /dev/null is not a regular file"),
     ],
 )  # fmt: skip
 def test_invalid_arguments_are_usage_errors(arguments: list[str], word: str) -> None:
