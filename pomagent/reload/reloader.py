@@ -18,7 +18,7 @@ from pomagent.config.keys import LIVE, NEW_SESSIONS, REBIND
 from pomagent.errors import ConfigError
 from pomagent.log import events
 from pomagent.log.logger import Logger
-from pomagent.reload.outcome import Outcome, bugs_as_rejections, compare, report_bug
+from pomagent.reload.outcome import Outcome, ReloadCrashed, bugs_as_rejections, compare, report_bug
 from pomagent.reload.plan import Plan, diff
 from pomagent.runtime.deadline import Clock, Deadline
 from pomagent.runtime.threads import Threads
@@ -66,6 +66,7 @@ class Reloader:
         self._threads = Threads(1)  # not shared: a slow file system must not delay DNS
         self._logged_problems: tuple[str, ...] = ()
         self._reloading = BoundedSemaphore(1)
+        self._is_half_applied = False  # by a bug, so that files that are put back have to be applied, too
         self.current: Settings | None = None
         self.last: Outcome | None = None
         """The last reload that applied something, was rejected, or found a rejected file corrected."""
@@ -136,10 +137,12 @@ class Reloader:
                 with bugs_as_rejections(self._running.path):
                     settings = self.read()
                     outcome = self._threads.call(compare, self._running, settings)
-                    if outcome.result == "applied":
+                    if outcome.result == "applied" or self._is_half_applied:
                         self._apply(settings, outcome.plan)
             except ConfigError as error:
+                self._is_half_applied |= isinstance(error, ReloadCrashed) and settings is not None
                 return self._reject(error, settings, is_requested=is_requested)
+            self._is_half_applied = False
             self._logged_problems = ()
             if outcome.result == "unchanged":
                 self._note_unchanged(settings, outcome)

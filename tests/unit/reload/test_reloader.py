@@ -463,7 +463,16 @@ class TestCrash:
             assert "report this bug of the agent" in str(outcome.problems[0])
 
 
-class TestCrashAfterApplying:
+class TestAfterCrash:
+    def test_files_that_are_put_back_after_a_crash_are_applied(self, started, around):
+        around.files, around.refusal = SECOND, BUG
+        with caught_crashes():
+            started.reload()
+        around.files, around.refusal = FIRST, None
+        started.reload()
+        started.reload()
+        assert around.applied == [FIRST]
+
     def test_bug_of_the_watcher_leaves_the_new_settings_at_work(self, started, around, monkeypatch):
         around.files, around.follow_bug = SECOND, BUG
         with caught_crashes() as crashes:
