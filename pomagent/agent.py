@@ -45,7 +45,7 @@ class Agent:
     ) -> None:
         self._level = level
         self._greenlets = GreenletReuse()
-        self.gateways = Gateways(read_token, log, self._greenlets, self._renew)
+        self.gateways = Gateways(read_token, log, self._renew)
         self.reserves = Reserves(self.gateways, log, self._greenlets)
         self._diag = open_if_possible()
         self._session_limit = SessionLimit(0, "agent.max_sessions")

@@ -101,8 +101,8 @@ class RunningRoutes:
 
     def _make_pool(self, route: Route, history: RouteHistory, log: Logger) -> Pool:
         gateways = self._gateways
-        context = PoolContext(route, history, gateways.watch(route.gateway), log, self._context.greenlets)
-        return Pool(context, gateways.connector(route, log), self._reserves.of(route.gateway))
+        context = PoolContext(route, history, gateways.health_of(route.gateway), log, self._context.greenlets)
+        return Pool(context, gateways.opener(route, log), self._reserves.of(route.gateway))
 
     def renew(self, credential: Credential) -> None:
         """Replace the pools of a credential that has another token: what is warm was opened with the old one."""

@@ -15,7 +15,6 @@ from pomagent.cli.completion import route_names
 from pomagent.cli.options import config_option, load_config
 from pomagent.errors import TunnelError
 from pomagent.runtime.exit_codes import CANNOT_SERVE
-from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.settings import Credential, Route, Settings
 
 MAX_CONCURRENT = 8
@@ -91,15 +90,15 @@ def _probe_all(settings: Settings, routes: list[Route]) -> list[Finding]:
             return presentable_token(credential, login_gateways[credential], os.environ)
         return sources.read(credential)
 
-    gateways = Gateways(read, log, GreenletReuse())
+    gateways = Gateways(read, log)
     try:
         gateways.adopt(settings, gateways.prepare(settings))
 
         def probe_route(route: Route) -> Finding:
-            connector = gateways.connector(route, log)
+            opener = gateways.opener(route, log)
             finding = Finding(route.name, str(route.destination), str(route.gateway.address), ok=False)
             try:
-                tunnel = connector.open(connector.secure())
+                tunnel = opener.open(opener.secure())
             except TunnelError as error:
                 return replace(
                     finding, phase=error.phase, status=error.status, recovery=error.recovery.value,

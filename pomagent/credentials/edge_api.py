@@ -35,6 +35,7 @@ from pomagent.errors import (
     RouteUnknown,
     TunnelError,
 )
+from pomagent.protocol.tls_alerts import demands_certificate
 from pomagent.settings import Gateway
 from pomagent.transport.tls_context import why_untrusted
 
@@ -61,7 +62,6 @@ _REFUSALS: tuple[_Row, ...] = (
     ({495}, RequestRefused, "a client certificate is required; set client_cert_file and client_key_file"),
 )
 """The error of every status but 200. The first row with the status decides."""
-_CERTIFICATE_ALERTS = ("CERTIFICATE_REQUIRED", "UNKNOWN_CA", "BAD_CERTIFICATE", "HANDSHAKE_FAILURE")
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
 
@@ -238,7 +238,7 @@ class _Request:
             what = f"its certificate is not accepted: {why_untrusted(error, 'the URL', time.time())}"
             return GatewayUntrusted(what, phase="tls", **self._named)
         reason = (error and error.reason) or "TLS failed"
-        if any(alert in reason for alert in _CERTIFICATE_ALERTS):
+        if demands_certificate(reason):
             what = "the gateway requires a client certificate it trusts; set client_cert_file and client_key_file"
             return GatewayUntrusted(what, phase="tls", **self._named)
         if "EOF" in reason or isinstance(error, ssl.SSLEOFError):  # a write failed before the alert was read

@@ -13,10 +13,11 @@ from pomagent.errors import (
     StreamReset,
     TunnelError,
 )
-from pomagent.gateway.hop import ALERTS_FOR_A_CERTIFICATE, certificate_wanted
+from pomagent.gateway.hop import certificate_wanted
 from pomagent.protocol.connect import Answer, Exchange, MalformedAnswer, Request
 from pomagent.protocol.http2.exchange import Http2Exchange
 from pomagent.protocol.http2.frames import Code
+from pomagent.protocol.tls_alerts import demands_certificate
 from pomagent.runtime.deadline import Deadline
 from pomagent.runtime.hub import give_way
 from pomagent.transport.http2_stream import Http2Stream, TunnelStream
@@ -93,7 +94,7 @@ class _Asking:
 
     def failure(self, loss: StreamLost) -> TunnelError:
         """What it means that the stream was lost before the answer."""
-        if any(alert in loss.alert for alert in ALERTS_FOR_A_CERTIFICATE):
+        if demands_certificate(loss.alert):
             return certificate_wanted(str(loss), phase="connect", **self._named)
         if isinstance(loss, StreamBroken):
             return self.misbehaved(f'{loss}; set transport = "http1" in its table')

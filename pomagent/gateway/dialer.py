@@ -65,13 +65,13 @@ class Dialer:
 
     def __init__(
         self, gateway: Gateway, context: ssl.SSLContext | None, resolver: Resolver, scratch: memoryview | None = None,
-        proxy_context: ssl.SSLContext | None = None, watch: GatewayHealth | None = None,
-        gate: HandshakeLimit | None = None,
+        proxy_context: ssl.SSLContext | None = None, health: GatewayHealth | None = None,
+        handshake_limit: HandshakeLimit | None = None,
     ) -> None:  # fmt: skip
         """``context`` is None for a gateway without TLS, ``proxy_context`` for a proxy without, or no proxy.
 
-        ``scratch`` may be shared by all dialers of the hub. ``watch`` is shown every certificate.
-        ``gate`` may be shared by all dialers of one address.
+        ``scratch`` may be shared by all dialers of the hub. ``health`` is shown every certificate.
+        ``handshake_limit`` may be shared by all dialers of one address.
         """
         self.gateway = gateway
         self._context = context
@@ -80,9 +80,9 @@ class Dialer:
         self._scratch = scratch or memoryview(bytearray(SCRATCH_BYTES))
         # TLS within TLS reads into both at once.
         self._outer_scratch = memoryview(bytearray(SCRATCH_BYTES if proxy_context else 0))
-        self._watch = watch
+        self._health = health
         self._book = AddressBook()
-        self.gate = gate or HandshakeLimit(gateway.max_dials)
+        self.handshake_limit = handshake_limit or HandshakeLimit(gateway.max_dials)
         self._sessions = TlsSessions()
         self._frames = new_frames_scratch() if gateway.transport == "http2" else memoryview(b"")
         self.transport: Literal["http1", "http2"] | None = None
@@ -122,7 +122,7 @@ class Dialer:
         return self._dial_once(destination, begin_tls, urgent=urgent)
 
     def _dial_once(self, destination: str, on_tls: Callable[[], None], *, urgent: bool) -> Secured:
-        with self.gate.place(urgent=urgent):
+        with self.handshake_limit.slot(urgent=urgent):
             timings = Timings()
             gateway = Hop(gateway_party(self.gateway), self.gateway, destination, self._book)
             proxy = self.gateway.proxy
@@ -151,30 +151,30 @@ class Dialer:
         if wanted == "http2" and stream.application_protocol == H2:
             self.transport = "http2"
             return Http2Stream(stream, self._frames)
-        if wanted == "http2" and not self._is_told and self._watch is not None:
+        if wanted == "http2" and not self._is_told and self._health is not None:
             self._is_told = True
-            self._watch.downgraded(self.gateway.name)
+            self._health.downgraded(self.gateway.name)
         self.transport = "http1"
         return stream
 
     def accepted(self, stream: TunnelStream, connect_ms: float | None = None) -> None:
         """The gateway has accepted a CONNECT over this stream, after so long: the next handshake may be a short one."""
-        if self._watch is not None:
-            self._watch.counts.took(connect=connect_ms)
+        if self._health is not None:
+            self._health.counts.took(connect=connect_ms)
         tls = stream.transport if isinstance(stream, Http2Stream) else stream
         if isinstance(tls, TlsStream):
             self._sessions.learn(tls, time.monotonic())
 
     def answered(self, status: int, date: str) -> None:
         """The gateway has answered a CONNECT with this status and this Date."""
-        if self._watch is not None:
-            self._watch.counts.answered(status)
-            self._watch.told_time(date)
+        if self._health is not None:
+            self._health.counts.answered(status)
+            self._health.told_time(date)
 
     @property
     def clock_offset_s(self) -> float | None:
         """What the gateway's clock is ahead of ours; None before its first answer."""
-        return self._watch.clock_offset_s if self._watch is not None else None
+        return self._health.clock_offset_s if self._health is not None else None
 
     def _secure(self, gateway: Hop, transport: SocketStream | TlsStream, context: ssl.SSLContext) -> TlsStream:
         now = time.monotonic()
@@ -188,10 +188,10 @@ class Dialer:
         return stream
 
     def _answered(self, certificate: Mapping[str, object], timings: Timings) -> None:
-        if self._watch is not None:
-            self._watch.counts.took(dns=timings.dns_ms, tcp=timings.tcp_ms, tls=timings.tls_ms)
-            self._watch.saw(certificate)
-            self._watch.answered()
+        if self._health is not None:
+            self._health.counts.took(dns=timings.dns_ms, tcp=timings.tcp_ms, tls=timings.tls_ms)
+            self._health.saw(certificate)
+            self._health.answered()
 
     def _reach(self, hop: Hop, timings: Timings) -> SocketStream:
         began = time.monotonic()

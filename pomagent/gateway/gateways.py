@@ -1,24 +1,23 @@
-"""Everything that leads to gateways, shared by the routes that use it: trust, dialers, tokens, names."""
+"""Everything that routes share on the way to their gateways: TLS contexts, dialers, tokens, resolved names."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from pydantic import SecretStr
 
 from pomagent.credentials.fetch import ReadToken
 from pomagent.credentials.token import Token
+from pomagent.credentials.tokens import Tokens
 from pomagent.errors import ConfigError, Problem
 from pomagent.gateway.dialer import Dialer
-from pomagent.gateway.handshake_limit import HandshakeLimit
+from pomagent.gateway.endpoints import Endpoints
 from pomagent.gateway.health import GatewayHealth
 from pomagent.gateway.tunnel_opener import TunnelOpener
 from pomagent.log.logger import Logger
-from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.runtime.threads import Threads
-from pomagent.settings import Credential, Gateway, HostPort, Route, Settings, Trust
+from pomagent.settings import Credential, Gateway, Route, Settings, Trust
 from pomagent.transport.resolver import Resolver
 from pomagent.transport.stream import SCRATCH_BYTES
 from pomagent.transport.tls_context import make_context
@@ -30,69 +29,70 @@ class Gateways:
     """One dialer per gateway and one token per credential, however many routes share them."""
 
     def __init__(
-        self,
-        read_token: ReadToken,
-        log: Logger,
-        greenlets: GreenletReuse,
-        on_token: Callable[[Credential], None] = lambda _: None,
+        self, read_token: ReadToken, log: Logger, on_token: Callable[[Credential], None] = lambda _: None
     ) -> None:
-        """``greenlets`` dials; ``on_token`` is told when a credential has got another token than the one in use."""
-        self._greenlets = greenlets
-        self._on_token = on_token
-        self._read_token = read_token
-        self._log = log
+        """``on_token`` is called when another token replaces one that was in use; it must not block."""
         self._resolver = Resolver()
         self._threads = Threads(1)
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._contexts: Contexts = {}
         self._dialers: dict[Gateway, Dialer] = {}
-        self._gates: dict[HostPort, HandshakeLimit] = {}
-        self._watches: dict[HostPort, GatewayHealth] = {}
-        self._tokens: dict[Credential, Token] = {}
+        self._endpoints = Endpoints(log)
+        self._tokens = Tokens(read_token, log, on_token)
 
     def prepare(self, settings: Settings) -> Contexts:
-        """Build, off the hub, what ``settings`` need and nobody has yet; nothing changes before ``adopt``.
+        """Return the TLS contexts that ``settings`` need, and build missing ones in a thread.
 
-        Blocks. Raises ConfigError.
+        Nothing changes before ``adopt``. Blocks. Raises ConfigError.
         """
-        wanted = {trust: route.gateway.name for route in settings.routes for trust in _trusts(route.gateway)}
-        missing = {trust: name for trust, name in wanted.items() if trust not in self._contexts}
+        needed = {trust: route.gateway.name for route in settings.routes for trust in _trusts(route.gateway)}
+        missing = {trust: name for trust, name in needed.items() if trust not in self._contexts}
         made = self._threads.call(_make_contexts, missing, settings) if missing else {}
-        return {trust: made.get(trust) or self._contexts[trust] for trust in wanted}
+        return {trust: made.get(trust) or self._contexts[trust] for trust in needed}
 
     def adopt(self, settings: Settings, contexts: Contexts) -> None:
-        """Go over to what was prepared, and forget what no route uses any more. Does not block."""
-        self._contexts = contexts
+        """Switch to the prepared settings, and drop everything that no route uses any more. Does not block."""
         gateways = {route.gateway for route in settings.routes}
-        credentials = {route.credential for route in settings.routes}
+        self._contexts = contexts
         self._dialers = {gateway: dialer for gateway, dialer in self._dialers.items() if gateway in gateways}
-        addresses = {gateway.address for gateway in gateways}
-        for gone in [address for address in self._watches if address not in addresses]:
-            self._watches.pop(gone).close()
-        self._gates = {address: gate for address, gate in self._gates.items() if address in addresses}
-        for gateway in sorted(gateways, key=lambda gateway: gateway.max_dials):  # an address has its largest in the end
-            self._gate(gateway).resize(gateway.max_dials)
-        for old in [credential for credential in self._tokens if credential not in credentials]:
-            token = self._tokens.pop(old)
-            heir = next((new for new in credentials if new and replace(new, recheck_s=old.recheck_s) == old), None)
-            if heir is None:
-                token.close()
-            else:
-                token.credential, self._tokens[heir] = heir, token
+        self._endpoints.adopt(gateways)
+        self._tokens.keep_only({route.credential for route in settings.routes})
 
-    def connector(self, route: Route, log: Logger) -> TunnelOpener:
-        """How the tunnels of a route through a gateway of the adopted settings are opened."""
-        token = self._token(route.credential) if route.credential else None
+    def opener(self, route: Route, log: Logger) -> TunnelOpener:
+        """Return an opener for the tunnels of a route in the adopted settings."""
+        token = self._tokens.of(route.credential) if route.credential else None
         return TunnelOpener(route, self._dialer(route.gateway), token, log)
 
     def retry(self, routes: Sequence[Route]) -> None:
-        """Forget what has failed on the way of these routes: addresses, sources of tokens. Does not block."""
+        """Forget failed addresses and failed token sources of these routes. Does not block."""
         for gateway in {route.gateway for route in routes}:
             if gateway in self._dialers:
                 self._dialers[gateway].retry()
-        for credential in {route.credential for route in routes}:
-            if credential in self._tokens:
-                self._tokens[credential].retry()
+        self._tokens.retry({route.credential for route in routes})
+
+    def health_of(self, gateway: Gateway) -> GatewayHealth:
+        """Return the health of a gateway's address, which all its routes share."""
+        return self._endpoints.of(gateway).health
+
+    @property
+    def dialers(self) -> list[Dialer]:
+        """The dialers of all gateways in use, in no order."""
+        return list(self._dialers.values())
+
+    def token_of(self, credential: Credential) -> SecretStr | None:
+        """Return what is presented for a credential now; None before its first token."""
+        return self._tokens.value_of(credential)
+
+    @property
+    def tokens(self) -> list[Token]:
+        """The tokens of all credentials in use, in no order."""
+        return self._tokens.in_use
+
+    def close(self) -> None:
+        """Stop all greenlets and threads. Does not block."""
+        self._resolver.close()
+        self._endpoints.close()
+        self._tokens.close()
 
     def _dialer(self, gateway: Gateway) -> Dialer:
         if gateway not in self._dialers:
@@ -103,53 +103,14 @@ class Gateways:
         proxy = gateway.proxy
         proxy_context = self._contexts.get(proxy.trust) if proxy and proxy.scheme == "https" else None
         context = self._contexts.get(gateway.tunnel_trust) if gateway.tls else None
+        endpoint = self._endpoints.of(gateway)
         return Dialer(
-            gateway, context, self._resolver, self._scratch, proxy_context, self.watch(gateway), self._gate(gateway)
+            gateway, context, self._resolver, self._scratch, proxy_context, endpoint.health, endpoint.handshake_limit
         )
-
-    def _gate(self, gateway: Gateway) -> HandshakeLimit:
-        """Of all tables with the gateway's address, and of what a reload changes in them."""
-        if gateway.address not in self._gates:
-            self._gates[gateway.address] = HandshakeLimit(gateway.max_dials)
-        return self._gates[gateway.address]
-
-    def watch(self, gateway: Gateway) -> GatewayHealth:
-        """What all routes of a gateway notice together."""
-        if gateway.address not in self._watches:
-            self._watches[gateway.address] = GatewayHealth(str(gateway.address), self._log)
-        return self._watches[gateway.address]
-
-    @property
-    def dialers(self) -> list[Dialer]:
-        """Of the gateways in use, in no order."""
-        return list(self._dialers.values())
-
-    def token_of(self, credential: Credential) -> SecretStr | None:
-        """What is presented for a credential now."""
-        token = self._tokens.get(credential)
-        return token.value if token else None
-
-    @property
-    def tokens(self) -> list[Token]:
-        """Those in use, in no order."""
-        return list(self._tokens.values())
-
-    def close(self) -> None:
-        self._resolver.close()
-        for watch in self._watches.values():
-            watch.close()
-        for token in self._tokens.values():
-            token.close()
-
-    def _token(self, credential: Credential) -> Token:
-        if credential not in self._tokens:
-            token = self._tokens[credential] = Token(credential, self._read_token, self._log, self._on_token)
-            token.start()
-        return self._tokens[credential]
 
 
 def _trusts(gateway: Gateway) -> list[Trust]:
-    """What its TLS connections are made of: with the gateway itself, and with an ``https`` proxy before it."""
+    """Return the trust of each TLS connection: the gateway's own, and that of an ``https`` forward proxy."""
     proxy = [gateway.proxy.trust] if gateway.proxy and gateway.proxy.scheme == "https" else []
     return [*([gateway.tunnel_trust] if gateway.tls else []), *proxy]
 

@@ -42,7 +42,7 @@ class HandshakeLimit:
         return self._admission.waiting
 
     @contextmanager
-    def place(self, *, urgent: bool) -> Iterator[None]:
+    def slot(self, *, urgent: bool) -> Iterator[None]:
         """Within: one of the places. Blocks until there is one."""
         turn = Event()
         self._admission.ask(turn, urgent=urgent)

@@ -17,6 +17,7 @@ from pomagent.errors import (
     TunnelError,
 )
 from pomagent.gateway.address_health import AddressBook
+from pomagent.protocol.tls_alerts import demands_certificate, is_old_version
 from pomagent.runtime.deadline import Deadline
 from pomagent.settings import ForwardProxy, Gateway, HostPort
 from pomagent.transport.happy_eyeballs import connect_first, interleave
@@ -27,10 +28,6 @@ from pomagent.transport.tls_over_memory import TlsOverMemory
 from pomagent.transport.tls_over_socket import TlsOverSocket
 from pomagent.transport.tls_stream import TlsStream
 
-ALERTS_FOR_A_CERTIFICATE = ("CERTIFICATE_REQUIRED", "UNKNOWN_CA", "BAD_CERTIFICATE", "HANDSHAKE_FAILURE")
-"""What a gateway says that wants a client certificate, or another one (wire contract §3.2)."""
-
-_ALERTS_OF_OLD_TLS = ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION")
 _REMEDIES = {
     errno.EMFILE: "raise LimitNOFILE of the service",
     errno.ENFILE: "raise fs.file-max of this host",
@@ -168,7 +165,7 @@ class Hop:
 
     def _tls_failure(self, reason: str) -> TunnelError:
         words, noun, phase = reason.lower().replace("_", " "), self._party.noun, self._phase("tls")
-        if any(alert in reason for alert in ALERTS_FOR_A_CERTIFICATE) and "ALERT" in reason:
+        if demands_certificate(reason) and "ALERT" in reason:
             if self._party.is_proxy:
                 return GatewayUntrusted(
                     f"{self._party.where} wants a client certificate ({words}), which it does not get; have it ask for "
@@ -180,7 +177,7 @@ class Hop:
             return GatewayUnreachable(
                 f"closed in the TLS handshake; is the {noun} restarting?", phase=phase, **self._named
             )
-        if any(word in reason for word in _ALERTS_OF_OLD_TLS):
+        if is_old_version(reason):
             return GatewayMisbehaved(
                 f"no TLS 1.2 or newer there ({words}); have the {noun} offer it", phase=phase, **self._named
             )

@@ -68,7 +68,7 @@ class Losses:
         burst.youngest_s, burst.oldest_s = min(burst.youngest_s, age_s), max(burst.oldest_s, age_s)
         burst.routes.add(route)
 
-    def were_of_the_gateway(self, now: float) -> bool:
+    def caused_by_gateway(self, now: float) -> bool:
         """Whether what ended lately is the gateway's doing: it lets nobody in, or ages that no limit explains."""
         burst = self.burst
         if burst is None or now >= burst.over_at + QUIET_S:

@@ -76,7 +76,7 @@ class Housekeeper:
         policy, early_closes = self._history.policy, self._history.early_closes
         if early_closes.due_at is None or now < early_closes.due_at:
             return
-        age_s, was_the_gateway = early_closes.age_s, self._gateway_health.losses.were_of_the_gateway(now)
+        age_s, was_the_gateway = early_closes.age_s, self._gateway_health.losses.caused_by_gateway(now)
         if not was_the_gateway:
             self._history.note_close(age_s, age_s)
         if early_closes.judge(was_the_gateway=was_the_gateway, is_on_trial=policy.is_on_trial):

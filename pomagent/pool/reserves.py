@@ -50,5 +50,5 @@ class Reserves:
             name, gateway.address, gateway.address, gateway, warm="tls", pool_min=0, pool_max=MAX_KEPT, pool_decay_s=0.0
         )
         history = RouteHistory(route, log, self._clock)
-        context = PoolContext(route, history, self._gateways.watch(gateway), log, self._greenlets, self._clock)
-        return Pool(context, self._gateways.connector(route, log))
+        context = PoolContext(route, history, self._gateways.health_of(gateway), log, self._greenlets, self._clock)
+        return Pool(context, self._gateways.opener(route, log))

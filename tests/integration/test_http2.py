@@ -149,7 +149,7 @@ class TestGatewayWithoutHttp2:
     def test_gateway_is_used_over_http1_and_reported_once(self, fake: FakeGateway) -> None:
         settings, log = replace(fake.settings, transport="http2"), FakeLog()
         dialer = Dialer(
-            settings, make_context(settings.tunnel_trust), Resolver(), watch=GatewayHealth("fake:443", log.log)
+            settings, make_context(settings.tunnel_trust), Resolver(), health=GatewayHealth("fake:443", log.log)
         )
         assert dialer.transport is None
         for _ in range(3):

@@ -185,13 +185,13 @@ def _pool(forwarder: Forwarder) -> JsonObject:
 
 
 def _gateway(dialer: Dialer, agent: Agent) -> JsonObject:
-    health = agent.gateways.watch(dialer.gateway)
+    health = agent.gateways.health_of(dialer.gateway)
     certificate_expires_at = health.certificate_expires_at
     return {
         "name": dialer.gateway.name,
         "address": str(dialer.gateway.address),
-        "handshakes": dialer.gate.under_way,
-        "handshakes_waiting": dialer.gate.waiting,
+        "handshakes": dialer.handshake_limit.under_way,
+        "handshakes_waiting": dialer.handshake_limit.waiting,
         "max_dials": dialer.gateway.max_dials,
         "transport": dialer.transport,
         "transport_wanted": dialer.gateway.transport,

@@ -133,7 +133,7 @@ def _route(status: RouteStatus, forwarder: Forwarder) -> RouteSnapshot:
 
 def _gateways(gateways: Gateways) -> Iterator[GatewaySnapshot]:
     """Yield one snapshot per address, which several tables may share."""
-    health_by_address = {str(dialer.gateway.address): gateways.watch(dialer.gateway) for dialer in gateways.dialers}
+    health_by_address = {str(dialer.gateway.address): gateways.health_of(dialer.gateway) for dialer in gateways.dialers}
     for address, health in sorted(health_by_address.items()):
         yield _gateway(address, health)
 

@@ -9,7 +9,6 @@ from pydantic import SecretStr
 
 from pomagent.gateway.dialer import Dialer
 from pomagent.gateway.gateways import Gateways
-from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.settings import Credential, ForwardProxy, Gateway, HostPort, Route, Settings, Trust
 from tests.fakes.log import FakeLog
 
@@ -19,7 +18,7 @@ EDGE = Gateway("edge", HostPort("edge.example.com", 443))
 
 @pytest.fixture
 def gateways(no_leaks: None) -> Iterator[Gateways]:
-    running = Gateways(lambda _: SecretStr("minted"), FakeLog().log, GreenletReuse())
+    running = Gateways(lambda _: SecretStr("minted"), FakeLog().log)
     yield running
     running.close()
 
@@ -31,7 +30,7 @@ def settings(credential: Credential = MINTED, gateway: Gateway = EDGE) -> Settin
 
 def adopt(gateways: Gateways, new: Settings) -> None:
     gateways.adopt(new, gateways.prepare(new))
-    gateways.connector(new.routes[0], FakeLog().log)
+    gateways.opener(new.routes[0], FakeLog().log)
 
 
 def test_a_token_outlives_a_change_of_how_often_it_is_looked_at(gateways: Gateways) -> None:
@@ -72,29 +71,29 @@ def dialers(gateways: Gateways, *tables: Gateway) -> list[Dialer]:
     new = Settings(Path("/agent.toml"), routes=routes)
     gateways.adopt(new, gateways.prepare(new))
     for route in routes:
-        gateways.connector(route, FakeLog().log)
+        gateways.opener(route, FakeLog().log)
     return gateways.dialers
 
 
 def test_tables_of_one_address_share_its_places_as_many_as_the_more_generous_one_allows(gateways: Gateways) -> None:
     one, other = dialers(gateways, EDGE, replace(EDGE, name="other", max_dials=3))
-    assert one.gate is other.gate
-    assert one.gate.limit == EDGE.max_dials
+    assert one.handshake_limit is other.handshake_limit
+    assert one.handshake_limit.limit == EDGE.max_dials
 
 
 def test_what_a_reload_changes_in_a_gateway_leaves_its_places_taken(gateways: Gateways) -> None:
     (before,) = dialers(gateways, EDGE)
-    with before.gate.place(urgent=True):
+    with before.handshake_limit.slot(urgent=True):
         (after,) = dialers(gateways, replace(EDGE, connect_timeout_s=1.0, max_dials=2))
         assert after is not before
-        assert (after.gate.under_way, after.gate.limit) == (1, 2)
+        assert (after.handshake_limit.under_way, after.handshake_limit.limit) == (1, 2)
 
 
 def test_what_is_noticed_of_an_address_outlives_a_changed_table(gateways: Gateways) -> None:
     dialers(gateways, EDGE)
-    watch = gateways.watch(EDGE)
+    watch = gateways.health_of(EDGE)
     dialers(gateways, replace(EDGE, max_dials=2))
-    assert gateways.watch(replace(EDGE, max_dials=2)) is watch
+    assert gateways.health_of(replace(EDGE, max_dials=2)) is watch
 
 
 def test_no_gateway_is_compared_with_every_other_one(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:

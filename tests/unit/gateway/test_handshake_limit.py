@@ -14,7 +14,7 @@ class Door:
     """Dials that stay inside until they are told to go."""
 
     def __init__(self, limit: int) -> None:
-        self.gate = HandshakeLimit(limit)
+        self.limit = HandshakeLimit(limit)
         self.inside: list[str] = []
         self.dials: dict[str, gevent.Greenlet] = {}
         self._go: dict[str, Event] = {}
@@ -23,7 +23,7 @@ class Door:
         go = self._go[name] = Event()
 
         def handshake() -> None:
-            with self.gate.place(urgent=urgent):
+            with self.limit.slot(urgent=urgent):
                 self.inside.append(name)
                 go.wait()
                 self.inside.remove(name)
@@ -38,7 +38,7 @@ class Door:
     def close(self) -> None:
         gevent.killall(list(self.dials.values()))
         settle()
-        assert (self.gate.under_way, self.gate.waiting) == (0, 0)
+        assert (self.limit.under_way, self.limit.waiting) == (0, 0)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def door():
 def test_who_leaves_makes_place_for_an_application_before_a_refill(door):
     for name, urgent in (("a", True), ("b", True), ("refill", False), ("c", True)):
         door.dial(name, urgent=urgent)
-    assert (door.inside, door.gate.under_way, door.gate.waiting) == (["a", "b"], 2, 2)
+    assert (door.inside, door.limit.under_way, door.limit.waiting) == (["a", "b"], 2, 2)
     door.finish("a")
     assert door.inside == ["b", "c"]
     door.finish("b")
@@ -63,7 +63,7 @@ def test_one_that_is_killed_while_it_waits_takes_no_place(door):
         door.dial(name)
     door.dials["c"].kill()
     door.finish("a")
-    assert (door.inside, door.gate.waiting) == (["b"], 0)
+    assert (door.inside, door.limit.waiting) == (["b"], 0)
 
 
 def test_one_that_is_killed_inside_gives_its_place_back(door):

@@ -54,11 +54,11 @@ def test_so_many_are_worth_a_line(count, expected):
     ids=["other routes, other ages", "one route", "one age", "nearly one age", "nothing"],
 )
 def test_it_was_the_gateway_if_several_routes_lost_what_no_limit_explains(ends, expected):
-    assert lost(*ends).were_of_the_gateway(NOW + 1.0) is expected
+    assert lost(*ends).caused_by_gateway(NOW + 1.0) is expected
 
 
 def test_what_was_long_ago_explains_nothing():
-    assert not lost(("a", 5.0, 0.0), ("b", 50.0, 0.0)).were_of_the_gateway(NOW + 3 * QUIET_S)
+    assert not lost(("a", 5.0, 0.0), ("b", 50.0, 0.0)).caused_by_gateway(NOW + 3 * QUIET_S)
 
 
 @pytest.mark.parametrize(
@@ -84,4 +84,4 @@ def test_it_was_the_gateway_if_it_lets_nobody_in_after_that(after_s, expected):
     losses.note("a", 60.0, NOW)
     if after_s >= 0:
         losses.refused(NOW + after_s)
-    assert losses.were_of_the_gateway(NOW + 1.0) is expected
+    assert losses.caused_by_gateway(NOW + 1.0) is expected
