@@ -142,11 +142,14 @@ class TunnelError(PomagentError):
     status: int | None = None
     request_id: str = ""
 
-    def __init__(self, what: str, *, gateway: str, destination: str, phase: str) -> None:
+    def __init__(
+        self, what: str, *, gateway: str, destination: str, phase: str, detail: str = "", origin: str = "via"
+    ) -> None:
+        """``what`` is the cause and its remedy. Raw text comes last: ``origin``, the gateway, and ``detail``."""
         self.gateway = gateway
         self.destination = destination
         self.phase = phase
-        super().__init__(f"{destination} via {gateway}: {what}")
+        super().__init__(f"{destination}: {what} ({origin} {gateway}{f': {detail}' if detail else ''})")
 
     @property
     def kind(self) -> str:
@@ -188,9 +191,12 @@ class GatewayRefused(TunnelError):
     """The gateway answered CONNECT with a refusal."""
 
     def __init__(
-        self, what: str, *, gateway: str, destination: str, status: int, request_id: str = "", retry_after_s: float = 0
-    ) -> None:
-        super().__init__(what, gateway=gateway, destination=destination, phase="connect")
+        self, what: str, *, gateway: str, destination: str, status: int, request_id: str = "", retry_after_s: float = 0,
+        detail: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__(
+            what, gateway=gateway, destination=destination, phase="connect", detail=detail, origin=f"{status} from"
+        )
         self.status = status
         self.request_id = request_id
         self.retry_after_s = retry_after_s

@@ -220,7 +220,7 @@ class _Request:
             (RequestRefused, "look for a proxy in front of the gateway; Pomerium does not answer like this"),
         )
         return kind(
-            f"answered {answer.status}: {remedy}", status=answer.status, request_id=answer.request_id,
+            remedy, status=answer.status, request_id=answer.request_id,
             gateway=self._named["gateway"], destination=self._named["destination"],
         )  # fmt: skip
 

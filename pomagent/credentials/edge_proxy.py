@@ -18,7 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssltransport import SSLTransport
 
 from pomagent.errors import GatewayTimedOut, GatewayUnreachable, TunnelError
-from pomagent.protocol.forward_proxy import ProxyFailures, converse
+from pomagent.protocol.forward_proxy import ProxyFailures, negotiate
 from pomagent.runtime.deadline import Deadline
 from pomagent.settings import ForwardProxy, Gateway, HostPort
 from pomagent.transport.tls_context import make_context, why_untrusted
@@ -100,12 +100,12 @@ class ProxyPath:
             raise self._lost(error) from error
 
     def _open_connection(self, target: HostPort, sock: Any) -> None:
-        conversation = converse(target, self._failures)
+        conversation = negotiate(target, self._failures)
         deadline = Deadline(self._gateway.connect_timeout_s)
         try:
             while not conversation.is_over:
                 sock.settimeout(max(0.001, deadline.remaining_s))
-                sock.sendall(conversation.take_outgoing())
+                sock.sendall(conversation.pop_outgoing())
                 conversation.receive(sock.recv(READ_BYTES))
                 if deadline.is_over and not conversation.is_over:
                     raise self._failures.opened_nothing(deadline.budget_s)

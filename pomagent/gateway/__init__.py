@@ -1,1 +1,1 @@
-"""One tunnel's way to a gateway: addresses, handshakes, CONNECT, and the tunnel's life."""
+"""The path to a gateway: addresses, handshakes, CONNECT, and one tunnel's life."""

@@ -1,4 +1,4 @@
-"""How far this host's clock is from a gateway's, by the Date of its answers (RFC 9110 §6.6.1). Pure."""
+"""Compares this host's clock with a gateway's, by the Date header of its answers (RFC 9110 §6.6.1). Pure."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
 TOLERANCE_S = 60.0
-"""What checkers of tokens commonly forgive; a Date is rounded to seconds and a little old besides."""
+"""Largest offset, in seconds, that counts as agreement: token checkers commonly forgive it, and a Date is rounded to
+seconds and slightly old."""
 _UNITS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
 def offset_s(date: str, now: float) -> float | None:
-    """Seconds to add to our clock, which says ``now``, to have the one that wrote ``date``; None if that is no date."""
-    told = _seconds(date)
-    return None if told is None else told - now
+    """Return the gateway's clock minus ``now``, in seconds; None if ``date`` is malformed."""
+    gateway_now = _seconds(date)
+    return None if gateway_now is None else gateway_now - now
 
 
-@lru_cache(maxsize=16)  # all answers of a second carry the same
+@lru_cache(maxsize=16)  # all answers within a second carry the same Date
 def _seconds(date: str) -> float | None:
     try:
         return parsedate_to_datetime(date).timestamp()
@@ -25,12 +26,12 @@ def _seconds(date: str) -> float | None:
 
 
 def is_off(offset: float | None) -> bool:
-    """Whether one of the two clocks is so wrong that tokens and certificates suffer."""
+    """Return whether the clocks differ enough to affect tokens and certificates."""
     return offset is not None and abs(offset) > TOLERANCE_S
 
 
-def said(offset: float | None) -> str:
-    """What is wrong with our clock and what to do, for the middle of a sentence; empty if it agrees."""
+def problem(offset: float | None) -> str:
+    """Return the fault and its remedy as a clause for a sentence; empty if the clocks agree."""
     if offset is None or not is_off(offset):
         return ""
     way = "behind" if offset > 0 else "ahead of"
@@ -38,7 +39,7 @@ def said(offset: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people, in its largest unit: ``2 hours``."""
+    """Return a duration in its largest unit, rounded down: ``2 hours``."""
     size, unit = next((row for row in _UNITS if seconds >= row[0]), _UNITS[-1])
     count = int(seconds / size)
     return f"{count} {unit[:-1] if count == 1 else unit}"

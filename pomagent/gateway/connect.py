@@ -1,4 +1,4 @@
-"""Asks a gateway for a tunnel: the I/O of one CONNECT and its answer, over HTTP/1.1 or HTTP/2."""
+"""Requests a tunnel from a gateway: the I/O of one CONNECT and its answer, over HTTP/1.1 or HTTP/2."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pomagent.errors import (
     StreamReset,
     TunnelError,
 )
-from pomagent.gateway.hop import certificate_wanted
-from pomagent.protocol.connect import Answer, Exchange, MalformedAnswer, Request
+from pomagent.gateway.hop import certificate_required
+from pomagent.protocol.connect import Answer, ConnectRequest, Exchange, MalformedAnswer
 from pomagent.protocol.http2.exchange import Http2Exchange
 from pomagent.protocol.http2.frames import Code
 from pomagent.protocol.tls_alerts import demands_certificate
@@ -25,23 +25,22 @@ from pomagent.transport.http2_stream import Http2Stream, TunnelStream
 READ_BYTES = 16 * 1024
 
 
-def ask(stream: TunnelStream, request: Request, gateway: str, timeout_s: float) -> Answer:
-    """Send the CONNECT and return what the gateway answers. Blocks. Raises TunnelError."""
-    asking = _Asking(stream, request.destination, gateway, Deadline(timeout_s))
+def request_tunnel(stream: TunnelStream, request: ConnectRequest, gateway: str, timeout_s: float) -> Answer:
+    """Send the CONNECT and return the gateway's answer. Blocks. Raises TunnelError."""
+    attempt = _Attempt(stream, request.destination, gateway, Deadline(timeout_s))
     try:
         if isinstance(stream, Http2Stream):
-            return asking.run(Http2Exchange(stream.connection, request.destination, request.headers))
-        return asking.run(Exchange(request))
+            return attempt.run(Http2Exchange(stream.connection, request.destination, request.headers))
+        return attempt.run(Exchange(request))
     except StreamLost as error:
-        raise asking.failure(error) from error
+        raise attempt.failure(error) from error
     except MalformedAnswer as error:
-        raise asking.misbehaved(
-            f"not an HTTP answer ({error}); does the gateway's URL lead to Pomerium?"
-        ) from error  # fmt: skip
+        what = "the answer is not HTTP; does the gateway's URL lead to Pomerium?"
+        raise attempt.misbehaved(what, str(error)) from error
 
 
-class _Asking:
-    """One CONNECT under way."""
+class _Attempt:
+    """One CONNECT in progress."""
 
     def __init__(self, stream: TunnelStream, destination: str, gateway: str, deadline: Deadline) -> None:
         self._stream = stream
@@ -49,7 +48,7 @@ class _Asking:
         self._deadline = deadline
 
     def run(self, exchange: Exchange | Http2Exchange) -> Answer:
-        with suppress(StreamLost):  # its last words may be waiting, such as an alert or an early refusal (§3.2)
+        with suppress(StreamLost):  # an alert or an early refusal may still be readable (wire contract §3.2)
             self._send(exchange.request)
         return self._receive(exchange)
 
@@ -74,43 +73,44 @@ class _Asking:
             if answer is not None:
                 return answer
             if count == 0:
-                return self._what_came(exchange, self._unreachable("closed by the gateway before it answered"))
+                closed = self._unreachable("the gateway closed the connection before it answered")
+                return self._partial_answer(exchange, closed)
             if self._deadline.is_over or (
                 count is None and not self._stream.wait_readable(self._deadline.remaining_s)
             ):  # fmt: skip
-                return self._what_came(exchange, self._timed_out())
+                return self._partial_answer(exchange, self._timed_out())
             if count:
-                give_way()  # a gateway that never comes to an end must not hold the hub
+                give_way()  # an endless answer must not occupy the hub
 
     @staticmethod
-    def _what_came(exchange: Exchange | Http2Exchange, error: TunnelError) -> Answer:
-        """The answer whose body is not complete; ``error`` if not even its head is."""
+    def _partial_answer(exchange: Exchange | Http2Exchange, error: TunnelError) -> Answer:
+        """Return the answer whose head is complete, or raise ``error``."""
         answer = exchange.answer_so_far
         if answer is None:
             raise error
         return answer
 
-    # --- what went wrong ------------------------------------------------------------------------------------------
+    # --- errors -------------------------------------------------------------------------------------------------------
 
     def failure(self, loss: StreamLost) -> TunnelError:
-        """What it means that the stream was lost before the answer."""
+        """Return the error for a stream that was lost before the answer."""
         if demands_certificate(loss.alert):
-            return certificate_wanted(str(loss), phase="connect", **self._named)
+            return certificate_required(str(loss), phase="connect", **self._named)
         if isinstance(loss, StreamBroken):
-            return self.misbehaved(f'{loss}; set transport = "http1" in its table')
+            return self.misbehaved(f'{loss}; set transport = "http1" for the gateway')
         if isinstance(loss, StreamReset) and loss.code == Code.HTTP_1_1_REQUIRED:
-            return self.misbehaved(f'{loss}: it wants HTTP/1.1; set transport = "http1" in its table')
-        return self._unreachable(f"connection lost before the answer ({loss})")
+            return self.misbehaved('the gateway requires HTTP/1.1; set transport = "http1" for it', str(loss))
+        return self._unreachable("the connection was lost before the gateway answered", str(loss))
 
-    def misbehaved(self, what: str) -> GatewayMisbehaved:
-        return GatewayMisbehaved(what, phase="connect", **self._named)
+    def misbehaved(self, what: str, detail: str = "") -> GatewayMisbehaved:
+        return GatewayMisbehaved(what, phase="connect", detail=detail, **self._named)
 
-    def _unreachable(self, what: str) -> GatewayUnreachable:
-        return GatewayUnreachable(f"{what}; is the gateway restarting?", phase="connect", **self._named)
+    def _unreachable(self, what: str, detail: str = "") -> GatewayUnreachable:
+        return GatewayUnreachable(f"{what}; is it restarting?", phase="connect", detail=detail, **self._named)
 
     def _timed_out(self) -> GatewayTimedOut:
         return GatewayTimedOut(
             f"no answer to the CONNECT within {self._deadline.budget_s:g} s; "
-            "look at the gateway's load and connection limit",
+            "check the gateway's load and connection limit",
             phase="connect", **self._named,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""From a gateway's name to a stream: addresses, TCP, a forward proxy where one is in between, TLS."""
+"""Dials a gateway: addresses, TCP, a forward proxy where one is configured, TLS."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Literal
 import gevent
 
 from pomagent.errors import GatewayTimedOut, GatewayUnreachable, GatewayUntrusted
-from pomagent.gateway.address_health import AddressBook
-from pomagent.gateway.forward_proxy import pass_through
+from pomagent.gateway.address_health import AddressHealth
+from pomagent.gateway.forward_proxy import carry_out
 from pomagent.gateway.handshake_limit import HandshakeLimit
 from pomagent.gateway.health import GatewayHealth
-from pomagent.gateway.hop import Hop, gateway_party, is_mismatch, proxy_party
-from pomagent.protocol.forward_proxy import ProxyFailures, converse
+from pomagent.gateway.hop import Hop, gateway_peer, is_certificate_error, proxy_peer
+from pomagent.protocol.forward_proxy import ProxyFailures, negotiate
 from pomagent.runtime.deadline import Deadline
 from pomagent.settings import ForwardProxy, Gateway, HostPort
 from pomagent.transport.happy_eyeballs import interleave
@@ -28,20 +28,20 @@ from pomagent.transport.tls_resumption import TlsSessions
 from pomagent.transport.tls_stream import TlsStream
 
 MISMATCH_PAUSE_S = 0.5
-"""Before a certificate that is not accepted is looked at once more: an edge that loads another one shows a default
-certificate for a moment (wire contract §3.2)."""
+"""Seconds before a dial with a rejected certificate is repeated once: an edge that loads a certificate briefly shows a
+default one (wire contract §3.2)."""
 
 MAX_TARGETS = 4
-"""Addresses of the gateway that a ``socks5`` proxy is asked for, one after the other, each with its budget."""
+"""Maximum gateway addresses to try through a ``socks5`` proxy, one after the other, each with its own timeout."""
 
 
 @dataclass(slots=True)
 class Timings:
-    """What each phase of opening a tunnel took, in milliseconds; None for one that did not happen."""
+    """Milliseconds of each phase of opening a tunnel; None for a phase that did not happen."""
 
     dns_ms: float | None = None
     tcp_ms: float | None = None
-    """Until bytes reach the gateway: with all that a forward proxy asks for before."""
+    """Time until bytes reach the gateway, including a forward proxy's negotiation."""
     tls_ms: float | None = None
     connect_ms: float | None = None
 
@@ -54,56 +54,54 @@ class Timings:
 
 @dataclass(slots=True)
 class Secured:
-    """A stream to the gateway that is ready for a CONNECT."""
+    """A stream to the gateway, ready for a CONNECT."""
 
     stream: TunnelStream
     timings: Timings = field(default_factory=Timings)
 
 
 class Dialer:
-    """Opens streams to one gateway, a bounded number at a time."""
+    """Opens streams to one gateway, with a limit on concurrent handshakes."""
 
     def __init__(
         self, gateway: Gateway, context: ssl.SSLContext | None, resolver: Resolver, scratch: memoryview | None = None,
         proxy_context: ssl.SSLContext | None = None, health: GatewayHealth | None = None,
         handshake_limit: HandshakeLimit | None = None,
     ) -> None:  # fmt: skip
-        """``context`` is None for a gateway without TLS, ``proxy_context`` for a proxy without, or no proxy.
+        """``context`` is None for a gateway without TLS, ``proxy_context`` without an ``https`` proxy.
 
-        ``scratch`` may be shared by all dialers of the hub. ``health`` is shown every certificate.
-        ``handshake_limit`` may be shared by all dialers of one address.
+        All dialers of the hub may share ``scratch``, all dialers of one address ``handshake_limit`` and ``health``.
         """
         self.gateway = gateway
         self._context = context
         self._proxy_context = proxy_context
         self._resolver = resolver
         self._scratch = scratch or memoryview(bytearray(SCRATCH_BYTES))
-        # TLS within TLS reads into both at once.
+        # TLS within TLS uses both buffers at once.
         self._outer_scratch = memoryview(bytearray(SCRATCH_BYTES if proxy_context else 0))
         self._health = health
-        self._book = AddressBook()
+        self._addresses = AddressHealth()
         self.handshake_limit = handshake_limit or HandshakeLimit(gateway.max_dials)
         self._sessions = TlsSessions()
         self._frames = new_frames_scratch() if gateway.transport == "http2" else memoryview(b"")
         self.transport: Literal["http1", "http2"] | None = None
-        """What the last dial came to; None before the first."""
-        self._is_told = False
-        """Whether the log has it that the gateway does not speak what its table asks for."""
+        """Transport of the last dial; None before the first."""
+        self._has_logged_downgrade = False
 
     def retry(self) -> None:
-        """Treat all addresses alike again. Does not block."""
-        self._book.forget()
+        """Forget failed addresses. Does not block."""
+        self._addresses.clear()
 
     @property
     def avoided(self) -> list[str]:
-        """Addresses that failed lately and come last."""
-        return self._book.avoided(time.monotonic())
+        """Addresses that failed recently and come last."""
+        return self._addresses.avoided(time.monotonic())
 
     def dial(self, destination: str, on_tls: Callable[[], None] = lambda: None, *, urgent: bool = True) -> Secured:
         """Return a secured stream. Blocks. Raises GatewayUnreachable, …TimedOut, …Untrusted, …Misbehaved, ProxyRefused.
 
-        ``destination`` is for the errors' sentences; ``on_tls`` is called once, when TCP stands and TLS begins.
-        Dials that are ``urgent``, since an application waits, begin before others.
+        ``destination`` appears in error sentences. ``on_tls`` is called once, when the TLS handshake begins.
+        Dials that are ``urgent``, because a client waits, begin before others.
         """
         has_begun = False
 
@@ -116,7 +114,7 @@ class Dialer:
         try:
             return self._dial_once(destination, begin_tls, urgent=urgent)
         except GatewayUntrusted as error:
-            if not is_mismatch(error):
+            if not is_certificate_error(error):
                 raise
         gevent.sleep(MISMATCH_PAUSE_S)
         return self._dial_once(destination, begin_tls, urgent=urgent)
@@ -124,14 +122,14 @@ class Dialer:
     def _dial_once(self, destination: str, on_tls: Callable[[], None], *, urgent: bool) -> Secured:
         with self.handshake_limit.slot(urgent=urgent):
             timings = Timings()
-            gateway = Hop(gateway_party(self.gateway), self.gateway, destination, self._book)
+            gateway = Hop(gateway_peer(self.gateway), self.gateway, destination, self._addresses)
             proxy = self.gateway.proxy
             if proxy is None:
                 transport: SocketStream | TlsStream = self._reach(gateway, timings)
             else:
                 transport = self._reach_through(proxy, gateway, destination, timings)
             if self._context is None:
-                self._answered({}, timings)
+                self._reached({}, timings)
                 self.transport = "http1"
                 return Secured(transport, timings)
             try:
@@ -142,23 +140,23 @@ class Dialer:
             except BaseException:
                 transport.close()
                 raise
-            self._answered({} if stream.was_resumed else stream.peer_certificate(), timings)
-            return Secured(self._speak(stream), timings)
+            self._reached({} if stream.was_resumed else stream.peer_certificate(), timings)
+            return Secured(self._with_transport(stream), timings)
 
-    def _speak(self, stream: TlsStream) -> TunnelStream:
-        """What the tunnel runs over: what the gateway's table asks for, if the gateway agreed to that."""
+    def _with_transport(self, stream: TlsStream) -> TunnelStream:
+        """Return the tunnel's stream: the configured transport if the gateway agreed to it, else HTTP/1.1."""
         wanted = self.gateway.transport
         if wanted == "http2" and stream.application_protocol == H2:
             self.transport = "http2"
             return Http2Stream(stream, self._frames)
-        if wanted == "http2" and not self._is_told and self._health is not None:
-            self._is_told = True
+        if wanted == "http2" and not self._has_logged_downgrade and self._health is not None:
+            self._has_logged_downgrade = True
             self._health.downgraded(self.gateway.name)
         self.transport = "http1"
         return stream
 
     def accepted(self, stream: TunnelStream, connect_ms: float | None = None) -> None:
-        """The gateway has accepted a CONNECT over this stream, after so long: the next handshake may be a short one."""
+        """Record an accepted CONNECT, and keep the TLS session so that the next handshake can resume it."""
         if self._health is not None:
             self._health.counts.took(connect=connect_ms)
         tls = stream.transport if isinstance(stream, Http2Stream) else stream
@@ -166,14 +164,14 @@ class Dialer:
             self._sessions.learn(tls, time.monotonic())
 
     def answered(self, status: int, date: str) -> None:
-        """The gateway has answered a CONNECT with this status and this Date."""
+        """Record status and Date header of an answer to a CONNECT."""
         if self._health is not None:
             self._health.counts.answered(status)
-            self._health.told_time(date)
+            self._health.note_date(date)
 
     @property
     def clock_offset_s(self) -> float | None:
-        """What the gateway's clock is ahead of ours; None before its first answer."""
+        """Gateway clock minus local clock, in seconds; None before the first answer."""
         return self._health.clock_offset_s if self._health is not None else None
 
     def _secure(self, gateway: Hop, transport: SocketStream | TlsStream, context: ssl.SSLContext) -> TlsStream:
@@ -187,11 +185,11 @@ class Dialer:
                 self._sessions.rejected(now)
         return stream
 
-    def _answered(self, certificate: Mapping[str, object], timings: Timings) -> None:
+    def _reached(self, certificate: Mapping[str, object], timings: Timings) -> None:
         if self._health is not None:
             self._health.counts.took(dns=timings.dns_ms, tcp=timings.tcp_ms, tls=timings.tls_ms)
-            self._health.saw(certificate)
-            self._health.answered()
+            self._health.note_certificate(certificate)
+            self._health.reached()
 
     def _reach(self, hop: Hop, timings: Timings) -> SocketStream:
         began = time.monotonic()
@@ -207,35 +205,35 @@ class Dialer:
     def _reach_through(
         self, proxy: ForwardProxy, gateway: Hop, destination: str, timings: Timings
     ) -> SocketStream | TlsStream:
-        """A connection to the gateway, by way of the proxy, to the first of its addresses that the proxy reaches."""
+        """Return a connection through the proxy to the first gateway address that the proxy reaches. Blocks."""
         failures = ProxyFailures(proxy, str(self.gateway.address), destination)
         began = time.monotonic()
         *others, last = self._targets(proxy, gateway)
         for target in others:
             try:
-                return self._ask(proxy, target, failures, timings, began)
+                return self._connect_through(proxy, target, failures, timings, began)
             except (GatewayUnreachable, GatewayTimedOut):
-                pass  # the next one; if that was the proxy's own trouble, it has the same to say of the last
-        return self._ask(proxy, last, failures, timings, began)
+                pass  # a fault of the proxy itself fails the last address too
+        return self._connect_through(proxy, last, failures, timings, began)
 
     def _targets(self, proxy: ForwardProxy, gateway: Hop) -> list[HostPort]:
-        """What the proxy is asked for: the name, or with ``socks5`` the addresses that it has here."""
+        """Return the gateway's name for the proxy to resolve, or with ``socks5`` the addresses resolved here."""
         dialled = self.gateway.dial_address
         if proxy.scheme != "socks5":
             return [dialled]
         addresses = interleave(gateway.look_up(self._resolver))
         return [HostPort(*sockaddr) for _, sockaddr in addresses[:MAX_TARGETS]]
 
-    def _ask(
+    def _connect_through(
         self, proxy: ForwardProxy, target: HostPort, failures: ProxyFailures, timings: Timings, began: float
     ) -> SocketStream | TlsStream:
-        hop = Hop(proxy_party(proxy), self.gateway, failures.destination, self._book)
+        hop = Hop(proxy_peer(proxy), self.gateway, failures.destination, self._addresses)
         transport: SocketStream | TlsStream = self._reach(hop, timings)
         try:
             if self._proxy_context is not None:
                 transport = hop.secure(transport, self._proxy_context, self._outer_scratch)
             deadline = Deadline(self.gateway.connect_timeout_s)
-            pass_through(transport, converse(target, failures), failures, deadline)
+            carry_out(transport, negotiate(target, failures), failures, deadline)
         except BaseException:
             transport.close()
             raise

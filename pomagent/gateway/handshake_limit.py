@@ -1,4 +1,4 @@
-"""The door to one gateway: handshakes wait here until ``admission`` lets them in."""
+"""Limits concurrent handshakes with one gateway; they wait here until ``admission`` admits them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pomagent.runtime.deadline import Clock
 
 
 class HandshakeLimit:
-    """At most so many handshakes at a time."""
+    """The limit of one gateway's address, shared by all its dialers."""
 
     def __init__(self, limit: int, clock: Clock = time.monotonic) -> None:
         self._admission: Admission[Event] = Admission(limit)
         self._clock = clock
         self._timer: object = None
-        """Runs until the rate lets in the next one."""
+        """Runs until the rate admits the next refill."""
 
     def resize(self, limit: int) -> None:
-        """Let in so many from now on; what is under way counts."""
+        """Change the limit; handshakes under way count toward it."""
         self._admission.limit = limit
-        self._let_in()
+        self._admit()
 
     @property
     def limit(self) -> int:
@@ -33,40 +33,40 @@ class HandshakeLimit:
 
     @property
     def under_way(self) -> int:
-        """Handshakes that are under way."""
+        """Number of admitted handshakes that are not over."""
         return self._admission.under_way
 
     @property
     def waiting(self) -> int:
-        """Handshakes that wait to be let in."""
+        """Number of handshakes that wait for admission."""
         return self._admission.waiting
 
     @contextmanager
     def slot(self, *, urgent: bool) -> Iterator[None]:
-        """Within: one of the places. Blocks until there is one."""
-        turn = Event()
-        self._admission.ask(turn, urgent=urgent)
-        self._let_in()
+        """Hold one of the limit's slots within the block. Blocks until one is free."""
+        admitted = Event()
+        self._admission.join(admitted, urgent=urgent)
+        self._admit()
         try:
-            turn.wait()
+            admitted.wait()
             yield
         finally:
-            if turn.is_set():
+            if admitted.is_set():
                 self._admission.done()
             else:
-                self._admission.leave(turn)
-            self._let_in()
+                self._admission.leave(admitted)
+            self._admit()
 
-    def _let_in(self) -> None:
+    def _admit(self) -> None:
         admission = self._admission
-        while admission.waiting and (turn := admission.next(self._clock())) is not None:
-            turn.set()
+        while admission.waiting and (admitted := admission.admit(self._clock())) is not None:
+            admitted.set()
         at = admission.next_at() if admission.waiting else None
         if at is not None and self._timer is None:
             timer = self._timer = get_hub().loop.timer(max(0.001, at - self._clock()))
-            timer.start(self._on_time, timer)
+            timer.start(self._on_timer, timer)
 
-    def _on_time(self, timer: object) -> None:
-        timer.close()  # type: ignore[attr-defined]
+    def _on_timer(self, timer: object) -> None:
+        timer.close()  # type: ignore[attr-defined]  # gevent has no types
         self._timer = None
-        self._let_in()
+        self._admit()

@@ -1,4 +1,4 @@
-"""What one gateway does to everybody who depends on it: losses, its certificate, its clock, each told once."""
+"""Observes one gateway for all its routes: losses, certificate and clock. Each fault is logged once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pomagent.runtime.deadline import Clock
 
 
 class GatewayHealth:
-    """Shared by all routes of a gateway."""
+    """The health of one gateway's address, shared by all its routes."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class GatewayHealth:
         self.losses = Losses()
         self.counts = GatewayCounts()
         self.is_reachable: bool | None = None
-        """Whether the last handshake came to its end; None before the first."""
+        """Whether the last handshake succeeded; None before the first."""
         self._gateway = gateway
         self._log = log
         self._clock = clock
@@ -40,61 +40,61 @@ class GatewayHealth:
         self._pause = pause
         self._group = Group()
         self._waiting: dict[Callable[[float], None], None] = {}
-        self._step = 0
+        self._expiry_step = 0
         self._not_after = ""
         self.certificate_expires_at: float | None = None
-        """In seconds since the epoch, as seen by the last dial; None before, and where it is not verified."""
+        """Seconds since the epoch, by the last dial; None before, and for a certificate that is not verified."""
         self.clock_offset_s: float | None = None
-        """What its clock is ahead of ours, by its last answer to a CONNECT; None before."""
+        """Gateway clock minus local clock, in seconds, by the last answer to a CONNECT; None before."""
 
     def lost(self, route: str, age_s: float) -> None:
-        """A warm tunnel, or TLS connection, ended by itself. Does not block."""
+        """Record a warm tunnel, or TLS connection, that ended by itself. Does not block."""
         self.losses.note(route, age_s, self._clock())
         if not self._group:
-            self._group.spawn(self._tell_losses).name = f"gateway {self._gateway}: losses"
+            self._group.spawn(self._log_losses).name = f"gateway {self._gateway}: losses"
 
     def when_back(self, call: Callable[[float], None]) -> None:
-        """A dial failed on the way to the gateway: call once, when it has next let anybody in.
+        """Record a dial that failed before the gateway was secured, and call ``call`` once the gateway is reachable.
 
-        With the seconds over which to spread what follows.
+        Its argument is the seconds over which to spread new dials.
         """
         self.losses.refused(self._clock())
         self.is_reachable = False
         self._waiting[call] = None
 
-    def answered(self) -> None:
-        """A handshake has succeeded: whoever waits because of the gateway need not wait on. Does not block."""
+    def reached(self) -> None:
+        """Record a successful handshake, and run the calls that wait for it. Does not block."""
         self.is_reachable = True
         waiting, self._waiting = self._waiting, {}
         for call in waiting:
             call(len(waiting) / REFILLS_PER_S)
 
-    def saw(self, certificate: Mapping[str, object]) -> None:
-        """A dial was shown this certificate, in Python's words: warn once for each step towards its end."""
+    def note_certificate(self, certificate: Mapping[str, object]) -> None:
+        """Log a certificate, as ``ssl`` decodes it, once for each step towards its expiry."""
         until = certificate.get("notAfter")
         if not isinstance(until, str):
             return
-        if until != self._not_after:  # to parse it costs as much as the rest of a look
-            self._not_after, self._step = until, 0
+        if until != self._not_after:  # parsing it costs as much as the rest of this function
+            self._not_after, self._expiry_step = until, 0
             self.certificate_expires_at = float(ssl.cert_time_to_seconds(until))
         expires_at = self.certificate_expires_at or 0.0
         now = self._wall_clock()
         step = warning_step(Life(expires_at=expires_at), now)
-        if step > self._step:
+        if step > self._expiry_step:
             left_ms = round((expires_at - now) * 1000)
-            tell = self._log.error if step == len(WARN_BEFORE_S) else self._log.warning
-            tell(events.CERTIFICATE_EXPIRING, gateway=self._gateway, expires_in_ms=left_ms)
-        self._step = step
+            write = self._log.error if step == len(WARN_BEFORE_S) else self._log.warning
+            write(events.CERTIFICATE_EXPIRING, gateway=self._gateway, expires_in_ms=left_ms)
+        self._expiry_step = step
 
     def downgraded(self, name: str) -> None:
-        """The gateway does not speak what its table ``name`` asks for."""
+        """Log that the gateway does not offer the transport that its table ``name`` asks for."""
         self._log.warning(
             events.TRANSPORT_DOWNGRADED, gateway=self._gateway, table=name, wanted="http2", used="http1",
-            why="it does not offer h2 by ALPN, so that half-closes are not carried",
+            why="the gateway does not offer h2 by ALPN, so that half-closes are not carried",
         )  # fmt: skip
 
-    def told_time(self, date: str) -> None:
-        """It answered with this Date: warn once if a clock is off, and again only after they have agreed."""
+    def note_date(self, date: str) -> None:
+        """Compare clocks by an answer's Date header, and log once when they begin to differ."""
         offset = clock_offset.offset_s(date, self._wall_clock())
         if offset is None:
             return
@@ -103,14 +103,15 @@ class GatewayHealth:
         if is_off and not was_off:
             self._log.warning(
                 events.CLOCK_DRIFTED, gateway=self._gateway, offset_ms=round(offset * 1000),
-                error=clock_offset.said(offset),
+                error=clock_offset.problem(offset),
             )  # fmt: skip
 
     def close(self) -> None:
+        """Stop observing. Does not block."""
         self._group.kill(block=False)
 
-    def _tell_losses(self) -> None:
-        """Wait until the burst is over; say what it came to."""
+    def _log_losses(self) -> None:
+        """Wait until the burst is over, and log it. Blocks."""
         while (burst := self.losses.burst) is not None:
             pause_s = burst.over_at - self._clock()
             if pause_s > 0:

@@ -1,6 +1,6 @@
-"""Warm tunnels of one gateway that end at the same moment: one event, and no stampede when they are replaced. Pure.
+"""Groups losses of one gateway's warm tunnels into bursts, and spreads their replacement over time. Pure.
 
-Edges do that: a restart, a new listener (wire contract §6.3).
+A gateway that restarts or changes its listeners ends many tunnels at the same moment (wire contract §6.3).
 """
 
 from __future__ import annotations
@@ -8,22 +8,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 QUIET_S = 1.0
-"""Without another loss for so long, a burst is over."""
+"""Seconds without another loss that end a burst."""
 LONGEST_S = 5.0
-"""A burst that goes on is the next one."""
+"""Maximum seconds of a burst; later losses begin the next one."""
 MANY = 3
-"""Fewer are a coincidence."""
+"""Minimum losses of a burst that is reported; fewer are a coincidence."""
 REFILLS_PER_S = 100.0
-"""What was lost is replaced no faster: a gateway that has just come back has sessions to serve as well."""
+"""Maximum rate of replacement: a gateway that has just come back also has sessions to serve."""
 MOST_SPREAD_S = 30.0
+"""Maximum seconds over which a replacement is spread."""
 ALIKE = 0.25
-"""Ages that differ by no more than so much of the largest, or ``ALIKE_S``: a server's limit, or the first restart."""
+"""Tunnels count as equally old if their ages differ by at most this part of the largest age, or by ``ALIKE_S``. Equal
+ages point to a time limit of the server, or to its first restart."""
 ALIKE_S = 1.5
 
 
 @dataclass(slots=True)
 class Burst:
-    """What ended together."""
+    """Losses that happened together."""
 
     began: float
     last: float
@@ -46,7 +48,7 @@ class Burst:
 
 
 class Losses:
-    """The last burst of one gateway."""
+    """The latest burst of one gateway, and the number of all losses."""
 
     def __init__(self) -> None:
         self.burst: Burst | None = None
@@ -54,11 +56,11 @@ class Losses:
         self._refused_at = float("-inf")
 
     def refused(self, now: float) -> None:
-        """A dial has failed before the gateway had a word of a destination."""
+        """Record a dial that failed before the gateway learned its destination."""
         self._refused_at = now
 
     def note(self, route: str, age_s: float, now: float) -> None:
-        """A warm tunnel, or TLS connection, ended by itself."""
+        """Record a warm tunnel, or TLS connection, that ended by itself."""
         burst = self.burst
         if burst is None or now >= burst.over_at:
             burst = self.burst = Burst(now, now)
@@ -69,7 +71,10 @@ class Losses:
         burst.routes.add(route)
 
     def caused_by_gateway(self, now: float) -> bool:
-        """Whether what ended lately is the gateway's doing: it lets nobody in, or ages that no limit explains."""
+        """Return whether the gateway caused the latest losses.
+
+        It did if it also rejects dials, or if several routes lost tunnels of ages that no time limit explains.
+        """
         burst = self.burst
         if burst is None or now >= burst.over_at + QUIET_S:
             return False
@@ -78,7 +83,7 @@ class Losses:
         return len(burst.routes) > 1 and burst.oldest_s - burst.youngest_s > max(ALIKE_S, ALIKE * burst.oldest_s)
 
     def spread_s(self, now: float) -> float:
-        """Over how long the replacement of what has just been lost is to be spread."""
+        """Return the seconds over which to spread the replacement of the present burst."""
         burst = self.burst
         if burst is None or now >= burst.over_at or not burst.is_many:
             return 0.0

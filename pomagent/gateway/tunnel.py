@@ -1,4 +1,4 @@
-"""One CONNECT tunnel from dial to close; it serves one session and is never used again."""
+"""One CONNECT tunnel from dial to close. It serves one session and is not reused."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from pomagent.transport.lingering_close import linger
 from pomagent.transport.stream import SocketStream
 
 MAX_EARLY_BYTES = 16 * 1024
-"""Kept of what the destination says while nobody listens: greetings are short; the rest stays with the kernel."""
+"""Maximum bytes of a greeting that a waiting tunnel reads; the rest stays in the kernel's buffer."""
 GOODBYE_TIMEOUT_S = 2.0
-"""For the gateway to end its side after it has got everything of ours, or to take more of it: our close must not
-destroy what it has not yet forwarded."""
+"""Maximum seconds to wait for the gateway's end, or its next read, after the last bytes were sent. Closing earlier
+could destroy bytes that the gateway has not forwarded yet."""
 HTTP2_GOODBYE_TIMEOUT_S = 10.0
-"""The same over HTTP/2, where the gateway's end is the destination's own, which first takes what the gateway holds."""
+"""The same limit over HTTP/2, where the end comes from the destination, after it has read the gateway's buffer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """What a gateway was shown when it accepted a tunnel."""
+    """The credential that a gateway accepted for a tunnel."""
 
     gateway: Gateway
     credential: Credential
@@ -40,11 +40,11 @@ class Presented:
 
 
 def _ignore(_: object) -> None:
-    """What happens to early bytes that nobody asked about."""
+    """Ignore early bytes."""
 
 
 class Tunnel:
-    """A connection to the gateway on its way through the states of ``protocol.lifecycle``."""
+    """A connection to the gateway in one of the states of ``protocol.lifecycle``."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -56,15 +56,15 @@ class Tunnel:
         self.timings = Timings()
         self.request_id = ""
         self.presented: Presented | None = None
-        """With the CONNECT; None for none."""
+        """The credential sent with the CONNECT; None without one."""
         self.reason: Reason | None = None
-        """Why it was closed."""
+        """Why the tunnel was closed; None while it is open."""
         self.early = bytearray()
-        """What the destination said before a session leased the tunnel."""
+        """Bytes that the destination sent before a session leased the tunnel."""
         self.was_warm = False
-        """Whether it waited in a pool before it was leased, with its CONNECT or without."""
+        """Whether the tunnel waited in a pool before its lease, with or without its CONNECT."""
         self.may_be_stale = False
-        """Whether it waited with its CONNECT accepted: it may have died, and nobody has noticed yet."""
+        """Whether the tunnel waited with its CONNECT accepted, so that it may have died unnoticed."""
 
     def __repr__(self) -> str:
         return f"<Tunnel {self.state.value}{' warm' if self.was_warm else ''} {self.request_id}>"
@@ -84,7 +84,7 @@ class Tunnel:
 
     @property
     def certificate_expires(self) -> str | None:
-        """Of the gateway's certificate, as an ISO 8601 time; None where it was not verified."""
+        """Expiry of the gateway's certificate as an ISO 8601 time; None if it was not verified."""
         until = None if isinstance(self.stream, SocketStream) else self.stream.peer_certificate().get("notAfter")
         if not isinstance(until, str):
             return None
@@ -92,7 +92,7 @@ class Tunnel:
 
     @property
     def transport(self) -> Literal["http1", "http2"]:
-        """Of a secured tunnel: what it came to, which may be less than what the gateway's table asks for."""
+        """Transport of a secured tunnel, which may be less than the gateway's table asks for."""
         return "http2" if isinstance(self.stream, Http2Stream) else "http1"
 
     @property
@@ -101,7 +101,7 @@ class Tunnel:
 
     @property
     def accepted_s(self) -> float:
-        """How long ago the gateway accepted it, in seconds."""
+        """Seconds since the gateway accepted the tunnel."""
         return self._clock() - self._accepted_at
 
     def securing(self) -> None:
@@ -123,9 +123,9 @@ class Tunnel:
         self.early += early
 
     def keep_warm(self, on_end: Callable[[Tunnel], None], on_early: Callable[[Tunnel], None] = _ignore) -> None:
-        """Watch the waiting tunnel: keep what the destination says, and call ``on_end`` once if it ends.
+        """Read early bytes while the tunnel waits, and call ``on_end`` once if it ends.
 
-        ``on_early`` is called after each time that it says something. Both are called in the hub and must not block.
+        ``on_early`` is called after each read. Both are called in the hub and must not block.
         """
         self.was_warm = True
         self.may_be_stale = self.state is State.READY
@@ -139,13 +139,13 @@ class Tunnel:
             self.stream.unwatch()
 
     def lease(self) -> None:
-        """Hand the tunnel to a session."""
+        """Hand the tunnel over to a session."""
         self.unwatch()
         self.state = advance(self.state, State.ACTIVE)
         tcp.limit_silence(self.stream.sock, on=False)
 
     def close(self, reason: Reason) -> None:
-        """End the tunnel at once. Does nothing the second time."""
+        """Close the tunnel at once. Further calls have no effect."""
         if self.state is State.CLOSED:
             return
         self.unwatch()
@@ -155,31 +155,31 @@ class Tunnel:
             self._stream.close()
 
     def finish(self) -> None:
-        """End the tunnel in order: what was sent still reaches the destination.
+        """Close the tunnel after everything sent has reached the destination.
 
-        Blocks, at most GOODBYE_TIMEOUT_S after the gateway has taken the last bytes, or HTTP2_GOODBYE_TIMEOUT_S.
+        Blocks, at most GOODBYE_TIMEOUT_S (HTTP2_GOODBYE_TIMEOUT_S) after the gateway has read the last bytes.
         """
         patience_s = HTTP2_GOODBYE_TIMEOUT_S if self.stream.carries_half_close else GOODBYE_TIMEOUT_S
         try:
             self.stream.send_eof()
             linger(self.stream, patience_s, until_eof=True)
         except StreamLost:
-            pass  # the gateway has ended it already
+            pass  # the gateway has already closed it
         finally:
             self.close(Reason.FINISHED)
 
     def look_again(self) -> None:
-        """``look``, but cheaper where nothing has come since the hub did. Does not block."""
+        """Do as ``look``, but cheaply if nothing has arrived since the hub last looked. Does not block."""
         if self._on_end is not None and self.stream.has_news():
             self.look()
 
     def look(self) -> None:
-        """Take notice of what has arrived while nobody has leased the tunnel. Does not block."""
+        """Read bytes, or the end, that arrived while the tunnel waits. Does not block."""
         while self._on_end is not None and self._look_once():
             pass
 
     def _look_once(self) -> bool:
-        """Whether there may be more: what is read over HTTP/2 is not all the tunnel's."""
+        """Read once, and return whether more may have arrived: HTTP/2 frames may carry none of the tunnel's bytes."""
         room = MAX_EARLY_BYTES - len(self.early) if self.state is State.READY else 1
         if room <= 0:
             return False
@@ -190,7 +190,7 @@ class Tunnel:
             count = 0
         if count is None:
             return False
-        if count == 0 or self.state is State.SECURED:  # before the CONNECT a gateway has nothing to say but good-bye
+        if count == 0 or self.state is State.SECURED:  # before the CONNECT, a gateway sends only its close
             self._ended()
             return False
         self.early += buffer[:count]

@@ -1,4 +1,4 @@
-"""Opens the tunnels of one route: dial, TLS, CONNECT, and one more try where a fresh token or connection may help."""
+"""Opens the tunnels of one route: dial, TLS, CONNECT, and one retry where a fresh token or connection may help."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from pomagent.errors import (
     TunnelError,
 )
 from pomagent.gateway import clock_offset
-from pomagent.gateway.connect import ask
+from pomagent.gateway.connect import request_tunnel
 from pomagent.gateway.dialer import Dialer
-from pomagent.gateway.failure_log import Failures
+from pomagent.gateway.failure_log import FailureLog
 from pomagent.gateway.tunnel import Presented, Tunnel
 from pomagent.log import events
 from pomagent.log.logger import Logger
 from pomagent.protocol.answers import refusal
-from pomagent.protocol.connect import Answer, Request
+from pomagent.protocol.connect import Answer, ConnectRequest
 from pomagent.protocol.lifecycle import Reason
 from pomagent.runtime.deadline import Clock
 from pomagent.settings import Route
 
 
 class TunnelOpener:
-    """How the tunnels of one route come to be."""
+    """Opens the tunnels of one route."""
 
     def __init__(
         self, route: Route, dialer: Dialer, token: Token | None, log: Logger, wall_clock: Clock = time.time
@@ -44,16 +44,16 @@ class TunnelOpener:
         self._token = token
         self._log = log
         self._wall_clock = wall_clock
-        self._failures = Failures()
+        self._failures = FailureLog()
         self._named = {"gateway": str(route.gateway.address), "destination": str(route.destination)}
-        self._request: Request | None = None
-        """Made for the first tunnel that is opened with a token."""
+        self._request: ConnectRequest | None = None
+        """The request for ``_requested_with``, built once for all tunnels with that token."""
         self._requested_with: SecretStr | None = None
 
     def secure(self, *, urgent: bool = True) -> Tunnel:
-        """A connection to the gateway, ready for its CONNECT. Blocks. Raises TunnelError.
+        """Return a secured tunnel, ready for its CONNECT. Blocks. Raises TunnelError.
 
-        ``urgent``: a client waits for it, so that it begins before others.
+        Dials that are ``urgent``, because a client waits, begin before others.
         """
         tunnel = Tunnel()
         try:
@@ -69,10 +69,10 @@ class TunnelOpener:
         return tunnel
 
     def open(self, tunnel: Tunnel, *, urgent: bool = True) -> Tunnel:
-        """Send the CONNECT over a secured tunnel and return the accepted one, which may be another. Blocks.
+        """Send the CONNECT over a secured tunnel, and return the accepted tunnel, which may be another one. Blocks.
 
-        Once: a connection that died while it was waiting is replaced, and a refused token is read again.
-        Raises TunnelError.
+        Retries once: with a new connection if the waiting one had died, with a fresh token if the gateway rejected the
+        present one. Raises TunnelError.
         """
         sent = self._obtain(tunnel)
         try:
@@ -89,7 +89,7 @@ class TunnelOpener:
         return self._connect(self.secure(urgent=urgent), token, is_fresh=token != sent)
 
     def _obtain(self, tunnel: Tunnel) -> SecretStr | None:
-        """The token to send, asked for if there is none yet."""
+        """Return the token to send, and fetch the first one. Blocks. Raises TokenMissing."""
         if self._token is None:
             return None
         try:
@@ -105,13 +105,13 @@ class TunnelOpener:
             raise
 
     def _may_heal(self, error: TunnelError) -> bool:
-        """Whether another token may help: a bad IdP token looks like a denial (wire contract §5.2)."""
+        """Return whether another token may help: a bad IdP token looks like a denial (wire contract §5.2)."""
         assert self._token is not None
         return isinstance(error, CredentialRejected) or self._token.credential.scheme == "bearer"
 
     @property
     def _login_problem(self) -> str:
-        """What became of the login that the route depends on."""
+        """Why the login that the route depends on failed; empty if it did not."""
         token = self._token
         return token.problem if token is not None and token.credential.source == "login" else ""
 
@@ -145,27 +145,27 @@ class TunnelOpener:
             raise refusal(
                 answer, credential=credential, login=login, is_fresh=is_fresh,
                 gateway=self._named["gateway"], destination=self._named["destination"],
-                ended=self._ended(token) if token else "", clock=clock_offset.said(self._dialer.clock_offset_s),
+                ended=self._ended(token) if token else "", clock=clock_offset.problem(self._dialer.clock_offset_s),
             )  # fmt: skip
 
     def _ended(self, token: SecretStr) -> str:
-        """How long ago a token ended, by its own claim and the gateway's clock; empty if it did not."""
+        """Return how long ago a token expired, by its own claim and the gateway's clock; empty if it has not."""
         left_s = life_of(token.get_secret_value()).left_s(self._wall_clock() + (self._dialer.clock_offset_s or 0.0))
         return clock_offset.duration(-left_s) if left_s is not None and left_s <= 0 else ""
 
     def _unhealed(self, error: CredentialRejected, problem: str) -> CredentialRejected:
-        """A refusal that a login was to heal, with what became of that."""
+        """Return the refusal with the reason why a login could not heal it."""
         return CredentialRejected(
-            f"refused with {error.status}: {problem}", status=error.status or 401, request_id=error.request_id,
+            problem, status=error.status or 401, request_id=error.request_id,
             gateway=error.gateway, destination=error.destination,
         )  # fmt: skip
 
     def _exchange(self, tunnel: Tunnel, token: SecretStr | None) -> Answer:
         request = self._request
         if request is None or token is not self._requested_with:
-            request = Request(self._named["destination"], self._headers(token))
+            request = ConnectRequest(self._named["destination"], self._headers(token))
             self._request, self._requested_with = request, token
-        return ask(tunnel.stream, request, self._named["gateway"], self._route.gateway.response_timeout_s)
+        return request_tunnel(tunnel.stream, request, self._named["gateway"], self._route.gateway.response_timeout_s)
 
     def _headers(self, token: SecretStr | None) -> dict[str, str]:
         if self._token is None or token is None:
@@ -183,8 +183,8 @@ class TunnelOpener:
 
     def _failed(self, tunnel: Tunnel, error: TunnelError) -> None:
         tunnel.close(_reason(error))
-        tell = self._log.warning if self._failures.is_news(error) else self._log.debug
-        tell(
+        write = self._log.warning if self._failures.is_news(error) else self._log.debug
+        write(
             events.TUNNEL_FAILED, **self._named, phase=error.phase, error=str(error), recovery=error.recovery.value,
             status=error.status, request_id=error.request_id, count=self._failures.count,
         )  # fmt: skip

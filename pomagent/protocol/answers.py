@@ -1,4 +1,4 @@
-"""Every answer to a CONNECT other than a tunnel, what it means, and what to do: one table (wire contract §3.2)."""
+"""Every answer to a CONNECT other than a tunnel, its meaning and its remedy, in one table (wire contract §3.2)."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ def _always(_: Answer) -> bool:
     return True
 
 
-def _says(*words: str) -> Test:
+def _has_detail(*words: str) -> Test:
     return lambda answer: any(word in answer.detail for word in words)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One kind of answer; the first row that matches decides."""
+    """One kind of answer. The first row that matches decides."""
 
     statuses: frozenset[int]
     error: type[GatewayRefused]
     meaning: str
     remedy: str
+    """Empty for a rejected login, whose remedy depends on the credential."""
     when: Test = _always
 
 
@@ -51,48 +52,51 @@ def _is_bare(answer: Answer) -> bool:
 
 
 ROWS = (
-    _row((301, 302, 303, 307, 308, 401), CredentialRejected, "not logged in", ""),  # the remedy: see _login_remedy
+    _row((301, 302, 303, 307, 308, 401), CredentialRejected, "not logged in", ""),
     _row(
-        (403,), RouteForbidden, "the route exists but does not take CONNECT",
-        "make its `from` in the gateway's configuration a tcp+https:// URL", _is_bare,
+        (403,), RouteForbidden, "the route does not take CONNECT",
+        'make its "from" in the gateway\'s configuration a tcp+https:// URL', _is_bare,
     ),
     _row(
-        (403,), RouteForbidden, "this credential has no access to the route",
+        (403,), RouteForbidden, "the policy denies this credential",
         "allow its user in the route's policy",
     ),
     _row(
-        (404,), DestinationDown, "the gateway is still loading this route", "it is tried again",
+        (404,), DestinationDown, "the gateway is still loading this route", "the agent retries",
         lambda answer: answer.from_authorizer,
     ),
     _row(
-        (404,), RouteUnknown, "the gateway has no TCP route of this host and port",
-        "compare `from` with the gateway's routes, port included",
+        (404,), RouteUnknown, "the gateway has no TCP route for this host and port",
+        'compare "from" with the gateway\'s routes, port included',
     ),
     _row(
-        (503,), GatewayOverloaded, "the route is at the gateway's limit of connections",
-        "raise the route's circuit_breaker_thresholds or close sessions",
+        (503,), GatewayOverloaded, "the route has reached the gateway's connection limit",
+        "raise its circuit_breaker_thresholds, or close sessions",
         lambda answer: "x-envoy-overloaded" in answer.headers or "overflow" in answer.detail,
     ),
     _row(
-        (503,), DestinationDown, "the gateway gets no connection to the route's server",
-        "start that server, or mend the route's `to`",
-        _says("connection_timeout", "connection_failure", "connection_termination", "no_healthy_upstream", "reset"),
+        (503,), DestinationDown, "the gateway cannot reach the route's server",
+        'start it, or mend the route\'s "to"',
+        _has_detail("connection_timeout", "connection_failure", "connection_termination", "no_healthy_upstream",
+                    "reset"),
     ),
     _row(
         (503,), GatewayOverloaded, "the gateway's authorize service does not answer",
-        "look at the gateway's authorize and databroker services", _is_bare,
+        "check the gateway's authorize and databroker services", _is_bare,
     ),
-    _row((503,), DestinationDown, "the gateway cannot serve the route now", "look at the gateway's log"),
-    _row((408,), GatewayOverloaded, "the gateway did not get to the request in time", "it is tried again"),
-    _row((429,), GatewayOverloaded, "too many requests", "it is tried again later"),
-    _row((400,), RequestRefused, "the gateway cannot read the destination", "check host and port of `from`"),
-    _row((421, 426, 431), RequestRefused, "the gateway does not take this request", "look for a proxy in front of it"),
-    _row((450,), RequestRefused, "the policy asks for an enrolled device", "enrol one, or change the policy"),
+    _row((503,), DestinationDown, "the gateway cannot serve the route now", "check the gateway's log"),
+    _row((408,), GatewayOverloaded, "the gateway timed out on the request", "the agent retries"),
+    _row((429,), GatewayOverloaded, "the gateway limits the rate of requests", "the agent retries later"),
+    _row((400,), RequestRefused, "the gateway cannot parse the destination", 'check host and port of "from"'),
+    _row((421, 426, 431), RequestRefused, "the gateway rejects this request", "look for a proxy in front of it"),
+    _row((450,), RequestRefused, "the policy requires an enrolled device", "enrol one, or change the policy"),
     _row(
-        (495,), RequestRefused, "the gateway asks for a client certificate",
+        (495,), RequestRefused, "the gateway requires a client certificate",
         "set client_cert_file and client_key_file of the gateway",
     ),
-    _row((501,), RequestRefused, "CONNECT is not implemented there", "look for a proxy in front of the gateway"),
+    _row(
+        (501,), RequestRefused, "the gateway does not implement CONNECT", "look for a proxy in front of it",
+    ),
 )  # fmt: skip
 
 
@@ -100,29 +104,32 @@ def refusal(
     answer: Answer, *, gateway: str, destination: str, credential: str | None, login: str = "", is_fresh: bool = False,
     ended: str = "", clock: str = "",
 ) -> TunnelError:  # fmt: skip
-    """The error for an answer that is no tunnel; ``credential`` is the name of the one that was sent, if one was.
+    """Return the error for an answer that is not a tunnel.
 
-    ``login`` is where somebody may log in for it; ``is_fresh`` that this has just been done. ``ended`` is how long ago
-    its token ended by its own claim, ``clock`` what is wrong with this host's clock; both empty if nothing is known.
+    ``credential`` names the credential that was sent, if any. ``login`` names the gateway to log in to, for a
+    credential from a login, and ``is_fresh`` marks a login that has just succeeded. ``ended`` is how long ago the token
+    expired by its own claim, ``clock`` what is wrong with this host's clock. Both are empty if nothing is known.
     """
     if answer.looks_terminated:
-        error: TunnelError = GatewayMisbehaved(
-            f"{answer.status} with a body instead of a tunnel: something terminates HTTP in front of the gateway; "
-            "pass TCP through to it",
-            gateway=gateway, destination=destination, phase="connect",
-        )  # fmt: skip
-        error.status, error.request_id = answer.status, answer.request_id
-        return error
+        return _terminated(answer, gateway, destination)
     row = _match(answer)
-    remedy = row.remedy or (_browser_remedy(login, is_fresh=is_fresh) if login else _login_remedy(credential, ended))
+    what = f"{row.meaning}; {row.remedy}" if row.remedy else _rejection(credential, login, ended, is_fresh=is_fresh)
     if clock and not row.remedy:
-        remedy = f"{clock}; if that does not help, {remedy}"
-    detail = f" ({answer.detail})" if answer.detail else ""
+        what = f"{clock}; if that does not help: {what}"
     return row.error(
-        f"refused with {answer.status}{detail}: {row.meaning}; {remedy}",
-        gateway=gateway, destination=destination, status=answer.status,
+        what, gateway=gateway, destination=destination, status=answer.status, detail=answer.detail,
         request_id=answer.request_id, retry_after_s=answer.retry_after_s,
     )  # fmt: skip
+
+
+def _terminated(answer: Answer, gateway: str, destination: str) -> GatewayMisbehaved:
+    error = GatewayMisbehaved(
+        "something in front of the gateway terminates HTTP; pass TCP through to the gateway",
+        gateway=gateway, destination=destination, phase="connect", detail="a body instead of a tunnel",
+        origin=f"{answer.status} from",
+    )  # fmt: skip
+    error.status, error.request_id = answer.status, answer.request_id
+    return error
 
 
 def _match(answer: Answer) -> Row:
@@ -130,22 +137,23 @@ def _match(answer: Answer) -> Row:
         if answer.status in row.statuses and row.when(answer):
             return row
     if answer.status >= 500:
-        return _row((), GatewayOverloaded, "the gateway or a balancer before it is in trouble", "it is tried again")
-    return _row((), RequestRefused, "an answer that no Pomerium gives", "look for a proxy in front of the gateway")
+        return _row((), GatewayOverloaded, "the gateway or a balancer in front of it fails", "the agent retries")
+    return _row((), RequestRefused, "Pomerium gives no such answer", "look for a proxy in front of the gateway")
 
 
-def _browser_remedy(login: str, *, is_fresh: bool) -> str:
-    if is_fresh:  # the login serves the default identity provider of its cluster only (wire contract §2.2)
-        return "another login cannot help: the route may have its own identity provider, or ask for a device"
-    return f"log in: pomagent login {login}"
-
-
-def _login_remedy(credential: str | None, ended: str) -> str:
+def _rejection(credential: str | None, login: str, ended: str, *, is_fresh: bool) -> str:
+    if login and is_fresh:  # the login serves the default identity provider of its cluster only (wire contract §2.2)
+        return (
+            "the gateway rejects a fresh login; another login cannot help: the route may have its own identity "
+            "provider, or require a device"
+        )
+    if login:
+        return f"not logged in; run: pomagent login {login}"
     if credential is None:
         return (
-            "no credential was sent: set one for the route or its gateway, such as [credentials.default] "
+            "no credential was sent; set one for the route or its gateway, such as [credentials.default] "
             "(`pomagent tcp`: --service-account-file)"
         )
     if ended:
-        return f'the token of the credential "{credential}" ended {ended} ago by its own claim: replace it'
-    return f'the credential "{credential}" is expired, revoked or of another cluster: replace its token'
+        return f'the token of the credential "{credential}" expired {ended} ago; replace it'
+    return f'the credential "{credential}" is expired, revoked or of another cluster; replace its token'

@@ -1,7 +1,7 @@
 """The CONNECT exchange over HTTP/1.1 (RFC 9110 §9.3.6, RFC 9112; wire contract §1 and §3), without I/O.
 
-h11 makes the request and reads the answer, but for the common one: an accepted tunnel whose head comes in one piece. To
-recognise that costs a tenth of what h11 takes (measured); all that is not exactly that is left to h11.
+h11 builds the request and parses answers, except for the common one: an accepted tunnel whose head arrives in one
+piece. Recognising that takes a tenth of h11's time (measured). Every other answer is left to h11.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import h11
 from pomagent import __version__
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Of the answer's head. Pomerium's is below 1 KiB; proxies in between add cookies and policies."""
+"""Maximum bytes of an answer's head. Pomerium's is below 1 KiB; proxies in between add cookies and policies."""
 MAX_BODY_BYTES = 16 * 1024
-"""Of a refusal's body that is kept for its explanation."""
+"""Maximum bytes kept of a refusal's body, for its explanation."""
 MAX_DETAIL_CHARACTERS = 200
-"""Of that explanation in a message: it comes from outside and ends up in a log line."""
+"""Maximum characters of that explanation in a message: it comes from outside and ends up in a log line."""
 _ACCEPTED = re.compile(
     rb"HTTP/1\.1 (2[0-9]{2})(?: [\t \x21-\x7e\x80-\xff]*)?\r\n"
     rb"((?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t \x21-\x7e\x80-\xff]*\r\n)*)\r\n"
 )
-"""A whole head of a 2xx without a folded line or a bare line feed (RFC 9112 §4 and §5)."""
-_OF_A_BODY = frozenset({"content-length", "transfer-encoding"})
-"""Headers of which h11 knows what they mean, and when they are malformed."""
+"""Matches a complete 2xx head without folded lines and bare line feeds (RFC 9112 §4 and §5)."""
+_BODY_HEADERS = frozenset({"content-length", "transfer-encoding"})
+"""Headers that announce a body; their syntax is left to h11."""
 
 
 class MalformedAnswer(ValueError):
@@ -36,14 +36,14 @@ class MalformedAnswer(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the gateway answered, complete as far as anybody needs it."""
+    """A gateway's answer, with as much of the body as the agent uses."""
 
     status: int
     headers: Mapping[str, str]
-    """Names in lower case; of repeated headers the first."""
+    """Values by lower-case name; the first value of a repeated header."""
     body: bytes = b""
     early: bytes = b""
-    """What followed an accepted CONNECT: already the tunnel's payload."""
+    """Bytes that followed an accepted CONNECT: the tunnel's first payload."""
 
     @property
     def is_tunnel(self) -> bool:
@@ -51,50 +51,50 @@ class Answer:
 
     @property
     def looks_terminated(self) -> bool:
-        """A 2xx with a body: an HTTP balancer answered in the gateway's place (wire contract §3.2)."""
+        """Whether a 2xx has a body: an HTTP balancer answered in the gateway's place (wire contract §3.2)."""
         return 200 <= self.status < 300 and (
             "content-type" in self.headers or self.headers.get("content-length", "0").strip() != "0"
         )
 
     @property
     def request_id(self) -> str:
-        """The join key to the gateway's own log."""
+        """Identifies the request in the gateway's own log."""
         return self.headers.get("x-request-id", "")
 
     @property
     def from_authorizer(self) -> bool:
-        """Whether the policy engine answered, not the proxy itself (wire contract §3.2)."""
+        """Whether the policy engine answered, rather than the proxy itself (wire contract §3.2)."""
         return "x-pomerium-intercepted-response" in self.headers or "error" in self._explained
 
     @property
     def detail(self) -> str:
-        """The gateway's explanation in a few words, from a JSON body only: HTML is not for people's terminals."""
+        """The gateway's short explanation, from a JSON body only; HTML is unreadable in a terminal."""
         words = (self._explained.get(key) for key in ("statusText", "error"))
-        said = next((word for word in words if isinstance(word, str) and word), "")
-        return "".join(c for c in said if c.isprintable())[:MAX_DETAIL_CHARACTERS]
+        explanation = next((word for word in words if isinstance(word, str) and word), "")
+        return "".join(c for c in explanation if c.isprintable())[:MAX_DETAIL_CHARACTERS]
 
     @property
     def retry_after_s(self) -> float:
-        """Seconds asked for by Retry-After, 0 where it gives none or a date."""
+        """Seconds by Retry-After; 0 without one, or if it is a date."""
         value = self.headers.get("retry-after", "")
         return float(value) if value.isascii() and value.isdigit() and len(value) < 6 else 0.0
 
     @property
     def _explained(self) -> dict[str, object]:
         try:
-            said = json.loads(self.body)
-        except (ValueError, RecursionError):  # not JSON; nested deeper than anything that explains
+            explained = json.loads(self.body)
+        except (ValueError, RecursionError):  # not JSON, or nested too deeply
             return {}
-        return said if isinstance(said, dict) else {}
+        return explained if isinstance(explained, dict) else {}
 
 
-class Request:
-    """A CONNECT; made once, it serves for many tunnels."""
+class ConnectRequest:
+    """A CONNECT request; one object serves many tunnels."""
 
     def __init__(self, destination: str, headers: Mapping[str, str]) -> None:
-        """``headers`` carry the credential; ``destination`` is the route's exact ``host:port`` (wire contract §1.2).
+        """``headers`` carry the credential, ``destination`` is the route's exact ``host:port`` (wire contract §1.2).
 
-        Raises ValueError for what a request cannot carry.
+        Raises ValueError for headers that a request cannot carry.
         """
         self.destination = destination
         self.headers = headers
@@ -114,7 +114,7 @@ class Request:
         self.text = self._connection().send(self._event) or b""
 
     def sent(self) -> h11.Connection:
-        """A connection over which it was sent: the answer comes next."""
+        """Return a connection that has sent the request and expects the answer."""
         connection = self._connection()
         connection.send(self._event)
         connection.send(h11.EndOfMessage())
@@ -126,18 +126,18 @@ class Request:
 
 
 class Exchange:
-    """One CONNECT and its answer: bytes out, bytes in, then an ``Answer``."""
+    """One CONNECT and its answer: bytes to send, bytes received, then an ``Answer``."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: ConnectRequest) -> None:
         self.request = request.text
         self._sent = request.sent
         self._http: h11.Connection | None = None
-        """Reads the answer that was not recognised at once."""
+        """Parses an answer that ``accepted`` did not recognise."""
         self._head: h11.Response | None = None
         self._body = bytearray()
 
     def receive(self, data: bytes) -> Answer | None:
-        """Take what arrived (``b""`` is the end of the stream); return the answer once it is complete.
+        """Process received bytes (``b""`` is the end of the stream), and return the answer once it is complete.
 
         Raises MalformedAnswer.
         """
@@ -151,17 +151,17 @@ class Exchange:
             return self._advance(self._http)
         except h11.RemoteProtocolError as error:
             if self._head is not None:
-                return self.answer_so_far  # a refusal whose body breaks off is a refusal
+                return self.answer_so_far  # a refusal with a truncated body is still a refusal
             raise MalformedAnswer(str(error)[:MAX_DETAIL_CHARACTERS]) from error
 
     @property
     def complete(self) -> Answer | None:
-        """An answer that is complete without another byte: there is none over HTTP/1.1."""
+        """Always None over HTTP/1.1, where no answer completes without another byte."""
         return None
 
     @property
     def answer_so_far(self) -> Answer | None:
-        """The answer if its head is known, even when the body is not complete."""
+        """The answer if its head is complete, with the body so far."""
         if self._head is None or self._http is None:
             return None
         headers: dict[str, str] = {}
@@ -188,7 +188,7 @@ class Exchange:
 
 
 def accepted(data: bytes) -> Answer | None:
-    """The answer if ``data`` begins with all of a 2xx that says nothing of a body; None leaves it to h11."""
+    """Return the answer if ``data`` begins with the complete head of a 2xx without a body; None leaves it to h11."""
     match = _ACCEPTED.match(data)
     if match is None:
         return None
@@ -196,4 +196,4 @@ def accepted(data: bytes) -> Answer | None:
     for line in match[2].decode("latin-1").split("\r\n")[:-1]:
         name, _, value = line.partition(":")
         headers.setdefault(name.lower(), value.strip(" \t"))
-    return None if _OF_A_BODY & headers.keys() else Answer(int(match[1]), headers, early=data[match.end() :])
+    return None if _BODY_HEADERS & headers.keys() else Answer(int(match[1]), headers, early=data[match.end() :])

@@ -1,6 +1,6 @@
-"""What is said to a forward proxy until it passes everything on to the gateway, without I/O; and how it can fail.
+"""The negotiation with a forward proxy until it relays to the gateway, and its errors, without I/O.
 
-Whatever a proxy answers, it is not the gateway: no failure here says anything about the route or its credential.
+No error here condemns the route or its credential, because a proxy's answer is not the gateway's.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pomagent.errors import (
     ProxyRefused,
     TunnelError,
 )
-from pomagent.protocol.connect import Exchange, MalformedAnswer, Request
+from pomagent.protocol.connect import ConnectRequest, Exchange, MalformedAnswer
 from pomagent.protocol.socks5 import Malformed, Refusal, Socks5
 from pomagent.settings import ForwardProxy, HostPort
 
 PHASE = "proxy"
 
-_NOT_NOW = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""What the proxy says when it gets no connection to the gateway, or has too much to do."""
+_UNAVAILABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses of a proxy that cannot connect to the gateway, or that is overloaded."""
 _NO_TUNNELS = frozenset({400, 404, 405, 501})
 
 
 class ProxyFailures:
-    """The errors of one way through a proxy, each a sentence with what to do."""
+    """Builds the errors of one path through a proxy, each a sentence with its remedy."""
 
     def __init__(self, proxy: ForwardProxy, gateway: str, destination: str) -> None:
         self.proxy = proxy
@@ -52,23 +52,26 @@ class ProxyFailures:
 
     def garbage(self, why: str) -> GatewayMisbehaved:
         kind = "a SOCKS5" if self.proxy.scheme.startswith("socks") else "an HTTP"
-        return self.misbehaved(f"does not answer as {kind} proxy does ({why}); check scheme and port of forward_proxy")
+        return self.misbehaved(f"does not answer as {kind} proxy ({why}); check scheme and port of forward_proxy")
 
     def opened_nothing(self, budget_s: float) -> GatewayTimedOut:
         return self.timed_out(
-            f"opened no connection within {budget_s:g} s; is the gateway up, as it sees it? "
-            "connect_timeout_s is the limit"
+            f"opened no connection within {budget_s:g} s (connect_timeout_s); check that it can reach the gateway"
         )
 
     def broke_off(self, why: str) -> GatewayUnreachable:
-        return self.unreachable(f"broke the connection off ({why}); is it up?")
+        return self.unreachable(f"closed the connection ({why}); check that it is up")
 
-    def wants_credentials(self, what: str) -> ProxyRefused:
+    def unanswered(self) -> GatewayUnreachable:
+        return self.unreachable("closed the connection without an answer; check that it is up")
+
+    def unconnected(self, target: HostPort, detail: object) -> GatewayUnreachable:
+        return self.unreachable(f"cannot connect to {target} ({detail}); check that the proxy can reach the gateway")
+
+    def asks_for_credentials(self, what: str) -> ProxyRefused:
         if self.proxy.credentials is None:
-            return self.refused(f"{what}: it asks for a user and a password; set forward_proxy_credentials_file")
-        return self.refused(
-            f"{what}: it does not accept the user and the password; mend forward_proxy_credentials_file"
-        )
+            return self.refused(f"{what}; set a user and a password in forward_proxy_credentials_file")
+        return self.refused(f"{what}; mend the user and the password in forward_proxy_credentials_file")
 
     def _sentence(self, what: str) -> str:
         return f"the forward proxy {self.proxy.address} {what}"
@@ -78,28 +81,28 @@ class ProxyFailures:
         return {"gateway": self._gateway, "destination": self.destination, "phase": PHASE}
 
 
-class Conversation(Protocol):
-    """One negotiation: bytes out, bytes in, until it is over."""
+class Negotiation(Protocol):
+    """Bytes to send and bytes received, until the proxy relays."""
 
     @property
     def is_over(self) -> bool:
-        """Whether the proxy passes everything on from now."""
+        """Whether the proxy relays all further bytes."""
 
-    def take_outgoing(self) -> bytes:
-        """What is to be sent now."""
+    def pop_outgoing(self) -> bytes:
+        """Return the bytes to send now, once."""
 
     def receive(self, data: bytes) -> None:
-        """Take what arrived; ``b""`` is the end. Raises TunnelError."""
+        """Process received bytes; ``b""`` is the end of the stream. Raises TunnelError."""
 
 
-def converse(target: HostPort, failures: ProxyFailures) -> Conversation:
-    """Ask the proxy for a connection to ``target``: an address, or a name that the proxy is to look up."""
+def negotiate(target: HostPort, failures: ProxyFailures) -> Negotiation:
+    """Return the negotiation of a connection to ``target``: an address, or a name for the proxy to resolve."""
     if failures.proxy.scheme.startswith("socks"):
-        return _SocksConversation(target, failures)
-    return _HttpConversation(target, failures)
+        return _SocksNegotiation(target, failures)
+    return _HttpNegotiation(target, failures)
 
 
-class _HttpConversation:
+class _HttpNegotiation:
     """A CONNECT to the gateway (RFC 9110 §9.3.6), with Basic credentials (RFC 7617)."""
 
     def __init__(self, target: HostPort, failures: ProxyFailures) -> None:
@@ -110,48 +113,48 @@ class _HttpConversation:
         if credentials is not None:
             encoded = b64encode(credentials.get_secret_value().encode()).decode()
             headers["Proxy-Authorization"] = f"Basic {encoded}"
-        self._exchange = Exchange(Request(str(target), headers))
+        self._exchange = Exchange(ConnectRequest(str(target), headers))
         self._outgoing = self._exchange.request
         self.is_over = False
 
-    def take_outgoing(self) -> bytes:
+    def pop_outgoing(self) -> bytes:
         outgoing, self._outgoing = self._outgoing, b""
         return outgoing
 
     def receive(self, data: bytes) -> None:
         try:
-            answer = self._exchange.receive(data) or self._exchange.answer_so_far  # nobody needs a refusal's page
+            answer = self._exchange.receive(data) or self._exchange.answer_so_far  # a refusal's body is not used
         except MalformedAnswer as error:
             if not data:
-                raise self._failures.unreachable("has closed the connection without an answer; is it up?") from error
-            raise self._failures.garbage("not HTTP") from error  # its own words could quote what we have sent
+                raise self._failures.unanswered() from error
+            raise self._failures.garbage("not HTTP") from error  # the parser's message could quote the credentials
         if answer is None:
             if not data:
-                raise self._failures.unreachable("has closed the connection without an answer; is it up?")
+                raise self._failures.unanswered()
             return
         if not 200 <= answer.status < 300:
             raise self._refusal(answer.status)
         if answer.early:
-            raise self._failures.garbage("it speaks before the gateway was spoken to")
+            raise self._failures.garbage("it sent bytes before the gateway could")
         self.is_over = True
 
     def _refusal(self, status: int) -> TunnelError:
         failures, target = self._failures, self._target
         if status == 407:
-            return failures.wants_credentials("refuses with 407")
+            return failures.asks_for_credentials("refuses CONNECT with 407")
         if status in {401, 403}:
-            return failures.refused(f"forbids connections to {target} ({status}); have its rules allow CONNECT to it")
-        if status in _NOT_NOW:
-            return failures.unreachable(f"gets no connection to {target} ({status}); is the gateway up, as it sees it?")
+            return failures.refused(f"forbids connections to {target} ({status}); allow CONNECT to it in its rules")
+        if status in _UNAVAILABLE:
+            return failures.unconnected(target, status)
         if 300 <= status < 400 or status == 511:
-            return failures.refused(f"answers with a page of its own ({status}); somebody has to log in to the network")
+            return failures.refused(f"answers with a login page ({status}); log in to the network first")
         if status in _NO_TUNNELS:
             return failures.refused(f"does not take CONNECT ({status}); check scheme and port of forward_proxy")
-        return failures.refused(f"refuses a connection to {target} ({status}); look at its log")
+        return failures.refused(f"refuses to connect to {target} ({status}); check its log")
 
 
-class _SocksConversation:
-    """SOCKS5, in the words of our errors."""
+class _SocksNegotiation:
+    """SOCKS5 whose refusals become our errors."""
 
     def __init__(self, target: HostPort, failures: ProxyFailures) -> None:
         self._failures = failures
@@ -164,12 +167,12 @@ class _SocksConversation:
     def is_over(self) -> bool:
         return self._socks.is_open
 
-    def take_outgoing(self) -> bytes:
-        return self._socks.take_outgoing()
+    def pop_outgoing(self) -> bytes:
+        return self._socks.pop_outgoing()
 
     def receive(self, data: bytes) -> None:
         if not data:
-            raise self._failures.unreachable("has closed the connection in the middle of the SOCKS handshake")
+            raise self._failures.unreachable("closed the connection in the SOCKS handshake; check that it is up")
         try:
             self._socks.receive(data)
         except Malformed as error:
@@ -180,7 +183,7 @@ class _SocksConversation:
     def _refusal(self, error: Refusal) -> TunnelError:
         failures, target = self._failures, self._target
         if error.is_for_credentials:
-            return failures.wants_credentials(str(error))
+            return failures.asks_for_credentials(str(error))
         if error.is_final:
-            return failures.refused(f"refuses a connection to {target} ({error}); have its rules allow it")
-        return failures.unreachable(f"gets no connection to {target} ({error}); is the gateway up, as it sees it?")
+            return failures.refused(f"refuses to connect to {target} ({error}); allow it in its rules")
+        return failures.unconnected(target, error)

@@ -1,4 +1,4 @@
-"""The states of a tunnel, as a table."""
+"""The states of a tunnel, and the allowed transitions, as a table."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ class State(StrEnum):
     SECURING = "securing"
     """The TLS handshake."""
     SECURED = "secured"
-    """TLS stands and no CONNECT was sent: what a pool at level ``tls`` holds."""
+    """TLS is established and no CONNECT was sent: a warm connection at level ``tls``."""
     OPENING = "opening"
-    """The CONNECT waits for its answer."""
+    """The CONNECT was sent, without an answer yet."""
     READY = "ready"
-    """Accepted by the gateway and used by nobody."""
+    """Accepted by the gateway and not leased."""
     ACTIVE = "active"
     """Leased to a session."""
     CLOSED = "closed"
 
 
 class Reason(Enum):
-    """Why a tunnel was closed; the same word in the log, the counters and the tests."""
+    """Why a tunnel was closed. Log, counters and tests use the same words."""
 
     FINISHED = "finished"
     REFUSED = "refused"
@@ -33,7 +33,7 @@ class Reason(Enum):
     EXPIRED = "expired"
     STALE = "stale"
     UNWANTED = "unwanted"
-    """The route keeps less, or something else, warm now; or nothing, while it drains."""
+    """The route now keeps fewer, or other, tunnels warm, or drains."""
     DRAINED = "drained"
     ABORTED = "aborted"
 
@@ -54,7 +54,7 @@ NEXT: dict[State, frozenset[State]] = {
 def advance(state: State, to: State) -> State:
     """Return ``to`` if a tunnel may go there from ``state``.
 
-    Raises ValueError otherwise: that is a bug of ours, never an event of the network.
+    Raises ValueError otherwise, which is a bug of the agent and never an event of the network.
     """
     if to not in NEXT[state]:
         raise ValueError(f"a tunnel cannot go from {state.value} to {to.value}")

@@ -1,7 +1,7 @@
-"""Which forward proxy the environment names for a gateway, by the rules that curl and Go document.
+"""Finds the forward proxy that the environment names for a gateway, by the rules that curl and Go document.
 
 Where those two differ: a lower-case name wins over its upper-case twin (curl), ``NO_PROXY`` may name ports, and a
-leading dot leaves the domain itself out (Go). Nothing on loopback is ever asked of a proxy (Go).
+leading dot excludes the domain itself (Go). Loopback addresses never use a proxy (Go).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROXY_FORMS = ", ".join(f"{scheme}://HOST:PORT" for scheme in PROXY_PORTS)
 
 _HTTPS = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _HTTP = ("http_proxy", "all_proxy", "ALL_PROXY")
-"""Never HTTP_PROXY: in a CGI environment that is what a client has sent as the header "Proxy"."""
+"""HTTP_PROXY is ignored: in a CGI environment a client sets it by the header "Proxy"."""
 _SEPARATORS = re.compile(r"[,\s]+")
 
 _Address = IPv4Address | IPv6Address
@@ -29,19 +29,19 @@ _Address = IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class ProxyUrl:
-    """A forward proxy as a URL names it."""
+    """The parts of a forward proxy's URL."""
 
     scheme: ProxyScheme
     address: HostPort
     credentials: str = ""
-    """``user:password``, without percent escapes; empty where it names none."""
+    """``user:password``, without percent escapes; empty without a user."""
 
     def __repr__(self) -> str:
         return f"ProxyUrl({self.scheme}://{self.address})"
 
 
 def parse_proxy_url(text: str, *, default_scheme: str = "", may_have_credentials: bool = False) -> ProxyUrl:
-    """Reads a proxy's URL. Raises AddressError, which never repeats it."""
+    """Return the parts of a proxy's URL. Raises AddressError, which never quotes the URL."""
     named, has_scheme, rest = text.partition("://")
     given = named.lower() if has_scheme else default_scheme
     scheme = next((known for known in get_args(ProxyScheme) if known == given), None)
@@ -57,7 +57,7 @@ def parse_proxy_url(text: str, *, default_scheme: str = "", may_have_credentials
 
 
 def proxy_variable(environ: Mapping[str, str], *, tls: bool) -> tuple[str, str]:
-    """The variable that names the proxy for gateways of this kind, and its value; both empty without one."""
+    """Return the variable that names the proxy for gateways with or without TLS, and its value; both may be empty."""
     for name in _HTTPS if tls else _HTTP:
         if value := environ.get(name, "").strip():
             return name, value
@@ -65,13 +65,13 @@ def proxy_variable(environ: Mapping[str, str], *, tls: bool) -> tuple[str, str]:
 
 
 def goes_direct(environ: Mapping[str, str], target: HostPort) -> bool:
-    """Whether ``NO_PROXY`` or common sense keeps a target from the proxy."""
+    """Return whether a target bypasses the proxy: on loopback, or named by ``NO_PROXY``."""
     excluded = environ.get("no_proxy", "").strip() or environ.get("NO_PROXY", "")
     return _is_loopback(target.host) or is_excluded(excluded, target)
 
 
 def is_excluded(no_proxy: str, target: HostPort) -> bool:
-    """Whether one of the names, addresses and networks in the value of ``NO_PROXY`` is, or holds, the target."""
+    """Return whether a name, address or network in the value of ``NO_PROXY`` covers the target."""
     entries = _SEPARATORS.split(no_proxy.strip().lower())
     return any(entry == "*" or _matches(entry, target) for entry in entries if entry)
 
@@ -91,7 +91,7 @@ def _matches(entry: str, target: HostPort) -> bool:
 
 
 def _split(entry: str) -> tuple[str, str]:
-    """Host and port of an entry; an IPv6 address needs brackets to have a port."""
+    """Return host and port of an entry; an IPv6 address needs brackets to have a port."""
     if entry.startswith("["):
         host, _, rest = entry[1:].partition("]")
         return host, rest.removeprefix(":")

@@ -1,6 +1,6 @@
-"""The forms of a route's ``from``, of a gateway's URL, and of ``host:port`` (wire contract §1.3).
+"""Parses a route's ``from``, a gateway's URL, and ``host:port`` (wire contract §1.3).
 
-A message never repeats the text that it is about: somebody may have pasted a password or a token into it.
+A message never quotes the text that it is about: an operator may have pasted a password or a token into it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLEAR_TEXT = (
     "insecure_http = true"
 )
 
-# Underscores are not host names, but occur in names of services; Envoy matches them all the same.
+# Host names have no underscores, but service names do, and Envoy matches them.
 _LABELS = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
@@ -33,12 +33,12 @@ _BLANK_OR_CONTROL = re.compile(r"[\s\x00-\x20\x7f-\x9f]")
 
 
 class AddressError(ValueError):
-    """Says what is wrong with an address and what was expected."""
+    """An invalid address, with the expected form."""
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeUrl:
-    """Where a gateway listens."""
+    """The address of a gateway."""
 
     address: HostPort
     tls: bool = True
@@ -46,15 +46,15 @@ class EdgeUrl:
 
 @dataclass(frozen=True, slots=True)
 class RouteUrl:
-    """What a route's ``from`` says: the target of the CONNECT and the edge to send it to."""
+    """The parts of a route's ``from``: the CONNECT's target, and the edge to send it to."""
 
     destination: HostPort
     edge: EdgeUrl
 
 
 def parse_route_url(text: str, *, clear_text: bool = False) -> RouteUrl:
-    """Reads a route's ``from``; ``clear_text`` allows the ``http`` schemes. Raises AddressError."""
-    _refuse_what_no_address_has(text)
+    """Return the parts of a route's ``from``; ``clear_text`` allows the ``http`` schemes. Raises AddressError."""
+    _reject_foreign_parts(text)
     scheme, has_scheme, rest = text.partition("://")
     if not has_scheme:
         return _own_edge(text, tls=True)
@@ -68,12 +68,15 @@ def parse_route_url(text: str, *, clear_text: bool = False) -> RouteUrl:
 
 
 def parse_edge_url(text: str, *, ignore_path: bool = False) -> EdgeUrl:
-    """Reads a gateway's URL; ``ignore_path`` drops path and query as pomerium-cli does. Raises AddressError."""
+    """Return the address in a gateway's URL.
+
+    ``ignore_path`` drops path and query as pomerium-cli does. Raises AddressError.
+    """
     scheme, has_scheme, rest = text.partition("://")
     authority, _, path = rest.partition("/")
     if ignore_path:
         path, authority = "", re.split(r"[?#]", authority)[0]
-    _refuse_what_no_address_has(f"{scheme}://{authority}/{path}" if text else "")
+    _reject_foreign_parts(f"{scheme}://{authority}/{path}" if text else "")
     if not has_scheme:
         raise AddressError(f"has no scheme; {EDGE_FORMS}")
     if scheme.lower() not in {"https", "http"}:
@@ -85,8 +88,8 @@ def parse_edge_url(text: str, *, ignore_path: bool = False) -> EdgeUrl:
 
 
 def parse_host_port(text: str, *, default_port: int | None = None, lowest_port: int = 1) -> HostPort:
-    """Reads ``host:port``, ``address:port`` or ``[IPv6]:port``. Raises AddressError."""
-    _refuse_what_no_address_has(text)
+    """Return the parts of ``host:port``, ``address:port`` or ``[IPv6]:port``. Raises AddressError."""
+    _reject_foreign_parts(text)
     host, port = _split_port(text)
     if port is None and default_port is None:
         raise AddressError("has no port; expected HOST:PORT")
@@ -95,15 +98,15 @@ def parse_host_port(text: str, *, default_port: int | None = None, lowest_port: 
 
 
 def is_ip(host: str) -> bool:
-    """Whether the host of a HostPort is an address; no name ends with a number."""
+    """Return whether the host of a HostPort is an address; no name ends with a number."""
     return ":" in host or host[host.rfind(".") + 1 :].isdigit()
 
 
-def _refuse_what_no_address_has(text: str) -> None:
+def _reject_foreign_parts(text: str) -> None:
     if not text:
         raise AddressError("is empty")
     if "@" in text or "%40" in text:
-        raise AddressError("holds a user name or a password; a token's source belongs into [credentials.*]")
+        raise AddressError("holds a user name or a password; a token's source belongs in [credentials.*]")
     if _BLANK_OR_CONTROL.search(text):
         raise AddressError("holds a blank or a control character")
     if "?" in text or "#" in text:
@@ -120,7 +123,7 @@ def _route_scheme_is_tls(scheme: str, *, clear_text: bool) -> bool:
             raise AddressError(CLEAR_TEXT)
         return False
     if scheme == "tcp":
-        raise AddressError(f"has the scheme tcp, which says nothing about TLS; {ROUTE_FORMS}")
+        raise AddressError(f"has the scheme tcp, which does not determine TLS; {ROUTE_FORMS}")
     raise AddressError(f"has an unknown scheme; {ROUTE_FORMS}")
 
 
@@ -166,7 +169,7 @@ def _ipv6(text: str) -> IPv6Address:
     except ValueError:
         raise AddressError("has something else than an IPv6 address in the brackets") from None
     if address.scope_id:
-        raise AddressError("has an IPv6 zone, which only means something on one host; expected none")
+        raise AddressError("has an IPv6 zone, which is valid on one host only; expected none")
     return address
 
 
@@ -184,7 +187,7 @@ def _port_number(text: str, lowest: int) -> int:
 def _normal_host(host: str) -> str:
     if not host:
         raise AddressError("names no host")
-    if ":" in host:  # _split_port has read it as an IPv6 address
+    if ":" in host:  # _split_port has parsed it as an IPv6 address
         return host
     if not host.isascii():
         host = _to_ascii(host)

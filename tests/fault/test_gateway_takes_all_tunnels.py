@@ -84,7 +84,7 @@ def test_clients_of_a_firewalled_destination_slow_no_other_route(bastion: Bastio
         assert not agent.events("session.refused"), "all of that while the gateway still tries"
         assert len(bastion.gateway.authorizer.checks_for(FIREWALLED)) == MAX_DIALS_PER_ROUTE
         refused = agent.wait_for("session.refused", timeout_s=30)
-        assert "the gateway gets no connection to the route's server" in refused["error"]
+        assert "the gateway cannot reach the route's server" in refused["error"]
         for client in clients:
             client.close()
     finally:

@@ -324,7 +324,7 @@ class TestRefusal:
         assert reset_soon(here.connect())
         line = here.line()
         assert (line["event"], line["recovery"]) == ("session.refused", "operator")
-        assert "refused with 403" in line["error"]
+        assert "(403 from" in line["error"]
 
     def test_refusal_by_a_limit_of_the_route_names_the_limit(
         self, bench: Callable[..., Bench], fake: FakeGateway, monkeypatch: pytest.MonkeyPatch

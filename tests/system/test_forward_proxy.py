@@ -152,7 +152,7 @@ class TestSquid:
         agent = start(bastion, open_squid.url)
         failed = agent.wait_for("tunnel.failed")
         assert (failed["phase"], failed["recovery"]) == ("proxy", "retry")
-        assert f"gets no connection to {bastion.gateway.host}:{bastion.gateway.port} (503)" in failed["error"]
+        assert f"cannot connect to {bastion.gateway.host}:{bastion.gateway.port} (503)" in failed["error"]
         bastion.gateway.edge.start()
         agent.wait_for("pool.filled", timeout_s=40)
 

@@ -103,7 +103,7 @@ def test_refusal_has_the_same_sentence_as_over_http1(start: Start) -> None:
         client.recv(100)
     refused = agent.wait_for("session.refused")
     assert "503" in refused["error"]
-    assert "start that server" in refused["error"]
+    assert "the gateway cannot reach the route's server; start it" in refused["error"]
 
 
 def test_probe_and_status_show_the_transport(start: Start, bastion: Bastion) -> None:

@@ -136,16 +136,16 @@ def no_such_name(bastion: Bastion) -> None:
 
 # What goes wrong; the phase, status and recovery it is reported with; words of what happened and of what to do.
 FAILURES: list[tuple[Arrange, str, int | None, str, tuple[str, ...]]] = [
-    (no_token, "connect", 401, "reauthenticate", ("401", "no credential was sent: set one", "[credentials.default]")),
+    (no_token, "connect", 401, "reauthenticate", ("401", "no credential was sent; set one", "[credentials.default]")),
     (bad_token, "connect", 401, "reauthenticate", ("401", 'the credential "default"', "replace its token")),
-    (forbidden, "connect", 403, "operator", ("403", "no access to the route", "allow its user in the route's policy")),
-    (unknown_route, "connect", 404, "operator", ("404", "nowhere.example.test:7000", "compare `from`")),
+    (forbidden, "connect", 403, "operator", ("403", "the policy denies this credential", "allow its user")),
+    (unknown_route, "connect", 404, "operator", ("404", "nowhere.example.test:7000", 'compare "from"')),
     (not_a_tcp_route, "connect", 403, "operator", ("403", "does not take CONNECT", "tcp+https://")),
-    (destination_down, "connect", 503, "retry", ("503", "the route's server", "start that server")),
-    (authorize_down, "connect", 503, "retry", ("503", "authorize service", "look at the gateway's authorize")),
+    (destination_down, "connect", 503, "retry", ("503", "the route's server", "start it, or mend")),
+    (authorize_down, "connect", 503, "retry", ("503", "authorize service", "check the gateway's authorize")),
     (gateway_down, "tcp", None, "retry", ("connection refused", "start the gateway")),
     (gateway_frozen, "tls", None, "retry", ("no TLS handshake", "within 1 s", "overloaded")),
-    (no_answer, "connect", None, "retry", ("no answer to the CONNECT within 1 s", "look at the gateway's load")),
+    (no_answer, "connect", None, "retry", ("no answer to the CONNECT within 1 s", "check the gateway's load")),
     (untrusted_authority, "tls", None, "operator", ("certificate is not accepted", "set ca_file")),
     (wrong_name, "tls", None, "operator", ("elsewhere.test", "a name that the certificate covers")),
     (no_such_name, "dns", None, "retry", ("nowhere.invalid", "check the name")),

@@ -136,7 +136,7 @@ def test_health_reports_ready_and_failing_routes(bastion: Bastion) -> None:
         answer = ask(port, target)
         assert answer.status == 503, target
         assert "down: " in answer.text
-        assert "start that server" in answer.text
+        assert "start it, or mend" in answer.text
     assert ask(port, "/readyz/nothing").status == 404
 
 

@@ -282,7 +282,7 @@ def test_the_banner_of_a_server_that_speaks_first_is_printed(flags: list[str]) -
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("down", ("503", "start that server")), ("noconnect", ("403",)), ("nowhere", ("404", "compare `from`"))],
+    [("down", ("503", "start it, or mend")), ("noconnect", ("403",)), ("nowhere", ("404", 'compare "from"'))],
 )  # fmt: skip
 def test_a_failure_to_open_the_tunnel_is_reported_with_its_cause(
     flags: list[str], name: str, words: tuple[str, ...]

@@ -13,7 +13,7 @@ from pomagent.credentials.header import header
 from pomagent.credentials.token import Token
 from pomagent.errors import CredentialError
 from pomagent.protocol.answers import ROWS, refusal
-from pomagent.protocol.connect import Answer, Exchange, MalformedAnswer, Request
+from pomagent.protocol.connect import Answer, ConnectRequest, Exchange, MalformedAnswer
 from pomagent.reload.plan import diff
 from pomagent.settings import Credential, Gateway, HostPort, Route, Settings, Trust
 from tests.fakes.log import FakeLog
@@ -78,7 +78,7 @@ def test_logged_credential_shows_no_secret():
 
 
 def test_exchange_shows_no_secret():
-    request = Request("db.example.com:5432", header("authorization", "pomerium", SecretStr(SECRET)))
+    request = ConnectRequest("db.example.com:5432", header("authorization", "pomerium", SecretStr(SECRET)))
     assert SECRET.encode() in request.text
     assert SECRET not in shown(request) + shown(Exchange(request))
 
@@ -88,7 +88,7 @@ def test_exchange_shows_no_secret():
 def test_token_that_no_request_can_carry_shows_in_no_traceback(name, broken):
     """The traceback would be logged as ``greenlet.crashed``, with the libraries' messages."""
     with pytest.raises(ValueError, match="cannot carry") as refused:
-        Request("db.example.com:5432", header(name, "pomerium", SecretStr(broken)))
+        ConnectRequest("db.example.com:5432", header(name, "pomerium", SecretStr(broken)))
     assert "S3CR3T" not in "".join(traceback.format_exception(refused.value))
 
 
@@ -99,7 +99,7 @@ def test_refusal_names_the_credential_and_never_its_token(status):
 
 
 def test_echoing_gateway_gets_no_secret_into_the_log():
-    exchange = Exchange(Request("db.example.com:5432", header("authorization", "pomerium", SecretStr(SECRET))))
+    exchange = Exchange(ConnectRequest("db.example.com:5432", header("authorization", "pomerium", SecretStr(SECRET))))
     with pytest.raises(MalformedAnswer) as malformed:
         exchange.receive(exchange.request)
     assert SECRET not in "".join(traceback.format_exception(malformed.value))

@@ -126,20 +126,20 @@ def test_socks5h_is_given_the_name(fake: FakeGateway) -> None:
 
 
 FAILURES: list[tuple[str, play.Script, type[TunnelError], str]] = [
-    ("http", lambda c: passes_on(c, b"HTTP/1.1 407 No\r\n\r\n"), ProxyRefused, "refuses with 407"),
+    ("http", lambda c: passes_on(c, b"HTTP/1.1 407 No\r\n\r\n"), ProxyRefused, "refuses CONNECT with 407"),
     ("http", lambda c: passes_on(c, b"HTTP/1.1 403 No\r\n\r\n"), ProxyRefused, "forbids connections to 10.255.0.1:443"),
     ("http", lambda c: passes_on(c, b"SSH-2.0-x\r\n\r\n"), GatewayMisbehaved, "check scheme and port of forward_proxy"),
-    ("http", lambda c: passes_on(c, GRANTED + b"x"), GatewayMisbehaved, "speaks before the gateway was spoken to"),
-    ("http", play.closes, GatewayUnreachable, "has closed the connection without an answer"),
-    ("http", play.resets, GatewayUnreachable, "broke the connection off (connection reset by peer)"),
+    ("http", lambda c: passes_on(c, GRANTED + b"x"), GatewayMisbehaved, "it sent bytes before the gateway could"),
+    ("http", play.closes, GatewayUnreachable, "closed the connection without an answer"),
+    ("http", play.resets, GatewayUnreachable, "closed the connection (connection reset by peer)"),
     ("http", play.says_nothing, GatewayTimedOut, "opened no connection within 0.3 s"),
     ("http", play.secures, GatewayTimedOut, "opened no connection within 0.3 s"),
-    ("socks5h", play.closes, GatewayUnreachable, "in the middle of the SOCKS handshake"),
+    ("socks5h", play.closes, GatewayUnreachable, "closed the connection in the SOCKS handshake"),
     ("socks5h", play.says_nothing, GatewayTimedOut, "opened no connection within 0.3 s"),
-    ("socks5h", lambda c: c.send_raw(b"HTTP/1.1 400 \r\n\r\n"), GatewayMisbehaved, "as a SOCKS5 proxy does"),
+    ("socks5h", lambda c: c.send_raw(b"HTTP/1.1 400 \r\n\r\n"), GatewayMisbehaved, "as a SOCKS5 proxy ("),
     ("https", play.says_nothing, GatewayTimedOut, "no TLS handshake with the forward proxy localhost:"),
-    ("https", play.babbles, GatewayMisbehaved, "no TLS there (wrong version number)"),
-    ("https", play.closes, GatewayUnreachable, "closed in the TLS handshake; is the forward proxy restarting?"),
+    ("https", play.babbles, GatewayMisbehaved, "the forward proxy does not answer in TLS; check its scheme and port"),
+    ("https", play.closes, GatewayUnreachable, "proxy closed the connection in the TLS handshake"),
 ]
 
 
@@ -199,7 +199,7 @@ def test_a_proxy_that_wants_a_client_certificate_gets_none(fake: FakeGateway, au
     )  # fmt: skip
     error = failure(behind(fake, "https", trust=trust))
     assert (type(error), error.phase) == (GatewayUntrusted, "proxy")
-    assert "wants a client certificate" in str(error)
+    assert "requires a client certificate" in str(error)
 
 
 def play_tls_1_2(fake: FakeGateway) -> None:

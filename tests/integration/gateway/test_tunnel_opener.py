@@ -208,7 +208,7 @@ class TestARefusal:
         fake.plays(answers(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi"))
         error = Opened(fake).failure()
         assert (type(error), error.status) == (GatewayMisbehaved, 200)
-        assert "something terminates HTTP in front of the gateway" in str(error)
+        assert "something in front of the gateway terminates HTTP; pass TCP through" in str(error)
 
 
 class TestNoAnswer:
@@ -236,18 +236,20 @@ class TestNoAnswer:
         assert isinstance(error, GatewayTimedOut)
 
     @pytest.mark.parametrize(
-        ("end", "words"),
+        ("end", "what", "detail"),
         [
-            (Connection.finish, "closed by the gateway before it answered"),
-            (Connection.fin, "connection lost before the answer (closed without close_notify)"),
-            (Connection.reset, "connection lost before the answer (connection reset by peer)"),
+            (Connection.finish, "the gateway closed the connection before it answered", ""),
+            (Connection.fin, "the connection was lost before the gateway answered", ": closed without close_notify"),
+            (Connection.reset, "the connection was lost before the gateway answered", ": connection reset by peer"),
         ],
     )
-    def test_and_an_end_is_unreachable(self, fake: FakeGateway, end: Callable[[Connection], None], words: str) -> None:
+    def test_an_end_is_unreachable(
+        self, fake: FakeGateway, end: Callable[[Connection], None], what: str, detail: str
+    ) -> None:
         fake.plays(then(play.reads, end))
         error = Opened(fake).failure()
         assert (type(error), error.phase, error.recovery) == (GatewayUnreachable, "connect", Recovery.RETRY)
-        assert f"{words}; is the gateway restarting?" in str(error)
+        assert f": {what}; is it restarting? (via {error.gateway}{detail})" in str(error)
 
     @pytest.mark.parametrize("raw", [b"SSH-2.0-test\r\n\r\n", b"\x00\x01\x02\x03" * 10 + b"\r\n\r\n"])
     def test_but_something_else_than_http_misbehaves(self, fake: FakeGateway, raw: bytes) -> None:
@@ -273,7 +275,8 @@ class TestAClientCertificate:
         fake.context.load_verify_locations(fake.authority.ca_file)
         error = Opened(fake).failure()
         assert (type(error), error.phase, error.recovery) == (GatewayUntrusted, "connect", Recovery.OPERATOR)
-        assert "the gateway wants a client certificate it trusts (tlsv13 alert certificate required)" in str(error)
+        assert "the gateway requires a client certificate that it trusts; set client_cert_file" in str(error)
+        assert str(error).endswith(": tlsv13 alert certificate required)")
 
     def test_of_another_authority_is_told_apart_from_none(self, fake: FakeGateway, other_authority: Any) -> None:
         fake.context.verify_mode = ssl.CERT_REQUIRED

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pomagent.gateway.address_health import AVOID_S, AddressBook
+from pomagent.gateway.address_health import AVOID_S, AddressHealth
 
 NOW = 1000.0
 A, B, C = ("10.0.0.1", 443), ("10.0.0.2", 443), ("::1", 443)
@@ -10,11 +10,11 @@ ALL = [("inet", A), ("inet", B), ("inet6", C)]
 
 
 @pytest.fixture
-def book() -> AddressBook:
-    return AddressBook()
+def book() -> AddressHealth:
+    return AddressHealth()
 
 
-def order(book: AddressBook, now: float = NOW) -> list[tuple[str, int]]:
+def order(book: AddressHealth, now: float = NOW) -> list[tuple[str, int]]:
     return [address for _, address in book.order(ALL, now)]
 
 
@@ -43,7 +43,7 @@ def test_a_failure_is_forgotten_after_a_while(book, ago_s, first):
 
 def test_a_success_forgets_it_at_once(book):
     book.failed(A, NOW)
-    book.worked(A)
+    book.succeeded(A)
     assert order(book) == [A, B, C]
     assert book.avoided(NOW) == []
 
@@ -57,6 +57,6 @@ def test_addresses_that_a_name_has_no_more_are_not_kept_for_ever(book):
 def test_an_operator_who_has_mended_something_ends_it_for_all(book):
     book.failed(A, NOW)
     book.failed(B, NOW)
-    book.forget()
+    book.clear()
     assert order(book) == [A, B, C]
     assert book.avoided(NOW) == []

@@ -17,13 +17,13 @@ def door(limit: int = 1000) -> Admission[str]:
 
 def let_in(admission: Admission[str], now: float = NOW) -> list[str]:
     """Everybody who may begin now."""
-    return list(iter(lambda: admission.next(now), None))
+    return list(iter(lambda: admission.admit(now), None))
 
 
 def test_no_more_than_the_limit_at_a_time():
     admission = door(2)
     for name in "abc":
-        admission.ask(name, urgent=True)
+        admission.join(name, urgent=True)
     assert let_in(admission) == ["a", "b"]
     admission.done()
     assert let_in(admission) == ["c"]
@@ -32,7 +32,7 @@ def test_no_more_than_the_limit_at_a_time():
 def test_applications_come_before_refills_that_came_before_them():
     admission = door(1)
     for name, urgent in (("refill", False), ("first", True), ("second", True)):
-        admission.ask(name, urgent=urgent)
+        admission.join(name, urgent=urgent)
     order = []
     for _ in range(3):
         order += let_in(admission)
@@ -43,7 +43,7 @@ def test_applications_come_before_refills_that_came_before_them():
 def test_refills_begin_no_faster_than_the_rate():
     admission = door()
     for number in range(3 * BURST):
-        admission.ask(f"refill-{number}", urgent=False)
+        admission.join(f"refill-{number}", urgent=False)
     assert len(let_in(admission)) == BURST
     assert admission.next_at() == pytest.approx(NOW + 1 / REFILLS_PER_S)
     assert len(let_in(admission, NOW + 10 / REFILLS_PER_S + 0.001)) == 10
@@ -52,8 +52,8 @@ def test_refills_begin_no_faster_than_the_rate():
 def test_applications_do_not_wait_for_the_rate_but_count_to_it():
     admission = door()
     for number in range(3 * BURST):
-        admission.ask(f"client-{number}", urgent=True)
-    admission.ask("refill", urgent=False)
+        admission.join(f"client-{number}", urgent=True)
+    admission.join("refill", urgent=False)
     assert len(let_in(admission)) == 3 * BURST
     assert let_in(admission, NOW + BURST / REFILLS_PER_S) == []
     assert let_in(admission, NOW + (BURST + 2) / REFILLS_PER_S) == ["refill"]
@@ -62,7 +62,7 @@ def test_applications_do_not_wait_for_the_rate_but_count_to_it():
 def test_who_has_left_is_not_let_in():
     admission = door()
     for name, urgent in (("a", True), ("b", True), ("c", False)):
-        admission.ask(name, urgent=urgent)
+        admission.join(name, urgent=urgent)
     admission.leave("a")
     admission.leave("c")
     assert let_in(admission) == ["b"]
@@ -72,9 +72,9 @@ def test_who_has_left_is_not_let_in():
 def test_nobody_waits_for_the_rate_while_there_is_no_place_or_nobody():
     admission = door(1)
     assert admission.next_at() is None
-    admission.ask("a", urgent=True)
+    admission.join("a", urgent=True)
     let_in(admission)
-    admission.ask("refill", urgent=False)
+    admission.join("refill", urgent=False)
     assert admission.next_at() is None
 
 
@@ -93,7 +93,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.under_way = 0
 
     def open(self) -> None:
-        while (waiter := self.admission.next(self.now)) is not None:
+        while (waiter := self.admission.admit(self.now)) is not None:
             urgent = bool(self.lines[True])
             assert self.lines[urgent].pop(0) == waiter
             self.under_way += 1
@@ -104,7 +104,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def ask(self, urgent: bool) -> None:
         waiter = next(self.numbers)
         self.lines[urgent].append(waiter)
-        self.admission.ask(waiter, urgent=urgent)
+        self.admission.join(waiter, urgent=urgent)
         self.open()
 
     @precondition(lambda self: self.under_way)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pomagent.gateway.clock_offset import duration, is_off, offset_s, said
+from pomagent.gateway.clock_offset import duration, is_off, offset_s, problem
 
 NOW = 784_111_777.0  # RFC 9110's own example, in all three forms that a recipient must read
 
@@ -26,12 +26,12 @@ def test_what_is_no_date_says_nothing(date: str) -> None:
 )
 def test_a_minute_is_forgiven(offset: float | None, expected: bool) -> None:
     assert is_off(offset) is expected
-    assert bool(said(offset)) is expected
+    assert bool(problem(offset)) is expected
 
 
 def test_it_is_said_which_way() -> None:
-    assert said(7200) == "this host's clock is 2 hours behind the gateway's: set it, or the gateway's"
-    assert said(-90) == "this host's clock is 1 minute ahead of the gateway's: set it, or the gateway's"
+    assert problem(7200) == "this host's clock is 2 hours behind the gateway's: set it, or the gateway's"
+    assert problem(-90) == "this host's clock is 1 minute ahead of the gateway's: set it, or the gateway's"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from pomagent.errors import GatewayTimedOut, GatewayUnreachable, RouteForbidden, TunnelError
-from pomagent.gateway.failure_log import Failures
+from pomagent.gateway.failure_log import FailureLog
 
 NAMED = {"gateway": "edge.example.com:443", "destination": "db.example.com:5432"}
 REFUSED = GatewayUnreachable("connection refused", phase="tcp", **NAMED)
@@ -12,12 +12,12 @@ SILENT = GatewayTimedOut("no answer", phase="tls", **NAMED)
 DENIED = RouteForbidden("refused with 403", status=403, **NAMED)
 
 
-def news(failures: Failures, *errors: TunnelError) -> list[bool]:
+def news(failures: FailureLog, *errors: TunnelError) -> list[bool]:
     return [failures.is_news(error) for error in errors]
 
 
 def test_the_first_of_each_cause_is_news():
-    failures = Failures()
+    failures = FailureLog()
     assert news(failures, REFUSED, REFUSED, LOST, REFUSED, SILENT, DENIED, DENIED) == [
         True, False, True, False, True, True, False,
     ]  # fmt: skip
@@ -25,7 +25,7 @@ def test_the_first_of_each_cause_is_news():
 
 
 def test_after_a_success_it_is_news_again():
-    failures = Failures()
+    failures = FailureLog()
     news(failures, REFUSED, DENIED)
     failures.accepted()
     assert news(failures, REFUSED, DENIED) == [True, True]
@@ -33,7 +33,7 @@ def test_after_a_success_it_is_news_again():
 
 
 def test_a_connection_alone_is_no_success_of_the_connect():
-    failures = Failures()
+    failures = FailureLog()
     news(failures, REFUSED, DENIED)
     failures.secured()
     assert news(failures, REFUSED, DENIED) == [True, False]

@@ -36,7 +36,7 @@ class Watched:
 
     def show(self, expires_at: float) -> None:
         until = time.strftime("%b %d %H:%M:%S %Y GMT", time.gmtime(expires_at))
-        self.watch.saw({"notAfter": until})
+        self.watch.note_certificate({"notAfter": until})
 
     def said(self) -> list[tuple[str, float]]:
         lines = self.log.named(events.CERTIFICATE_EXPIRING)
@@ -96,7 +96,7 @@ def test_its_renewal_starts_the_steps_anew(watched):
 
 
 def test_one_that_was_not_verified_says_nothing(watched):
-    watched.watch.saw({})
+    watched.watch.note_certificate({})
     assert watched.said() == []
     assert watched.watch.certificate_expires_at is None
 
@@ -105,13 +105,13 @@ def test_those_who_wait_for_it_are_called_once_spread_by_their_number(watched):
     calls: list[float] = []
     for _ in range(3):
         watched.watch.when_back(lambda spread_s, calls=calls: calls.append(spread_s))
-    watched.watch.answered()
-    watched.watch.answered()
+    watched.watch.reached()
+    watched.watch.reached()
     assert calls == [3 / REFILLS_PER_S] * 3
 
 
 def tell_time(watched, offset_s):
-    watched.watch.told_time(formatdate(watched.wall.now + offset_s, usegmt=True))
+    watched.watch.note_date(formatdate(watched.wall.now + offset_s, usegmt=True))
 
 
 def test_a_clock_that_is_off_is_told_once_until_it_agrees_again(watched):
@@ -125,5 +125,5 @@ def test_a_clock_that_is_off_is_told_once_until_it_agrees_again(watched):
 
 def test_what_is_no_date_changes_nothing(watched):
     tell_time(watched, 5)
-    watched.watch.told_time("yesterday")
+    watched.watch.note_date("yesterday")
     assert watched.watch.clock_offset_s == 5

@@ -110,7 +110,7 @@ class TestGatewayRecovery:
         scene.fail(DOWN)
         assert scene.pool.status.retry_in_s == 30.0
         scene.clock.advance(RETRY_AFTER_RECOVERY_S)
-        scene.gateway_health.answered()  # to another route
+        scene.gateway_health.reached()  # to another route
         assert scene.pool.status.retry_in_s == pytest.approx(1 / REFILLS_PER_S)
         scene.pass_time(1 / REFILLS_PER_S)
         assert scene.pending == 1
@@ -121,13 +121,13 @@ class TestGatewayRecovery:
             scene.fail(DOWN)
             scene.pass_time(scene.pool.status.retry_in_s)
         scene.fail(DOWN)
-        scene.gateway_health.answered()
+        scene.gateway_health.reached()
         assert scene.pool.status.retry_in_s == RETRY_AFTER_RECOVERY_S
 
     def test_recovery_of_the_gateway_does_not_affect_a_denied_route(self, make):
         scene = make(pool_min=1).start()
         scene.fail(DENIED)
-        scene.gateway_health.answered()
+        scene.gateway_health.reached()
         assert scene.pool.status.retry_in_s == 5.0
 
 

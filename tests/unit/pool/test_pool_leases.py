@@ -97,7 +97,7 @@ class TestDeadline:
         assert isinstance(client.value, PoolExhausted)
         assert str(client.value) == (
             "route orders: no tunnel was ready within 0 s; last failure: "
-            "db.example.com:5432 via edge.example.com:443: connection refused"
+            "db.example.com:5432: connection refused (via edge.example.com:443)"
         )
         assert [(line["warm"], line["waiting"]) for line in scene.fake_log.named(events.POOL_STARVED)] == [(0, 0)]
 

@@ -20,7 +20,7 @@ from pomagent.errors import (
     TunnelError,
 )
 from pomagent.protocol.answers import ROWS, refusal
-from pomagent.protocol.connect import Answer, Exchange, Request
+from pomagent.protocol.connect import Answer, ConnectRequest, Exchange
 
 INTERCEPTED = {"x-pomerium-intercepted-response": "true", "content-type": "text/html; charset=UTF-8"}
 PAGE = b"<!DOCTYPE html><html><body>Pomerium <b>says</b> no</body></html>"
@@ -45,21 +45,21 @@ def error_for(answer: Answer, credential: str | None = "default") -> TunnelError
 # For each row of the table, by its meaning, one answer that it and no other row is for.
 ANSWERS = {
     "not logged in": answer(401, body=pomeriums("Unauthenticated")),
-    "the route exists but does not take CONNECT": answer(403),
-    "this credential has no access to the route": answer(403, body=pomeriums("Forbidden")),
+    "the route does not take CONNECT": answer(403),
+    "the policy denies this credential": answer(403, body=pomeriums("Forbidden")),
     "the gateway is still loading this route": answer(404, body=pomeriums("Not Found")),
-    "the gateway has no TCP route of this host and port": answer(404, body=envoys(404, "route_not_found")),
-    "the route is at the gateway's limit of connections": answer(503, {"x-envoy-overloaded": "true"}),
-    "the gateway gets no connection to the route's server": answer(503, body=envoys(503, "no_healthy_upstream")),
+    "the gateway has no TCP route for this host and port": answer(404, body=envoys(404, "route_not_found")),
+    "the route has reached the gateway's connection limit": answer(503, {"x-envoy-overloaded": "true"}),
+    "the gateway cannot reach the route's server": answer(503, body=envoys(503, "no_healthy_upstream")),
     "the gateway's authorize service does not answer": answer(503, {"content-length": "0"}),
     "the gateway cannot serve the route now": answer(503, body=b"maintenance"),
-    "the gateway did not get to the request in time": answer(408, body=b"request timeout"),
-    "too many requests": answer(429),
-    "the gateway cannot read the destination": answer(400, body=b"Bad Request"),
-    "the gateway does not take this request": answer(431),
-    "the policy asks for an enrolled device": answer(450),
-    "the gateway asks for a client certificate": answer(495),
-    "CONNECT is not implemented there": answer(501),
+    "the gateway timed out on the request": answer(408, body=b"request timeout"),
+    "the gateway limits the rate of requests": answer(429),
+    "the gateway cannot parse the destination": answer(400, body=b"Bad Request"),
+    "the gateway rejects this request": answer(431),
+    "the policy requires an enrolled device": answer(450),
+    "the gateway requires a client certificate": answer(495),
+    "the gateway does not implement CONNECT": answer(501),
 }
 
 
@@ -73,9 +73,9 @@ def test_each_row_decides_on_its_answer(row):
     error = error_for(given)
     assert [row] == [r for r in ROWS if given.status in r.statuses and r.when(given)][:1]
     assert type(error) is row.error
-    assert row.meaning in str(error)
-    assert row.remedy in str(error)
-    assert str(error).startswith(f"db.example.com:5432 via edge.example.com:443: refused with {given.status}")
+    what = f"{row.meaning}; {row.remedy}" if row.remedy else 'the credential "default" is expired'
+    assert str(error).startswith(f"db.example.com:5432: {what}")
+    assert f" ({given.status} from edge.example.com:443" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_each_status_of_a_row_is_decided_by_it(row, status):
     given = ANSWERS[row.meaning]
     error = error_for(Answer(status, given.headers, given.body))
     assert type(error) is row.error
-    assert row.meaning in str(error)
+    assert row.remedy in str(error)
 
 
 def test_no_row_is_hidden_behind_an_earlier_one():
@@ -112,7 +112,7 @@ class Documented:
         headers = {"server": "envoy", "x-request-id": "c0ffee", "content-length": str(len(self.body)), **self.headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         wire = f"HTTP/1.1 {self.status}\r\n{head}connection: close\r\n\r\n".encode() + self.body
-        found = Exchange(Request("db.example.com:5432", {})).receive(wire)
+        found = Exchange(ConnectRequest("db.example.com:5432", {})).receive(wire)
         assert found is not None
         return found
 
@@ -144,22 +144,22 @@ WIRE = {
         "403 Forbidden", RouteForbidden, Recovery.OPERATOR, "a tcp+https:// URL"
     ),
     "404 from Envoy": Documented(
-        "404 Not Found", RouteUnknown, Recovery.OPERATOR, "compare `from` with the gateway's routes, port included",
+        "404 Not Found", RouteUnknown, Recovery.OPERATOR, 'compare "from" with the gateway\'s routes, port included',
         body=envoys(404, "route_not_found"),
     ),
     "404 from Envoy, bare": Documented("404 Not Found", RouteUnknown, Recovery.OPERATOR, "port included"),
     "404 from authorize, as HTML": Documented(
-        "404 Not Found", DestinationDown, Recovery.RETRY, "it is tried again", INTERCEPTED, PAGE
+        "404 Not Found", DestinationDown, Recovery.RETRY, "the agent retries", INTERCEPTED, PAGE
     ),
     "404 from authorize, as JSON": Documented(
-        "404 Not Found", DestinationDown, Recovery.RETRY, "it is tried again", body=pomeriums("Not Found")
+        "404 Not Found", DestinationDown, Recovery.RETRY, "the agent retries", body=pomeriums("Not Found")
     ),
     "400": Documented(
-        "400 Bad Request", RequestRefused, Recovery.OPERATOR, "check host and port of `from`",
+        "400 Bad Request", RequestRefused, Recovery.OPERATOR, 'check host and port of "from"',
         {"content-type": "text/plain"}, b"Bad Request",
     ),
     "408": Documented(
-        "408 Request Timeout", GatewayOverloaded, Recovery.RETRY, "it is tried again", body=b"request timeout"
+        "408 Request Timeout", GatewayOverloaded, Recovery.RETRY, "the agent retries", body=b"request timeout"
     ),
     "426": Documented("426 Upgrade Required", RequestRefused, Recovery.OPERATOR, "look for a proxy in front of it"),
     "431": Documented("431 Too Large", RequestRefused, Recovery.OPERATOR, "look for a proxy in front of it"),
@@ -169,38 +169,38 @@ WIRE = {
         "495 Certificate", RequestRefused, Recovery.OPERATOR, "set client_cert_file and client_key_file", INTERCEPTED
     ),
     "503 UF, refused": Documented(
-        "503 Service Unavailable", DestinationDown, Recovery.RETRY, "start that server, or mend the route's `to`",
+        "503 Service Unavailable", DestinationDown, Recovery.RETRY, 'start it, or mend the route\'s "to"',
         body=envoys(503, RESET + "{remote_connection_failure|delayed_connect_error:_Connection_refused}"),
     ),
     "503 UF, timeout": Documented(
-        "503 Service Unavailable", DestinationDown, Recovery.RETRY, "start that server",
+        "503 Service Unavailable", DestinationDown, Recovery.RETRY, "start it, or mend",
         body=envoys(503, RESET + "{connection_timeout}"),
     ),
     "503 UH": Documented(
-        "503 Service Unavailable", DestinationDown, Recovery.RETRY, "start that server",
+        "503 Service Unavailable", DestinationDown, Recovery.RETRY, "start it, or mend",
         body=envoys(503, "no_healthy_upstream"),
     ),
     "503 UO": Documented(
-        "503 Service Unavailable", GatewayOverloaded, Recovery.RETRY, "raise the route's circuit_breaker_thresholds",
+        "503 Service Unavailable", GatewayOverloaded, Recovery.RETRY, "raise its circuit_breaker_thresholds",
         {"x-envoy-overloaded": "true"}, envoys(503, RESET + "{overflow}"),
     ),
     "503 UO, without its header": Documented(
-        "503 Service Unavailable", GatewayOverloaded, Recovery.RETRY, "raise the route's circuit_breaker_thresholds",
+        "503 Service Unavailable", GatewayOverloaded, Recovery.RETRY, "raise its circuit_breaker_thresholds",
         body=envoys(503, RESET + "{overflow}"),
     ),
     "503 UAEX": Documented(
         "503 Service Unavailable", GatewayOverloaded, Recovery.RETRY,
-        "look at the gateway's authorize and databroker services",
+        "check the gateway's authorize and databroker services",
     ),
-    "502": Documented("502 Bad Gateway", GatewayOverloaded, Recovery.RETRY, "it is tried again", body=PAGE),
-    "504": Documented("504 Gateway Timeout", GatewayOverloaded, Recovery.RETRY, "it is tried again", body=PAGE),
+    "502": Documented("502 Bad Gateway", GatewayOverloaded, Recovery.RETRY, "the agent retries", body=PAGE),
+    "504": Documented("504 Gateway Timeout", GatewayOverloaded, Recovery.RETRY, "the agent retries", body=PAGE),
     "429": Documented(
-        "429 Too Many Requests", GatewayOverloaded, Recovery.RETRY, "it is tried again later", {"retry-after": "17"}
+        "429 Too Many Requests", GatewayOverloaded, Recovery.RETRY, "the agent retries later", {"retry-after": "17"}
     ),
     "200 with a content type": Documented(
-        "200 OK", GatewayMisbehaved, Recovery.RETRY, "pass TCP through to it", {"content-type": "text/html"}
+        "200 OK", GatewayMisbehaved, Recovery.RETRY, "pass TCP through", {"content-type": "text/html"}
     ),
-    "200 with a length": Documented("200 OK", GatewayMisbehaved, Recovery.RETRY, "pass TCP through to it", body=PAGE),
+    "200 with a length": Documented("200 OK", GatewayMisbehaved, Recovery.RETRY, "pass TCP through", body=PAGE),
 }  # fmt: skip
 
 
@@ -228,13 +228,13 @@ class TestAnythingElse:
     def test_other_trouble_of_the_gateway_is_tried_again(self, status):
         error = error_for(answer(status))
         assert type(error) is GatewayOverloaded
-        assert "the gateway or a balancer before it is in trouble" in str(error)
+        assert "the gateway or a balancer in front of it fails" in str(error)
 
     @pytest.mark.parametrize("status", [300, 304, 402, 405, 407, 418, 451, 499])
     def test_what_no_pomerium_says_is_a_matter_for_people(self, status):
         error = error_for(answer(status))
         assert type(error) is RequestRefused
-        assert "an answer that no Pomerium gives" in str(error)
+        assert "Pomerium gives no such answer" in str(error)
 
     @pytest.mark.parametrize("status", range(300, 1000, 7))
     def test_every_status_has_a_sentence(self, status):
@@ -246,8 +246,8 @@ class TestAnythingElse:
 class TestSentences:
     def test_a_refusal_names_what_was_tried_what_came_back_and_what_to_do(self):
         assert str(error_for(WIRE["503 UH"].answer)) == (
-            "db.example.com:5432 via edge.example.com:443: refused with 503 (no_healthy_upstream): "
-            "the gateway gets no connection to the route's server; start that server, or mend the route's `to`"
+            "db.example.com:5432: the gateway cannot reach the route's server; start it, or mend the route's \"to\" "
+            "(503 from edge.example.com:443: no_healthy_upstream)"
         )
 
     def test_a_login_remedy_names_the_credential_that_was_sent(self):
@@ -255,17 +255,18 @@ class TestSentences:
 
     def test_a_token_that_has_ended_is_said_to_have(self):
         error = refusal(answer(401), gateway="edge:443", destination="db:1", credential="ops", ended="2 hours")
-        assert str(error).endswith('the token of the credential "ops" ended 2 hours ago by its own claim: replace it')
+        assert (
+            str(error) == 'db:1: the token of the credential "ops" expired 2 hours ago; replace it (401 from edge:443)'
+        )
 
     @pytest.mark.parametrize(("status", "is_about_time"), [(401, True), (403, False), (404, False)])
     def test_a_clock_that_is_off_comes_first_where_tokens_are_refused(self, status, is_about_time):
         error = refusal(answer(status), gateway="edge:443", destination="db:1", credential="ops", clock="the clock")
-        assert ("; the clock; if that does not help, the credential" in str(error)) is is_about_time
+        assert ("db:1: the clock; if that does not help: the credential" in str(error)) is is_about_time
 
     def test_without_a_credential_it_says_where_to_set_one(self):
-        assert (
-            "not logged in; no credential was sent: set one for the route or its gateway, such as [credentials.default]"
-            in str(error_for(answer(401), None))
+        assert "no credential was sent; set one for the route or its gateway, such as [credentials.default]" in str(
+            error_for(answer(401), None)
         )
 
     def test_a_status_without_an_explanation_has_no_empty_brackets(self):

@@ -16,9 +16,9 @@ from pomagent.protocol.connect import (
     MAX_DETAIL_CHARACTERS,
     MAX_HEAD_BYTES,
     Answer,
+    ConnectRequest,
     Exchange,
     MalformedAnswer,
-    Request,
     accepted,
 )
 
@@ -31,7 +31,7 @@ REFUSED = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: %d\r\nconnection: close
 
 
 def exchange() -> Exchange:
-    return Exchange(Request("redis.example.com:6379", {}))
+    return Exchange(ConnectRequest("redis.example.com:6379", {}))
 
 
 def answer_to(*parts: bytes) -> Answer:
@@ -63,7 +63,7 @@ def explained(body: object, **headers: str) -> Answer:
 
 class TestRequest:
     def test_it_is_exactly_these_bytes(self):
-        request = Request("redis.example.com:6379", {"authorization": "Pomerium eyJ.a.b"}).text
+        request = ConnectRequest("redis.example.com:6379", {"authorization": "Pomerium eyJ.a.b"}).text
         assert request == (
             b"CONNECT redis.example.com:6379 HTTP/1.1\r\n"
             b"Host: redis.example.com:6379\r\n"
@@ -77,13 +77,13 @@ class TestRequest:
         assert b"uthorization" not in exchange().request
 
     def test_an_ipv6_destination_keeps_its_brackets(self):
-        request = Request("[2001:db8::5]:22", {}).text
+        request = ConnectRequest("[2001:db8::5]:22", {}).text
         assert request.startswith(b"CONNECT [2001:db8::5]:22 HTTP/1.1\r\nHost: [2001:db8::5]:22\r\n")
 
     @pytest.mark.parametrize("value", ["Pomerium hunter2\r\nX: y", "Pomerium hunter2\x00", "Pomerium hunter2é"])
     def test_a_value_that_no_header_can_carry_is_refused_without_being_shown(self, value):
         with pytest.raises(ValueError, match="cannot carry these headers: authorization") as refusal:
-            Request("redis.example.com:6379", {"authorization": value})
+            ConnectRequest("redis.example.com:6379", {"authorization": value})
         assert "hunter2" not in "".join(traceback.format_exception(refusal.value))
 
 

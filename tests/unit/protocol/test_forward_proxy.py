@@ -18,7 +18,7 @@ from pomagent.errors import (
     TunnelError,
 )
 from pomagent.protocol.connect import MAX_HEAD_BYTES
-from pomagent.protocol.forward_proxy import Conversation, ProxyFailures, converse
+from pomagent.protocol.forward_proxy import Negotiation, ProxyFailures, negotiate
 from pomagent.settings import ForwardProxy, HostPort, ProxyScheme
 
 TARGET = HostPort("edge.example.com", 443)
@@ -30,43 +30,44 @@ def failures(scheme: ProxyScheme = "http", *, with_user: bool = False) -> ProxyF
     return ProxyFailures(ForwardProxy(scheme, HostPort("proxy.test", 3128), credentials), str(TARGET), "db:5432")
 
 
-def talk(scheme: ProxyScheme = "http", *, with_user: bool = False) -> Conversation:
-    return converse(TARGET, failures(scheme, with_user=with_user))
+def talk(scheme: ProxyScheme = "http", *, with_user: bool = False) -> Negotiation:
+    return negotiate(TARGET, failures(scheme, with_user=with_user))
 
 
-def feed(conversation: Conversation, pieces: Iterable[bytes]) -> None:
+def feed(conversation: Negotiation, pieces: Iterable[bytes]) -> None:
     for piece in pieces:
         if conversation.is_over:
             return
-        conversation.take_outgoing()
+        conversation.pop_outgoing()
         conversation.receive(piece)
 
 
-def told(conversation: Conversation, *pieces: bytes) -> TunnelError:
+def told(conversation: Negotiation, *pieces: bytes) -> TunnelError:
     with pytest.raises(TunnelError) as caught:
         feed(conversation, pieces)
     assert caught.value.phase == "proxy"
     assert caught.value.status is None, "it is not the gateway's"
     assert not isinstance(caught.value, GatewayRefused)
-    assert str(caught.value).startswith("db:5432 via edge.example.com:443: the forward proxy proxy.test:3128 ")
+    assert str(caught.value).startswith("db:5432: the forward proxy proxy.test:3128 ")
+    assert str(caught.value).endswith(" (via edge.example.com:443)")
     assert SECRET not in str(caught.value)
     return caught.value
 
 
 class TestHttp:
     def test_asks_for_the_gateway_by_name_and_port(self) -> None:
-        request = talk().take_outgoing()
+        request = talk().pop_outgoing()
         assert request.startswith(b"CONNECT edge.example.com:443 HTTP/1.1\r\nHost: edge.example.com:443\r\n")
         assert b"authorization" not in request.lower()
 
     def test_presents_basic_credentials_from_the_start(self) -> None:
-        request = talk(with_user=True).take_outgoing()
+        request = talk(with_user=True).pop_outgoing()
         assert b"Proxy-Authorization: Basic " + b64encode(f"me:{SECRET}".encode()) + b"\r\n" in request
 
     def test_asks_once(self) -> None:
         conversation = talk()
-        assert conversation.take_outgoing()
-        assert conversation.take_outgoing() == b""
+        assert conversation.pop_outgoing()
+        assert conversation.pop_outgoing() == b""
 
     @pytest.mark.parametrize(
         "answer",
@@ -94,17 +95,17 @@ class TestHttp:
                 407,
                 ProxyRefused,
                 Recovery.OPERATOR,
-                "asks for a user and a password; set forward_proxy_credentials_file",
+                "refuses CONNECT with 407; set a user and a password in forward_proxy_credentials_file",
             ),
             (403, ProxyRefused, Recovery.OPERATOR, "forbids connections to edge.example.com:443 (403)"),
             (401, ProxyRefused, Recovery.OPERATOR, "forbids connections"),
             (405, ProxyRefused, Recovery.OPERATOR, "does not take CONNECT (405); check scheme and port"),
-            (302, ProxyRefused, Recovery.OPERATOR, "somebody has to log in to the network"),
-            (511, ProxyRefused, Recovery.OPERATOR, "somebody has to log in to the network"),
-            (418, ProxyRefused, Recovery.OPERATOR, "look at its log"),
-            (502, GatewayUnreachable, Recovery.RETRY, "gets no connection to edge.example.com:443 (502)"),
-            (503, GatewayUnreachable, Recovery.RETRY, "gets no connection"),
-            (504, GatewayUnreachable, Recovery.RETRY, "gets no connection"),
+            (302, ProxyRefused, Recovery.OPERATOR, "log in to the network first"),
+            (511, ProxyRefused, Recovery.OPERATOR, "log in to the network first"),
+            (418, ProxyRefused, Recovery.OPERATOR, "check its log"),
+            (502, GatewayUnreachable, Recovery.RETRY, "cannot connect to edge.example.com:443 (502)"),
+            (503, GatewayUnreachable, Recovery.RETRY, "cannot connect"),
+            (504, GatewayUnreachable, Recovery.RETRY, "cannot connect"),
         ],
     )
     def test_each_refusal_has_its_remedy(
@@ -116,7 +117,7 @@ class TestHttp:
 
     def test_a_407_to_credentials_says_that_they_are_wrong(self) -> None:
         error = told(talk(with_user=True), b"HTTP/1.1 407 No\r\n\r\n")
-        assert "does not accept the user and the password; mend forward_proxy_credentials_file" in str(error)
+        assert "mend the user and the password in forward_proxy_credentials_file" in str(error)
 
     @pytest.mark.parametrize(
         "answer",
@@ -125,7 +126,7 @@ class TestHttp:
     def test_garbage(self, answer: bytes) -> None:
         error = told(talk(), answer, b"\r\n\r\n")
         assert isinstance(error, GatewayMisbehaved)
-        assert "as an HTTP proxy does" in str(error)
+        assert "as an HTTP proxy (" in str(error)
 
     @pytest.mark.parametrize("before", [[], [b"HTTP/1.1 2"]])
     def test_an_end_without_an_answer(self, before: list[bytes]) -> None:
@@ -139,30 +140,30 @@ class TestHttp:
 class TestSocks:
     def test_opens_the_way(self) -> None:
         conversation = talk("socks5h", with_user=True)
-        assert conversation.take_outgoing() == b"\x05\x02\x00\x02"
+        assert conversation.pop_outgoing() == b"\x05\x02\x00\x02"
         conversation.receive(b"\x05\x02")
-        assert conversation.take_outgoing() == b"\x01\x02me\x07" + SECRET.encode()
+        assert conversation.pop_outgoing() == b"\x01\x02me\x07" + SECRET.encode()
         conversation.receive(b"\x01\x00")
-        assert TARGET.host.encode() in conversation.take_outgoing()
+        assert TARGET.host.encode() in conversation.pop_outgoing()
         conversation.receive(bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]))
         assert conversation.is_over
 
     @pytest.mark.parametrize(
         ("pieces", "kind", "words"),
         [
-            ([b"\x05\xff"], ProxyRefused, "asks for a user and a password"),
+            ([b"\x05\xff"], ProxyRefused, "set a user and a password"),
             (
                 [b"\x05\x00", b"\x05\x02\x00\x01"],
                 ProxyRefused,
-                "refuses a connection to edge.example.com:443 (not allow",
+                "refuses to connect to edge.example.com:443 (not allow",
             ),
             (
                 [b"\x05\x00", b"\x05\x05\x00\x01"],
                 GatewayUnreachable,
-                "gets no connection to edge.example.com:443 (conn",
+                "cannot connect to edge.example.com:443 (conn",
             ),
-            ([b"HTTP/1.1 400 Bad\r\n"], GatewayMisbehaved, "does not answer as a SOCKS5 proxy does"),
-            ([b"\x05\x00", b""], GatewayUnreachable, "has closed the connection in the middle"),
+            ([b"HTTP/1.1 400 Bad\r\n"], GatewayMisbehaved, "does not answer as a SOCKS5 proxy ("),
+            ([b"\x05\x00", b""], GatewayUnreachable, "closed the connection in the SOCKS handshake"),
         ],
     )
     def test_each_refusal_has_its_remedy(self, pieces: list[bytes], kind: type[TunnelError], words: str) -> None:
@@ -172,7 +173,7 @@ class TestSocks:
 
     def test_a_user_that_is_not_accepted(self) -> None:
         error = told(talk("socks5", with_user=True), b"\x05\x02", b"\x01\x01")
-        assert "refuses this user: it does not accept the user and the password" in str(error)
+        assert "refuses this user; mend the user and the password" in str(error)
 
 
 @given(

@@ -61,7 +61,7 @@ def test_a_form_of_from_names_a_destination_and_an_edge(text: str, destination: 
         ("redis.example.com", "has no port"),
         ("tcp+https://redis.example.com", "has no port"),
         ("tcp+https://redis.example.com:6379/", "ends with a slash"),
-        ("tcp://redis.example.com:6379", "says nothing about TLS"),
+        ("tcp://redis.example.com:6379", "does not determine TLS"),
         ("redis.example.com:", "empty port"),
         (":22", "names no host"),
         ("tcp+https://:22", "names no host"),

@@ -9,24 +9,24 @@ GRANTED = bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0])
 
 def fed(socks: Socks5, data: bytes) -> bytes:
     socks.receive(data)
-    return socks.take_outgoing()
+    return socks.pop_outgoing()
 
 
 def asked(host: str = "edge.test", port: int = 443) -> Socks5:
     """A conversation whose request has been sent."""
     socks = Socks5(host, port)
-    socks.take_outgoing()
+    socks.pop_outgoing()
     fed(socks, b"\x05\x00")
     return socks
 
 
 def test_without_a_user_only_anonymous_is_offered() -> None:
-    assert Socks5("edge.test", 443).take_outgoing() == b"\x05\x01\x00"
+    assert Socks5("edge.test", 443).pop_outgoing() == b"\x05\x01\x00"
 
 
 def test_with_a_user_both_are_offered_and_the_server_chooses() -> None:
     socks = Socks5("edge.test", 443, "me", "pass:word")
-    assert socks.take_outgoing() == b"\x05\x02\x00\x02"
+    assert socks.pop_outgoing() == b"\x05\x02\x00\x02"
     assert fed(socks, b"\x05\x02") == b"\x01\x02me\x09pass:word"
     assert fed(socks, b"\x01\x00").startswith(b"\x05\x01\x00\x03")
 
@@ -41,7 +41,7 @@ def test_with_a_user_both_are_offered_and_the_server_chooses() -> None:
 )
 def test_the_target_is_an_address_or_a_name(host: str, encoded: bytes) -> None:
     socks = Socks5(host, 8443)
-    socks.take_outgoing()
+    socks.pop_outgoing()
     assert fed(socks, b"\x05\x00") == b"\x05\x01\x00" + encoded + b"\x20\xfb"
 
 
