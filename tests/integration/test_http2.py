@@ -76,7 +76,7 @@ class TestConnect:
         gateway.plays(gateway.does(lambda edge: edge.refuse(403, body, **{"content-type": "application/json"})))
         error = Opened(gateway.fake).failure()
         assert isinstance(error, RouteForbidden)
-        assert "(Forbidden)" in str(error)
+        assert str(error).endswith(": Forbidden)")
 
     def test_refusal_with_an_incomplete_body_is_a_refusal(self, gateway: Http2Gateway) -> None:
         def break_off(edge: Http2Edge) -> None:

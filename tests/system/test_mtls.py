@@ -94,7 +94,7 @@ class TestPolicyWithDefaultDeny:
         agent = start(here, other_ca.issue_client("stranger") if is_foreign else None)
         failed = agent.wait_for("tunnel.failed")
         assert (failed["status"], failed["recovery"]) == (495, "operator")
-        assert "the gateway asks for a client certificate; set client_cert_file and client_key_file" in failed["error"]
+        assert "the gateway requires a client certificate; set client_cert_file and client_key_file" in failed["error"]
         (route,) = agent.status()["routes"]
         assert route["state"] == "down"
         assert not agent.events("credential.rejected")

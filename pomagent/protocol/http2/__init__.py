@@ -1,5 +1,6 @@
-"""HTTP/2 (RFC 9113) as far as one tunnel on a connection of its own needs it, without I/O.
+"""HTTP/2 (RFC 9113) as far as one tunnel on its own connection needs it, without I/O.
 
-``connection`` is the state of both sides, ``splitter`` finds the frames in what arrives, ``frames`` is their layout,
-``rules`` says which may come when, ``flow`` keeps the windows, ``heads`` the headers, ``exchange`` the CONNECT.
+``connection`` holds the state of both sides, ``control`` answers the connection's own frames, ``splitter`` finds frames
+in received bytes, ``frames`` defines their layout, ``rules`` which frames may come when, ``flow`` the windows,
+``headers`` the header blocks, ``exchange`` the CONNECT.
 """

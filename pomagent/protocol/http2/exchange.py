@@ -1,4 +1,4 @@
-"""The CONNECT exchange over HTTP/2 (RFC 9113 §8.5), in the words of the one over HTTP/1.1."""
+"""The CONNECT exchange over HTTP/2 (RFC 9113 §8.5), with the interface of ``connect.Exchange``."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from pomagent.protocol.http2.connection import Connection
 
 
 class Http2Exchange:
-    """One CONNECT and its answer over a connection that has carried none."""
+    """One CONNECT and its answer over a fresh connection."""
 
     request = b""
-    """Nothing to send as the tunnel's bytes: the request stands in the connection's ``outgoing``."""
+    """Empty, because the request is queued in the connection's ``outgoing``."""
 
     def __init__(self, connection: Connection, destination: str, headers: Mapping[str, str]) -> None:
-        """See ``connect.Exchange``."""
+        """Queue the request. Raises ValueError for headers that a request cannot carry."""
         self._connection = connection
         self._body = bytearray()
         own = {"user-agent": f"pomagent/{__version__}", "accept": "application/json"}
         connection.open(destination, {**own, **headers})
 
     def receive(self, data: bytes) -> Answer | None:
-        """Take what the stream has brought; return the answer once it is complete."""
+        """Process received bytes of the stream, and return the answer once it is complete."""
         self._body += data if self._connection.is_tunnel else data[: MAX_BODY_BYTES - len(self._body)]
         return self.complete
 
     @property
     def complete(self) -> Answer | None:
-        """The answer once it is complete; its head comes without bytes of the stream's."""
+        """The answer once it is complete; its head arrives without bytes of the stream."""
         connection = self._connection
         is_complete = connection.is_tunnel or connection.is_over or len(self._body) >= MAX_BODY_BYTES
         return self.answer_so_far if is_complete else None
 
     @property
     def answer_so_far(self) -> Answer | None:
-        """The answer if its head is known, even when the body is not complete."""
+        """The answer if its head is complete, with the body so far."""
         head = self._connection.head
         if head is None:
             return None

@@ -1,4 +1,4 @@
-"""Flow control (RFC 9113 §5.2): how much each side may send, of one stream on a connection of its own."""
+"""Flow control (RFC 9113 §5.2) of one stream on its own connection: how much each side may send."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from pomagent.protocol.http2.frames import (
 MAX_WINDOW: Final = 2**31 - 1
 DEFAULT_WINDOW: Final = 65_535
 UPDATE_BYTES: Final = 16 * 1024 * 1024
-"""Given back at a time: the window stays near its maximum, and it costs 26 bytes."""
+"""Bytes consumed before the window is returned, in 26 bytes of frames; the window stays near its maximum."""
 
 
-class Receiving:
-    """What the gateway may send. Windows are as large as can be, since an edge drops at the end of a stream what it
-    could not send (wire contract §7.2); what bounds memory is that nothing is read before its taker has room.
+class ReceiveWindow:
+    """Bytes that the gateway may send.
+
+    Windows are as large as possible, because an edge drops unsent bytes at the end of a stream (wire contract §7.2).
+    Memory stays bounded because nothing is read before its consumer has room.
     """
 
     __slots__ = ("_owed", "_window")
@@ -32,13 +34,13 @@ class Receiving:
         self._owed = 0
 
     def spend(self, length: int) -> None:
-        """A DATA frame has come, padding included. Raises Violation."""
+        """Subtract a received DATA frame, including its padding. Raises Violation."""
         self._window -= length
         if self._window < 0:
             raise Violation(Code.FLOW_CONTROL_ERROR, "more DATA than the window allows")
 
-    def taken(self, length: int) -> bytes:
-        """The application has taken so much: the frames that give it back to the gateway, if it is time for them."""
+    def consumed(self, length: int) -> bytes:
+        """Record consumed bytes, and return the frames that return the window, if they are due."""
         self._owed += length
         if self._owed < UPDATE_BYTES:
             return b""
@@ -47,8 +49,8 @@ class Receiving:
         return window_update(0, owed) + window_update(STREAM, owed)
 
 
-class Sending:
-    """What the gateway takes."""
+class SendWindow:
+    """Bytes that the gateway accepts."""
 
     __slots__ = ("_connection", "_frame_bytes", "_initial", "_stream")
 
@@ -58,11 +60,11 @@ class Sending:
 
     @property
     def room(self) -> int:
-        """How much DATA may be sent now."""
+        """Number of DATA bytes that may be sent now."""
         return max(0, min(self._connection, self._stream))
 
     def claim(self, wanted: int) -> int:
-        """How much of so many bytes, more than none, the next DATA frame carries; that is spent."""
+        """Reserve and return the size of the next DATA frame, at most ``wanted`` bytes; 0 if the window is closed."""
         size = min(wanted, self._frame_bytes, self._connection, self._stream)
         if size <= 0:
             return 0
@@ -71,7 +73,7 @@ class Sending:
         return size
 
     def widen(self, stream: int, increment: int) -> None:
-        """A WINDOW_UPDATE has come. Raises Violation."""
+        """Apply a WINDOW_UPDATE. Raises Violation."""
         increment &= LOW_31_BITS
         if not increment:
             raise Violation(Code.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
@@ -81,14 +83,14 @@ class Sending:
             self._connection = _within(self._connection + increment)
 
     def set_initial_window(self, size: int) -> None:
-        """Of streams, the one that is open included: its window may even fall below zero. Raises Violation."""
+        """Apply the setting to new and open streams; an open window may become negative. Raises Violation."""
         if size > MAX_WINDOW:
             raise Violation(Code.FLOW_CONTROL_ERROR, f"an initial window of {size} bytes")
         self._stream = _within(self._stream + size - self._initial)
         self._initial = size
 
     def set_frame_bytes(self, size: int) -> None:
-        """Raises Violation."""
+        """Apply the gateway's maximum frame size. Raises Violation."""
         if not FRAME_BYTES <= size <= MOST_FRAME_BYTES:
             raise Violation(Code.PROTOCOL_ERROR, f"frames of at most {size} bytes")
         self._frame_bytes = size

@@ -1,4 +1,4 @@
-"""The layout of HTTP/2 frames (RFC 9113 §4 and §6), and what a gateway says by breaking the rules."""
+"""The layout of HTTP/2 frames (RFC 9113 §4 and §6), and the error for a gateway that violates the protocol."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Final
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_BYTES: Final = 9
 FRAME_BYTES: Final = 16_384
-"""The largest payload of a frame that we take (the protocol's default); a peer may allow us more."""
+"""Maximum payload of a received frame (the protocol's default); a gateway may accept larger ones."""
 MOST_FRAME_BYTES: Final = 2**24 - 1
 
 LOW_31_BITS: Final = 0x7FFFFFFF
-"""Of a stream's number or a window: the highest bit is reserved."""
+"""Mask of a stream's number or a window; the highest bit is reserved."""
 HEAD: Final = Struct(">IBI")
-"""Length and type in one word, flags, stream."""
+"""A frame's header: length and type in one word, flags, stream."""
 _LONG: Final = Struct(">I")
 _SETTING: Final = Struct(">HI")
 _GOAWAY: Final = Struct(">II")
 
 STREAM: Final = 1
-"""The only stream there is: a connection carries one tunnel."""
+"""The only stream: a connection carries one tunnel."""
 
 
 class Kind(IntEnum):
@@ -38,7 +38,7 @@ class Kind(IntEnum):
 
 
 class Flag(IntEnum):
-    """``ACK`` and ``END_STREAM`` share a bit, of different frames."""
+    """``ACK`` and ``END_STREAM`` share a bit, in different frames."""
 
     END_STREAM = 0x1
     ACK = 0x1
@@ -57,7 +57,7 @@ class Setting(IntEnum):
 
 
 class Code(IntEnum):
-    """Why a stream was reset, or a connection goes away (RFC 9113 §7)."""
+    """Reason of a RST_STREAM or GOAWAY (RFC 9113 §7)."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
@@ -76,12 +76,12 @@ class Code(IntEnum):
 
 
 def code_name(code: int) -> str:
-    """``CONNECT_ERROR``, or a number that the standard does not know."""
+    """Return the name, such as ``CONNECT_ERROR``, or the number of an unknown code."""
     return Code(code).name if code in Code._value2member_map_ else f"error {code}"
 
 
 class Violation(Exception):
-    """The gateway's frames break a rule, or exceed a limit of ours; ``code`` is what it is told."""
+    """The gateway's frames violate the protocol, or exceed a limit of the agent; ``code`` goes into the GOAWAY."""
 
     def __init__(self, code: Code, what: str) -> None:
         self.code = code
@@ -105,12 +105,12 @@ def rst_stream(code: Code) -> bytes:
 
 
 def goaway(code: Code, why: str = "") -> bytes:
-    """No stream of the peer's was ever open; ``why`` is for whoever reads its log."""
+    """Return a GOAWAY that names no stream; ``why`` is for the gateway's log."""
     return frame(Kind.GOAWAY, 0, 0, _GOAWAY.pack(0, code) + why.encode()[:200])
 
 
 def read_long(payload: bytes) -> int:
-    """A whole payload of four bytes, without the reserved bit that some of them have. Raises Violation."""
+    """Return the number in a payload of four bytes. Raises Violation."""
     if len(payload) != _LONG.size:
         raise Violation(Code.FRAME_SIZE_ERROR, f"a frame of 4 bytes has {len(payload)}")
     value: int = _LONG.unpack(payload)[0]
@@ -118,23 +118,23 @@ def read_long(payload: bytes) -> int:
 
 
 def read_settings(payload: bytes) -> list[tuple[int, int]]:
-    """Pairs of a number and its value, in their order. Raises Violation."""
+    """Return pairs of a setting's number and value, in order. Raises Violation."""
     if len(payload) % _SETTING.size:
         raise Violation(Code.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
     return list(_SETTING.iter_unpack(payload))
 
 
 def read_goaway(payload: bytes) -> tuple[int, int, str]:
-    """The last stream that is served, the code, what it says about it. Raises Violation."""
+    """Return the last stream served, the code and the debug text. Raises Violation."""
     if len(payload) < _GOAWAY.size:
         raise Violation(Code.FRAME_SIZE_ERROR, f"GOAWAY of {len(payload)} bytes")
     last, code = _GOAWAY.unpack_from(payload)
-    said = payload[_GOAWAY.size : _GOAWAY.size + 200].decode("ascii", "replace")
-    return last & LOW_31_BITS, code, "".join(c for c in said if c.isprintable())
+    debug = payload[_GOAWAY.size : _GOAWAY.size + 200].decode("ascii", "replace")
+    return last & LOW_31_BITS, code, "".join(c for c in debug if c.isprintable())
 
 
 def without_padding(payload: bytes) -> bytes:
-    """Of a frame that has the flag. Raises Violation."""
+    """Return the payload of a padded frame without its padding. Raises Violation."""
     if not payload or payload[0] >= len(payload):
         raise Violation(Code.PROTOCOL_ERROR, "more padding than payload")
     return payload[1 : len(payload) - payload[0]]

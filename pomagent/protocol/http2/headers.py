@@ -1,4 +1,4 @@
-"""Header blocks: the CONNECT's (RFC 9113 §8.5) and its answer's, within limits."""
+"""Header blocks of the CONNECT (RFC 9113 §8.5) and its answer, within limits."""
 
 from __future__ import annotations
 
@@ -8,40 +8,57 @@ from typing import Final
 
 from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple, OversizedHeaderListError
 
-from pomagent.protocol.http2.frames import Code, Flag, Violation, without_padding
+from pomagent.protocol.http2.frames import (
+    FRAME_BYTES,
+    STREAM,
+    Code,
+    Flag,
+    Kind,
+    Violation,
+    frame,
+    without_padding,
+)
 
 MAX_BLOCK_BYTES: Final = 64 * 1024
-"""Of the answer's head, as it comes and as it is unpacked: as much as over HTTP/1.1."""
+"""Maximum bytes of an answer's head, packed and unpacked; the same limit as over HTTP/1.1."""
 MAX_CONTINUATIONS: Final = 64
-"""Of one head: frames without a byte would get round the limit of bytes."""
+"""Maximum CONTINUATION frames of one head; empty frames would evade the limit of bytes."""
 _PRIORITY_BYTES: Final = 5
-_OF_A_CONNECTION: Final = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
-"""HTTP/1.1's own (RFC 9113 §8.2.2)."""
+_HOP_BY_HOP: Final = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
+"""Headers that HTTP/2 forbids (RFC 9113 §8.2.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a gateway answered, without the body."""
+    """A gateway's answer without its body."""
 
     status: int
-    """0 for trailers, which have none."""
+    """The status; 0 for trailers, which have none."""
     headers: Mapping[str, str]
-    """Of repeated ones the first."""
+    """Values by lower-case name; the first value of a repeated header."""
 
 
-def connect_block(destination: str, headers: Mapping[str, str]) -> bytes:
-    """The CONNECT's headers. Raises ValueError for what a request cannot carry."""
+def connect_frames(destination: str, headers: Mapping[str, str]) -> bytes:
+    """Return the CONNECT as frames. Raises ValueError for headers that a request cannot carry."""
+    block = _connect_block(destination, headers)
+    parts = [block[at : at + FRAME_BYTES] for at in range(0, len(block), FRAME_BYTES)]
+    kinds = [Kind.HEADERS, *[Kind.CONTINUATION] * (len(parts) - 1)]
+    flags = [*[0] * (len(parts) - 1), Flag.END_HEADERS]
+    return b"".join(frame(kind, flag, STREAM, part) for kind, flag, part in zip(kinds, flags, parts, strict=True))
+
+
+def _connect_block(destination: str, headers: Mapping[str, str]) -> bytes:
     fields = [(":method", "CONNECT"), (":authority", destination), *((n.lower(), v) for n, v in headers.items())]
     for name, value in fields:
         if not (name.isascii() and value.isascii() and value.isprintable() and value == value.strip()):
             raise ValueError(f"a request to {destination!r} cannot carry these headers: {', '.join(headers)}")
     encoder = Encoder()
-    encoder.header_table_size = 0  # one request, so that nothing is worth remembering; a token least of all
+    encoder.header_table_size = 0  # a single request gains nothing from a table, and tokens must not enter one
     return bytes(encoder.encode([NeverIndexedHeaderTuple(*field) for field in fields]))
 
 
 class HeadReader:
-    """Puts the blocks of heads together, one frame after the other, and unpacks them."""
+    """Joins header blocks from their frames, and unpacks them."""
 
     __slots__ = ("_block", "_continuations", "_decoder", "_is_last")
 
@@ -53,11 +70,14 @@ class HeadReader:
 
     @property
     def is_amid(self) -> bool:
-        """Whether a head has begun: nothing but its CONTINUATION may come."""
+        """Whether a head is incomplete, so that only its CONTINUATION may follow."""
         return self._block is not None
 
     def begin(self, flags: int, payload: bytes) -> tuple[Head, bool] | None:
-        """Take a HEADERS frame: the head and whether it ends the stream, or None if it goes on. Raises Violation."""
+        """Process a HEADERS frame; return the head and whether it ends the stream, or None if it is incomplete.
+
+        Raises Violation.
+        """
         if flags & Flag.PADDED:
             payload = without_padding(payload)
         if flags & Flag.PRIORITY:
@@ -68,7 +88,7 @@ class HeadReader:
         return self._add(flags, payload)
 
     def go_on(self, flags: int, payload: bytes) -> tuple[Head, bool] | None:
-        """The same with a CONTINUATION frame."""
+        """Process a CONTINUATION frame as ``begin`` does. Raises Violation."""
         self._continuations += 1
         if self._continuations > MAX_CONTINUATIONS:
             raise Violation(Code.ENHANCE_YOUR_CALM, f"a head of more than {MAX_CONTINUATIONS} frames")
@@ -86,7 +106,7 @@ class HeadReader:
 
 
 def _unpack(decoder: Decoder, block: bytes) -> Head:
-    """The head in a block. Raises Violation."""
+    """Return the head in a block. Raises Violation."""
     try:
         fields = decoder.decode(block, raw=True)
     except OversizedHeaderListError as error:
@@ -99,8 +119,8 @@ def _unpack(decoder: Decoder, block: bytes) -> Head:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         if name == ":status" and not status and not headers:
             status = _status(value)
-        elif not name or name.startswith(":") or name != name.lower() or name in _OF_A_CONNECTION:
-            raise Violation(Code.PROTOCOL_ERROR, f"a header that no answer has: {name[:40]!r}")
+        elif not name or name.startswith(":") or name != name.lower() or name in _HOP_BY_HOP:
+            raise Violation(Code.PROTOCOL_ERROR, f"a header that an answer cannot have: {name[:40]!r}")
         else:
             headers.setdefault(name, value)
     return Head(status, headers)

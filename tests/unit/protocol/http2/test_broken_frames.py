@@ -13,10 +13,10 @@ from pomagent.errors import StreamBroken, StreamReset
 from pomagent.protocol.http2 import frames
 from pomagent.protocol.http2.connection import (
     MAX_FRUITLESS,
-    MAX_OUTGOING_BYTES,
     MAX_PROVISIONAL,
     Connection,
 )
+from pomagent.protocol.http2.control import MAX_OUTGOING_BYTES
 from pomagent.protocol.http2.flow import MAX_WINDOW
 from pomagent.protocol.http2.frames import FRAME_BYTES, HEAD, Code, Flag, Kind, Setting, frame
 from pomagent.protocol.http2.headers import MAX_BLOCK_BYTES, MAX_CONTINUATIONS
