@@ -17,7 +17,7 @@ class Tokens:
     """Creates a credential's token when a route first needs it, and closes it with the last route."""
 
     def __init__(self, read: ReadToken, log: Logger, on_change: Callable[[Credential], None] = lambda _: None) -> None:
-        """``on_change`` is called when another token replaces one that was in use; it must not block."""
+        """``on_change`` is called when another token replaces one that was in use. It must not block."""
         self._read = read
         self._log = log
         self._on_change = on_change
@@ -44,7 +44,7 @@ class Tokens:
         return self._tokens[credential]
 
     def value_of(self, credential: Credential) -> SecretStr | None:
-        """Return what is presented for a credential now; None before its first token."""
+        """Return what is presented for a credential now. None before its first token."""
         token = self._tokens.get(credential)
         return token.value if token else None
 

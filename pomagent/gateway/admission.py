@@ -45,7 +45,7 @@ class Admission(Generic[W]):
         return queue.popitem(last=False)[0]
 
     def next_at(self) -> float | None:
-        """Return when the rate admits the next refill; None if no refill waits for the rate."""
+        """Return when the rate admits the next refill. None if no refill waits for the rate."""
         if not self._refills or self._urgent or self.under_way >= self.limit:
             return None
         return self._counted_at + max(0.0, 1 - self._allowance) / REFILLS_PER_S

@@ -12,7 +12,7 @@ _UNITS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seco
 
 
 def offset_s(date: str, now: float) -> float | None:
-    """Return the gateway's clock minus ``now``, in seconds; None if ``date`` is malformed."""
+    """Return the gateway's clock minus ``now``, in seconds. None if ``date`` is malformed."""
     gateway_now = _seconds(date)
     return None if gateway_now is None else gateway_now - now
 
@@ -31,7 +31,7 @@ def is_off(offset: float | None) -> bool:
 
 
 def problem(offset: float | None) -> str:
-    """Return the fault and its remedy as a clause for a sentence; empty if the clocks agree."""
+    """Return the fault and its remedy as a clause for a sentence. Empty if the clocks agree."""
     if offset is None or not is_off(offset):
         return ""
     way = "behind" if offset > 0 else "ahead of"

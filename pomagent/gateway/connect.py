@@ -84,7 +84,7 @@ class _Attempt:
 
     @staticmethod
     def _partial_answer(exchange: Exchange | Http2Exchange, error: TunnelError) -> Answer:
-        """Return the answer whose head is complete, or raise ``error``."""
+        """Return the answer so far if its head is complete, or raise ``error``."""
         answer = exchange.answer_so_far
         if answer is None:
             raise error

@@ -16,12 +16,12 @@ class GatewayCounts:
 
     def __init__(self) -> None:
         self.phases: defaultdict[str, Histogram] = defaultdict(Histogram)
-        """Seconds by phase, ``dns``, ``tcp``, ``tls`` and ``connect``; failed phases are not counted."""
+        """Seconds by phase, ``dns``, ``tcp``, ``tls`` and ``connect``. Failed phases are not counted."""
         self.answers: Counter[str] = Counter()
         """Answers to CONNECTs by status."""
 
     def took(self, **phases_ms: float | None) -> None:
-        """Record the milliseconds of some phases; None for a phase that did not happen."""
+        """Record the milliseconds of some phases. None for a phase that did not happen."""
         for name, milliseconds in phases_ms.items():
             if milliseconds is not None:
                 self.phases[name].observe(milliseconds / 1000)

@@ -37,7 +37,7 @@ MAX_TARGETS = 4
 
 @dataclass(slots=True)
 class Timings:
-    """Milliseconds of each phase of opening a tunnel; None for a phase that did not happen."""
+    """Milliseconds of each phase of opening a tunnel. None for a phase that did not happen."""
 
     dns_ms: float | None = None
     tcp_ms: float | None = None
@@ -85,7 +85,7 @@ class Dialer:
         self._sessions = TlsSessions()
         self._frames = new_frames_scratch() if gateway.transport == "http2" else memoryview(b"")
         self.transport: Literal["http1", "http2"] | None = None
-        """Transport of the last dial; None before the first."""
+        """Transport of the last dial. None before the first."""
         self._has_logged_downgrade = False
 
     def retry(self) -> None:
@@ -171,7 +171,7 @@ class Dialer:
 
     @property
     def clock_offset_s(self) -> float | None:
-        """Gateway clock minus local clock, in seconds; None before the first answer."""
+        """Gateway clock minus local clock, in seconds. None before the first answer."""
         return self._health.clock_offset_s if self._health is not None else None
 
     def _secure(self, gateway: Hop, transport: SocketStream | TlsStream, context: ssl.SSLContext) -> TlsStream:

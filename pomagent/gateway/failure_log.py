@@ -8,7 +8,7 @@ from __future__ import annotations
 from pomagent.errors import TunnelError
 
 AFTER_TLS = ("token", "connect")
-"""Phases that follow the TLS handshake; a successful handshake does not show that they work."""
+"""Phases that follow the TLS handshake. A successful handshake does not show that they work."""
 
 
 class FailureLog:

@@ -31,7 +31,7 @@ class Gateways:
     def __init__(
         self, read_token: ReadToken, log: Logger, on_token: Callable[[Credential], None] = lambda _: None
     ) -> None:
-        """``on_token`` is called when another token replaces one that was in use; it must not block."""
+        """``on_token`` is called when another token replaces one that was in use. It must not block."""
         self._resolver = Resolver()
         self._threads = Threads(1)
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
@@ -80,7 +80,7 @@ class Gateways:
         return list(self._dialers.values())
 
     def token_of(self, credential: Credential) -> SecretStr | None:
-        """Return what is presented for a credential now; None before its first token."""
+        """Return what is presented for a credential now. None before its first token."""
         return self._tokens.value_of(credential)
 
     @property

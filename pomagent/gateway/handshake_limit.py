@@ -1,4 +1,4 @@
-"""Limits concurrent handshakes with one gateway; they wait here until ``admission`` admits them."""
+"""Limits concurrent handshakes with one gateway. They wait here until ``admission`` admits them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HandshakeLimit:
         """Runs until the rate admits the next refill."""
 
     def resize(self, limit: int) -> None:
-        """Change the limit; handshakes under way count toward it."""
+        """Change the limit. Handshakes under way count toward it."""
         self._admission.limit = limit
         self._admit()
 

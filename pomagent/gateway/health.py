@@ -32,7 +32,7 @@ class GatewayHealth:
         self.losses = Losses()
         self.counts = GatewayCounts()
         self.is_reachable: bool | None = None
-        """Whether the last handshake succeeded; None before the first."""
+        """Whether the last handshake succeeded. None before the first."""
         self._gateway = gateway
         self._log = log
         self._clock = clock
@@ -43,9 +43,9 @@ class GatewayHealth:
         self._expiry_step = 0
         self._not_after = ""
         self.certificate_expires_at: float | None = None
-        """Seconds since the epoch, by the last dial; None before, and for a certificate that is not verified."""
+        """Seconds since the epoch, by the last dial. None before, and for a certificate that is not verified."""
         self.clock_offset_s: float | None = None
-        """Gateway clock minus local clock, in seconds, by the last answer to a CONNECT; None before."""
+        """Gateway clock minus local clock, in seconds, by the last answer to a CONNECT. None before."""
 
     def lost(self, route: str, age_s: float) -> None:
         """Record a warm tunnel, or TLS connection, that ended by itself. Does not block."""

@@ -115,7 +115,7 @@ class Hop:
         self, transport: SocketStream | TlsStream, context: ssl.SSLContext, scratch: memoryview,
         session: ssl.SSLSession | None = None,
     ) -> TlsStream:  # fmt: skip
-        """Return TLS over a transport. Blocks. Raises TunnelError; the caller then closes the transport."""
+        """Return TLS over a transport. Blocks. Raises TunnelError. The caller then closes the transport."""
         try:
             stream = self._handshake(lambda: self._wrap(transport, context, scratch, session))
         except TunnelError:

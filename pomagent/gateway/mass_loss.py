@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 QUIET_S = 1.0
 """Seconds without another loss that end a burst."""
 LONGEST_S = 5.0
-"""Maximum seconds of a burst; later losses begin the next one."""
+"""Maximum seconds of a burst. Later losses begin the next one."""
 MANY = 3
-"""Minimum losses of a burst that is reported; fewer are a coincidence."""
+"""Minimum losses of a burst that is reported. Fewer are a coincidence."""
 REFILLS_PER_S = 100.0
 """Maximum rate of replacement: a gateway that has just come back also has sessions to serve."""
 MOST_SPREAD_S = 30.0

@@ -22,7 +22,7 @@ from pomagent.transport.lingering_close import linger
 from pomagent.transport.stream import SocketStream
 
 MAX_EARLY_BYTES = 16 * 1024
-"""Maximum bytes of a greeting that a waiting tunnel reads; the rest stays in the kernel's buffer."""
+"""Maximum bytes of a greeting that a waiting tunnel reads. The rest stays in the kernel's buffer."""
 GOODBYE_TIMEOUT_S = 2.0
 """Maximum seconds to wait for the gateway's end, or its next read, after the last bytes were sent. Closing earlier
 could destroy bytes that the gateway has not forwarded yet."""
@@ -56,9 +56,9 @@ class Tunnel:
         self.timings = Timings()
         self.request_id = ""
         self.presented: Presented | None = None
-        """The credential sent with the CONNECT; None without one."""
+        """The credential sent with the CONNECT. None without one."""
         self.reason: Reason | None = None
-        """Why the tunnel was closed; None while it is open."""
+        """Why the tunnel was closed. None while it is open."""
         self.early = bytearray()
         """Bytes that the destination sent before a session leased the tunnel."""
         self.was_warm = False
@@ -84,7 +84,7 @@ class Tunnel:
 
     @property
     def certificate_expires(self) -> str | None:
-        """Expiry of the gateway's certificate as an ISO 8601 time; None if it was not verified."""
+        """Expiry of the gateway's certificate as an ISO 8601 time. None if it was not verified."""
         until = None if isinstance(self.stream, SocketStream) else self.stream.peer_certificate().get("notAfter")
         if not isinstance(until, str):
             return None

@@ -111,7 +111,7 @@ class TunnelOpener:
 
     @property
     def _login_problem(self) -> str:
-        """Why the login that the route depends on failed; empty if it did not."""
+        """Why the login that the route depends on failed. Empty if it did not."""
         token = self._token
         return token.problem if token is not None and token.credential.source == "login" else ""
 
@@ -149,7 +149,7 @@ class TunnelOpener:
             )  # fmt: skip
 
     def _ended(self, token: SecretStr) -> str:
-        """Return how long ago a token expired, by its own claim and the gateway's clock; empty if it has not."""
+        """Return how long ago a token expired, by its own claim and the gateway's clock. Empty if it has not."""
         left_s = life_of(token.get_secret_value()).left_s(self._wall_clock() + (self._dialer.clock_offset_s or 0.0))
         return clock_offset.duration(-left_s) if left_s is not None and left_s <= 0 else ""
 

@@ -37,7 +37,7 @@ class Row:
     error: type[GatewayRefused]
     meaning: str
     remedy: str
-    """Empty for a rejected login, whose remedy depends on the credential."""
+    """Empty for a rejected login: its remedy depends on the credential."""
     when: Test = _always
 
 

@@ -1,6 +1,6 @@
-"""The CONNECT exchange over HTTP/1.1 (RFC 9110 §9.3.6, RFC 9112; wire contract §1 and §3), without I/O.
+"""The CONNECT exchange over HTTP/1.1 (RFC 9110 §9.3.6, RFC 9112, wire contract §1 and §3), without I/O.
 
-h11 builds the request and parses answers, except for the common one: an accepted tunnel whose head arrives in one
+h11 builds the request and parses answers, except for the common one: an accepted tunnel with its head in one
 piece. Recognising that takes a tenth of h11's time (measured). Every other answer is left to h11.
 """
 
@@ -16,7 +16,7 @@ import h11
 from pomagent import __version__
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Maximum bytes of an answer's head. Pomerium's is below 1 KiB; proxies in between add cookies and policies."""
+"""Maximum bytes of an answer's head. Pomerium's is below 1 KiB. Proxies in between add cookies and policies."""
 MAX_BODY_BYTES = 16 * 1024
 """Maximum bytes kept of a refusal's body, for its explanation."""
 MAX_DETAIL_CHARACTERS = 200
@@ -27,7 +27,7 @@ _ACCEPTED = re.compile(
 )
 """Matches a complete 2xx head without folded lines and bare line feeds (RFC 9112 §4 and §5)."""
 _BODY_HEADERS = frozenset({"content-length", "transfer-encoding"})
-"""Headers that announce a body; their syntax is left to h11."""
+"""Headers that announce a body. Their syntax is left to h11."""
 
 
 class MalformedAnswer(ValueError):
@@ -40,7 +40,7 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
-    """Values by lower-case name; the first value of a repeated header."""
+    """Values by lower-case name. The first value of a repeated header."""
     body: bytes = b""
     early: bytes = b""
     """Bytes that followed an accepted CONNECT: the tunnel's first payload."""
@@ -68,14 +68,14 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        """The gateway's short explanation, from a JSON body only; HTML is unreadable in a terminal."""
+        """The gateway's short explanation, from a JSON body only. HTML is unreadable in a terminal."""
         words = (self._explained.get(key) for key in ("statusText", "error"))
         explanation = next((word for word in words if isinstance(word, str) and word), "")
         return "".join(c for c in explanation if c.isprintable())[:MAX_DETAIL_CHARACTERS]
 
     @property
     def retry_after_s(self) -> float:
-        """Seconds by Retry-After; 0 without one, or if it is a date."""
+        """Seconds by Retry-After. 0 without one, or if it is a date."""
         value = self.headers.get("retry-after", "")
         return float(value) if value.isascii() and value.isdigit() and len(value) < 6 else 0.0
 
@@ -89,7 +89,7 @@ class Answer:
 
 
 class ConnectRequest:
-    """A CONNECT request; one object serves many tunnels."""
+    """A CONNECT request. One object serves many tunnels."""
 
     def __init__(self, destination: str, headers: Mapping[str, str]) -> None:
         """``headers`` carry the credential, ``destination`` is the route's exact ``host:port`` (wire contract §1.2).
@@ -188,7 +188,7 @@ class Exchange:
 
 
 def accepted(data: bytes) -> Answer | None:
-    """Return the answer if ``data`` begins with the complete head of a 2xx without a body; None leaves it to h11."""
+    """Return the answer if ``data`` begins with the complete head of a 2xx without a body. None leaves it to h11."""
     match = _ACCEPTED.match(data)
     if match is None:
         return None

@@ -92,7 +92,7 @@ class Negotiation(Protocol):
         """Return the bytes to send now, once."""
 
     def receive(self, data: bytes) -> None:
-        """Process received bytes; ``b""`` is the end of the stream. Raises TunnelError."""
+        """Process received bytes. ``b""`` is the end of the stream. Raises TunnelError."""
 
 
 def negotiate(target: HostPort, failures: ProxyFailures) -> Negotiation:
@@ -154,7 +154,7 @@ class _HttpNegotiation:
 
 
 class _SocksNegotiation:
-    """SOCKS5 whose refusals become our errors."""
+    """SOCKS5, with refusals as TunnelErrors."""
 
     def __init__(self, target: HostPort, failures: ProxyFailures) -> None:
         self._failures = failures

@@ -34,7 +34,7 @@ class ProxyUrl:
     scheme: ProxyScheme
     address: HostPort
     credentials: str = ""
-    """``user:password``, without percent escapes; empty without a user."""
+    """``user:password``, without percent escapes. Empty without a user."""
 
     def __repr__(self) -> str:
         return f"ProxyUrl({self.scheme}://{self.address})"
@@ -57,7 +57,7 @@ def parse_proxy_url(text: str, *, default_scheme: str = "", may_have_credentials
 
 
 def proxy_variable(environ: Mapping[str, str], *, tls: bool) -> tuple[str, str]:
-    """Return the variable that names the proxy for gateways with or without TLS, and its value; both may be empty."""
+    """Return the variable that names the proxy for gateways with or without TLS, and its value. Both may be empty."""
     for name in _HTTPS if tls else _HTTP:
         if value := environ.get(name, "").strip():
             return name, value
@@ -91,7 +91,7 @@ def _matches(entry: str, target: HostPort) -> bool:
 
 
 def _split(entry: str) -> tuple[str, str]:
-    """Return host and port of an entry; an IPv6 address needs brackets to have a port."""
+    """Return host and port of an entry. An IPv6 address needs brackets to have a port."""
     if entry.startswith("["):
         host, _, rest = entry[1:].partition("]")
         return host, rest.removeprefix(":")

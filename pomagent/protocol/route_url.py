@@ -53,7 +53,7 @@ class RouteUrl:
 
 
 def parse_route_url(text: str, *, clear_text: bool = False) -> RouteUrl:
-    """Return the parts of a route's ``from``; ``clear_text`` allows the ``http`` schemes. Raises AddressError."""
+    """Return the parts of a route's ``from``. ``clear_text`` allows the ``http`` schemes. Raises AddressError."""
     _reject_foreign_parts(text)
     scheme, has_scheme, rest = text.partition("://")
     if not has_scheme:
@@ -98,7 +98,7 @@ def parse_host_port(text: str, *, default_port: int | None = None, lowest_port: 
 
 
 def is_ip(host: str) -> bool:
-    """Return whether the host of a HostPort is an address; no name ends with a number."""
+    """Return whether the host of a HostPort is an address. No name ends with a number."""
     return ":" in host or host[host.rfind(".") + 1 :].isdigit()
 
 

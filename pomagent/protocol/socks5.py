@@ -107,7 +107,7 @@ class Socks5:
         return True
 
     def _address_length(self, kind: int) -> int | None:
-        """Return the address's length, with a name's length byte; None until that byte has arrived."""
+        """Return the address's length, with a name's length byte. None until that byte has arrived."""
         if kind == NAME:
             head = self._peek(5)
             return None if head is None else 1 + head[4]
@@ -135,7 +135,7 @@ class Socks5:
         return message
 
     def _peek(self, length: int, version: int = VERSION) -> bytes | None:
-        """Return the first ``length`` bytes; None until all have arrived."""
+        """Return the first ``length`` bytes. None until all have arrived."""
         if self._incoming and self._incoming[0] != version:
             raise Malformed("another protocol")
         return self._incoming[:length] if len(self._incoming) >= length else None

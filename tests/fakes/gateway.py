@@ -1,7 +1,7 @@
-"""A gateway on loopback that a test plays line by line: it refuses, stalls, stutters, resets and lies as it is told.
+"""A gateway on loopback that a test plays line by line: it refuses, stalls, stutters, resets and lies as scripted.
 
 It lives in greenlets of the test's own thread, so an agent in the same process talks to it. Every accepted connection
-runs the next of the ``scripts``; the last one repeats. A script gets the ``Connection`` and may leave it to the test.
+runs the next of the ``scripts``. The last one repeats. A script gets the ``Connection`` and may leave it to the test.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHUNK = 65536
 
 
 class Connection:
-    """One accepted connection; TLS is done by hand, so that every byte and every end is the test's choice."""
+    """One accepted connection. TLS is done by hand, so that every byte and every end is the test's choice."""
 
     def __init__(self, sock: Any, context: ssl.SSLContext) -> None:
         self.sock = sock
@@ -71,14 +71,14 @@ class Connection:
         self.sock.sendall(data)
 
     def receive_some(self) -> bytes:
-        """What comes next; empty at the end. Raises ConnectionError after any other end than an orderly one."""
+        """What comes next. Empty at the end. Raises ConnectionError after any other end than an orderly one."""
         try:
             return bytes(self._do(lambda: self.tls.read(CHUNK)))
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b""
 
     def receive(self, length: int) -> bytes:
-        """So many bytes or a few more, fewer only at the end."""
+        """Return at least ``count`` bytes, fewer only at the end."""
         data = bytearray()
         while len(data) < length and (more := self.receive_some()):
             data += more
@@ -90,13 +90,13 @@ class Connection:
     # Ways to end.
 
     def close_notify(self) -> None:
-        """Say good-bye in TLS, and nothing in TCP."""
+        """Send close_notify, and no FIN."""
         with suppress(ssl.SSLError):
             self.tls.unwrap()
         self._push()
 
     def finish(self) -> None:
-        """As a gateway does: close_notify, then FIN; what the client still sends is read and dropped."""
+        """As a gateway does: close_notify, then FIN. What the client still sends is read and dropped."""
         with suppress(OSError):  # the client has gone before us
             self.close_notify()
             self.fin()
@@ -143,7 +143,7 @@ Script = Callable[[Connection], None]
 
 
 def accepts(early: bytes = b"", answer: bytes = OK) -> Script:
-    """Accept the CONNECT, ``early`` in the same segment; then it is the test's: ``FakeGateway.tunnel()``."""
+    """Accept the CONNECT, ``early`` in the same segment. Then it is the test's: ``FakeGateway.tunnel()``."""
 
     def play(connection: Connection) -> None:
         connection.handshake()
@@ -160,7 +160,7 @@ def refuses(status: int, body: bytes = b"", **headers: str) -> Script:
 
 
 def answers(raw: bytes, piece: int = 0) -> Script:
-    """Answer a CONNECT with these bytes, in pieces of so many with a pause after each, and leave it open."""
+    """Answer a CONNECT with these bytes, in pieces of ``size`` with a pause after each, and leave it open."""
 
     def play(connection: Connection) -> None:
         connection.handshake()
@@ -208,7 +208,7 @@ def closes(connection: Connection) -> None:
 
 
 def babbles(connection: Connection) -> None:
-    """What a plain-text server says to a TLS client."""
+    """Answer a TLS client as a plain-text server does."""
     connection.sock.recv(CHUNK)
     connection.send_raw(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\nThis is no TLS\n")
     connection.fin()
@@ -257,18 +257,18 @@ class FakeGateway:
             connection.close()
 
     def plays(self, *scripts: Script) -> None:
-        """What it does with the next connections, one after the other; the last one repeats."""
+        """What it does with the next connections, one after the other. The last one repeats."""
         self._scripts = deque(scripts)
 
     def tunnel(self, timeout_s: float = 5) -> Connection:
-        """The next connection whose script has ended without an error."""
+        """Return the next connection after its script has ended without an error."""
         with Timeout(scaled(timeout_s)):
             connection: Connection = self._tunnels.get()
         return connection
 
     @property
     def settings(self) -> Gateway:
-        """How an agent is told of it."""
+        """The agent's settings for this gateway."""
         return Gateway(
             "fake", HostPort(HOST, self.address.port), connect_to=self.address,
             trust=Trust(ca_file=self.authority.ca_file), connect_timeout_s=2, tls_timeout_s=2, response_timeout_s=2,

@@ -71,20 +71,20 @@ class FakeTunnel:
         self._is_dead = True
 
     def say(self, words: bytes, after_s: float = 0.0) -> None:
-        """Be spoken to by the destination, so long after the gateway accepted."""
+        """Receive bytes of the destination, this long after the gateway accepted."""
         self.early += words
         self.accepted_s = after_s
         self._on_early(self)
 
     def end(self) -> None:
-        """Be ended by the gateway, and noticed if anybody watches."""
+        """End by the gateway, and notify the watcher if there is one."""
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end(self)
 
 
 class FakeDial:
-    """One step of opening a tunnel, under way until the test says how it went."""
+    """One step of opening a tunnel, pending until the test completes it."""
 
     def __init__(self, step: str, tunnel: FakeTunnel, began: float, *, urgent: bool) -> None:
         self.step = step
@@ -100,7 +100,7 @@ class FakeDial:
         return self.tunnel
 
     def fail(self, error: Exception) -> None:
-        """With a TunnelError as the network does, with anything else as a bug does."""
+        """Fail with a TunnelError as the network does, or with another exception as a bug does."""
         self.is_over = True
         self._outcome.set_exception(error)
 
@@ -112,7 +112,7 @@ class FakeDial:
 
 
 class FakeOpener:
-    """Opens tunnels; the steps in ``held`` wait for the test, the others succeed at once."""
+    """Opens tunnels. The steps in ``held`` wait for the test, the others succeed at once."""
 
     def __init__(self, clock: Clock, held: frozenset[str] = frozenset({"open"})) -> None:
         self._clock = clock

@@ -29,7 +29,7 @@ def entries(path: Path, expected: Mapping[str, object]) -> list[Access]:
 
 
 def _complete_lines(path: Path) -> list[str]:
-    """Without the last one while it is still being written."""
+    """Omits the last entry while it is still being written."""
     text = path.read_text() if path.exists() else ""
     return text[: text.rfind("\n") + 1].splitlines()
 

@@ -13,7 +13,7 @@ Listen = Mapping[str, str | Table]
 
 
 def write_agent_toml(directory: Path, gateway: Gateway, listen: Listen, **tables: Table) -> Path:
-    """Write agent.toml and its token into the directory; returns the path of agent.toml.
+    """Write agent.toml and its token into the directory. Returns the path of agent.toml.
 
     ``tables`` adds keys to the tables of those names: ``agent={"log_level": "debug"}, defaults={"warm": "off"}``,
     and overrides those of ``gateways.demo`` and ``credentials.default``, or removes them with None.

@@ -1,7 +1,7 @@
 """The authorize service of a Pomerium-like gateway: Envoy asks it over gRPC about every request.
 
 It speaks ``envoy.service.auth.v3.Authorization/Check`` and answers like Pomerium's own: allowed, sent to sign-in,
-401, 403 — or, told so by a test, with any other answer, with a failure, or never. It runs on grpc's own threads.
+401, 403 — or, at a test's request, with any other answer, with a failure, or never. It runs on grpc's own threads.
 """
 
 import json
@@ -36,7 +36,7 @@ class Check:
     headers: Mapping[str, str] = field(repr=False)
     context: Mapping[str, str] = field(repr=False)
     certificate: str = field(default="", repr=False)
-    """The client's, as PEM; "" if it showed none."""
+    """The client's, as PEM. "" if it showed none."""
 
     @property
     def token(self) -> str:
@@ -78,7 +78,7 @@ class Denial:
 class Authorizer:
     """Decides by token, records every check, and misbehaves when a test asks for it.
 
-    Safe to use from any thread; what a method changes holds for the next check.
+    Safe to use from any thread. What a method changes holds for the next check.
     """
 
     def __init__(self) -> None:
@@ -103,19 +103,19 @@ class Authorizer:
         self._server.start()
 
     def stop(self) -> None:
-        """Stop serving; checks that hang end now. Blocks until the threads are done."""
+        """Stop serving. Checks that hang end now. Blocks until the threads are done."""
         self.behave()
         self._server.stop(grace=None).wait()
 
     # What the tokens are good for.
 
     def trust(self, token: str) -> None:
-        """From now on this token opens every route that is not forbidden."""
+        """Accept this token from now on, for every route that is not forbidden."""
         with self._lock:
             self._good_tokens.add(token)
 
     def revoke(self, token: str) -> None:
-        """From now on this token is unknown: 401. Open tunnels live on, as they do with Pomerium."""
+        """Reject this token from now on with 401. Open tunnels live on, as they do with Pomerium."""
         with self._lock:
             self._good_tokens.discard(token)
 
@@ -125,12 +125,12 @@ class Authorizer:
             return token in self._good_tokens | self._forbidden_tokens
 
     def forbid_token(self, token: str) -> None:
-        """From now on this token is known and opens nothing: 403."""
+        """Deny this token every route from now on with 403."""
         with self._lock:
             self._forbidden_tokens.add(token)
 
     def forbid_host(self, host: str) -> None:
-        """From now on no token opens this destination ("host:port"): 403."""
+        """Deny every token this destination ("host:port") from now on with 403."""
         with self._lock:
             self._forbidden_hosts.add(host)
 
@@ -140,7 +140,7 @@ class Authorizer:
             self._forbidden_hosts.discard(host)
 
     def require_certificate(self, ca_file: Path, *hosts: str) -> None:
-        """Answer 495 to who shows no client certificate of this CA: for these destinations only, or for all.
+        """Answer 495 without a client certificate of this CA, for these destinations or for all.
 
         All is Pomerium's ``policy_with_default_deny``, some is its ``policy`` with a rule that asks for one.
         """
@@ -151,14 +151,14 @@ class Authorizer:
     # How it behaves.
 
     def behave(self) -> None:
-        """Answer normally again, for every destination; checks that hang are answered now."""
+        """Answer normally again, for every destination. Checks that hang are answered now."""
         with self._lock:
             self._misbehave, self._refusal = None, None
             self._forbidden_hosts.clear()
             self._released.set()
 
     def hang(self) -> None:
-        """Answer no check until ``behave``; the gateway gives up after its own timeout with a 503."""
+        """Answer no check until ``behave``. The gateway gives up after its own timeout with a 503."""
         with self._lock:
             self._released = threading.Event()
             self._misbehave = _wait_for(self._released)
@@ -223,7 +223,7 @@ class Authorizer:
 def _is_issued_by(pem: str, authority: x509.Certificate) -> bool:
     try:
         x509.load_pem_x509_certificate(pem.encode()).verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):  # none at all; of another name; of another key
+    except (ValueError, TypeError, InvalidSignature):  # none at all. Of another name. Of another key
         return False
     return True
 
@@ -236,7 +236,7 @@ def _wait_for(released: threading.Event) -> Callable[[grpc.ServicerContext], Non
 
 
 def denial(check: Check, status: int) -> Denial:
-    """Pomerium's own page or JSON for a status; only the page carries the "intercepted" header."""
+    """Pomerium's own page or JSON for a status. Only the page carries the "intercepted" header."""
     title = TITLES[status]
     if check.wants_json:
         body = json.dumps({"error": title, "request_id": check.request_id})

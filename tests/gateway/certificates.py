@@ -24,7 +24,7 @@ class Certificate:
 
 
 class Authority:
-    """Issues certificates that only those trust who trust its ``ca_file``."""
+    """Issues certificates that need its ``ca_file`` to be trusted."""
 
     def __init__(self, directory: Path, name: str = "authority") -> None:
         self._directory = directory
@@ -36,14 +36,14 @@ class Authority:
     def issue_server(
         self, file_name: str = "server", names: tuple[str, ...] = SERVER_NAMES, expires_in: timedelta = A_MONTH
     ) -> Certificate:
-        """A server certificate for these host names and addresses; a negative ``expires_in`` has expired."""
+        """A server certificate for these host names and addresses. A negative ``expires_in`` has expired."""
         subject_names = x509.SubjectAlternativeName([_general_name(name) for name in names])
         return self._issue(file_name, expires_in, ExtendedKeyUsageOID.SERVER_AUTH, subject_names)
 
     def issue_client(
         self, file_name: str = "client", expires_in: timedelta = A_MONTH, names: tuple[str, ...] = ()
     ) -> Certificate:
-        """A client certificate for mutual TLS; the more names, the larger."""
+        """A client certificate for mutual TLS. The more names, the larger."""
         subject_names = x509.SubjectAlternativeName([_general_name(name) for name in names]) if names else None
         return self._issue(file_name, expires_in, ExtendedKeyUsageOID.CLIENT_AUTH, subject_names)
 
@@ -73,7 +73,7 @@ class Authority:
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, expires_in: timedelta
     ) -> x509.CertificateBuilder:
-        """What every certificate has; the key identifiers are there because Python 3.13 insists on them."""
+        """What every certificate has. The key identifiers are there because Python 3.13 insists on them."""
         now = datetime.now(UTC)
         end = now + expires_in
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())

@@ -16,7 +16,7 @@ RECEIVE_BYTES = 65_536
 
 @dataclass(frozen=True)
 class Reply:
-    """The gateway's answer to a CONNECT; ``rest`` is what came with it: a body, or the tunnel's first bytes."""
+    """The gateway's answer to a CONNECT. ``rest`` is what came with it: a body, or the tunnel's first bytes."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,7 +41,7 @@ class Tunnel:
         self.socket.sendall(data)
 
     def receive(self, length: int) -> bytes:
-        """Exactly so many bytes, fewer only at the end of the stream."""
+        """Return exactly ``count`` bytes, fewer only at the end of the stream."""
         data = self._early
         while len(data) < length and (more := self.socket.recv(RECEIVE_BYTES)):
             data += more

@@ -1,4 +1,4 @@
-"""What Envoy is told so that it answers CONNECT the way a Pomerium edge does. Pure: values in, JSON-able values out.
+"""Envoy's configuration, with which it answers CONNECT as a Pomerium edge does. Pure: values in, JSON-able values out.
 
 Listener (``listener.py``), clusters and routes are separate resources, so that a running edge can be given new ones.
 """
@@ -17,7 +17,7 @@ AUTHORIZE = "authorize"
 IDENTITY = "identity"
 STAT_PREFIX = "ingress"
 ROUTE_TABLE = "main"
-CONNECT_TIMEOUT = "10s"  # to a destination; Pomerium has no setting for it
+CONNECT_TIMEOUT = "10s"  # to a destination. Pomerium has no setting for it
 BUFFER_BYTES = 32_768
 EXTENSIONS = "type.googleapis.com/envoy.extensions"
 
@@ -29,8 +29,8 @@ class Route:
     upstream: Address
     public: bool = False  # needs no credential
     idle_timeout_s: float = 0
-    max_connections: int | None = None  # circuit breaker; further CONNECTs wait, then overflow
-    source: str = ""  # the address to connect from; "": whichever the kernel takes
+    max_connections: int | None = None  # circuit breaker. Further CONNECTs wait, then overflow
+    source: str = ""  # the address to connect from. "": whichever the kernel takes
     connect_enabled: bool = True  # False: the route exists and refuses CONNECT with 403
 
 
@@ -81,7 +81,7 @@ def _virtual_host(destination: str, route: Route) -> Json:
 
 
 def _own_paths() -> Json:
-    """Pomerium serves its own endpoints on every host name; they see to logins themselves."""
+    """Pomerium serves its own endpoints on every host name. They see to logins themselves."""
     health = {"match": {"path": "/healthz"}, "direct_response": {"status": 200}}
     identity = {"match": {"prefix": "/.pomerium/"}, "route": {"cluster": IDENTITY}}
     routes = [entry | _authorized(internal=True) for entry in (health, identity)]
@@ -89,7 +89,7 @@ def _own_paths() -> Json:
 
 
 def _authorized(*, internal: bool, public: bool = False, route_id: str = "") -> Json:
-    """What the authorizer is told about a route."""
+    """The part of a route that the authorizer gets."""
     context = {"internal": str(internal).lower(), "public": str(public).lower(), "route_id": route_id}
     kind = f"{EXTENSIONS}.filters.http.ext_authz.v3.ExtAuthzPerRoute"
     settings = {"@type": kind, "check_settings": {"context_extensions": context}}

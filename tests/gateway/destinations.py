@@ -6,8 +6,8 @@ Each speaks as little as a test needs. Lines end with ``\\n``, all numbers in th
 echo       returns every byte, and closes after the client's end of file
 banner     says ``SSH-2.0-test\\r\\n`` before it is spoken to, then echoes
 page       answers an HTTP request with a small page and closes
-upload     8 bytes (big-endian length N), then N bytes → their SHA-256 in hex and ``\\n``; again and again
-download   ``SEED N\\n`` → ``pseudo_random(SEED, N)`` and closes; ``SEED N keep\\n`` stays for another line
+upload     8 bytes (big-endian length N), then N bytes → their SHA-256 in hex and ``\\n``. Again and again
+download   ``SEED N\\n`` → ``pseudo_random(SEED, N)`` and closes. ``SEED N keep\\n`` stays for another line
 answer     ``MILLISECONDS TEXT\\n`` → waits, answers ``TEXT\\n`` and closes, even after the client's end of file
 count      reads to the client's end of file → the decimal number of bytes and ``\\n``, and closes
 deaf       never reads and never writes
@@ -91,7 +91,7 @@ class Destinations:
         return self._addresses[name]
 
     def accepted(self, name: str) -> int:
-        """How many connections this server has got so far; one counts a moment after the gateway has answered."""
+        """How many connections this server has got so far. One counts a moment after the gateway has answered."""
         return self._accepted[name]
 
     def open(self, name: str) -> int:
@@ -118,7 +118,7 @@ class Destinations:
     async def _converse(
         self, name: str, handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """One connection, from accept to close; a client that leaves early is no error here."""
+        """One connection, from accept to close. A client that leaves early is no error here."""
         self._accepted[name] += 1
         self._open[name] += 1
         try:
@@ -172,7 +172,7 @@ async def upload(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def download(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Send what was asked for; then close, unless asked to stay."""
+    """Send what was asked for. Then close, unless asked to stay."""
     stay = True
     while stay and (request := await reader.readline()):
         seed, length, *rest = request.decode().split()

@@ -37,7 +37,7 @@ class Counts:
 
 
 class Distance:
-    """A running relay to a local port; a context manager."""
+    """A running relay to a local port. A context manager."""
 
     def __init__(self, upstream: tuple[str, int], one_way_ms: float) -> None:
         from tests.gateway.tether import tethered  # the process itself needs the standard library only
@@ -111,7 +111,7 @@ class _Relay:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         self._sides: dict[int, _Side] = {}
         self._under_way: deque[tuple[float, _Side, bytes | None]] = deque()
-        """When, to whom, and what: b"" is an end, None a reset. In order, since all take equally long."""
+        """Time, receiver and bytes: b"" is an end, None a reset. In order, because all have the same delay."""
         self._counts = Counts()
         for descriptor in (self._listener.fileno(), sys.stdin.fileno()):
             self._epoll.register(descriptor, select.EPOLLIN)
@@ -122,7 +122,7 @@ class _Relay:
             self._wait()
             ready = dict(self._epoll.poll(0))
             self._on_events(ready)
-            if self._listener.fileno() in ready:  # last: whoever began it may have ended another handshake before
+            if self._listener.fileno() in ready:  # last: another handshake may have just ended
                 self._on_events(dict(self._epoll.poll(0)))
                 self._accept()
             while self._under_way and self._under_way[0][0] <= time.monotonic():

@@ -28,7 +28,7 @@ LOG_TAIL_CHARACTERS = 4000
 
 
 class EdgeError(Exception):
-    """Envoy did not start, or did not take what it was given; the message ends with its own log."""
+    """Envoy did not start, or did not take what it was given. The message ends with its own log."""
 
 
 class Edge:
@@ -73,7 +73,7 @@ class Edge:
     # Its life.
 
     def start(self) -> None:
-        """Start Envoy, on the same port as before. Blocks until it serves; raises EdgeError if it cannot."""
+        """Start Envoy, on the same port as before. Blocks until it serves. Raises EdgeError if it cannot."""
         if self.is_running:
             return
         self._admin.forget()
@@ -95,7 +95,7 @@ class Edge:
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """SIGSTOP: the kernel still accepts connections, and nobody ever answers on them, once this returns."""
+        """SIGSTOP: once this returns, the kernel still accepts connections, and Envoy never answers on them."""
         self._signal(signal.SIGSTOP)
         if self._process and self.is_running:
             self._wait("stopped", self._is_stopped)
@@ -112,7 +112,7 @@ class Edge:
     # What it serves. Each of these takes effect before it returns, and is kept for the next start.
 
     def set_route(self, destination: str, route: Route) -> None:
-        """Serve this destination ("host:port"), or serve it differently; open tunnels are left alone."""
+        """Serve this destination ("host:port"), or serve it differently. Open tunnels are left alone."""
         self.set_routes({destination: route})
 
     def set_routes(self, routes: dict[str, Route]) -> None:
@@ -121,7 +121,7 @@ class Edge:
         self._apply_routes()
 
     def remove_route(self, destination: str) -> None:
-        """New CONNECTs get 404; open tunnels are left alone."""
+        """New CONNECTs get 404. Open tunnels are left alone."""
         del self._routes[destination]
         self._apply_routes()
 
@@ -158,7 +158,7 @@ class Edge:
         return access.entries(self._access_log, expected)
 
     def wait_for_access(self, timeout: float = 10, **expected: object) -> Access:
-        """The first entry with these values; waits for it to be written."""
+        """The first entry with these values. Waits for it to be written."""
         return wait_until(lambda: self.access_log(**expected), timeout, f"access log entry with {expected}")[0]
 
     def envoy_log(self) -> str:
@@ -206,7 +206,7 @@ class Edge:
         self._process = None
 
     def _wait(self, what: str, condition: Callable[[], bool], timeout_s: float = APPLY_TIMEOUT_S) -> None:
-        """Blocks until the condition holds; a dead Envoy ends the wait at once."""
+        """Blocks until the condition holds. A dead Envoy ends the wait at once."""
         try:
             wait_until(lambda: not self.is_running or condition(), timeout_s, what)
         except AssertionError as error:

@@ -30,10 +30,10 @@ def destination(name: str) -> str:
 class Gateway:
     """A running gateway with a route to each of the ``destinations``, and these:
 
-    ``public`` (echo without a credential), ``idle`` (echo; cut after a second without a byte), ``down`` (refuses
+    ``public`` (echo without a credential), ``idle`` (echo. Cut after a second without a byte), ``down`` (refuses
     connections), ``noconnect`` (a route that does not allow CONNECT).
 
-    Further routes, by "host:port", come from ``routes`` or ``add_route``; other keywords are ``ListenerOptions``.
+    Further routes, by "host:port", come from ``routes`` or ``add_route``. Other keywords are ``ListenerOptions``.
     """
 
     def __init__(self, routes: dict[str, Route] | None = None, drain_time_s: int = 600, **listener: Any) -> None:
@@ -66,7 +66,7 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        """The gateway's URL; nothing resolves its host, so a client needs ``connect_to`` as well."""
+        """The gateway's URL. Nothing resolves its host, so a client needs ``connect_to`` as well."""
         return f"https://{HOST}:{self.port}"
 
     @property
@@ -81,7 +81,7 @@ class Gateway:
 
     @property
     def untrusted_certificate(self) -> Certificate:
-        """A certificate for the right names from an authority that nobody trusts."""
+        """A certificate for the right names from an untrusted authority."""
         return Authority(self.directory, "stranger").issue_server("untrusted")
 
     @property
@@ -90,7 +90,7 @@ class Gateway:
         return self.authority.issue_server("expired", expires_in=-A_DAY)
 
     def new_token(self, **claims: Any) -> str:
-        """Another token that opens every route; ``claims`` as in ``tokens.mint``."""
+        """Another token that opens every route. ``claims`` as in ``tokens.mint``."""
         token = tokens.mint(**claims)
         self.authorizer.trust(token)
         return token
@@ -107,7 +107,7 @@ class Gateway:
         return client.secure((LOOPBACK, self.port), HOST, self.ca_file, certificate)
 
     def add_route(self, address: str, upstream_port: int, **options: Any) -> str:
-        """Serve "host:port" from a loopback port, at once; ``options`` as in ``Route``. Returns the address."""
+        """Serve "host:port" from a loopback port, at once. ``options`` as in ``Route``. Returns the address."""
         self.edge.set_route(address, Route((LOOPBACK, upstream_port), **options))
         return address
 

@@ -1,8 +1,8 @@
-"""The identity service behind ``/.pomerium/``: programmatic login, the routes portal, who is logged in (wire §4, §8).
+"""The identity service behind ``/.pomerium/``: programmatic login, the routes portal, the user (wire §4, §8).
 
 A browser that comes to sign in is signed in at once, unless the test asks for a form with a button. Every URL on the
 way carries an HMAC over all of itself, its expiry included, and ends after five minutes. The tokens are HS256 JWTs with
-a random ``jti``; whether one is alive is the authorizer's to say, so that revoking it there ends it everywhere.
+a random ``jti``. Whether one is alive is the authorizer's to say, so that revoking it there ends it everywhere.
 """
 
 import base64
@@ -42,7 +42,7 @@ class Reply:
 
 
 class Identity:
-    """Serves on a free loopback port, ``port``; safe to use from any thread."""
+    """Serves on a free loopback port, ``port``. Safe to use from any thread."""
 
     def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
@@ -51,13 +51,13 @@ class Identity:
         self.reset()
 
     def reset(self) -> None:
-        """As if freshly started; tokens live on."""
+        """As if freshly started. Tokens live on."""
         with self._lock:
             self.user = "alice@example.test"
             self.authenticate_host = ""
-            """Of the sign-in page ("host:port"); "" is the host by which the gateway was asked."""
+            """Host of the sign-in page ("host:port"). "" is the host by which the gateway was asked."""
             self.asks = False
-            """Whether the sign-in page has a button that somebody must press."""
+            """Whether the sign-in page has a button to press."""
             self.has_portal = True
             self.clock: Callable[[], float] = time.time
             self.portal: list[dict[str, str]] = []
@@ -128,7 +128,7 @@ class Identity:
         """``host`` is the request's Host header, ``headers`` have lower-case names."""
         parts = urlsplit(target)
         reply = self._refusal or self._answer(method, target, host, headers)
-        with self._lock:  # not before: whoever has seen the request may change what the next one is answered
+        with self._lock:  # not before: a test that has seen the request may change the next answer
             self._requests.append(f"{method} {parts.path}")
         return reply
 

@@ -44,7 +44,7 @@ ACCESS_LOG_FORMAT = {
 
 
 Enforcement = Literal["reject_connection", "policy"]
-"""Of ``downstream_mtls``: TLS insists on a certificate of the CA, or every one passes and the authorizer judges."""
+"""Modes of ``downstream_mtls``: TLS requires a certificate of the CA, or accepts all and the authorizer judges."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 
 PIECE = 16
-"""Characters that are looked up at once; none is found twice by chance."""
+"""Characters that are looked up at once. None is found twice by chance."""
 STRIDE = 8
-"""Between two looks into a text."""
+"""Characters between two looks into a text."""
 SHARED_FILE = "MINTED_SECRETS_FILE"
-"""The variable that names the file in which processes that we start, such as the demo, tell us what they mint."""
+"""The variable that names the file in which processes that we start, such as the demo, record what they mint."""
 CONTEXT = 200
 
 _RUNS = re.compile(rf"[\w+/=-]{{{PIECE},}}")
@@ -23,7 +23,7 @@ _shared = {"read": 0}
 
 
 def remember(secret: str) -> str:
-    """Search for this secret from now on; returns it."""
+    """Search for this secret from now on. Returns it."""
     _add(secret)
     if path := os.environ.get(SHARED_FILE):
         with Path(path).open("a") as file:
@@ -42,7 +42,7 @@ def redacted(text: str) -> str:
 
 
 def search(text: str, where: str) -> None:
-    """Note a finding if one of the secrets is in the text; the test that runs fails for it. Any thread may call."""
+    """Note a finding if one of the secrets is in the text. The test that runs fails for it. Any thread may call."""
     _read_shared()
     for run in _RUNS.finditer(text):
         if _shows(run[0]):
@@ -61,7 +61,7 @@ def take_findings() -> list[str]:
 
 
 def share(path: Path) -> None:
-    """Take what other processes mint from this file, which they are told of by the environment."""
+    """Read what other processes mint from this file, which the environment names."""
     path.touch(mode=0o600)
     os.environ[SHARED_FILE] = str(path)
     _shared["read"] = 0

@@ -13,7 +13,7 @@ _numbers = count(os.getpid() * 97)  # other test processes begin elsewhere
 
 
 def unused_port() -> int:
-    """A TCP port on which nothing listens at the moment, and that the kernel gives to nobody who asks for any."""
+    """A TCP port on which nothing listens at the moment, and that the kernel does not assign to other programs."""
     given_away_from = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     ports = given_away_from - LOWEST_PORT
     for number in _numbers:
@@ -24,7 +24,7 @@ def unused_port() -> int:
 
 
 class ReservedPort:
-    """A port that stays ours while nobody listens on it: connecting to it is refused.
+    """A port that stays reserved without a listener: connecting to it is refused.
 
     The socket is bound and never listens. SO_REUSEPORT lets a server of the same user, which sets it too (Envoy
     does), listen on the port, leave it and come back, with no other program slipping in between.

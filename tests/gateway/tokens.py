@@ -1,4 +1,4 @@
-"""Tokens that look like the ones Pomerium hands out; the authorizer compares them as opaque strings."""
+"""Tokens that look like the ones Pomerium hands out. The authorizer compares them as opaque strings."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ from tests.gateway import minted
 
 
 def mint(subject: str = "bastion@example.test", expires_in_s: float | None = None) -> str:
-    """A new JWT with a random id; ``exp`` only if asked for, since Pomerium's own carry none."""
+    """A new JWT with a random id. ``exp`` only if asked for, since Pomerium's own carry none."""
     claims: dict[str, object] = {"jti": secrets.token_hex(8), "sub": subject, "iat": int(time.time())}
     if expires_in_s is not None:
         claims["exp"] = int(time.time() + expires_in_s)

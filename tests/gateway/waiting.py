@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def scaled(timeout_s: float) -> float:
-    """The timeout on this machine; POMAGENT_TEST_TIMEOUT_FACTOR stretches all of them together."""
+    """The timeout on this machine. POMAGENT_TEST_TIMEOUT_FACTOR stretches all of them together."""
     return timeout_s * TIMEOUT_FACTOR
 
 

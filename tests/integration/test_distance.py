@@ -1,4 +1,4 @@
-"""The relay that puts a distance in between: it may delay, and it may count; it changes nothing."""
+"""The relay that puts a distance in between: it may delay, and it may count. It changes nothing."""
 
 import contextlib
 import hashlib
@@ -67,7 +67,7 @@ def test_a_reset_is_passed_on(destinations: Destinations) -> None:
             read_to_end(client)
 
 
-def test_nobody_behind_it_is_a_reset() -> None:
+def test_unused_port_behind_the_relay_is_a_reset() -> None:
     with Distance((LOOPBACK, unused_port()), 0) as distance:
         with pytest.raises(ConnectionResetError), connect(distance.port) as client:  # it may come as early as that
             read_to_end(client)

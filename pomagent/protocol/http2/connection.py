@@ -21,7 +21,7 @@ from pomagent.protocol.http2.splitter import Splitter
 MAX_FRUITLESS: Final = 1000
 """Maximum frames in a row that carry nothing (about a millisecond's work): a flood must not occupy the hub."""
 MAX_PROVISIONAL: Final = 16
-"""Maximum provisional answers, such as 103; each one must be unpacked."""
+"""Maximum provisional answers, such as 103. Each one must be unpacked."""
 
 
 class Connection:
@@ -38,12 +38,12 @@ class Connection:
         self.is_open = False
         """Whether the CONNECT was sent."""
         self.head: Head | None = None
-        """The gateway's final answer without its body; None before it."""
+        """The gateway's final answer without its body. None before it."""
         self.has_ended = False
         """Whether the gateway has ended the stream in order."""
         self.has_sent_end = False
         self.loss: StreamLost | None = None
-        """Why the stream ended without an orderly end; None if it did not."""
+        """Why the stream ended without an orderly end. None if it did not."""
 
     @property
     def is_tunnel(self) -> bool:
@@ -55,7 +55,7 @@ class Connection:
 
     @property
     def is_going_away(self) -> bool:
-        """Whether the gateway accepts no new stream; an open one may continue."""
+        """Whether the gateway accepts no new stream. An open one may continue."""
         return self._control.is_going_away
 
     @property
@@ -110,7 +110,7 @@ class Connection:
         return kept
 
     def lost(self, cause: StreamLost | None) -> None:
-        """Record the end of the transport; without a ``cause`` it closed in order, but before the stream."""
+        """Record the end of the transport. Without a ``cause`` it closed in order, but before the stream."""
         if not self.is_over:
             self.loss = cause or StreamLost("closed by the gateway in the middle of the tunnel")
 

@@ -70,7 +70,7 @@ class ControlFrames:
             self.awaits_pong = False
 
     def go_away(self, payload: bytes, *, is_open: bool) -> StreamReset | None:
-        """Apply a GOAWAY frame; return the loss of the tunnel if it ends with the frame. Raises Violation."""
+        """Apply a GOAWAY frame. Return the loss of the tunnel if it ends with the frame. Raises Violation."""
         last, code, debug = frames.read_goaway(payload)
         self.is_going_away = True
         if code == Code.NO_ERROR and not (is_open and last < STREAM):

@@ -29,7 +29,7 @@ class Http2Exchange:
 
     @property
     def complete(self) -> Answer | None:
-        """The answer once it is complete; its head arrives without bytes of the stream."""
+        """The answer once it is complete. Its head arrives without bytes of the stream."""
         connection = self._connection
         is_complete = connection.is_tunnel or connection.is_over or len(self._body) >= MAX_BODY_BYTES
         return self.answer_so_far if is_complete else None

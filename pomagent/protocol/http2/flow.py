@@ -17,7 +17,7 @@ from pomagent.protocol.http2.frames import (
 MAX_WINDOW: Final = 2**31 - 1
 DEFAULT_WINDOW: Final = 65_535
 UPDATE_BYTES: Final = 16 * 1024 * 1024
-"""Bytes consumed before the window is returned, in 26 bytes of frames; the window stays near its maximum."""
+"""Bytes consumed before the window is returned, in 26 bytes of frames. The window stays near its maximum."""
 
 
 class ReceiveWindow:
@@ -64,7 +64,7 @@ class SendWindow:
         return max(0, min(self._connection, self._stream))
 
     def claim(self, wanted: int) -> int:
-        """Reserve and return the size of the next DATA frame, at most ``wanted`` bytes; 0 if the window is closed."""
+        """Reserve and return the size of the next DATA frame, at most ``wanted`` bytes. 0 if the window is closed."""
         size = min(wanted, self._frame_bytes, self._connection, self._stream)
         if size <= 0:
             return 0
@@ -83,7 +83,7 @@ class SendWindow:
             self._connection = _within(self._connection + increment)
 
     def set_initial_window(self, size: int) -> None:
-        """Apply the setting to new and open streams; an open window may become negative. Raises Violation."""
+        """Apply the setting to new and open streams. An open window may become negative. Raises Violation."""
         if size > MAX_WINDOW:
             raise Violation(Code.FLOW_CONTROL_ERROR, f"an initial window of {size} bytes")
         self._stream = _within(self._stream + size - self._initial)

@@ -9,11 +9,11 @@ from typing import Final
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_BYTES: Final = 9
 FRAME_BYTES: Final = 16_384
-"""Maximum payload of a received frame (the protocol's default); a gateway may accept larger ones."""
+"""Maximum payload of a received frame (the protocol's default). A gateway may accept larger ones."""
 MOST_FRAME_BYTES: Final = 2**24 - 1
 
 LOW_31_BITS: Final = 0x7FFFFFFF
-"""Mask of a stream's number or a window; the highest bit is reserved."""
+"""Mask of a stream's number or a window. The highest bit is reserved."""
 HEAD: Final = Struct(">IBI")
 """A frame's header: length and type in one word, flags, stream."""
 _LONG: Final = Struct(">I")
@@ -81,7 +81,7 @@ def code_name(code: int) -> str:
 
 
 class Violation(Exception):
-    """The gateway's frames violate the protocol, or exceed a limit of the agent; ``code`` goes into the GOAWAY."""
+    """The gateway's frames violate the protocol, or exceed a limit of the agent. ``code`` goes into the GOAWAY."""
 
     def __init__(self, code: Code, what: str) -> None:
         self.code = code
@@ -105,7 +105,7 @@ def rst_stream(code: Code) -> bytes:
 
 
 def goaway(code: Code, why: str = "") -> bytes:
-    """Return a GOAWAY that names no stream; ``why`` is for the gateway's log."""
+    """Return a GOAWAY that names no stream. ``why`` is for the gateway's log."""
     return frame(Kind.GOAWAY, 0, 0, _GOAWAY.pack(0, code) + why.encode()[:200])
 
 

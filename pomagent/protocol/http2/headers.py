@@ -20,9 +20,9 @@ from pomagent.protocol.http2.frames import (
 )
 
 MAX_BLOCK_BYTES: Final = 64 * 1024
-"""Maximum bytes of an answer's head, packed and unpacked; the same limit as over HTTP/1.1."""
+"""Maximum bytes of an answer's head, packed and unpacked. The same limit as over HTTP/1.1."""
 MAX_CONTINUATIONS: Final = 64
-"""Maximum CONTINUATION frames of one head; empty frames would evade the limit of bytes."""
+"""Maximum CONTINUATION frames of one head. Empty frames would evade the limit of bytes."""
 _PRIORITY_BYTES: Final = 5
 _HOP_BY_HOP: Final = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 """Headers that HTTP/2 forbids (RFC 9113 §8.2.2)."""
@@ -33,9 +33,9 @@ class Head:
     """A gateway's answer without its body."""
 
     status: int
-    """The status; 0 for trailers, which have none."""
+    """The status. 0 for trailers, which have none."""
     headers: Mapping[str, str]
-    """Values by lower-case name; the first value of a repeated header."""
+    """Values by lower-case name. The first value of a repeated header."""
 
 
 def connect_frames(destination: str, headers: Mapping[str, str]) -> bytes:
@@ -74,7 +74,7 @@ class HeadReader:
         return self._block is not None
 
     def begin(self, flags: int, payload: bytes) -> tuple[Head, bool] | None:
-        """Process a HEADERS frame; return the head and whether it ends the stream, or None if it is incomplete.
+        """Process a HEADERS frame. Return the head and whether it ends the stream, or None if it is incomplete.
 
         Raises Violation.
         """

@@ -15,13 +15,13 @@ class FrameHandler(Protocol):
     """Set when all further bytes are to be ignored."""
 
     def begin_data(self, flags: int, stream: int, length: int) -> int:
-        """Process the header of a DATA frame; return how many of the next bytes are the tunnel's.
+        """Process the header of a DATA frame. Return how many of the next bytes are the tunnel's.
 
         For a frame that is padded or the last, call ``gather`` or ``pass_on`` instead.
         """
 
     def begin(self, kind: int, flags: int, stream: int, length: int) -> None:
-        """Process the header of another frame; call ``skip`` or ``gather``, or neither for an empty frame."""
+        """Process the header of another frame. Call ``skip`` or ``gather``, or neither for an empty frame."""
 
     def finish(self, kind: int, flags: int, stream: int, length: int, payload: bytes) -> None:
         """Process the gathered part of a frame."""
@@ -44,10 +44,10 @@ class Splitter:
         """The first of ``_need`` bytes of a frame's header, or of a payload to gather."""
         self._need = HEAD_BYTES
         self._frame: tuple[int, int, int, int] | None = None
-        """The frame whose payload is gathered: kind, flags, stream, length."""
+        """The frame to gather: kind, flags, stream, length."""
 
     def pass_on(self, length: int, padding: int, *, is_last: bool) -> None:
-        """Treat the next ``length`` bytes as the tunnel's, and skip ``padding`` bytes after them; one is not zero."""
+        """Treat the next ``length`` bytes as the tunnel's, and skip ``padding`` bytes after them. One is above 0."""
         self._left, self._skip, self._is_last = length, padding, is_last
 
     def skip(self, length: int) -> None:
@@ -59,7 +59,7 @@ class Splitter:
         self._frame, self._need = frame, length
 
     def split(self, handler: FrameHandler, buffer: memoryview, count: int) -> int:
-        """Process the first ``count`` bytes; return how many of the tunnel's bytes were moved to the front."""
+        """Process the first ``count`` bytes. Return how many of the tunnel's bytes were moved to the front."""
         at = kept = 0
         while at < count and handler.loss is None:
             if left := self._left:

@@ -72,7 +72,7 @@ def said(error: TunnelError) -> tuple[type[TunnelError], str, Recovery]:
 
 @pytest.fixture
 def nobody() -> Iterator[HostPort]:
-    """An address on which nobody listens."""
+    """An address without a listener."""
     reserved = ReservedPort()
     yield HostPort(LOOPBACK, reserved.port)
     reserved.release()
@@ -204,7 +204,7 @@ class TestHappyEyeballs:
         assert said(error)[:2] == (GatewayUnreachable, "tcp")
         assert "connection refused" in str(error)
 
-    def test_one_budget_holds_for_all_addresses(self, fake: FakeGateway, silent_address: HostPort) -> None:
+    def test_all_addresses_share_one_timeout(self, fake: FakeGateway, silent_address: HostPort) -> None:
         resolver = FakeResolver(*[(LOOPBACK, silent_address.port)] * 3)
         error = failure(replace(fake.settings, connect_timeout_s=0.3), resolver)
         assert said(error)[:2] == (GatewayTimedOut, "tcp")
@@ -388,16 +388,14 @@ def test_unix_sockets_need_no_options() -> None:
 
 
 class TestMemoryOfAddresses:
-    def test_one_that_refused_is_dialled_last_from_then_on(self, fake: FakeGateway, nobody: HostPort) -> None:
+    def test_refusing_address_is_dialled_last_from_then_on(self, fake: FakeGateway, nobody: HostPort) -> None:
         dials = dialer(fake.settings, FakeResolver((nobody.host, nobody.port), (LOOPBACK, fake.address.port)))
         dials.dial("db:1").stream.close()
         assert dials.avoided == [str(nobody)]
         in_order = dials._addresses.order(dials._resolver.resolve(nobody, 1), time.monotonic())
         assert [address for _, address in in_order] == [(LOOPBACK, fake.address.port), (nobody.host, nobody.port)]
 
-    def test_one_that_was_silent_costs_its_head_start_only_once(
-        self, fake: FakeGateway, silent_address: HostPort
-    ) -> None:
+    def test_silent_address_costs_its_head_start_only_once(self, fake: FakeGateway, silent_address: HostPort) -> None:
         resolver = FakeResolver((silent_address.host, silent_address.port), (LOOPBACK, fake.address.port))
         dials = dialer(fake.settings, resolver)
         first, second = dials.dial("db:1"), dials.dial("db:1")
@@ -408,7 +406,7 @@ class TestMemoryOfAddresses:
         for secured in (first, second):
             secured.stream.close()
 
-    def test_one_that_breaks_off_the_handshake_is_dialled_last_too(self, fake: FakeGateway) -> None:
+    def test_address_that_aborts_the_handshake_is_dialled_last(self, fake: FakeGateway) -> None:
         fake.plays(lambda connection: connection.close(), play.accepts())
         dials = dialer(fake.settings, FakeResolver((LOOPBACK, fake.address.port)))
         with pytest.raises(TunnelError):

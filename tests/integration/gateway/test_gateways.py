@@ -33,7 +33,7 @@ def adopt(gateways: Gateways, new: Settings) -> None:
     gateways.opener(new.routes[0], FakeLog().log)
 
 
-def test_a_token_outlives_a_change_of_how_often_it_is_looked_at(gateways: Gateways) -> None:
+def test_token_survives_a_change_of_recheck_s(gateways: Gateways) -> None:
     adopt(gateways, settings())
     (token,) = gateways.tokens
     assert token.obtain() == SecretStr("minted")
@@ -62,7 +62,7 @@ def test_only_a_proxy_with_tls_needs_a_context_of_its_own(gateways: Gateways, sc
 
 
 def dialers(gateways: Gateways, *tables: Gateway) -> list[Dialer]:
-    """Of settings with one route for each table."""
+    """Return the dialers for settings with one route for each table."""
     credential = replace(MINTED, recheck_s=0.0)
     routes = tuple(
         Route(f"db-{number}", HostPort("127.0.0.1", 1), HostPort("db", 1), table, credential)
@@ -75,13 +75,13 @@ def dialers(gateways: Gateways, *tables: Gateway) -> list[Dialer]:
     return gateways.dialers
 
 
-def test_tables_of_one_address_share_its_places_as_many_as_the_more_generous_one_allows(gateways: Gateways) -> None:
+def test_tables_of_one_address_share_the_largest_handshake_limit(gateways: Gateways) -> None:
     one, other = dialers(gateways, EDGE, replace(EDGE, name="other", max_dials=3))
     assert one.handshake_limit is other.handshake_limit
     assert one.handshake_limit.limit == EDGE.max_dials
 
 
-def test_what_a_reload_changes_in_a_gateway_leaves_its_places_taken(gateways: Gateways) -> None:
+def test_reload_keeps_the_handshakes_under_way(gateways: Gateways) -> None:
     (before,) = dialers(gateways, EDGE)
     with before.handshake_limit.slot(urgent=True):
         (after,) = dialers(gateways, replace(EDGE, connect_timeout_s=1.0, max_dials=2))
@@ -89,14 +89,14 @@ def test_what_a_reload_changes_in_a_gateway_leaves_its_places_taken(gateways: Ga
         assert (after.handshake_limit.under_way, after.handshake_limit.limit) == (1, 2)
 
 
-def test_what_is_noticed_of_an_address_outlives_a_changed_table(gateways: Gateways) -> None:
+def test_health_survives_a_changed_table(gateways: Gateways) -> None:
     dialers(gateways, EDGE)
     watch = gateways.health_of(EDGE)
     dialers(gateways, replace(EDGE, max_dials=2))
     assert gateways.health_of(replace(EDGE, max_dials=2)) is watch
 
 
-def test_no_gateway_is_compared_with_every_other_one(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gateways_are_not_compared_pairwise(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
     """Routes name edges of their own by the thousand, and the hub adopts them at each reload."""
     compared = 0
     is_equal = HostPort.__eq__

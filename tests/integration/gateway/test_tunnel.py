@@ -1,4 +1,4 @@
-"""A tunnel while nobody uses it, when it is handed over, and how it ends."""
+"""A tunnel while it waits, at its lease, and at its end."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 class Warm:
-    """A warm tunnel, the gateway's end of it, and how often its end was told."""
+    """A warm tunnel, the gateway's end of it, and how often its end was reported."""
 
     def __init__(self, fake: FakeGateway) -> None:
         self.ends: list[Tunnel] = []
@@ -159,12 +159,12 @@ class TestWarmBeforeTheConnect:
         fake.tunnel().send(b"x")
         wait_until(lambda: ends == [tunnel])
 
-    def test_its_end_is_told(self, secured: tuple[Tunnel, FakeGateway, list[Tunnel]]) -> None:
+    def test_end_is_reported(self, secured: tuple[Tunnel, FakeGateway, list[Tunnel]]) -> None:
         tunnel, fake, ends = secured
         fake.tunnel().finish()
         wait_until(lambda: ends == [tunnel])
 
-    def test_it_was_warm_but_what_comes_after_its_connect_is_not_stale(
+    def test_tunnel_with_a_late_connect_was_warm_but_is_not_stale(
         self, secured: tuple[Tunnel, FakeGateway, list[Tunnel]]
     ) -> None:
         """A destination that hangs up at once must not be connected to twice."""
@@ -233,7 +233,7 @@ class TestFinish:
         assert warm.tunnel.reason is Reason.FINISHED
 
 
-def test_it_knows_when_the_gateways_certificate_expires(warm: Warm) -> None:
+def test_tunnel_knows_when_the_gateways_certificate_expires(warm: Warm) -> None:
     expires = warm.tunnel.certificate_expires
     assert expires is not None
     assert expires.endswith("Z")

@@ -1,4 +1,4 @@
-"""Opening tunnels through a gateway that answers in every way: what becomes of it, and how often it is tried."""
+"""Opening tunnels through a gateway that answers in every way: result and number of attempts."""
 
 import ssl
 from collections.abc import Callable
@@ -46,7 +46,7 @@ OLD, NEW = SecretStr("old-token"), SecretStr("new-token")
 
 
 class Source:
-    """Where a token is read anew; counts how often."""
+    """Where a token is read anew. Counts how often."""
 
     def __init__(self, token: SecretStr | None) -> None:
         self.token = token

@@ -1,4 +1,4 @@
-"""A dead address is dialled last, for a while."""
+"""A failed address is dialled last for a minute."""
 
 import pytest
 
@@ -22,39 +22,39 @@ def test_without_failures_the_order_stays(book):
     assert order(book) == [A, B, C]
 
 
-def test_what_failed_comes_last_the_longest_ago_first(book):
+def test_failed_addresses_come_last_and_oldest_failure_first(book):
     book.failed(B, NOW - 1)
     book.failed(A, NOW - 2)
     assert order(book) == [C, A, B]
     assert sorted(book.avoided(NOW)) == ["10.0.0.1:443", "10.0.0.2:443"]
 
 
-def test_where_all_failed_all_are_still_dialled(book):
+def test_all_failed_addresses_are_still_returned(book):
     for number, address in enumerate((C, A, B)):
         book.failed(address, NOW + number)
     assert order(book, NOW + 3) == [C, A, B]
 
 
 @pytest.mark.parametrize(("ago_s", "first"), [(AVOID_S - 0.1, B), (AVOID_S, A)])
-def test_a_failure_is_forgotten_after_a_while(book, ago_s, first):
+def test_failure_expires(book, ago_s, first):
     book.failed(A, NOW - ago_s)
     assert order(book)[0] == first
 
 
-def test_a_success_forgets_it_at_once(book):
+def test_success_clears_a_failure(book):
     book.failed(A, NOW)
     book.succeeded(A)
     assert order(book) == [A, B, C]
     assert book.avoided(NOW) == []
 
 
-def test_addresses_that_a_name_has_no_more_are_not_kept_for_ever(book):
+def test_expired_failures_are_dropped(book):
     for number in range(1000):
         book.failed((f"10.1.{number // 256}.{number % 256}", 443), NOW + number)
     assert len(book._failed_at) <= AVOID_S
 
 
-def test_an_operator_who_has_mended_something_ends_it_for_all(book):
+def test_clear_forgets_all_failures(book):
     book.failed(A, NOW)
     book.failed(B, NOW)
     book.clear()

@@ -1,4 +1,4 @@
-"""Who may begin a handshake: applications first, never too many, refills not too fast."""
+"""Order and rate of handshakes: clients first, within the limit, refills within the rate."""
 
 import pytest
 from hypothesis import settings
@@ -16,11 +16,11 @@ def door(limit: int = 1000) -> Admission[str]:
 
 
 def let_in(admission: Admission[str], now: float = NOW) -> list[str]:
-    """Everybody who may begin now."""
+    """Return all waiters that are admitted now."""
     return list(iter(lambda: admission.admit(now), None))
 
 
-def test_no_more_than_the_limit_at_a_time():
+def test_limit_bounds_concurrent_handshakes():
     admission = door(2)
     for name in "abc":
         admission.join(name, urgent=True)
@@ -29,7 +29,7 @@ def test_no_more_than_the_limit_at_a_time():
     assert let_in(admission) == ["c"]
 
 
-def test_applications_come_before_refills_that_came_before_them():
+def test_clients_are_admitted_before_earlier_refills():
     admission = door(1)
     for name, urgent in (("refill", False), ("first", True), ("second", True)):
         admission.join(name, urgent=urgent)
@@ -49,7 +49,7 @@ def test_refills_begin_no_faster_than_the_rate():
     assert len(let_in(admission, NOW + 10 / REFILLS_PER_S + 0.001)) == 10
 
 
-def test_applications_do_not_wait_for_the_rate_but_count_to_it():
+def test_clients_do_not_wait_for_the_rate_but_count_toward_it():
     admission = door()
     for number in range(3 * BURST):
         admission.join(f"client-{number}", urgent=True)
@@ -59,7 +59,7 @@ def test_applications_do_not_wait_for_the_rate_but_count_to_it():
     assert let_in(admission, NOW + (BURST + 2) / REFILLS_PER_S) == ["refill"]
 
 
-def test_who_has_left_is_not_let_in():
+def test_waiter_that_left_is_not_admitted():
     admission = door()
     for name, urgent in (("a", True), ("b", True), ("c", False)):
         admission.join(name, urgent=urgent)
@@ -69,7 +69,7 @@ def test_who_has_left_is_not_let_in():
     assert admission.waiting == 0
 
 
-def test_nobody_waits_for_the_rate_while_there_is_no_place_or_nobody():
+def test_next_time_is_none_without_a_refill_or_a_free_place():
     admission = door(1)
     assert admission.next_at() is None
     admission.join("a", urgent=True)

@@ -1,4 +1,4 @@
-"""How far two clocks are apart, from a Date, and how people are told."""
+"""The offset of two clocks by a Date header, and its sentence."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def test_every_form_of_a_date_is_read(date: str) -> None:
 
 
 @pytest.mark.parametrize("date", ["", "now", "Sun, 06 Nov 99999 08:49:37 GMT", "Sun, 99 Nov 1994 08:49:37 GMT"])
-def test_what_is_no_date_says_nothing(date: str) -> None:
+def test_malformed_date_gives_no_offset(date: str) -> None:
     assert offset_s(date, NOW) is None
 
 
 @pytest.mark.parametrize(
     ("offset", "expected"), [(None, False), (0, False), (60, False), (60.1, True), (-60, False), (-61, True)]
 )
-def test_a_minute_is_forgiven(offset: float | None, expected: bool) -> None:
+def test_offset_up_to_a_minute_counts_as_agreement(offset: float | None, expected: bool) -> None:
     assert is_off(offset) is expected
     assert bool(problem(offset)) is expected
 
 
-def test_it_is_said_which_way() -> None:
+def test_problem_names_the_direction() -> None:
     assert problem(7200) == "this host's clock is 2 hours behind the gateway's: set it, or the gateway's"
     assert problem(-90) == "this host's clock is 1 minute ahead of the gateway's: set it, or the gateway's"
 
@@ -39,5 +39,5 @@ def test_it_is_said_which_way() -> None:
     [(0.2, "0 seconds"), (1, "1 second"), (59, "59 seconds"), (60, "1 minute"), (3599, "59 minutes"),
      (3600, "1 hour"), (86_400, "1 day"), (10 * 86_400, "10 days")],
 )  # fmt: skip
-def test_a_length_of_time_is_said_in_its_largest_unit(seconds: float, words: str) -> None:
+def test_duration_is_in_its_largest_unit(seconds: float, words: str) -> None:
     assert duration(seconds) == words

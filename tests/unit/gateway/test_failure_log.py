@@ -1,4 +1,4 @@
-"""One line for each cause, not for each dial."""
+"""The log has one line for each cause, not for each dial."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_the_first_of_each_cause_is_news():
     assert failures.count == 7
 
 
-def test_after_a_success_it_is_news_again():
+def test_failure_after_a_success_is_news_again():
     failures = FailureLog()
     news(failures, REFUSED, DENIED)
     failures.accepted()
@@ -32,7 +32,7 @@ def test_after_a_success_it_is_news_again():
     assert failures.count == 2
 
 
-def test_a_connection_alone_is_no_success_of_the_connect():
+def test_handshake_does_not_clear_connect_failures():
     failures = FailureLog()
     news(failures, REFUSED, DENIED)
     failures.secured()

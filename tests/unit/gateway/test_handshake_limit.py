@@ -1,4 +1,4 @@
-"""The door to a gateway: whoever waits gets in, whoever leaves is in nobody's way, and the rate needs no poll."""
+"""Waiting handshakes are admitted, killed ones free their slot, and the rate needs no poll."""
 
 import gevent
 import pytest
@@ -11,7 +11,7 @@ from tests.gateway.waiting import wait_until
 
 
 class Door:
-    """Dials that stay inside until they are told to go."""
+    """Dials that keep their slot until ``finish``."""
 
     def __init__(self, limit: int) -> None:
         self.limit = HandshakeLimit(limit)
@@ -48,7 +48,7 @@ def door():
     here.close()
 
 
-def test_who_leaves_makes_place_for_an_application_before_a_refill(door):
+def test_freed_slot_goes_to_a_client_before_a_refill(door):
     for name, urgent in (("a", True), ("b", True), ("refill", False), ("c", True)):
         door.dial(name, urgent=urgent)
     assert (door.inside, door.limit.under_way, door.limit.waiting) == (["a", "b"], 2, 2)
@@ -58,7 +58,7 @@ def test_who_leaves_makes_place_for_an_application_before_a_refill(door):
     assert door.inside == ["c", "refill"]
 
 
-def test_one_that_is_killed_while_it_waits_takes_no_place(door):
+def test_dial_killed_while_waiting_takes_no_slot(door):
     for name in "abc":
         door.dial(name)
     door.dials["c"].kill()
@@ -66,7 +66,7 @@ def test_one_that_is_killed_while_it_waits_takes_no_place(door):
     assert (door.inside, door.limit.waiting) == (["b"], 0)
 
 
-def test_one_that_is_killed_inside_gives_its_place_back(door):
+def test_dial_killed_in_a_slot_frees_it(door):
     for name in "abc":
         door.dial(name)
     door.dials["a"].kill()
@@ -74,7 +74,7 @@ def test_one_that_is_killed_inside_gives_its_place_back(door):
     assert "c" in door.inside
 
 
-def test_refills_beyond_the_rate_get_in_by_themselves():
+def test_refills_beyond_the_rate_are_admitted_by_timer():
     door = Door(1000)
     for number in range(BURST + 5):
         door.dial(f"refill-{number}", urgent=False)

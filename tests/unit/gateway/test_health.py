@@ -1,4 +1,4 @@
-"""A gateway's losses and its certificate, each told once."""
+"""A gateway's losses, certificate and clock, each logged once."""
 
 import time
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def lines(watched: Watched) -> list[tuple[int, int, int]]:
     return [(e["count"], e["routes"], e["within_ms"]) for e in watched.log.named(events.TUNNELS_LOST)]
 
 
-def test_many_losses_are_one_line_when_they_are_over(watched):
+def test_a_burst_of_losses_is_logged_once_after_its_end(watched):
     for number in range(200):
         watched.watch.lost(f"route-{number % 50}", 10.0 + number)
         watched.clock.advance(0.001)
@@ -65,13 +65,13 @@ def test_many_losses_are_one_line_when_they_are_over(watched):
     assert lines(watched) == [(200, 50, 199)]
 
 
-def test_a_few_are_none(watched):
+def test_few_losses_are_not_logged(watched):
     watched.watch.lost("a", 10.0)
     watched.pass_time(QUIET_S)
     assert lines(watched) == []
 
 
-def test_the_next_burst_is_the_next_line(watched):
+def test_each_burst_is_logged(watched):
     for _ in range(2):
         for number in range(5):
             watched.watch.lost(f"route-{number}", 10.0)
@@ -80,7 +80,7 @@ def test_the_next_burst_is_the_next_line(watched):
     assert lines(watched) == [(5, 5, 0), (5, 5, 0)]
 
 
-def test_a_certificate_that_ends_soon_is_told_once_for_each_step(watched):
+def test_certificate_expiry_is_logged_once_for_each_step(watched):
     end = watched.wall.now + 30 * DAY_S
     for days_left in (30, 7, 6, 1, 0.5, 0.04, 0, -1):
         watched.wall.now = end - days_left * DAY_S
@@ -88,20 +88,20 @@ def test_a_certificate_that_ends_soon_is_told_once_for_each_step(watched):
     assert watched.said() == [("warning", 7), ("warning", 1), ("warning", 0.04), ("error", 0)]
 
 
-def test_its_renewal_starts_the_steps_anew(watched):
+def test_renewed_certificate_restarts_the_steps(watched):
     for days in (6, 90, 6):
         watched.show(watched.wall.now + days * DAY_S)
     assert len(watched.said()) == 2
     assert watched.watch.certificate_expires_at == watched.wall.now + 6 * DAY_S
 
 
-def test_one_that_was_not_verified_says_nothing(watched):
+def test_unverified_certificate_is_not_logged(watched):
     watched.watch.note_certificate({})
     assert watched.said() == []
     assert watched.watch.certificate_expires_at is None
 
 
-def test_those_who_wait_for_it_are_called_once_spread_by_their_number(watched):
+def test_waiting_calls_run_once_and_spread_by_their_number(watched):
     calls: list[float] = []
     for _ in range(3):
         watched.watch.when_back(lambda spread_s, calls=calls: calls.append(spread_s))
@@ -114,7 +114,7 @@ def tell_time(watched, offset_s):
     watched.watch.note_date(formatdate(watched.wall.now + offset_s, usegmt=True))
 
 
-def test_a_clock_that_is_off_is_told_once_until_it_agrees_again(watched):
+def test_clock_offset_is_logged_once_until_the_clocks_agree_again(watched):
     for offset in (0, 60, 61, 7200, 0, -7200):
         tell_time(watched, offset)
     said = watched.log.named(events.CLOCK_DRIFTED)
@@ -123,7 +123,7 @@ def test_a_clock_that_is_off_is_told_once_until_it_agrees_again(watched):
     assert watched.watch.clock_offset_s == -7200
 
 
-def test_what_is_no_date_changes_nothing(watched):
+def test_malformed_date_changes_nothing(watched):
     tell_time(watched, 5)
     watched.watch.note_date("yesterday")
     assert watched.watch.clock_offset_s == 5

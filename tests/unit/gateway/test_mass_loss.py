@@ -1,4 +1,4 @@
-"""What ends together is one burst; whether it was the gateway; how slowly it is replaced."""
+"""Bursts of losses, their cause, and the spread of their replacement."""
 
 import pytest
 
@@ -8,27 +8,27 @@ NOW = 1000.0
 
 
 def lost(*ends: tuple[str, float, float]) -> Losses:
-    """Of each: route, age, and how long after the first."""
+    """Each loss has a route, an age, and its seconds after the first."""
     losses = Losses()
     for route, age_s, after_s in ends:
         losses.note(route, age_s, NOW + after_s)
     return losses
 
 
-def test_what_ends_within_a_moment_is_one_burst():
+def test_losses_within_a_moment_are_one_burst():
     losses = lost(("a", 5.0, 0.0), ("b", 50.0, 0.2), ("a", 7.0, 0.5))
     assert losses.burst is not None
     assert (losses.burst.count, losses.burst.routes, losses.burst.within_ms) == (3, {"a", "b"}, 500)
 
 
 @pytest.mark.parametrize(("pause_s", "count"), [(QUIET_S - 0.01, 2), (QUIET_S, 1)])
-def test_after_a_quiet_moment_the_next_one_begins(pause_s, count):
+def test_quiet_second_ends_a_burst(pause_s, count):
     burst = lost(("a", 5.0, 0.0), ("a", 5.0, pause_s)).burst
     assert burst is not None
     assert burst.count == count
 
 
-def test_one_that_goes_on_and_on_is_cut():
+def test_burst_has_a_maximum_duration():
     losses = lost(*[("a", 5.0, n / 2) for n in range(int(4 * LONGEST_S))])
     assert losses.burst is not None
     assert losses.burst.last - losses.burst.began < LONGEST_S
@@ -36,7 +36,7 @@ def test_one_that_goes_on_and_on_is_cut():
 
 
 @pytest.mark.parametrize(("count", "expected"), [(MANY - 1, False), (MANY, True)])
-def test_so_many_are_worth_a_line(count, expected):
+def test_burst_has_a_minimum_count(count, expected):
     burst = lost(*[("a", 5.0, 0.0)] * count).burst
     assert burst is not None
     assert burst.is_many is expected
@@ -53,11 +53,11 @@ def test_so_many_are_worth_a_line(count, expected):
     ],
     ids=["other routes, other ages", "one route", "one age", "nearly one age", "nothing"],
 )
-def test_it_was_the_gateway_if_several_routes_lost_what_no_limit_explains(ends, expected):
+def test_different_ages_on_several_routes_point_to_the_gateway(ends, expected):
     assert lost(*ends).caused_by_gateway(NOW + 1.0) is expected
 
 
-def test_what_was_long_ago_explains_nothing():
+def test_old_burst_is_not_the_cause():
     assert not lost(("a", 5.0, 0.0), ("b", 50.0, 0.0)).caused_by_gateway(NOW + 3 * QUIET_S)
 
 
@@ -76,7 +76,7 @@ def test_without_losses_there_is_nothing_to_spread():
 
 
 @pytest.mark.parametrize(("after_s", "expected"), [(-0.1, False), (0.0, True), (0.5, True)])
-def test_it_was_the_gateway_if_it_lets_nobody_in_after_that(after_s, expected):
+def test_failed_dial_after_a_loss_points_to_the_gateway(after_s, expected):
     """One that crashes every minute ends tunnels of one age, of a single route perhaps."""
     losses = Losses()
     if after_s < 0:

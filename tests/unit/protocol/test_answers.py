@@ -1,4 +1,4 @@
-"""Every answer that is no tunnel: which decision it leads to, and what people are told to do."""
+"""Every answer other than a tunnel leads to a decision and a remedy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def error_for(answer: Answer, credential: str | None = "default") -> TunnelError
     return refusal(answer, gateway="edge.example.com:443", destination="db.example.com:5432", credential=credential)
 
 
-# For each row of the table, by its meaning, one answer that it and no other row is for.
+# One answer for each row of the table, by the row's meaning.
 ANSWERS = {
     "not logged in": answer(401, body=pomeriums("Unauthenticated")),
     "the route does not take CONNECT": answer(403),
@@ -225,13 +225,13 @@ def test_no_message_shows_a_page_or_more_than_a_line(claim):
 
 class TestAnythingElse:
     @pytest.mark.parametrize("status", [500, 505, 520, 599, 999])
-    def test_other_trouble_of_the_gateway_is_tried_again(self, status):
+    def test_other_5xx_is_retried(self, status):
         error = error_for(answer(status))
         assert type(error) is GatewayOverloaded
         assert "the gateway or a balancer in front of it fails" in str(error)
 
     @pytest.mark.parametrize("status", [300, 304, 402, 405, 407, 418, 451, 499])
-    def test_what_no_pomerium_says_is_a_matter_for_people(self, status):
+    def test_unknown_status_needs_an_operator(self, status):
         error = error_for(answer(status))
         assert type(error) is RequestRefused
         assert "Pomerium gives no such answer" in str(error)
@@ -244,7 +244,7 @@ class TestAnythingElse:
 
 
 class TestSentences:
-    def test_a_refusal_names_what_was_tried_what_came_back_and_what_to_do(self):
+    def test_refusal_leads_with_cause_and_remedy(self):
         assert str(error_for(WIRE["503 UH"].answer)) == (
             "db.example.com:5432: the gateway cannot reach the route's server; start it, or mend the route's \"to\" "
             "(503 from edge.example.com:443: no_healthy_upstream)"
@@ -253,18 +253,18 @@ class TestSentences:
     def test_a_login_remedy_names_the_credential_that_was_sent(self):
         assert 'the credential "ops" is expired, revoked or of another cluster' in str(error_for(answer(401), "ops"))
 
-    def test_a_token_that_has_ended_is_said_to_have(self):
+    def test_expired_token_is_reported(self):
         error = refusal(answer(401), gateway="edge:443", destination="db:1", credential="ops", ended="2 hours")
         assert (
             str(error) == 'db:1: the token of the credential "ops" expired 2 hours ago; replace it (401 from edge:443)'
         )
 
     @pytest.mark.parametrize(("status", "is_about_time"), [(401, True), (403, False), (404, False)])
-    def test_a_clock_that_is_off_comes_first_where_tokens_are_refused(self, status, is_about_time):
+    def test_wrong_clock_comes_first_where_tokens_are_rejected(self, status, is_about_time):
         error = refusal(answer(status), gateway="edge:443", destination="db:1", credential="ops", clock="the clock")
         assert ("db:1: the clock; if that does not help: the credential" in str(error)) is is_about_time
 
-    def test_without_a_credential_it_says_where_to_set_one(self):
+    def test_missing_credential_has_its_remedy(self):
         assert "no credential was sent; set one for the route or its gateway, such as [credentials.default]" in str(
             error_for(answer(401), None)
         )
@@ -273,7 +273,7 @@ class TestSentences:
         assert "()" not in str(error_for(answer(403)))
 
 
-def test_the_wait_that_the_gateway_asks_for_is_passed_on():
+def test_retry_after_is_passed_on():
     error = error_for(WIRE["429"].answer)
     assert isinstance(error, GatewayRefused)
     assert error.retry_after_s == 17.0

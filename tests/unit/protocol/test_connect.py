@@ -45,7 +45,7 @@ def answer_to(*parts: bytes) -> Answer:
 
 
 def by_h11(data: bytes) -> Answer | MalformedAnswer | None:
-    """What h11 makes of an answer; only one whose head comes in one piece is read without it."""
+    """h11's reading of an answer. A head in one piece is read without h11."""
     return outcome(data[:1], data[1:])
 
 
@@ -62,7 +62,7 @@ def explained(body: object, **headers: str) -> Answer:
 
 
 class TestRequest:
-    def test_it_is_exactly_these_bytes(self):
+    def test_request_is_exactly_these_bytes(self):
         request = ConnectRequest("redis.example.com:6379", {"authorization": "Pomerium eyJ.a.b"}).text
         assert request == (
             b"CONNECT redis.example.com:6379 HTTP/1.1\r\n"
@@ -73,7 +73,7 @@ class TestRequest:
             b"\r\n"
         )
 
-    def test_without_a_credential_no_header_pretends_to_be_one(self):
+    def test_request_without_a_credential_has_no_credential_header(self):
         assert b"uthorization" not in exchange().request
 
     def test_an_ipv6_destination_keeps_its_brackets(self):
@@ -81,7 +81,7 @@ class TestRequest:
         assert request.startswith(b"CONNECT [2001:db8::5]:22 HTTP/1.1\r\nHost: [2001:db8::5]:22\r\n")
 
     @pytest.mark.parametrize("value", ["Pomerium hunter2\r\nX: y", "Pomerium hunter2\x00", "Pomerium hunter2é"])
-    def test_a_value_that_no_header_can_carry_is_refused_without_being_shown(self, value):
+    def test_invalid_header_value_is_rejected_without_quoting_it(self, value):
         with pytest.raises(ValueError, match="cannot carry these headers: authorization") as refusal:
             ConnectRequest("redis.example.com:6379", {"authorization": value})
         assert "hunter2" not in "".join(traceback.format_exception(refusal.value))
@@ -95,19 +95,19 @@ class TestAccepted:
         assert answer.request_id == "7167e249-7696-4204-9c5c-5c983db64c51"
         assert (answer.early, answer.body) == (b"", b"")
 
-    def test_what_follows_the_200_is_kept(self):
+    def test_bytes_after_the_200_are_kept(self):
         assert answer_to(ACCEPTED + b"SSH-2.0-OpenSSH_9.7\r\n").early == b"SSH-2.0-OpenSSH_9.7\r\n"
 
-    def test_what_follows_is_not_taken_for_http(self):
+    def test_bytes_after_the_200_are_not_parsed_as_http(self):
         assert answer_to(ACCEPTED + ACCEPTED).early == ACCEPTED
 
     @pytest.mark.parametrize("position", range(1, len(ACCEPTED)))
-    def test_it_may_be_split_anywhere(self, position):
+    def test_answer_may_be_split_anywhere(self, position):
         answer = answer_to(ACCEPTED[:position], ACCEPTED[position:] + b"early")
         assert answer.is_tunnel
         assert answer.early == b"early"
 
-    def test_it_may_arrive_byte_by_byte(self):
+    def test_answer_may_arrive_byte_by_byte(self):
         assert answer_to(*(bytes([byte]) for byte in ACCEPTED)).is_tunnel
 
     @pytest.mark.parametrize("status", [200, 201, 204, 299])
@@ -121,13 +121,13 @@ class TestAccepted:
         assert answer_to(interim + interim + ACCEPTED).is_tunnel
         assert answer_to(interim, interim, ACCEPTED).is_tunnel
 
-    def test_a_length_of_nothing_is_a_tunnel(self):
+    def test_content_length_0_is_a_tunnel(self):
         assert answer_to(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_tunnel
 
     @pytest.mark.parametrize(
         "header", [b"content-type: text/html", b"Content-Type: application/json", b"content-length: 5"]
     )
-    def test_with_a_body_an_http_balancer_has_answered(self, header):
+    def test_2xx_with_a_body_comes_from_a_balancer(self, header):
         answer = answer_to(b"HTTP/1.1 200 OK\r\n" + header + b"\r\n\r\nhello")
         assert answer.looks_terminated
         assert not answer.is_tunnel
@@ -165,16 +165,16 @@ class TestAccepted:
 
 
 class TestRefused:
-    def test_it_is_complete_with_its_body(self):
+    def test_refusal_is_complete_with_its_body(self):
         answer = answer_to(REFUSED[:-1], REFUSED[-1:])
         assert (answer.status, answer.body, answer.is_tunnel) == (401, BODY, False)
 
     @pytest.mark.parametrize("position", range(1, len(REFUSED)))
-    def test_it_may_be_split_anywhere(self, position):
+    def test_answer_may_be_split_anywhere(self, position):
         answer = answer_to(REFUSED[:position], REFUSED[position:])
         assert (answer.status, answer.body) == (401, BODY)
 
-    def test_without_a_body_it_is_complete_with_its_head(self):
+    def test_refusal_without_a_body_is_complete_with_its_head(self):
         assert answer_to(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").status == 503
 
     def test_a_chunked_body_is_put_together(self):
@@ -192,14 +192,14 @@ class TestRefused:
         head = b"HTTP/1.1 403 Forbidden\r\ntransfer-encoding: chunked\r\n\r\n"
         assert answer_to(head, b"not a chunk\r\n").status == 403
 
-    def test_before_its_head_is_complete_there_is_no_answer_so_far(self):
+    def test_incomplete_head_is_no_answer(self):
         running = exchange()
         running.receive(REFUSED[:40])
         assert running.answer_so_far is None
         running.receive(REFUSED[40:-5])
         assert running.answer_so_far == Answer(401, running.answer_so_far.headers, BODY[:-5])
 
-    def test_nothing_that_follows_it_is_payload(self):
+    def test_bytes_after_a_refusal_are_not_payload(self):
         assert answer_to(REFUSED + b"more").early == b""
 
     def test_header_names_are_in_lower_case_and_the_first_of_each_counts(self):
@@ -233,19 +233,19 @@ class TestLimits:
             running.receive(b"x")
 
     @pytest.mark.parametrize("size", [MAX_BODY_BYTES - 1, MAX_BODY_BYTES, MAX_BODY_BYTES + 1])
-    def test_so_much_of_a_body_is_kept_and_no_more(self, size):
+    def test_body_is_kept_up_to_the_limit(self, size):
         answer = answer_to(b"HTTP/1.1 403 Forbidden\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
         assert len(answer.body) == min(size, MAX_BODY_BYTES)
 
-    def test_nobody_waits_for_the_rest_of_a_long_body(self):
+    def test_answer_does_not_wait_for_the_rest_of_a_long_body(self):
         head = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 10000000\r\n\r\n"
         assert len(answer_to(head, b"x" * (MAX_BODY_BYTES - 1), b"xxx").body) == MAX_BODY_BYTES
 
     @pytest.mark.parametrize("size", [MAX_DETAIL_CHARACTERS - 1, MAX_DETAIL_CHARACTERS, MAX_DETAIL_CHARACTERS + 1])
-    def test_so_much_of_an_explanation_is_told_and_no_more(self, size):
+    def test_explanation_is_cut_at_the_limit(self, size):
         assert len(explained({"error": "e" * size}).detail) == min(size, MAX_DETAIL_CHARACTERS)
 
-    def test_what_is_wrong_with_an_answer_is_told_in_few_words(self):
+    def test_fault_of_an_answer_is_cut_at_the_limit(self):
         with pytest.raises(MalformedAnswer) as malformed:
             exchange().receive(b"220 " + b"x" * 10_000 + b"\r\n\r\n")
         assert len(str(malformed.value)) <= MAX_DETAIL_CHARACTERS
@@ -269,19 +269,19 @@ class TestMalformed:
             b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\n\r\n",
         ],
     )
-    def test_what_is_not_an_answer(self, data):
+    def test_other_bytes_are_malformed(self, data):
         with pytest.raises(MalformedAnswer):
             exchange().receive(data)
 
     @pytest.mark.parametrize("before", [b"", b"HTTP/1.1 200 OK\r\nserver:", b"HTTP/1.1 100 Continue\r\n\r\n"])
-    def test_an_end_before_the_head_is_complete(self, before):
+    def test_end_in_the_head_is_malformed(self, before):
         running = exchange()
         if before:
             assert running.receive(before) is None
         with pytest.raises(MalformedAnswer):
             running.receive(b"")
 
-    def test_once_malformed_it_stays_so(self):
+    def test_malformed_answer_stays_malformed(self):
         running = exchange()
         for data in (b"nonsense\r\n\r\n", ACCEPTED):
             with pytest.raises(MalformedAnswer):
@@ -369,7 +369,7 @@ def test_any_body_is_explained_in_printable_words_or_not_at_all(body):
 
 
 class TestDetail:
-    def test_of_pomerium_and_of_envoy(self):
+    def test_pomerium_and_envoy_explain_in_json(self):
         assert explained({"error": "Forbidden", "request_id": "1"}).detail == "Forbidden"
         assert explained({"requestId": "1", "status": 503, "statusText": "no_healthy_upstream"}).detail == (
             "no_healthy_upstream"
@@ -409,12 +409,12 @@ class TestRetryAfter:
     def test_seconds_count_and_nothing_else(self, value, expected):
         assert Answer(429, {"retry-after": value}).retry_after_s == expected
 
-    def test_without_the_header_nothing_is_asked_for(self):
+    def test_missing_header_is_no_wait(self):
         assert Answer(429, {}).retry_after_s == 0.0
 
 
-class TestWhoAnswered:
-    def test_the_authorizer_says_so_in_a_header_or_in_its_json(self):
+class TestOrigin:
+    def test_authorizer_is_known_by_a_header_or_by_its_json(self):
         assert Answer(403, {"x-pomerium-intercepted-response": "true"}, b"<html>").from_authorizer
         assert explained({"error": "Forbidden"}).from_authorizer
 

@@ -1,4 +1,4 @@
-"""What becomes of whatever a forward proxy says: an open way, or an error with a remedy and the phase "proxy"."""
+"""Any answer of a forward proxy opens the path, or is an error with a remedy and the phase "proxy"."""
 
 from base64 import b64encode
 from collections.abc import Iterable
@@ -55,16 +55,16 @@ def told(conversation: Negotiation, *pieces: bytes) -> TunnelError:
 
 
 class TestHttp:
-    def test_asks_for_the_gateway_by_name_and_port(self) -> None:
+    def test_connect_names_the_gateway_and_port(self) -> None:
         request = talk().pop_outgoing()
         assert request.startswith(b"CONNECT edge.example.com:443 HTTP/1.1\r\nHost: edge.example.com:443\r\n")
         assert b"authorization" not in request.lower()
 
-    def test_presents_basic_credentials_from_the_start(self) -> None:
+    def test_first_request_carries_basic_credentials(self) -> None:
         request = talk(with_user=True).pop_outgoing()
         assert b"Proxy-Authorization: Basic " + b64encode(f"me:{SECRET}".encode()) + b"\r\n" in request
 
-    def test_asks_once(self) -> None:
+    def test_request_is_sent_once(self) -> None:
         conversation = talk()
         assert conversation.pop_outgoing()
         assert conversation.pop_outgoing() == b""
@@ -79,7 +79,7 @@ class TestHttp:
             b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         ],
     )
-    def test_any_2xx_opens_the_way(self, answer: bytes) -> None:
+    def test_any_2xx_opens_the_path(self, answer: bytes) -> None:
         at_once, in_pieces = talk(), talk()
         at_once.receive(answer)
         for byte in answer:
@@ -115,7 +115,7 @@ class TestHttp:
         assert (type(error), error.recovery) == (kind, recovery)
         assert words in str(error)
 
-    def test_a_407_to_credentials_says_that_they_are_wrong(self) -> None:
+    def test_407_to_credentials_reports_them_as_wrong(self) -> None:
         error = told(talk(with_user=True), b"HTTP/1.1 407 No\r\n\r\n")
         assert "mend the user and the password in forward_proxy_credentials_file" in str(error)
 
@@ -123,22 +123,22 @@ class TestHttp:
         "answer",
         [b"SSH-2.0-OpenSSH_9.2p1\r\n", b"\x05\x00", b"HTTP/1.1 200 OK\r\n\r\nhello", b"\x15\x03\x01\x00\x02\x02\x46"],
     )
-    def test_garbage(self, answer: bytes) -> None:
+    def test_garbage_is_not_a_proxy(self, answer: bytes) -> None:
         error = told(talk(), answer, b"\r\n\r\n")
         assert isinstance(error, GatewayMisbehaved)
         assert "as an HTTP proxy (" in str(error)
 
     @pytest.mark.parametrize("before", [[], [b"HTTP/1.1 2"]])
-    def test_an_end_without_an_answer(self, before: list[bytes]) -> None:
+    def test_end_without_an_answer_is_unreachable(self, before: list[bytes]) -> None:
         assert isinstance(told(talk(), *before, b""), GatewayUnreachable)
 
-    def test_a_head_without_end(self) -> None:
+    def test_endless_head_is_misbehaviour(self) -> None:
         error = told(talk(), b"HTTP/1.1 200 OK\r\n", *[b"x: " + b"y" * 8000 + b"\r\n"] * (MAX_HEAD_BYTES // 8000 + 1))
         assert isinstance(error, GatewayMisbehaved)
 
 
 class TestSocks:
-    def test_opens_the_way(self) -> None:
+    def test_handshake_opens_the_path(self) -> None:
         conversation = talk("socks5h", with_user=True)
         assert conversation.pop_outgoing() == b"\x05\x02\x00\x02"
         conversation.receive(b"\x05\x02")
@@ -171,7 +171,7 @@ class TestSocks:
         assert type(error) is kind
         assert words in str(error)
 
-    def test_a_user_that_is_not_accepted(self) -> None:
+    def test_rejected_user_has_its_remedy(self) -> None:
         error = told(talk("socks5", with_user=True), b"\x05\x02", b"\x01\x01")
         assert "refuses this user; mend the user and the password" in str(error)
 
@@ -190,7 +190,7 @@ class TestSocks:
         max_size=8,
     ),
 )
-def test_whatever_comes_is_an_open_way_or_an_error_of_ours(
+def test_any_bytes_open_the_path_or_raise_a_tunnel_error(
     scheme: ProxyScheme, with_user: bool, pieces: list[bytes]
 ) -> None:
     conversation = talk(scheme, with_user=with_user)

@@ -24,7 +24,7 @@ EDGE = HostPort("edge.corp.example.com", 443)
         ({"HTTP_PROXY": "e:1", "http_proxy": "f:1"}, ("", "")),
     ],
 )
-def test_which_variable_names_the_proxy(environ: dict[str, str], expected: tuple[str, str]) -> None:
+def test_variables_have_an_order(environ: dict[str, str], expected: tuple[str, str]) -> None:
     assert proxy_variable(environ, tls=True) == expected
 
 
@@ -36,9 +36,7 @@ def test_which_variable_names_the_proxy(environ: dict[str, str], expected: tuple
         ({"HTTPS_PROXY": "a:1", "ALL_PROXY": "c:1"}, ("ALL_PROXY", "c:1")),
     ],
 )
-def test_a_gateway_without_tls_has_another_and_never_http_proxy_in_capitals(
-    environ: dict[str, str], expected: tuple[str, str]
-) -> None:
+def test_gateway_without_tls_ignores_upper_case_http_proxy(environ: dict[str, str], expected: tuple[str, str]) -> None:
     assert proxy_variable(environ, tls=False) == expected
 
 
@@ -91,7 +89,7 @@ NO_PROXY = [
 
 
 @pytest.mark.parametrize(("no_proxy", "target", "expected"), NO_PROXY)
-def test_what_no_proxy_leaves_out(no_proxy: str, target: str, expected: bool) -> None:
+def test_no_proxy_excludes_targets(no_proxy: str, target: str, expected: bool) -> None:
     address = HostPort(target, 443) if target.count(":") > 1 else parse_host_port(target)
     assert is_excluded(no_proxy, address) is expected
 
@@ -102,7 +100,7 @@ def test_no_value_of_no_proxy_is_an_error(no_proxy: str, host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1"])
-def test_nothing_on_loopback_is_asked_of_a_proxy(host: str) -> None:
+def test_loopback_bypasses_the_proxy(host: str) -> None:
     assert goes_direct({}, HostPort(host, 443))
 
 
@@ -131,12 +129,12 @@ def test_the_forms_of_a_proxy_in_the_environment(text: str, expected: ProxyUrl) 
 @pytest.mark.parametrize(
     "text", ["", "proxy.test", "socks4://proxy.test", "http://", "http://a:b", "http://a/b", "http://u:hunter2@a:1"]
 )
-def test_what_is_no_proxys_url_is_not_repeated(text: str) -> None:
+def test_malformed_proxy_url_is_not_quoted(text: str) -> None:
     with pytest.raises(AddressError) as error:
         parse_proxy_url(text)
     assert "hunter2" not in str(error.value)
 
 
-def test_a_password_does_not_show() -> None:
+def test_password_is_not_in_the_repr() -> None:
     url = parse_proxy_url("http://me:hunter2@proxy.test", may_have_credentials=True)
     assert repr(url) == "ProxyUrl(http://proxy.test:80)"

@@ -112,7 +112,7 @@ def test_a_form_of_from_names_a_destination_and_an_edge(text: str, destination: 
         ("tcp+https://tcp+https://a:1", "path segment"),
     ],
 )
-def test_what_is_no_route_is_refused_with_what_is_wrong(text: str, wrong: str) -> None:
+def test_malformed_route_is_rejected_with_its_fault(text: str, wrong: str) -> None:
     with pytest.raises(AddressError, match=wrong):
         parse_route_url(text)
 
@@ -157,7 +157,7 @@ def test_a_gateways_url_has_scheme_host_and_perhaps_a_port(text: str, edge: Edge
         ("https://me:hunter2@px.example.com", "user name or a password"),
     ],
 )
-def test_what_is_no_gateways_url_is_refused(text: str, wrong: str) -> None:
+def test_malformed_gateway_url_is_rejected(text: str, wrong: str) -> None:
     with pytest.raises(AddressError, match=wrong):
         parse_edge_url(text)
 
@@ -172,7 +172,7 @@ def test_userinfo_is_refused_even_where_the_path_is_dropped() -> None:
         parse_edge_url("https://me:hunter2@px.example.com/x", ignore_path=True)
 
 
-def test_port_0_is_read_only_where_it_means_something() -> None:
+def test_port_0_is_accepted_only_with_a_lowest_port_of_0() -> None:
     assert parse_host_port("127.0.0.1:0", lowest_port=0) == HostPort("127.0.0.1", 0)
     with pytest.raises(AddressError, match="expected 1 to 65535"):
         parse_host_port("127.0.0.1:0")
@@ -181,7 +181,7 @@ def test_port_0_is_read_only_where_it_means_something() -> None:
 @pytest.mark.parametrize(
     ("host", "expected"), [("::1", True), ("10.0.0.1", True), ("a.1b", False), ("localhost", False)]
 )
-def test_addresses_are_told_from_names(host: str, expected: bool) -> None:
+def test_addresses_differ_from_names(host: str, expected: bool) -> None:
     assert is_ip(host) is expected
 
 
@@ -193,7 +193,7 @@ ports = st.integers(1, 65535)
 
 
 @given(hosts, ports)
-def test_what_a_destination_prints_is_read_as_the_same_destination(host: str, port: int) -> None:
+def test_printed_destination_parses_to_itself(host: str, port: int) -> None:
     destination = HostPort(host.lower(), port)
     assert parse_host_port(str(destination)) == destination
     assert parse_route_url(f"tcp+https://{destination}").destination == destination
@@ -206,7 +206,7 @@ def test_the_bastion_form_keeps_edge_and_destination_apart(edge: str, edge_port:
 
 
 @given(st.text() | st.text(alphabet="tcp+https://[]:.@%0123456789abc"))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_rejected(text: str) -> None:
     try:
         url = parse_route_url(text, clear_text=True)
     except AddressError:
@@ -219,7 +219,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         ["{}", "tcp+https://u:{}@h:1", "{}://h:1", "tcp+https://h/{}", "tcp+https://h:1?{}", "h:{}", "[{}]:1"]
     )
 )
-def test_a_refusal_repeats_nothing_of_the_text(form: str) -> None:
+def test_rejection_quotes_nothing_of_the_text(form: str) -> None:
     secret = "hunter2.eyJhbGciOi"
     with pytest.raises(AddressError) as refusal:
         parse_route_url(form.format(secret))

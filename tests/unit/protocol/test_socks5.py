@@ -13,18 +13,18 @@ def fed(socks: Socks5, data: bytes) -> bytes:
 
 
 def asked(host: str = "edge.test", port: int = 443) -> Socks5:
-    """A conversation whose request has been sent."""
+    """A handshake after its request was sent."""
     socks = Socks5(host, port)
     socks.pop_outgoing()
     fed(socks, b"\x05\x00")
     return socks
 
 
-def test_without_a_user_only_anonymous_is_offered() -> None:
+def test_client_without_a_user_offers_no_authentication_only() -> None:
     assert Socks5("edge.test", 443).pop_outgoing() == b"\x05\x01\x00"
 
 
-def test_with_a_user_both_are_offered_and_the_server_chooses() -> None:
+def test_client_with_a_user_offers_both_methods() -> None:
     socks = Socks5("edge.test", 443, "me", "pass:word")
     assert socks.pop_outgoing() == b"\x05\x02\x00\x02"
     assert fed(socks, b"\x05\x02") == b"\x01\x02me\x09pass:word"
@@ -49,7 +49,7 @@ def test_the_target_is_an_address_or_a_name(host: str, encoded: bytes) -> None:
     "reply",
     [GRANTED, b"\x05\x00\x00\x03\x02ab\x00\x50", b"\x05\x00\x00\x04" + bytes(18), b"\x05\x00\x00\x03\x00\x00\x50"],
 )
-def test_it_is_open_with_the_last_byte_of_the_reply_and_not_before(reply: bytes) -> None:
+def test_connection_opens_with_the_last_byte_of_the_reply(reply: bytes) -> None:
     socks = asked()
     for byte in reply:
         assert not socks.is_open
@@ -66,20 +66,20 @@ def test_every_refusal_has_its_words(code: int) -> None:
     assert not refusal.value.is_for_credentials
 
 
-def test_a_server_that_wants_a_user() -> None:
+def test_server_that_requires_a_user_is_a_refusal() -> None:
     with pytest.raises(Refusal) as refusal:
         Socks5("edge.test", 443).receive(b"\x05\xff")
     assert refusal.value.is_for_credentials
 
 
-def test_a_server_that_wants_neither() -> None:
+def test_server_that_accepts_neither_method_is_a_refusal() -> None:
     with pytest.raises(Refusal) as refusal:
         Socks5("edge.test", 443, "me", "x").receive(b"\x05\xff")
     assert refusal.value.is_final
     assert not refusal.value.is_for_credentials
 
 
-def test_a_user_that_is_not_accepted() -> None:
+def test_rejected_user_is_a_refusal() -> None:
     socks = Socks5("edge.test", 443, "me", "x")
     socks.receive(b"\x05\x02")
     with pytest.raises(Refusal) as refusal:
@@ -91,12 +91,12 @@ def test_a_user_that_is_not_accepted() -> None:
     "data",
     [b"HTTP/1.1 400 Bad Request\r\n", b"\x04\x00", b"\x05\x02", b"\x05\x01", b"\x05\x80"],
 )
-def test_no_socks_server_begins_so(data: bytes) -> None:
+def test_malformed_greeting_is_rejected(data: bytes) -> None:
     with pytest.raises(Malformed):
         Socks5("edge.test", 443).receive(data)
 
 
 @pytest.mark.parametrize("data", [b"\x05\x09\x00\x01", b"\x05\x00\x00\x02", GRANTED + b"x", b"\x00"])
-def test_no_socks_server_goes_on_so(data: bytes) -> None:
+def test_malformed_reply_is_rejected(data: bytes) -> None:
     with pytest.raises(Malformed):
         asked().receive(data)

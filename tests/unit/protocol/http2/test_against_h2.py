@@ -29,7 +29,7 @@ def tunnel() -> Peer:
 
 
 def send(peer: Peer, data: bytes) -> int:
-    """As ``http2_stream`` does: whole frames as far as the windows reach; how much they took."""
+    """Send whole frames as ``http2_stream`` does, as far as the windows reach. Return the bytes sent."""
     sent = 0
     while size := peer.connection.sending.claim(len(data) - sent):
         peer.connection.outgoing += HEAD.pack(size << 8, 0, STREAM) + data[sent : sent + size]
@@ -38,13 +38,13 @@ def send(peer: Peer, data: bytes) -> int:
 
 
 class TestTheRequest:
-    def test_it_is_a_plain_connect(self, peer: Peer) -> None:
+    def test_request_is_a_plain_connect(self, peer: Peer) -> None:
         (request,) = peer.seen(h2.events.RequestReceived)
         assert request.headers == [  # type: ignore[attr-defined]
             (b":method", b"CONNECT"), (b":authority", DESTINATION.encode()), (b"authorization", b"Pomerium eyJ.a.b"),
         ]  # fmt: skip
 
-    def test_its_token_is_never_to_be_remembered_by_anybody_on_the_way(self, peer: Peer) -> None:
+    def test_token_is_never_indexed(self, peer: Peer) -> None:
         (request,) = peer.seen(h2.events.RequestReceived)
         assert all(not header.indexable for header in request.headers)  # type: ignore[attr-defined]
 
@@ -55,14 +55,14 @@ class TestTheRequest:
         (request,) = peer.seen(h2.events.RequestReceived)
         assert request.headers[2][1] == b"Pomerium " + b"x.Y-" * 10_000  # type: ignore[attr-defined]
 
-    def test_windows_are_as_large_as_can_be_and_pushes_are_off(self, peer: Peer) -> None:
+    def test_windows_have_their_maximum_and_pushes_are_off(self, peer: Peer) -> None:
         settings = peer.h2.remote_settings
         assert settings[SettingCodes.INITIAL_WINDOW_SIZE] == MAX_WINDOW
         assert settings[SettingCodes.ENABLE_PUSH] == 0
         assert peer.h2.outbound_flow_control_window == MAX_WINDOW
 
     @pytest.mark.parametrize("header", ["x\r\ny", "ü", " padded ", "nul\0"])
-    def test_a_header_that_no_request_can_carry_is_an_error_without_its_value(self, header: str) -> None:
+    def test_invalid_header_is_an_error_without_its_value(self, header: str) -> None:
         with pytest.raises(ValueError, match="cannot carry") as caught:
             Connection().open(DESTINATION, {"authorization": header})
         assert header not in str(caught.value)
@@ -74,7 +74,7 @@ class TestTheAnswer:
         assert (peer.connection.head.status, peer.connection.head.headers) == (200, {"x-request-id": "h2-1"})
         assert peer.connection.is_tunnel
 
-    def test_provisional_answers_are_passed_over(self) -> None:
+    def test_provisional_answers_are_skipped(self) -> None:
         peer = Peer(Connection())
         peer.connection.open(DESTINATION, {})
         peer.exchange()
@@ -116,7 +116,7 @@ class TestTheTunnel:
         data=st.binary(max_size=5000), cuts=st.lists(st.integers(1, 900), max_size=8), padding=st.integers(0, 255),
         piece=st.integers(1, 3000),
     )  # fmt: skip
-    def test_down_it_is_the_same_bytes_however_frames_and_reads_are_cut(
+    def test_received_bytes_do_not_depend_on_frames_and_reads(
         self, data: bytes, cuts: list[int], padding: int, piece: int
     ) -> None:
         peer, rest = tunnel(), data
@@ -128,7 +128,7 @@ class TestTheTunnel:
         assert (bytes(peer.payload), peer.connection.has_ended) == (data, True)
         assert peer.connection.loss is None
 
-    def test_up_no_more_is_sent_than_the_gateway_takes(self, peer: Peer) -> None:
+    def test_sent_bytes_stay_within_the_window(self, peer: Peer) -> None:
         data = bytes(range(256)) * 1024
         assert send(peer, data) == DEFAULT_WINDOW
         peer.exchange()
@@ -136,7 +136,7 @@ class TestTheTunnel:
         assert received == data[:DEFAULT_WINDOW]
         assert send(peer, data[DEFAULT_WINDOW:]) == 0
 
-    def test_up_it_goes_on_when_the_gateway_takes_more(self, peer: Peer) -> None:
+    def test_sending_resumes_when_the_window_opens(self, peer: Peer) -> None:
         data = bytes(range(256)) * 1024
         sent = send(peer, data)
         while sent < len(data):
@@ -151,7 +151,7 @@ class TestTheTunnel:
         assert b"".join(event.data for event in peer.seen(h2.events.DataReceived)) == data  # type: ignore[attr-defined]
         assert peer.seen(h2.events.StreamEnded)
 
-    def test_a_smaller_window_that_is_set_later_counts_for_what_is_open(self, peer: Peer) -> None:
+    def test_smaller_initial_window_applies_to_the_open_stream(self, peer: Peer) -> None:
         send(peer, bytes(60_000))
         peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 50_000})
         peer.exchange()
@@ -166,7 +166,7 @@ class TestTheTunnel:
         peer.exchange()
         assert peer.connection.sending.claim(50_000) == 20_000
 
-    def test_the_window_is_given_back_after_the_application_has_taken_the_bytes(self, peer: Peer) -> None:
+    def test_window_is_returned_after_bytes_were_consumed(self, peer: Peer) -> None:
         window = peer.h2.local_flow_control_window(STREAM)
         for _ in range(1100):
             peer.h2.send_data(STREAM, bytes(FRAME_BYTES))
@@ -176,7 +176,7 @@ class TestTheTunnel:
         assert peer.h2.outbound_flow_control_window > window - 17 * 1024 * 1024
         assert any(isinstance(event, h2.events.WindowUpdated) and event.stream_id for event in peer.events)
 
-    def test_our_end_leaves_the_gateways_side_open(self, peer: Peer) -> None:
+    def test_client_end_leaves_the_gateways_side_open(self, peer: Peer) -> None:
         peer.connection.end()
         peer.connection.end()
         peer.exchange()

@@ -118,41 +118,41 @@ FOR_AN_ANSWER = {
 
 @pytest.mark.parametrize("piece", [65536, 1])
 @pytest.mark.parametrize("name", INTO_A_TUNNEL)
-def test_what_no_tunnel_may_bring(name: str, piece: int) -> None:
+def test_frame_that_a_tunnel_cannot_have_is_a_violation(name: str, piece: int) -> None:
     data, code = INTO_A_TUNNEL[name]
     connection = accepted()
     feed(connection, data, piece)
-    assert told(connection) == code
+    assert goaway_code(connection) == code
 
 
 @pytest.mark.parametrize("piece", [65536, 1])
 @pytest.mark.parametrize("name", FOR_AN_ANSWER)
-def test_what_no_answer_may_be(name: str, piece: int) -> None:
+def test_malformed_answer_is_a_violation(name: str, piece: int) -> None:
     data, code = FOR_AN_ANSWER[name]
     connection = opened()
     feed(connection, data, piece)
-    assert told(connection) == code
+    assert goaway_code(connection) == code
 
 
-def test_before_the_connect_no_stream_may_speak() -> None:
+def test_stream_before_the_connect_is_a_violation() -> None:
     connection = Connection()
     connection.outgoing.clear()
     feed(connection, GREETING + ACCEPTED)
-    assert told(connection) == "PROTOCOL_ERROR"
+    assert goaway_code(connection) == "PROTOCOL_ERROR"
 
 
-def test_what_came_before_the_error_is_the_tunnels() -> None:
+def test_bytes_before_a_violation_belong_to_the_tunnel() -> None:
     assert feed(connection := accepted(), DATA + frame(Kind.PING, 0, 0) + DATA) == b"payload"
-    assert told(connection) == "FRAME_SIZE_ERROR"
+    assert goaway_code(connection) == "FRAME_SIZE_ERROR"
 
 
-def test_an_error_after_the_end_leaves_the_end_in_order() -> None:
+def test_violation_after_the_end_keeps_the_end_orderly() -> None:
     connection = accepted()
     feed(connection, frame(Kind.DATA, END, 1, b"x") + frame(Kind.PING, 0, 0))
     assert connection.has_ended
 
 
-def test_after_an_error_nothing_is_listened_to() -> None:
+def test_frames_after_a_violation_are_ignored() -> None:
     connection = accepted()
     feed(connection, frame(Kind.PING, 0, 0))
     said = bytes(connection.outgoing)
@@ -175,7 +175,7 @@ def test_after_an_error_nothing_is_listened_to() -> None:
     ],
     ids=range(9),
 )
-def test_what_means_nothing_to_a_tunnel_is_passed_over(harmless: bytes) -> None:
+def test_harmless_frames_are_skipped(harmless: bytes) -> None:
     connection = accepted()
     assert feed(connection, DATA + harmless + DATA) == b"payload" * 2
     assert connection.loss is None
@@ -191,39 +191,39 @@ class TestLimits:
         assert len(feed(connection, whole)) == FRAME_BYTES
         assert connection.loss is None
         assert feed(connection, DATA) == b""
-        assert told(connection) == "FLOW_CONTROL_ERROR"
+        assert goaway_code(connection) == "FLOW_CONTROL_ERROR"
 
     def test_padding_counts_for_the_window(self) -> None:
         connection = accepted()
         connection._receiving._window = 5
         feed(connection, frame(Kind.DATA, Flag.PADDED, 1, b"\x05" + bytes(5)))
-        assert told(connection) == "FLOW_CONTROL_ERROR"
+        assert goaway_code(connection) == "FLOW_CONTROL_ERROR"
 
     def test_the_bytes_of_a_head(self) -> None:
         at, over = (b"\x20" * (size - 1) + b"\x88" for size in (MAX_BLOCK_BYTES, MAX_BLOCK_BYTES + 1))
         feed(connection := opened(), GREETING + _in_frames(at))
         assert connection.is_tunnel
         feed(connection := opened(), GREETING + _in_frames(over))
-        assert told(connection) == "ENHANCE_YOUR_CALM"
+        assert goaway_code(connection) == "ENHANCE_YOUR_CALM"
 
     def test_a_head_that_unpacks_to_more_than_it_was(self) -> None:
         encoder = Encoder()
         bomb = encoder.encode([(":status", "200"), ("x", "y" * 4000)]) + b"\xbe" * 30
         feed(connection := opened(), GREETING + frame(Kind.HEADERS, WHOLE, 1, bytes(bomb)))
-        assert told(connection) == "ENHANCE_YOUR_CALM"
+        assert goaway_code(connection) == "ENHANCE_YOUR_CALM"
 
     @pytest.mark.parametrize(("count", "ends"), [(MAX_CONTINUATIONS, True), (MAX_CONTINUATIONS + 1, False)])
     def test_the_frames_of_a_head(self, count: int, ends: bool) -> None:
         empty = [frame(Kind.CONTINUATION, WHOLE if number == count - 1 else 0, 1) for number in range(count)]
         feed(connection := opened(), GREETING + frame(Kind.HEADERS, 0, 1, b"\x88") + b"".join(empty))
         assert connection.is_tunnel is ends
-        assert ends or told(connection) == "ENHANCE_YOUR_CALM"
+        assert ends or goaway_code(connection) == "ENHANCE_YOUR_CALM"
 
     def test_provisional_answers(self) -> None:
         feed(connection := opened(), GREETING + head((":status", "103")) * MAX_PROVISIONAL + ACCEPTED)
         assert connection.is_tunnel
         feed(connection := opened(), GREETING + head((":status", "103")) * (MAX_PROVISIONAL + 1))
-        assert told(connection) == "ENHANCE_YOUR_CALM"
+        assert goaway_code(connection) == "ENHANCE_YOUR_CALM"
 
     @pytest.mark.parametrize(
         "empty",
@@ -240,7 +240,7 @@ class TestLimits:
         feed(connection, empty * MAX_FRUITLESS)
         assert connection.loss is None
         feed(connection, empty)
-        assert told(connection) == "ENHANCE_YOUR_CALM"
+        assert goaway_code(connection) == "ENHANCE_YOUR_CALM"
 
     def test_frames_that_bring_nothing_in_the_course_of_time(self) -> None:
         connection = accepted()
@@ -254,7 +254,7 @@ class TestLimits:
         connection = accepted()
         for _ in range(MAX_OUTGOING_BYTES // 9 + 1):
             feed(connection, asks + DATA)
-        assert told(connection) == "ENHANCE_YOUR_CALM"
+        assert goaway_code(connection) == "ENHANCE_YOUR_CALM"
         assert len(connection.outgoing) < MAX_OUTGOING_BYTES + 300
 
 
@@ -311,8 +311,8 @@ class TestAnyBytes:
         connection.leave()
 
 
-def told(connection: Connection) -> str:
-    """The code that the gateway is told at the end; our error has the same."""
+def goaway_code(connection: Connection) -> str:
+    """Return the code of the final GOAWAY, which the error shares."""
     assert isinstance(connection.loss, StreamBroken), connection.loss
     last, rest = None, bytes(connection.outgoing)
     while rest:
