@@ -123,8 +123,7 @@ class TestSquid:
         failed = agent.wait_for("tunnel.failed")
         assert (failed["phase"], failed["recovery"], failed["status"]) == ("proxy", "operator", None)
         assert (
-            "refuses with 407: it asks for a user and a password; set forward_proxy_credentials_file"
-            in (failed["error"])
+            "refuses CONNECT with 407; set a user and a password in forward_proxy_credentials_file" in (failed["error"])
         )
         (route,) = agent.status()["routes"]
         assert route["state"] == "down"
@@ -133,7 +132,7 @@ class TestSquid:
     def test_corrected_credentials_are_used_at_once(self, bastion: Bastion, closed_squid: Squid) -> None:
         file = write_credentials(bastion, f"{USER}:wrong-{PASSWORD}")
         agent = start(bastion, closed_squid.url, forward_proxy_credentials_file=file)
-        assert "does not accept the user and the password" in agent.wait_for("tunnel.failed")["error"]
+        assert "mend the user and the password" in agent.wait_for("tunnel.failed")["error"]
         write_credentials(bastion, f"{USER}:{PASSWORD}")
         agent.wait_for("config.applied", replaced=1)
         agent.wait_for("pool.filled")
@@ -143,7 +142,7 @@ class TestSquid:
         agent = start(bastion, open_squid.url, connect_to=f"{LOOPBACK}:1")
         failed = agent.wait_for("tunnel.failed")
         assert (failed["phase"], failed["recovery"]) == ("proxy", "operator")
-        assert f"forbids connections to {LOOPBACK}:1 (403); have its rules allow CONNECT to it" in failed["error"]
+        assert f"forbids connections to {LOOPBACK}:1 (403); allow CONNECT to it in its rules" in failed["error"]
         (route,) = agent.status()["routes"]
         assert route["state"] == "down"
 
@@ -200,7 +199,7 @@ class TestSocks:
             agent = start(bastion, f"socks5://{closed.address}", connect_to=connect_to)
             failed = agent.wait_for("tunnel.failed")
             assert (failed["phase"], failed["recovery"]) == ("proxy", "operator")
-            assert "set forward_proxy_credentials_file" in failed["error"]
+            assert "set a user and a password in forward_proxy_credentials_file" in failed["error"]
             file = write_credentials(bastion, f"{USER}:{PASSWORD}")
             bastion.save(ROUTE, **{"gateways.demo": {
                 "connect_to": connect_to, "forward_proxy": f"socks5://{closed.address}",
@@ -216,7 +215,7 @@ class TestSocks:
         agent = start(bastion, f"socks5://{socks.address}", connect_to=bastion.gateway.connect_to)
         failed = agent.wait_for("tunnel.failed")
         assert (failed["phase"], failed["recovery"]) == ("proxy", "retry")
-        assert "gets no connection to" in failed["error"]
+        assert "cannot connect to" in failed["error"]
 
     def test_a_server_that_is_no_proxy_is_reported(self, bastion: Bastion) -> None:
         agent = start(bastion, f"socks5h://{bastion.gateway.connect_to}")
@@ -254,9 +253,7 @@ class TestTheGatewaysOwnPages:
 
     def test_a_407_is_the_proxys_and_rejects_no_token(self, gateway: Gateway, closed_squid: Squid) -> None:
         proxy = ForwardProxy("http", HostPort(LOOPBACK, closed_squid.port), SecretStr(f"{USER}:wrong-{PASSWORD}"))
-        with pytest.raises(
-            ProxyRefused, match="refuses with 407: it does not accept the user and the password"
-        ) as refused:
+        with pytest.raises(ProxyRefused, match="refuses CONNECT with 407; mend the user and the password") as refused:
             edge_api.user(gateway_settings(gateway, proxy), SecretStr(gateway.identity.mint()))
         assert PASSWORD not in str(refused.value)
 
