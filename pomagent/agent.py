@@ -20,7 +20,7 @@ from pomagent.log.verbosity import Verbosity
 from pomagent.pool.reserves import Reserves
 from pomagent.reload.plan import Plan
 from pomagent.revocation import Revocation
-from pomagent.running_routes import RunningRoutes
+from pomagent.routes.running_routes import RunningRoutes
 from pomagent.runtime.greenlets import GreenletReuse
 from pomagent.runtime.sd_notify import Notifier
 from pomagent.runtime.threads import Threads

@@ -23,7 +23,7 @@ FLOORS = [
     {"gateway"},
     {"pool", "sessions"},
     {"forwarder"},
-    {"revocation", "running_routes"},
+    {"revocation", "routes"},
     {"agent"},
     {"admin"},
     {"daemon"},
@@ -135,7 +135,7 @@ def test_every_name_on_a_floor_has_its_module():
 def test_top_of_the_package_has_few_modules():
     at_the_top = {path.stem for path in ROOT.glob("*.py")}
     assert at_the_top <= {
-        "__init__", "__main__", "agent", "forwarder", "revocation", "running_routes", "settings", "route_state",
+        "__init__", "__main__", "agent", "forwarder", "revocation", "settings", "route_state",
         "errors",
     }  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""The routes that run: started, changed, and removed once their sessions have ended."""
