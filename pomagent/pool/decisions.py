@@ -39,6 +39,8 @@ class PoolSnapshot:
     fails_after_tls: bool = False
     """Whether the last dial failed once TLS had been established: at the token, or at the CONNECT."""
     is_draining: bool = False
+    is_denied: bool = False
+    """Whether the gateway's policy denies the route, so that no tunnel is kept warm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +120,14 @@ def placement(pool: PoolSnapshot, *, is_ready: bool, is_refill: bool) -> Placeme
     """Return where a new tunnel goes: to a client, to the warm tunnels, or nowhere.
 
     A refill that is to find out whether the server speaks first stays warm even if a client waits. A tunnel that the
-    policy does not keep could harm the destination while it idles.
+    policy does not keep could harm the destination while it idles. A route that is denied keeps no tunnel that was
+    accepted just before.
     """
     has_room = pool.warm_count < pool.target.limit(pool.max_count)
     is_probe = is_refill and pool.target.reason is PolicyReason.PROBING and has_room
     if is_ready and pool.waiting_count and not is_probe:
         return Placement.CLIENT
-    if pool.is_draining or not pool.target.keeps(is_ready=is_ready):
+    if pool.is_draining or (is_ready and pool.is_denied) or not pool.target.keeps(is_ready=is_ready):
         return Placement.UNWANTED if is_refill else Placement.ABORTED
     return Placement.WARM if has_room else Placement.UNWANTED
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from pomagent.errors import PoolError, Recovery, TunnelError
+from pomagent.errors import PoolError, Recovery, RouteForbidden, TunnelError
 from pomagent.gateway.failure_log import AFTER_TLS
 from pomagent.gateway.tunnel import Tunnel
 from pomagent.log import events
@@ -150,6 +150,8 @@ class DialScheduler:
             self._state.last_error = error
             self._history.failures[error.kind] += 1
             self._failed(error.recovery, getattr(error, "retry_after_s", 0.0))
+            if isinstance(error, RouteForbidden):
+                self._denied()
             if error.phase not in AFTER_TLS:
                 self._gateway_health.when_back(self._retry_soon)
             raise
@@ -157,15 +159,23 @@ class DialScheduler:
             self._failed(Recovery.RETRY)  # a bug must not repeat in a tight loop
             raise
         self._state.demand.dial_took(self._clock() - began)
-        self._succeeded(tunnel)
+        self._succeeded(tunnel, began)
         return tunnel
 
     # --- its outcome ------------------------------------------------------------------------------------------------
 
-    def _succeeded(self, tunnel: Tunnel) -> None:
+    def _denied(self) -> None:
+        """Close the warm tunnels of a route that the gateway's policy denies, before the next client comes."""
+        self._state.denied_at, self._state.is_denied = self._clock(), True
+        self._state.warm.discard_ready(Reason.REFUSED)
+
+    def _succeeded(self, tunnel: Tunnel, began: float) -> None:
         state = self._state
         if tunnel.is_ready:
             state.has_succeeded = True
+            if began < state.denied_at:
+                return  # it may have been accepted before the denial
+            state.is_denied = False
         elif state.last_error is not None and state.last_error.phase in AFTER_TLS:
             return  # TLS alone proves nothing about the CONNECT
         state.last_error = None

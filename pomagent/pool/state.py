@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gevent.event import AsyncResult
 
 from pomagent.errors import TunnelError
@@ -36,6 +38,10 @@ class PoolState:
         """The outcome of a dial under way decides for every client that came before this mark."""
         self.last_error: TunnelError | None = None
         """The failure of the last dial, None after a success. Only an accepted CONNECT clears a failed CONNECT."""
+        self.denied_at = -math.inf
+        """When the gateway's policy last denied the route."""
+        self.is_denied = False
+        """Whether the policy denies the route: no CONNECT sent since then has been accepted."""
         self.has_succeeded = False
         """Whether the gateway has ever accepted a CONNECT."""
         self.is_draining = False
@@ -73,4 +79,5 @@ class PoolState:
             refill_from=max(self.pacing.refill_from, breaker.retry_at),
             fails_after_tls=self.last_error is not None and self.last_error.phase in AFTER_TLS,
             is_draining=self.is_draining,
+            is_denied=self.is_denied,
         )

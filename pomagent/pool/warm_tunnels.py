@@ -70,6 +70,11 @@ class WarmTunnels:
             unwanted += [*self._ready.beyond(target.max_count), *self._secured.beyond(target.max_count)]
         self._discard_all(unwanted, Reason.UNWANTED)
 
+    def discard_ready(self, reason: Reason) -> None:
+        """Close every tunnel with an accepted CONNECT. TLS connections stay: they give access to nothing."""
+        self._history.policy.stopped_listening()
+        self._discard_all(self._ready.beyond(0), reason)
+
     def empty(self, reason: Reason) -> None:
         """Close everything, the tunnel that waits for a greeting included."""
         self._history.policy.stopped_listening()
