@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import socket
-import struct
 from contextlib import suppress
 from pathlib import Path
 
+from pomagent.runtime.unix_peer import peer_of
 from pomagent.transport.sock_diag import SockDiag
 
 OVERFLOW_UID = 65_534
 """The uid that the kernel reports for a user without a number in this user namespace (``PrivateUsers=``)."""
 _ALL_USERS = ["0", "0", "4294967295"]
-_CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
 def user_of(sock: socket.socket, diag: SockDiag | None) -> int | None:
     """Return the uid of the peer, or None if it is on another host or the kernel reports none. Does not block."""
     try:
-        uid = _peer_of_unix(sock) if sock.family == socket.AF_UNIX else _peer_of_tcp(sock, diag)
+        uid = peer_of(sock).uid if sock.family == socket.AF_UNIX else _peer_of_tcp(sock, diag)
     except OSError:
         return None
     return None if uid == OVERFLOW_UID and not _has_all_users() else uid
-
-
-def _peer_of_unix(sock: socket.socket) -> int:
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    uid: int = _CREDENTIALS.unpack(credentials)[1]
-    return uid
 
 
 def _peer_of_tcp(sock: socket.socket, diag: SockDiag | None) -> int | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import pwd
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,9 +16,12 @@ from pomagent.config.default_paths import default_control_socket
 from pomagent.config.toml import MAX_FILE_BYTES, parse_toml
 from pomagent.errors import PomagentError
 from pomagent.runtime.files import read_file
+from pomagent.runtime.unix_peer import peer_of
 
 TIMEOUT_S = 60.0
 """Maximum seconds for an answer: a reload reads and validates all files first."""
+SERVICE_USER = "pomagent"
+"""User of the packaged service. Its agent, root's and the caller's own are trusted with requests and tokens."""
 VARIABLE = "POMAGENT_STATUS__CONTROL_SOCKET"
 
 
@@ -29,7 +34,7 @@ class NotRunning(ControlError):
 
 
 class NotPermitted(ControlError):
-    """The socket's mode or the agent refuses this user."""
+    """The socket's mode or the agent refuses this user, or the agent is another user's."""
 
 
 def find_socket(config: Path, environ: Mapping[str, str]) -> Path:
@@ -47,7 +52,10 @@ def find_socket(config: Path, environ: Mapping[str, str]) -> Path:
 def ask(
     path: Path, method: str, url: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S
 ) -> dict[str, Any]:
-    """Send one request and return the JSON object in the answer. Blocks. Raises ControlError."""
+    """Send one request and return the JSON object in the answer. Blocks. Raises ControlError.
+
+    Nothing is sent to a program of another user, which could collect tokens there.
+    """
     content = None if body is None else json.dumps(body).encode()
     connection = _UnixConnection(path, timeout_s)
     try:
@@ -80,6 +88,20 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+        _check_owner(self._path, peer_of(self.sock).uid)
+
+
+def _check_owner(path: Path, uid: int) -> None:
+    """Check that the program at the socket may receive what this user sends. Blocks. Raises NotPermitted."""
+    if uid in (0, os.geteuid()):
+        return
+    with suppress(KeyError):
+        if uid == pwd.getpwnam(SERVICE_USER).pw_uid:
+            return
+    raise NotPermitted(
+        f"nothing was sent to {path}: the program there runs as user {uid}, not as root, you or {SERVICE_USER}; "
+        "if it is your agent, run the command as that user"
+    )
 
 
 def names_socket(config: Path, environ: Mapping[str, str]) -> bool:

@@ -7,11 +7,9 @@ import json
 import os
 import pwd
 import socket
-import struct
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -30,6 +28,7 @@ from pomagent.listeners.inherited import Inherited, store_name
 from pomagent.log import events
 from pomagent.log.logger import Logger
 from pomagent.runtime.threads import Threads
+from pomagent.runtime.unix_peer import Peer, peer_of
 from pomagent.settings import ListenKey, UnixAddress
 
 GROUP = "pomagent"
@@ -47,17 +46,6 @@ Handler = Callable[[], JsonObject]
 """Carries out a request and returns the answer. May block its greenlet."""
 BodyHandler = Callable[[JsonObject], JsonObject]
 """Carries out a request with a JSON object as its body and returns the answer. Raises Declined."""
-
-_CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The process at the other end, as reported by the kernel (SO_PEERCRED)."""
-
-    pid: int
-    uid: int
-    gid: int
 
 
 class Declined(PomagentError):
@@ -175,8 +163,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
-        raw = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        environ["pomagent.peer"] = Peer(*_CREDENTIALS.unpack(raw))
+        environ["pomagent.peer"] = peer_of(self.socket)
         return environ
 
 

@@ -16,6 +16,7 @@ from pomagent.admin.control.client import ControlError
 from pomagent.admin.control.server import MAX_BODY_BYTES, ControlServer, Declined
 from pomagent.admin.json_object import JsonObject
 from pomagent.runtime.threads import Threads
+from pomagent.runtime.unix_peer import Peer
 from tests.fakes.greenlets import caught_crashes
 from tests.fakes.log import FakeLog
 from tests.gateway.waiting import wait_until
@@ -151,22 +152,13 @@ def test_a_slow_group_lookup_does_not_block_the_hub(agent, monkeypatch):
 
     monkeypatch.setattr(server.grp, "getgrnam", slow)
     monkeypatch.setattr(server.os, "geteuid", lambda: 4711)
-    monkeypatch.setattr(server, "_CREDENTIALS", Stranger())
+    monkeypatch.setattr(server, "peer_of", lambda _: Peer(1, 65534, 65534))
     asking = gevent.Greenlet.spawn(agent.ask, "GET", "/status")
     wait_until(asked.is_set)
     release.set()  # in this thread, which would be too late if the hub were blocked
     with pytest.raises(ControlError, match="may do this"):
         asking.get()
     assert released == [True]
-
-
-class Stranger:
-    """Reports every peer as an unprivileged user."""
-
-    size = 12
-
-    def unpack(self, raw: bytes) -> tuple[int, int, int]:
-        return 1, 65534, 65534
 
 
 def test_an_incomplete_request_is_dropped_without_output(agent, monkeypatch, capfd):

@@ -1,0 +1,93 @@
+"""What another local user cannot do to root's commands and to the agent, with two real users."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.waiting import scaled
+from tests.support.agent import processes
+from tests.support.agent.agent_process import clean_environment, pomagent
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+
+STRANGER = 65534
+NOT_PERMITTED = 77
+BECOME_STRANGER = f"""
+import http.client, os, socket, sys  # before the change of user, who may not be able to read Python's library
+os.setgroups([])
+os.setgid({STRANGER})
+os.setuid({STRANGER})
+"""
+LISTENER = """
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    listener.listen()
+    print("listening", flush=True)
+    connection, _ = listener.accept()
+    sys.stdout.buffer.write(connection.recv(65536))
+"""
+CONFIG = """
+[credentials.people]
+login = "browser"
+[gateways.corp]
+url = "https://127.0.0.1:1"
+credential = "people"
+[[routes]]
+name = "redis"
+from = "redis.example.com:6379"
+listen = "127.0.0.1:0"
+gateway = "corp"
+"""
+
+
+@pytest.fixture
+def shared_directory() -> Iterator[Path]:
+    """A directory like /tmp, in which both users can create files."""
+    path = Path(tempfile.mkdtemp(prefix="pomagent-"))
+    path.chmod(0o1777)
+    yield path
+    shutil.rmtree(path)
+
+
+@contextmanager
+def as_stranger(code: str, *arguments: object) -> Iterator[Any]:
+    """Run Python code as the other user, and yield the process once it has printed its first line."""
+    with processes.Process(
+        [sys.executable, "-I", "-c", BECOME_STRANGER + code, *map(str, arguments)], stdout=subprocess.PIPE, cwd="/",
+        env=clean_environment(),
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+class TestControlSocketOfAnotherUser:
+    @pytest.mark.parametrize(
+        "command",
+        [["status"], ["reload"], ["login", "--no-browser"], ["logout"], ["pause", "redis"], ["wait", "--timeout", "1"]],
+        ids=lambda command: command[0],
+    )
+    def test_command_of_root_sends_nothing(self, shared_directory: Path, command: list[str]) -> None:
+        config, socket_path = shared_directory / "agent.toml", shared_directory / "control.sock"
+        config.write_text(CONFIG)
+        with as_stranger(LISTENER, socket_path) as process:
+            done = pomagent(
+                *command, "--config", str(config), POMAGENT_STATUS__CONTROL_SOCKET=str(socket_path),
+                STATE_DIRECTORY=str(shared_directory / "state"),
+            )  # fmt: skip
+            assert done.returncode == NOT_PERMITTED, done.stderr
+            assert f"nothing was sent to {socket_path}: the program there runs as user {STRANGER}" in done.stderr
+            received, _ = process.communicate(timeout=scaled(20))
+        assert received == b""
