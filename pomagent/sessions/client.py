@@ -6,8 +6,8 @@ import socket
 from typing import Protocol
 
 from pomagent.sessions.half_close import peer_has_closed
-from pomagent.sessions.peer_uid import user_of
 from pomagent.transport import tcp
+from pomagent.transport.peer_uid import user_of
 from pomagent.transport.sock_diag import SockDiag
 from pomagent.transport.stream import SocketStream, Stream
 

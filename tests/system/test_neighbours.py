@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,19 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.gateway.facade import Gateway
 from tests.gateway.waiting import scaled
 from tests.support.agent import processes
 from tests.support.agent.agent_process import clean_environment, pomagent
+from tests.support.browser.visitor import Visitor, printed_address
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 
 STRANGER = 65534
 NOT_PERMITTED = 77
 BECOME_STRANGER = f"""
-import http.client, os, socket, sys  # before the change of user, who may not be able to read Python's library
+import encodings.idna, http.client, os, socket, sys  # before the change of user: root may own the library
 os.setgroups([])
 os.setgid({STRANGER})
 os.setuid({STRANGER})
@@ -35,6 +39,12 @@ with socket.socket(socket.AF_UNIX) as listener:
     print("listening", flush=True)
     connection, _ = listener.accept()
     sys.stdout.buffer.write(connection.recv(65536))
+"""
+FORGER = """
+print("ready", flush=True)
+connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=60)
+connection.request("GET", sys.stdin.read())
+print(connection.getresponse().status)
 """
 CONFIG = """
 [credentials.people]
@@ -63,8 +73,8 @@ def shared_directory() -> Iterator[Path]:
 def as_stranger(code: str, *arguments: object) -> Iterator[Any]:
     """Run Python code as the other user, and yield the process once it has printed its first line."""
     with processes.Process(
-        [sys.executable, "-I", "-c", BECOME_STRANGER + code, *map(str, arguments)], stdout=subprocess.PIPE, cwd="/",
-        env=clean_environment(),
+        [sys.executable, "-I", "-c", BECOME_STRANGER + code, *map(str, arguments)], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, cwd="/", env=clean_environment(),
     ) as process:  # fmt: skip
         try:
             assert process.stdout.readline()
@@ -91,3 +101,28 @@ class TestControlSocketOfAnotherUser:
             assert f"nothing was sent to {socket_path}: the program there runs as user {STRANGER}" in done.stderr
             received, _ = process.communicate(timeout=scaled(20))
         assert received == b""
+
+
+class TestLogin:
+    def test_callback_of_another_user_with_the_right_nonce_is_refused(self, gateway: Gateway, tmp_path: Path) -> None:
+        errors, visitor = tmp_path / "login.err", Visitor(gateway, tmp_path)
+        foreign = gateway.identity.mint("mallory@example.test")
+        command = ["login", f"localhost:{gateway.port}", "--alternate-ca-path", str(gateway.ca_file), "--no-browser"]
+        environment = clean_environment(STATE_DIRECTORY=str(tmp_path / "state"), HOME=str(tmp_path))
+        with (
+            errors.open("wb") as output,
+            processes.Process(
+                [sys.executable, "-m", "pomagent", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=output, env=environment,
+            ) as login,
+        ):  # fmt: skip
+            url = printed_address(errors)
+            redirect = urlsplit(parse_qs(urlsplit(url).query)["pomerium_redirect_uri"][0])
+            with as_stranger(FORGER, redirect.port) as process:
+                answer, _ = process.communicate(f"{redirect.path}?pomerium_jwt={foreign}".encode(), scaled(20))
+            assert answer == b"403\n"
+            assert f"refused a forged callback: user {STRANGER} brought the token" in errors.read_text()
+            visitor.visit(url)
+            assert login.wait(scaled(20)) == 0
+        (stored,) = tmp_path.rglob("tokens/*.json")
+        assert json.loads(stored.read_text())["token"] == gateway.identity.minted[-1]

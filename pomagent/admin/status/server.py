@@ -34,9 +34,9 @@ from pomagent.log import events
 from pomagent.log.logger import Logger
 from pomagent.runtime.deadline import Clock
 from pomagent.runtime.threads import Threads
-from pomagent.sessions.peer_uid import user_of
 from pomagent.sessions.user_names import Users
 from pomagent.settings import HostPort, ListenKey, Settings
+from pomagent.transport.peer_uid import user_of
 from pomagent.transport.sock_diag import SockDiag
 
 MAX_CONNECTIONS = 32

@@ -7,7 +7,7 @@ import secrets
 import select
 import selectors
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -15,9 +15,12 @@ from typing import Self
 from pydantic import SecretStr
 
 from pomagent.credentials.login import page
+from pomagent.credentials.login.originator import originators
 from pomagent.credentials.login.redirect import LISTEN_HOST, NONCE_BYTES, ForgedCallback, NotTheCallback, Redirect
 from pomagent.errors import CredentialError
 from pomagent.runtime.deadline import Deadline
+from pomagent.transport.peer_uid import user_of
+from pomagent.transport.sock_diag import open_if_possible
 
 MAX_HEAD_BYTES = 80 * 1024
 """Maximum bytes of a request's head: a token of 64 KiB and the browser's other headers."""
@@ -33,7 +36,7 @@ SEND_TIMEOUT_S = 2.0
 """Maximum seconds to send a page of 2 KiB over loopback."""
 
 OnForgery = Callable[[str], None]
-"""Called with the reason and the peer of a token without this login's nonce."""
+"""Called with the source and the fault of a token that came without this login's nonce, or from another user."""
 OnBadPaste = Callable[[str], None]
 """Called with the reason why a pasted line was rejected."""
 
@@ -48,8 +51,9 @@ class Cancelled(CredentialError):
 class CallbackServer:
     """A context manager that listens until its end. One thread uses it, and any thread may ``cancel``."""
 
-    def __init__(self, port: int, on_forgery: OnForgery) -> None:
+    def __init__(self, port: int, on_forgery: OnForgery, environ: Mapping[str, str] = os.environ) -> None:
         """Listen on ``port``, where 0 is any free one. Raises CredentialError."""
+        self._users = originators(environ)
         self._on_forgery = on_forgery
         self._on_bad_paste: OnBadPaste = lambda _: None
         try:
@@ -59,6 +63,7 @@ class CallbackServer:
             where = f"{LISTEN_HOST}:{port}"
             raise CredentialError(f"choose another --callback-port; cannot listen on {where}: {cause}") from error
         self._listener.setblocking(False)
+        self._diag = open_if_possible()
         self.redirect = Redirect(self._listener.getsockname()[1], secrets.token_urlsafe(NONCE_BYTES))
         self._heads: dict[socket.socket, bytearray] = {}
         self._pasted = bytearray()
@@ -77,6 +82,8 @@ class CallbackServer:
         self._selector.close()
         for sock in [self._listener, self._cancel_reader, self._cancel_writer, *self._heads]:
             sock.close()
+        if self._diag is not None:
+            self._diag.close()
 
     def cancel(self) -> None:
         """Make ``wait`` raise Cancelled."""
@@ -136,7 +143,9 @@ class CallbackServer:
             self._send(sock, "405 Method Not Allowed", "text/plain", page.NOT_THIS_LOGIN)
             return
         try:
-            self._token = self.redirect.token_in(target)
+            token = self.redirect.token_in(target)
+            self._check_user(sock)
+            self._token = token
         except ForgedCallback as error:
             with suppress(OSError):
                 host, port = sock.getpeername()
@@ -146,6 +155,17 @@ class CallbackServer:
             self._send(sock, "404 Not Found", "text/plain", page.NOT_THIS_LOGIN)
         else:
             self._send(sock, page.SIGNED_IN_STATUS, "text/html", page.SIGNED_IN)
+
+    def _check_user(self, sock: socket.socket) -> None:
+        """Check that the login's own user brings the token. Raises ForgedCallback.
+
+        The nonce proves nothing: the browser's command line, which every user can read, leads to it.
+        """
+        uid = user_of(sock, self._diag)
+        if uid is None:
+            raise ForgedCallback("the kernel does not report which user brought the token; paste the address instead")
+        if uid not in self._users:
+            raise ForgedCallback(f"user {uid} brought the token, not the user who began the login")
 
     def _send(self, sock: socket.socket, status: str, kind: str, text: str) -> None:
         body = text.encode()

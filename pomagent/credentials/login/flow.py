@@ -54,7 +54,7 @@ def log_in(
 
     ``on_start`` gets the server, which another thread may cancel.
     """
-    with CallbackServer(options.callback_port, report.on_forgery) as server:
+    with CallbackServer(options.callback_port, report.on_forgery, environ) as server:
         on_start(server)
         deadline = Deadline(options.timeout_s)
         url = sign_in_url(gateway, server.redirect.uri, proxies)

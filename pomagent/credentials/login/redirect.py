@@ -23,7 +23,7 @@ class NotTheCallback(Exception):
 
 
 class ForgedCallback(NotTheCallback):
-    """A request has a token without this login's nonce, as in an attempt to smuggle in another user's session."""
+    """A request has a token without this login's nonce, or comes from another user: the session may be foreign."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pomagent.sessions import peer_uid
-from pomagent.sessions.peer_uid import OVERFLOW_UID, user_of
+from pomagent.transport import peer_uid
+from pomagent.transport.peer_uid import OVERFLOW_UID, user_of
 from pomagent.transport.sock_diag import SockDiag
 from tests.conftest import wait_until
 from tests.support.agent import processes
