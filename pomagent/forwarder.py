@@ -10,7 +10,7 @@ from dataclasses import replace
 import gevent
 from gevent.pool import Group
 
-from pomagent.errors import CredentialRejected, PoolClosed, RoutePaused
+from pomagent.errors import CredentialRejected, PoolClosed, RoutePaused, TunnelError
 from pomagent.gateway.tunnel import Presented, Tunnel
 from pomagent.log.logger import Logger
 from pomagent.pool import Pool, RouteHistory
@@ -94,11 +94,16 @@ class Forwarder:
         return state_of(self.facts)
 
     @property
+    def last_error(self) -> TunnelError | None:
+        """The failure of the last dial, or None after one that succeeded."""
+        return self.pool.last_error
+
+    @property
     def facts(self) -> RouteFacts:
         """The facts that decide the route's state."""
         status = self.pool.status
         return RouteFacts(
-            is_draining=self._is_draining, is_paused=self.is_paused, error=self.pool.last_error,
+            is_draining=self._is_draining, is_paused=self.is_paused, error=self.last_error,
             is_breaker_closed=status.breaker is BreakerState.CLOSED, still_serves=status.still_serves,
             is_overrun=bool(self.overrun), has_succeeded=status.has_succeeded, is_short=status.is_short,
             keeps_warm=self.pool.warm_target.level != "off", is_warm=status.is_warm,
@@ -188,9 +193,12 @@ class Forwarder:
         return ended
 
     def distrust(self, error: CredentialRejected) -> None:
-        """Close what is warm, and report this error until the gateway accepts a token. Does not block."""
-        self.renew()
+        """Close warm tunnels, and report this error until the gateway accepts a token. Does not block."""
         self.pool.distrust(error)
+
+    def trust(self) -> None:
+        """Serve clients again after a rejection: the gateway accepts the same token again. Does not block."""
+        self.pool.trust()
 
     def drain(self) -> None:
         """Close what is warm and keep nothing warm. Clients that were accepted still get tunnels. Does not block."""

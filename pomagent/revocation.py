@@ -1,7 +1,8 @@
 """Asks gateways at intervals whether the tokens in use are still valid, and ends the sessions of a revoked one.
 
 A gateway checks a token only when a tunnel is opened (wire contract §2.3). Only its own "not logged in" counts as a
-revocation. Any other answer, and a missing one, changes nothing.
+revocation, once for each token and gateway. Any other answer, and a missing one, changes nothing. A revoked token is
+still asked about, so that every route heals when it is accepted again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ AT_A_TIME = 4
 
 Ask = Callable[[Presented], object]
 """Ask a token's gateway whether it is valid. Blocks its thread. Raises CredentialRejected or another TunnelError."""
-_Key = tuple[HostPort, SecretStr]
+_Key = tuple[str, HostPort, SecretStr]
+"""Name of the credential, address of the gateway, and token."""
 
 
 class Revocation:
@@ -46,6 +48,7 @@ class Revocation:
         self._threads = Threads(AT_A_TIME)
         self._checkers: dict[tuple[str, float], Group] = {}
         self._unanswered: set[_Key] = set()
+        self._revoked: set[_Key] = set()
 
     def follow(self, settings: Settings) -> None:
         """Use the intervals of these settings from now on. Does not block.
@@ -84,7 +87,7 @@ class Revocation:
         found: dict[_Key, Presented] = {}
         for forwarder in forwarders:
             for presented in self._tokens_in_use(forwarder, name):
-                found[presented.gateway.address, presented.token] = presented
+                found[name, presented.gateway.address, presented.token] = presented
         checks = Pool(AT_A_TIME)
         for key, presented in found.items():
             checks.spawn(
@@ -94,10 +97,11 @@ class Revocation:
             checks.join()
         finally:
             checks.kill(block=False)
-        self._unanswered &= found.keys()
+        for verdicts in (self._unanswered, self._revoked):
+            verdicts -= {key for key in verdicts if key[0] == name and key not in found}
 
     def _tokens_in_use(self, forwarder: Forwarder, name: str) -> Iterable[Presented]:
-        """Return the tokens that opened its sessions, and the next tunnel's unless the gateway has rejected it.
+        """Return the tokens that opened its sessions, and the next tunnel's.
 
         A session depends on the credential that opened it, even if its route has another one since.
         """
@@ -106,7 +110,7 @@ class Revocation:
         if credential is None or credential.name != name:
             return
         token = self._token_of(credential)
-        if token and forwarder.state != "unauthenticated":
+        if token:
             yield Presented(forwarder.route.gateway, credential, token)
 
     def _check_token(self, key: _Key, presented: Presented, forwarders: list[Forwarder]) -> None:
@@ -114,25 +118,42 @@ class Revocation:
         try:
             self._threads.call(self._ask, presented)
         except CredentialRejected as error:
-            count = sum(self._revoke(forwarder, presented, error) for forwarder in forwarders)
-            self._log.error(
-                events.CREDENTIAL_REVOKED, **fields, sessions=count, status=error.status, request_id=error.request_id,
-                error=str(error),
-            )  # fmt: skip
+            is_known = key in self._revoked
+            self._revoked.add(key)
+            count = sum(forwarder.end_revoked(presented) for forwarder in forwarders)
+            for forwarder in forwarders:
+                if self._presents(forwarder, presented) and not (is_known and forwarder.last_error):
+                    forwarder.distrust(error)
+            if count or not is_known:
+                self._log.error(
+                    events.CREDENTIAL_REVOKED, **fields, sessions=count, status=error.status,
+                    request_id=error.request_id, error=str(error),
+                )  # fmt: skip
         except TunnelError as error:
             if key not in self._unanswered:
                 self._log.warning(events.CREDENTIAL_UNCHECKED, **fields, error=str(error))
             self._unanswered.add(key)
             return
+        else:
+            if key in self._revoked:
+                self._readmit(key, presented, forwarders)
         self._unanswered.discard(key)
 
-    def _revoke(self, forwarder: Forwarder, presented: Presented, error: CredentialRejected) -> int:
-        ended = forwarder.end_revoked(presented)
+    def _readmit(self, key: _Key, presented: Presented, forwarders: list[Forwarder]) -> None:
+        """End the revoked state of every route that presents the token, whatever the route keeps warm."""
+        self._revoked.discard(key)
+        self._log.info(
+            events.CREDENTIAL_READMITTED, credential=presented.credential.name, gateway=str(presented.gateway.address)
+        )
+        for forwarder in forwarders:
+            if self._presents(forwarder, presented):
+                forwarder.trust()
+
+    def _presents(self, forwarder: Forwarder, presented: Presented) -> bool:
+        """Return whether the next tunnel of the route presents this token to this gateway."""
         route = forwarder.route
         is_current = route.credential is not None and self._token_of(route.credential) == presented.token
-        if is_current and route.gateway.address == presented.gateway.address:
-            forwarder.distrust(error)
-        return ended
+        return is_current and route.gateway.address == presented.gateway.address
 
 
 def _credentials_of(forwarder: Forwarder) -> Iterable[Credential]:

@@ -40,6 +40,8 @@ class GatewayHealth:
         self._pause = pause
         self._group = Group()
         self._waiting: dict[Callable[[float], None], None] = {}
+        self._rejected: dict[tuple[str, str], Callable[[], None]] = {}
+        """What to call for each credential and route once the gateway accepts the credential again."""
         self._expiry_step = 0
         self._not_after = ""
         self.certificate_expires_at: float | None = None
@@ -68,6 +70,17 @@ class GatewayHealth:
         waiting, self._waiting = self._waiting, {}
         for call in waiting:
             call(len(waiting) / REFILLS_PER_S)
+
+    def when_accepted(self, credential: str, route: str, call: Callable[[], None]) -> None:
+        """Call once when the gateway next accepts a CONNECT with this credential. One call for each route."""
+        self._rejected[credential, route] = call
+
+    def accepted(self, credential: str) -> None:
+        """Notify the routes of a credential that the gateway has accepted it. Does not block."""
+        if not self._rejected:
+            return
+        for key in [key for key in self._rejected if key[0] == credential]:
+            self._rejected.pop(key)()
 
     def note_certificate(self, certificate: Mapping[str, object]) -> None:
         """Log a certificate, as ``ssl`` decodes it, once for each step towards its expiry."""

@@ -33,6 +33,7 @@ class DialScheduler:
 
     def __init__(self, context: PoolContext, state: PoolState, opener: Opener) -> None:
         self._route_name = context.route.name
+        self._credential = context.route.credential.name if context.route.credential else ""
         self._history = context.history
         self._gateway_health = context.gateway_health
         self._log = context.log
@@ -44,6 +45,8 @@ class DialScheduler:
         self._tasks: set[Task] = set()
         """The dials under way."""
         self._failed_at = 0.0
+        self._trusted_elsewhere = False
+        """Whether another route's success has ended a rejection here, since this route's own last success."""
 
     def dial_for_clients(self) -> None:
         """Begin the dials that waiting clients need. Does not block.
@@ -89,6 +92,21 @@ class DialScheduler:
         failures, open_s = breaker.failure_count, breaker.open_s(self._clock())
         if breaker.reset():
             self._log_closed(failures, open_s)
+
+    def distrust(self, error: TunnelError) -> None:
+        """Close the tunnels of a rejected token, and report and back off as after a dial. Does not block."""
+        self._state.last_error = error
+        self._state.warm.discard_ready(Reason.STALE)
+        self._failed(error.recovery)
+        self._await_trust()
+
+    def trust(self) -> None:
+        """End a rejection: the gateway accepts the token again. Does not block."""
+        error = self._state.last_error
+        if error is not None and error.recovery is Recovery.REAUTHENTICATE:
+            self._state.last_error = None
+            self.reset()
+            self._reconsider()
 
     def close(self) -> None:
         """Abort all dials. Does not block."""
@@ -152,6 +170,8 @@ class DialScheduler:
             self._failed(error.recovery, getattr(error, "retry_after_s", 0.0))
             if isinstance(error, RouteForbidden):
                 self._denied()
+            if error.recovery is Recovery.REAUTHENTICATE:
+                self._await_trust()
             if error.phase not in AFTER_TLS:
                 self._gateway_health.when_back(self._retry_soon)
             raise
@@ -176,6 +196,7 @@ class DialScheduler:
             if began < state.denied_at:
                 return  # it may have been accepted before the denial
             state.is_denied = False
+            self._trusted_elsewhere = False
         elif state.last_error is not None and state.last_error.phase in AFTER_TLS:
             return  # TLS alone proves nothing about the CONNECT
         state.last_error = None
@@ -183,6 +204,20 @@ class DialScheduler:
         failures, open_s = state.breaker.failure_count, state.breaker.open_s(now)
         if state.breaker.succeeded(now):
             self._log_closed(failures, open_s)
+        if tunnel.is_ready:
+            self._gateway_health.accepted(self._credential)
+
+    def _await_trust(self) -> None:
+        """Retry once when the gateway accepts the credential for another route.
+
+        Once, because this route may need another credential, such as one of its own identity provider.
+        """
+        if not self._trusted_elsewhere:
+            self._gateway_health.when_accepted(self._credential, self._route_name, self._trust_other_route)
+
+    def _trust_other_route(self) -> None:
+        self._trusted_elsewhere = True
+        self.trust()
 
     def _failed(self, recovery: Recovery, at_least_s: float = 0.0) -> None:
         now = self._failed_at = self._clock()

@@ -103,8 +103,12 @@ class Pool:
         self._state.wakeup.ring()
 
     def distrust(self, error: TunnelError) -> None:
-        """Record this error as the outcome of the last dial."""
-        self._state.last_error = error
+        """Close the tunnels of a rejected token, and report this error as if a dial had met it. Does not block."""
+        self._scheduler.distrust(error)
+
+    def trust(self) -> None:
+        """End a rejection of the token, because the gateway accepts it again. Does not block."""
+        self._scheduler.trust()
 
     def drain(self, reason: Reason) -> None:
         """Close what is warm and refill no more. Accepted clients still get tunnels, each by its own dial."""

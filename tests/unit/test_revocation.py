@@ -30,7 +30,8 @@ class FakeForwarder:
     ) -> None:
         self.presented = list(presented)
         self.route = Route("db", HostPort("127.0.0.1", 1), HostPort("db", 1), gateway, credential)
-        self.state = "up"
+        self.last_error: Exception | None = None
+        self.trusted = 0
         self.distrusted: list[Exception] = []
 
     def end_revoked(self, revoked: Presented) -> int:
@@ -43,8 +44,12 @@ class FakeForwarder:
         return len(ended)
 
     def distrust(self, error: Exception) -> None:
-        self.state = "unauthenticated"
+        self.last_error = error
         self.distrusted.append(error)
+
+    def trust(self) -> None:
+        self.last_error = None
+        self.trusted += 1
 
 
 class Asked:
@@ -96,10 +101,76 @@ def test_gateways_are_not_asked_without_a_token_or_about_other_credentials() -> 
     assert Asked(FakeForwarder(), FakeForwarder(credential=None), other, now=None).look() == []
 
 
-def test_route_with_a_refused_token_is_not_checked_again() -> None:
-    forwarder = FakeForwarder()
-    forwarder.state = "unauthenticated"
-    assert Asked(forwarder).look() == []
+def test_revoked_token_counts_once_whatever_its_routes_report_meanwhile() -> None:
+    plain, down = FakeForwarder(opened()), FakeForwarder(opened())
+    asked = Asked(plain, down)
+    asked.verdicts["new-token"] = rejected
+    for _ in range(3):
+        assert asked.look() == [("edge", "new-token")]
+        down.last_error = GatewayUnreachable("connection refused", phase="tcp", **NAMED)
+    assert (len(plain.distrusted), len(down.distrusted)) == (1, 1)
+    assert len(asked.log.named("credential.revoked")) == 1
+
+
+def test_route_that_has_no_error_any_more_is_distrusted_again_without_a_line() -> None:
+    replaced = FakeForwarder()
+    asked = Asked(replaced)
+    asked.verdicts["new-token"] = rejected
+    asked.look()
+    replaced.last_error = None  # a reload has replaced its pool
+    asked.look()
+    assert len(replaced.distrusted) == 2
+    assert len(asked.log.named("credential.revoked")) == 1
+
+
+def test_sessions_opened_since_the_verdict_are_ended_and_logged() -> None:
+    forwarder = FakeForwarder(opened())
+    asked = Asked(forwarder)
+    asked.verdicts["new-token"] = rejected
+    asked.look()
+    forwarder.presented = [opened(), opened()]
+    asked.look()
+    assert [event["sessions"] for event in asked.log.named("credential.revoked")] == [1, 2]
+
+
+def test_readmitted_token_is_trusted_by_every_route_of_its_gateway() -> None:
+    one, two, elsewhere = FakeForwarder(opened()), FakeForwarder(), FakeForwarder(gateway=OTHER)
+    asked = Asked(one, two, elsewhere)
+    asked.look()
+    assert (one.trusted, two.trusted) == (0, 0)
+    asked.verdicts["new-token"] = rejected
+    asked.look()
+    asked.verdicts.clear()
+    asked.look()
+    asked.look()
+    assert (one.trusted, two.trusted, elsewhere.trusted) == (1, 1, 1)
+    gateways = [event["gateway"] for event in asked.log.named("credential.readmitted")]
+    assert sorted(gateways) == ["edge.example.com:443", "other.example.com:443"]
+    asked.verdicts["new-token"] = rejected
+    asked.look()
+    assert len(asked.log.named("credential.revoked")) == 4
+
+
+def test_unanswered_check_neither_readmits_nor_repeats_a_verdict() -> None:
+    forwarder = FakeForwarder(opened())
+    asked = Asked(forwarder)
+    asked.verdicts["new-token"] = rejected
+    asked.look()
+    asked.verdicts["new-token"] = lambda: GatewayUnreachable("connection refused", phase="tcp", **NAMED)
+    asked.look()
+    asked.verdicts["new-token"] = rejected
+    asked.look()
+    assert (forwarder.trusted, len(forwarder.distrusted)) == (0, 1)
+    assert len(asked.log.named("credential.revoked")) == 1
+
+
+def test_checks_of_another_credential_forget_no_verdict() -> None:
+    asked = Asked(FakeForwarder())
+    asked.verdicts["new-token"] = rejected
+    asked.look()
+    asked.recheck.check("other")
+    asked.look()
+    assert len(asked.log.named("credential.revoked")) == 1
 
 
 def test_revoked_token_ends_only_the_sessions_that_it_opened() -> None:
@@ -118,11 +189,10 @@ def test_revoked_present_token_is_distrusted_by_every_route_of_its_gateway() -> 
     one, two, elsewhere = FakeForwarder(opened()), FakeForwarder(), FakeForwarder(opened(OLD, OTHER), gateway=OTHER)
     asked = Asked(one, two, elsewhere)
     asked.verdicts["new-token"] = rejected
-    elsewhere.state = "unauthenticated"
+    asked.recheck._ask = lambda presented: asked._ask(presented) if presented.gateway == EDGE else None
     asked.look()
     assert (len(one.distrusted), len(two.distrusted), len(elsewhere.distrusted)) == (1, 1, 0)
     assert one.presented == []
-    assert asked.look() == [("other", "old-token")]
 
 
 @pytest.mark.parametrize(
