@@ -150,7 +150,7 @@ class Agent:
     def drop_token(self, credential: Credential) -> None:
         """Stop using a credential's token, and close the warm tunnels that it opened. Does not block."""
         for token in [token for token in self.tokens if token.credential == credential]:
-            token.value = None
+            token.drop()
             self._renew(credential)
 
     def _renew(self, credential: Credential) -> None:

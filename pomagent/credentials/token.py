@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from gevent.lock import BoundedSemaphore
+from gevent.pool import Group
 from pydantic import SecretStr
 
 from pomagent.credentials.expiry import MIN_REFRESH_PAUSE_S, Life, is_recent, life_of
@@ -32,6 +34,7 @@ class Token:
         self._on_change = on_change
         self._clock = clock
         self._fetching = BoundedSemaphore(1)
+        self._looking = Group()
         self._fetcher = TokenFetcher(read, log, clock)
         self.refresher = TokenRefresher(self, log, clock)
         self.value = credential.token
@@ -59,9 +62,16 @@ class Token:
     def start(self) -> None:
         """Start refreshing the token and warning of its expiry."""
         self.refresher.start(f"credential {self.credential.name}")
+        self._look_for_login()
 
     def close(self) -> None:
         self.refresher.close()
+        self._looking.kill(block=False)
+
+    def drop(self) -> None:
+        """Stop using the token: its login was forgotten. Does not block."""
+        self.value = None
+        self._look_for_login()
 
     def obtain(self) -> SecretStr | None:
         """Return the token, and fetch it first if there is none yet. Blocks. Raises CredentialError.
@@ -73,6 +83,15 @@ class Token:
                 if self.value is None:
                     self._fetch()
         return self.value
+
+    def _look_for_login(self) -> None:
+        """Read the stored login before the first dial, so that a route without one is known not to be ready."""
+        if self.credential.source == "login" and self.value is None and not self.credential.anonymous_first:
+            self._looking.spawn(self._obtain_if_possible).name = f"credential {self.credential.name}: stored login"
+
+    def _obtain_if_possible(self) -> None:
+        with suppress(CredentialError):  # logged, and kept as the problem
+            self.obtain()
 
     def reread(self, refused: SecretStr | None) -> bool:
         """Return whether there is another token than the ``refused`` one. Blocks. Concurrent callers share one read.

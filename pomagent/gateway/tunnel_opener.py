@@ -95,14 +95,25 @@ class TunnelOpener:
         try:
             return self._token.obtain()
         except CredentialError as error:
-            missing = TokenMissing(
-                f'no token from the credential "{self._token.credential.name}": {error}', phase="token", **self._named
-            )
+            missing = self._missing(self._token, str(error))
             self._failed(tunnel, missing)
             raise missing from error
         except BaseException:
             tunnel.close(Reason.ABORTED)
             raise
+
+    @property
+    def token_error(self) -> TokenMissing | None:
+        """The failure that the next dial would meet because there is no token, as far as is known without a dial."""
+        token = self._token
+        if token is None or token.value is not None or not token.problem or token.credential.anonymous_first:
+            return None
+        return self._missing(token, token.problem)
+
+    def _missing(self, token: Token, problem: str) -> TokenMissing:
+        return TokenMissing(
+            f'no token from the credential "{token.credential.name}": {problem}', phase="token", **self._named
+        )
 
     def _may_heal(self, error: TunnelError) -> bool:
         """Return whether another token may help: a bad IdP token looks like a denial (wire contract §5.2)."""

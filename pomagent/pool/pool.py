@@ -25,6 +25,7 @@ class Pool:
     def __init__(self, context: PoolContext, opener: Opener, reserve: Reserve | None = None) -> None:
         """``reserve`` serves the route while it is unused. It is None for a route that never decays."""
         self._route_name = context.route.name
+        self._opener = opener
         self._history = context.history
         self._log = context.log
         self._clock = context.clock
@@ -62,8 +63,11 @@ class Pool:
 
     @property
     def last_error(self) -> TunnelError | None:
-        """The failure of the last dial, None after a success. Only an accepted CONNECT clears a failed CONNECT."""
-        return self.status.last_error
+        """The failure of the last dial, or the lack of a token; None after a success.
+
+        Only an accepted CONNECT clears a failed CONNECT.
+        """
+        return self.status.last_error or self._opener.token_error
 
     # --- for sessions and the agent ---------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from itertools import count
 
 from gevent.event import AsyncResult
 
+from pomagent.errors import TunnelError
 from pomagent.protocol.lifecycle import Reason, State, advance
 from pomagent.runtime.deadline import Clock
 
@@ -117,6 +118,7 @@ class FakeOpener:
     def __init__(self, clock: Clock, held: frozenset[str] = frozenset({"open"})) -> None:
         self._clock = clock
         self.held = held
+        self.token_error: TunnelError | None = None
         self.bug: Exception | None = None
         """Raised by every dial while it is set, without any waiting."""
         self.dials: list[FakeDial] = []

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from pomagent.errors import DestinationDown, RoutePaused
+from pomagent.errors import DestinationDown, RoutePaused, TokenMissing
 from pomagent.forwarder import Forwarder
 from pomagent.pool.backoff import FAST_TRIES
 from pomagent.pool.demand import MAX_REFILL_DELAY_S
 from pomagent.pool.status import SHORT_FOR_S
+from pomagent.route_state import is_ready
 from pomagent.runtime.deadline import Deadline
 from pomagent.sessions.session_limit import SessionLimit
 from tests.fakes.pool import DENIED, DOWN, NAMED, ROUTE, Scene
 
+MISSING = TokenMissing("not logged in", phase="token", **NAMED)
 NOWHERE = DestinationDown("503", status=503, **NAMED)
 
 
@@ -144,3 +146,14 @@ def test_session_limit_that_refuses_clients_degrades_the_route(filled: Watched) 
     assert (filled.state, filled.forwarder.overrun) == ("degraded", filled.shared.why_full)
     filled.shared.resize(1)
     assert (filled.state, filled.forwarder.overrun) == ("up", "")
+
+
+@pytest.mark.parametrize("level", ["tunnel", "tls", "off"])
+def test_route_without_a_login_is_unauthenticated_until_there_is_one(level: str) -> None:
+    scene = Watched(warm=level)
+    scene.opener.token_error = MISSING
+    scene.start()
+    assert (scene.state, is_ready(scene.forwarder.facts)) == ("unauthenticated", False)
+    scene.opener.token_error = None
+    assert scene.state == "untried"
+    scene.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import gevent
@@ -218,3 +219,40 @@ def test_an_expired_token_is_still_used(clock, fake_log):
     expired = jwt(clock() - 5)
     token = Token(Credential("ops", "env", variable="T", token=expired), Mint().read, fake_log.log, clock=clock)
     assert token.obtain() == expired
+
+
+class TestStoredLogin:
+    """A login is looked for before the first dial, because only a person can supply it."""
+
+    LOGIN = Credential("people", "login")
+
+    def started(self, mint: Mint, fake_log: FakeLog, credential: Credential = LOGIN) -> Token:
+        token = Token(credential, mint.read, fake_log.log)
+        token.start()
+        settle()
+        return token
+
+    def test_stored_login_is_read_at_the_start(self, fake_log):
+        token = self.started(Mint(NEW), fake_log)
+        assert (token.value, token.problem) == (NEW, "")
+        token.close()
+
+    def test_lack_of_a_login_is_known_without_a_dial(self, fake_log):
+        token = self.started(Mint(CredentialError("not logged in")), fake_log)
+        assert (token.value, token.problem) == (None, "not logged in")
+        token.close()
+
+    def test_lack_of_a_login_is_known_after_it_was_forgotten(self, fake_log):
+        mint = Mint(NEW, CredentialError("not logged in"))
+        token = self.started(mint, fake_log)
+        token.drop()
+        settle()
+        assert (token.value, token.problem, mint.read_count) == (None, "not logged in", 2)
+        token.close()
+
+    @pytest.mark.parametrize("credential", [MINT, replace(LOGIN, anonymous_first=True)], ids=lambda one: one.name)
+    def test_other_tokens_are_read_when_they_are_needed(self, fake_log, credential):
+        mint = Mint(NEW)
+        token = self.started(mint, fake_log, credential)
+        assert (token.value, mint.read_count) == (None, 0)
+        token.close()
