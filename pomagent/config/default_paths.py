@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
@@ -60,3 +61,13 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     if os.geteuid() == 0:
         return SYSTEM_DIRECTORY
     return Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pomagent"
+
+
+def personal_state_directory(environ: Mapping[str, str]) -> Path:
+    """Return where this user's commands keep what outlives them.
+
+    Root's is below root's home, whatever $HOME is after sudo: ``SYSTEM_DIRECTORY`` belongs to the service's user.
+    """
+    if os.geteuid() == ROOT and not environ.get("STATE_DIRECTORY"):
+        return Path(pwd.getpwuid(ROOT).pw_dir, ".local/state/pomagent")
+    return state_directory(environ)

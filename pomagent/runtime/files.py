@@ -47,7 +47,7 @@ class FileContent:
     """Time of the last modification, in nanoseconds since the epoch."""
 
 
-def read_file(path: Path, *, limit: int, follow_links: bool = True) -> FileContent:
+def read_file(path: Path, *, limit: int, follow_links: bool = True, dir_fd: int | None = None) -> FileContent:
     """Return the whole content of a regular file of at most ``limit`` bytes.
 
     Blocks for the disk, never for a pipe or device. Raises FileError. ``follow_links`` concerns the
@@ -55,8 +55,8 @@ def read_file(path: Path, *, limit: int, follow_links: bool = True) -> FileConte
     """
     try:
         # Checked before opening, too: to open a device or a pipe can have effects (a watchdog starts, a writer wakes).
-        _check_kind(path, path.stat(follow_symlinks=follow_links))
-        descriptor = os.open(path, _FLAGS if follow_links else _FLAGS | os.O_NOFOLLOW)
+        _check_kind(path, os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_links))
+        descriptor = os.open(path, _FLAGS if follow_links else _FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             _check_kind(path, status)

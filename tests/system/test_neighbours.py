@@ -126,3 +126,20 @@ class TestLogin:
             assert login.wait(scaled(20)) == 0
         (stored,) = tmp_path.rglob("tokens/*.json")
         assert json.loads(stored.read_text())["token"] == gateway.identity.minted[-1]
+
+
+class TestTokensDirectory:
+    def test_link_of_another_user_is_refused_and_nothing_behind_it_changes(self, shared_directory: Path) -> None:
+        behind, state = shared_directory / "behind", shared_directory / "state"
+        behind.mkdir(mode=0o755)
+        state.mkdir()
+        (state / "tokens").symlink_to(behind)
+        os.chown(state, STRANGER, STRANGER)
+        os.chown(state / "tokens", STRANGER, STRANGER, follow_symlinks=False)
+        config = shared_directory / "agent.toml"
+        config.write_text(CONFIG)
+        done = pomagent("logout", "--config", str(config), STATE_DIRECTORY=str(state))
+        assert done.returncode != 0
+        assert "symbolic link" in done.stderr
+        assert behind.stat().st_mode & 0o777 == 0o755
+        assert list(behind.iterdir()) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from pomagent.config.default_paths import state_directory
+from pomagent.config.default_paths import personal_state_directory, state_directory
 from pomagent.credentials.login.cache import TokenCache
 from pomagent.errors import CredentialError
 from pomagent.settings import Credential, Gateway, HostPort
@@ -15,7 +15,7 @@ from pomagent.settings import Credential, Gateway, HostPort
 
 def user_cache(environ: Mapping[str, str]) -> TokenCache:
     """Return the cache of the user of a command: ``pomagent login``, ``tcp``, ``routes``, ``whoami``."""
-    return TokenCache(state_directory(environ) / "tokens")
+    return TokenCache(personal_state_directory(environ) / "tokens")
 
 
 def stored_token(credential: Credential, gateway: Gateway | None, environ: Mapping[str, str]) -> SecretStr | None:

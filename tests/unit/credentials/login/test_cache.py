@@ -159,6 +159,39 @@ class TestDamage:
         file.symlink_to(target)
         assert cache.all() == []
 
+    def test_a_link_in_place_of_the_directory_is_refused(self, cache, file, tmp_path):
+        target = tmp_path / "elsewhere"
+        cache.directory.rename(target)
+        target.chmod(0o755)
+        cache.directory.symlink_to(target)
+        assert cache.all() == []
+        with pytest.raises(NotADirectoryError, match="symbolic link"):
+            cache.store(DB, token(2))
+        with pytest.raises(NotADirectoryError, match="symbolic link"), cache.exclusive(DB, lambda: None):
+            pass
+        with pytest.raises(NotADirectoryError, match="symbolic link"):
+            cache.forget_gateway(None)
+        assert stat.S_IMODE(target.stat().st_mode) == 0o755
+        assert [each.name for each in target.iterdir()] == [file.name]
+
+    def test_a_link_in_place_of_the_lock_is_not_followed(self, cache, tmp_path):
+        with cache.exclusive(DB, lambda: None):
+            pass
+        (lock,) = cache.directory.iterdir()
+        lock.unlink()
+        lock.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(OSError, match="symbolic links"), cache.exclusive(DB, lambda: None):
+            pass
+        assert not (tmp_path / "elsewhere").exists()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+    def test_a_directory_of_another_user_is_refused(self, cache, file):
+        os.chown(cache.directory, 65534, 65534)
+        assert cache.all() == []
+        with pytest.raises(PermissionError, match="belongs to another user"):
+            cache.store(DB, token(2))
+        assert list(cache.directory.iterdir()) == [file]
+
     def test_a_failed_write_leaves_the_old_token_and_no_draft(self, cache, file, monkeypatch):
         def fail(*_: object) -> None:
             raise OSError(28, "No space left on device")
