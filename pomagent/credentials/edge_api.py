@@ -35,7 +35,9 @@ from pomagent.errors import (
     RouteUnknown,
     TunnelError,
 )
+from pomagent.protocol.connect import MAX_REQUEST_ID_CHARACTERS
 from pomagent.protocol.tls_alerts import demands_certificate
+from pomagent.runtime.printable import printable
 from pomagent.settings import Gateway
 from pomagent.transport.tls_context import why_untrusted
 
@@ -43,6 +45,8 @@ ANSWER_TIMEOUT_S = 10.0
 """Maximum seconds for the whole answer to one request. No endpoint waits for a person."""
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """Maximum bytes of an answer. A portal with 10,000 routes needs half of it."""
+MAX_PORTAL_CHARACTERS = 4096
+"""Maximum length of one text of a portal's route, such as its address or description."""
 MAX_URL_CHARACTERS = 16 * 1024
 """Maximum length of the sign-in URL, which becomes a command-line argument."""
 
@@ -126,8 +130,7 @@ def _headers(gateway: Gateway, token: SecretStr, scheme: str) -> dict[str, str]:
 
 def _portal_route(entry: dict[str, Any]) -> PortalRoute:
     name, kind, url, description = (
-        "".join(c for c in str(entry.get(key) or "") if c.isprintable())
-        for key in ("name", "type", "from", "description")
+        printable(str(entry.get(key) or ""), MAX_PORTAL_CHARACTERS) for key in ("name", "type", "from", "description")
     )
     return PortalRoute(name, kind, url, description)
 
@@ -171,9 +174,10 @@ class _Request:
                 timeout=(self._gateway.connect_timeout_s, ANSWER_TIMEOUT_S), proxies=self._proxies,
             )  # fmt: skip
             with response:
+                request_id = printable(response.headers.get("x-request-id", ""), MAX_REQUEST_ID_CHARACTERS)
                 return _Answer(
                     response.status_code, response.headers.get("location", ""),
-                    response.headers.get("x-request-id", ""), self._body(response),
+                    request_id, self._body(response),
                 )  # fmt: skip
 
     def _session(self) -> requests.Session:

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 import h11
 
 from pomagent import __version__
+from pomagent.runtime.printable import printable
 
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum bytes of an answer's head. Pomerium's is below 1 KiB. Proxies in between add cookies and policies."""
 MAX_BODY_BYTES = 16 * 1024
 """Maximum bytes kept of a refusal's body, for its explanation."""
+MAX_REQUEST_ID_CHARACTERS = 128
+"""Maximum length of a gateway's request id: Envoy's are UUIDs of 36 characters."""
 MAX_DETAIL_CHARACTERS = 200
 """Maximum characters of that explanation in a message: it comes from outside and ends up in a log line."""
 _ACCEPTED = re.compile(
@@ -59,7 +62,7 @@ class Answer:
     @property
     def request_id(self) -> str:
         """Identifies the request in the gateway's own log."""
-        return self.headers.get("x-request-id", "")
+        return printable(self.headers.get("x-request-id", ""), MAX_REQUEST_ID_CHARACTERS)
 
     @property
     def from_authorizer(self) -> bool:
@@ -71,7 +74,7 @@ class Answer:
         """The gateway's short explanation, from a JSON body only. HTML is unreadable in a terminal."""
         words = (self._explained.get(key) for key in ("statusText", "error"))
         explanation = next((word for word in words if isinstance(word, str) and word), "")
-        return "".join(c for c in explanation if c.isprintable())[:MAX_DETAIL_CHARACTERS]
+        return printable(explanation, MAX_DETAIL_CHARACTERS)
 
     @property
     def retry_after_s(self) -> float:

@@ -42,6 +42,7 @@ PURE = {
     "settings": {"pydantic"},
     "log.events": set(),
     "runtime.deadline": set(),
+    "runtime.printable": set(),
     "reload.plan": set(),
     "credentials.expiry": set(),
     "credentials.header": {"pydantic"},

@@ -15,6 +15,7 @@ from pomagent.protocol.connect import (
     MAX_BODY_BYTES,
     MAX_DETAIL_CHARACTERS,
     MAX_HEAD_BYTES,
+    MAX_REQUEST_ID_CHARACTERS,
     Answer,
     ConnectRequest,
     Exchange,
@@ -421,3 +422,14 @@ class TestOrigin:
     def test_everything_else_is_the_proxys_own(self):
         assert not Answer(403, {}).from_authorizer
         assert not explained({"status": 404, "statusText": "route_not_found"}).from_authorizer
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\x07", "\x9b", "\x00", "\n", "\u202e"])
+def test_a_request_id_cannot_steer_a_terminal(character):
+    answer = Answer(200, {"x-request-id": f"a{character}[31mb"})
+    assert answer.request_id == "a[31mb"
+
+
+@pytest.mark.parametrize("size", [MAX_REQUEST_ID_CHARACTERS + more for more in (-1, 0, 1)])
+def test_a_request_id_has_a_limit(size):
+    assert len(Answer(200, {"x-request-id": "a" * size}).request_id) == min(size, MAX_REQUEST_ID_CHARACTERS)
