@@ -44,7 +44,7 @@ LIMITS = {
 }
 PRONOUN_TEST = re.compile(
     r"def test_(?:its?|they|their|them|he|who|whoever|whom|whose|what|whatever"
-    r"|nobody|somebody|everybody|one|those|others)_"
+    r"|nobody|somebody|everybody|one_(?:that|of|who)|those|others)_"
 )
 """A test whose name has no noun for a subject."""
 SENTENCE = re.compile(r"[A-Za-z’']+(?: [A-Za-z’'(]+){3,}")

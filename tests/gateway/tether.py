@@ -3,8 +3,8 @@
 The kernel delivers the parent's death as SIGKILL. ``setpriv`` asks for that in a process of its own, which then becomes
 the command: code between fork and exec is unsafe in a parent with threads (grpc's, ours), and Python warns of it.
 The death that counts is that of the *thread* that started the child, so start children from a thread that stays.
-Nobody is told of a death in the millisecond before ``setpriv`` asks. A Python of ours that looked for that, too, took
-30 ms of processor time at each start.
+A death in the millisecond before ``setpriv`` asks goes unnoticed. A Python script that covered that as well took 30 ms
+of processor time at each start.
 """
 
 import shutil

@@ -71,7 +71,7 @@ def said(error: TunnelError) -> tuple[type[TunnelError], str, Recovery]:
 
 
 @pytest.fixture
-def nobody() -> Iterator[HostPort]:
+def closed_address() -> Iterator[HostPort]:
     """An address without a listener."""
     reserved = ReservedPort()
     yield HostPort(LOOPBACK, reserved.port)
@@ -153,10 +153,10 @@ class TestDns:
 
 
 class TestTcp:
-    def test_a_refused_connection(self, fake: FakeGateway, nobody: HostPort) -> None:
-        error = failure(replace(fake.settings, connect_to=nobody))
+    def test_a_refused_connection(self, fake: FakeGateway, closed_address: HostPort) -> None:
+        error = failure(replace(fake.settings, connect_to=closed_address))
         assert said(error) == (GatewayUnreachable, "tcp", Recovery.RETRY)
-        assert f"no TCP connection to {nobody}: connection refused; start the gateway, or mend the URL" in str(error)
+        assert f"no TCP connection to {closed_address}: connection refused; start the gateway, or mend the URL" in str(error)
 
     def test_a_silent_address(self, fake: FakeGateway, silent_address: HostPort) -> None:
         error = failure(replace(fake.settings, connect_to=silent_address, connect_timeout_s=0.2))
@@ -176,8 +176,8 @@ class TestTcp:
 
 
 class TestHappyEyeballs:
-    def test_a_dead_first_address_is_passed_over_at_once(self, fake: FakeGateway, nobody: HostPort) -> None:
-        resolver = FakeResolver((LOOPBACK, nobody.port), (LOOPBACK, fake.address.port))
+    def test_a_dead_first_address_is_passed_over_at_once(self, fake: FakeGateway, closed_address: HostPort) -> None:
+        resolver = FakeResolver((LOOPBACK, closed_address.port), (LOOPBACK, fake.address.port))
         dialled(replace(fake.settings, connect_to=HostPort(HOST, 1)), resolver).stream.close()
 
     def test_a_silent_first_address_is_overtaken_and_its_attempt_closed(
@@ -198,8 +198,8 @@ class TestHappyEyeballs:
             assert len(fake.connections) + len(second.connections) == 1
             secured.stream.close()
 
-    def test_the_first_error_is_told_when_all_fail(self, fake: FakeGateway, nobody: HostPort) -> None:
-        resolver = FakeResolver((LOOPBACK, nobody.port), ("::1", nobody.port))
+    def test_first_error_is_reported_when_all_addresses_fail(self, fake: FakeGateway, closed_address: HostPort) -> None:
+        resolver = FakeResolver((LOOPBACK, closed_address.port), ("::1", closed_address.port))
         error = failure(fake.settings, resolver)
         assert said(error)[:2] == (GatewayUnreachable, "tcp")
         assert "connection refused" in str(error)
@@ -210,9 +210,9 @@ class TestHappyEyeballs:
         assert said(error)[:2] == (GatewayTimedOut, "tcp")
 
     def test_a_refused_and_a_silent_address_are_a_timeout(
-        self, fake: FakeGateway, nobody: HostPort, silent_address: HostPort
+        self, fake: FakeGateway, closed_address: HostPort, silent_address: HostPort
     ) -> None:
-        resolver = FakeResolver((LOOPBACK, nobody.port), (LOOPBACK, silent_address.port))
+        resolver = FakeResolver((LOOPBACK, closed_address.port), (LOOPBACK, silent_address.port))
         assert said(failure(replace(fake.settings, connect_timeout_s=0.3), resolver))[0] is GatewayTimedOut
 
     def test_families_alternate_beginning_with_the_resolvers_choice(self) -> None:
@@ -388,12 +388,12 @@ def test_unix_sockets_need_no_options() -> None:
 
 
 class TestMemoryOfAddresses:
-    def test_refusing_address_is_dialled_last_from_then_on(self, fake: FakeGateway, nobody: HostPort) -> None:
-        dials = dialer(fake.settings, FakeResolver((nobody.host, nobody.port), (LOOPBACK, fake.address.port)))
+    def test_refusing_address_is_dialled_last_from_then_on(self, fake: FakeGateway, closed_address: HostPort) -> None:
+        dials = dialer(fake.settings, FakeResolver((closed_address.host, closed_address.port), (LOOPBACK, fake.address.port)))
         dials.dial("db:1").stream.close()
-        assert dials.avoided == [str(nobody)]
-        in_order = dials._addresses.order(dials._resolver.resolve(nobody, 1), time.monotonic())
-        assert [address for _, address in in_order] == [(LOOPBACK, fake.address.port), (nobody.host, nobody.port)]
+        assert dials.avoided == [str(closed_address)]
+        in_order = dials._addresses.order(dials._resolver.resolve(closed_address, 1), time.monotonic())
+        assert [address for _, address in in_order] == [(LOOPBACK, fake.address.port), (closed_address.host, closed_address.port)]
 
     def test_silent_address_costs_its_head_start_only_once(self, fake: FakeGateway, silent_address: HostPort) -> None:
         resolver = FakeResolver((silent_address.host, silent_address.port), (LOOPBACK, fake.address.port))
@@ -415,8 +415,8 @@ class TestMemoryOfAddresses:
         dials.dial("db:1").stream.close()  # the only one there is
         assert dials.avoided == []
 
-    def test_a_changed_answer_of_the_resolver_is_adopted(self, fake: FakeGateway, nobody: HostPort) -> None:
-        resolver = FakeResolver((nobody.host, nobody.port))
+    def test_a_changed_answer_of_the_resolver_is_adopted(self, fake: FakeGateway, closed_address: HostPort) -> None:
+        resolver = FakeResolver((closed_address.host, closed_address.port))
         dials = dialer(fake.settings, resolver)
         with pytest.raises(GatewayUnreachable):
             dials.dial("db:1")

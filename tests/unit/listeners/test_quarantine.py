@@ -61,7 +61,7 @@ def scene() -> Iterator[Scene]:
     settle()
 
 
-def test_it_says_who_is_in_it_and_why(scene: Scene) -> None:
+def test_quarantined_routes_are_listed_with_their_reasons(scene: Scene) -> None:
     assert scene.quarantine.reasons == {NAME: str(TAKEN)}
     assert scene.log.events == ["route.quarantined"]
 

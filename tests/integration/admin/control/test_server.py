@@ -78,7 +78,7 @@ def test_a_body_reaches_its_handler_and_is_not_logged(agent):
     assert "S3CR3T" not in agent.log.text
 
 
-def test_what_was_asked_for_is_logged_where_it_is_no_secret(agent):
+def test_arguments_of_a_command_are_logged_but_no_secret(agent):
     agent.ask("POST", "/take", {"routes": ["echo"], "token": "eyJ.S3CR3T.x"})
     (changed,) = agent.log.named("control.changed")
     assert (changed["command"], changed["arguments"]) == ("take", {"routes": ["echo"]})
