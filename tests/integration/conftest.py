@@ -30,5 +30,5 @@ def fake(no_leaks: None, authority: Authority) -> Iterator[FakeGateway]:
 
 @pytest.fixture(scope="session")
 def other_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """One that nobody trusts."""
+    """A certificate authority that no client trusts."""
     return Authority(tmp_path_factory.mktemp("stranger"), "stranger")

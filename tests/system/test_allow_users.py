@@ -19,7 +19,7 @@ from tests.support.agent import processes
 from tests.support.agent.agent_process import AgentProcess, clean_environment
 from tests.support.agent.bastion import ANY, Bastion
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as somebody else")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as another user")
 
 REDIS = "redis.example.test:6379"
 ALLOWED, OTHER = "daemon", "nobody"

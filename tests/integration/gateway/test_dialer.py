@@ -156,7 +156,9 @@ class TestTcp:
     def test_a_refused_connection(self, fake: FakeGateway, closed_address: HostPort) -> None:
         error = failure(replace(fake.settings, connect_to=closed_address))
         assert said(error) == (GatewayUnreachable, "tcp", Recovery.RETRY)
-        assert f"no TCP connection to {closed_address}: connection refused; start the gateway, or mend the URL" in str(error)
+        assert f"no TCP connection to {closed_address}: connection refused; start the gateway, or mend the URL" in str(
+            error
+        )
 
     def test_a_silent_address(self, fake: FakeGateway, silent_address: HostPort) -> None:
         error = failure(replace(fake.settings, connect_to=silent_address, connect_timeout_s=0.2))
@@ -389,11 +391,16 @@ def test_unix_sockets_need_no_options() -> None:
 
 class TestMemoryOfAddresses:
     def test_refusing_address_is_dialled_last_from_then_on(self, fake: FakeGateway, closed_address: HostPort) -> None:
-        dials = dialer(fake.settings, FakeResolver((closed_address.host, closed_address.port), (LOOPBACK, fake.address.port)))
+        dials = dialer(
+            fake.settings, FakeResolver((closed_address.host, closed_address.port), (LOOPBACK, fake.address.port))
+        )
         dials.dial("db:1").stream.close()
         assert dials.avoided == [str(closed_address)]
         in_order = dials._addresses.order(dials._resolver.resolve(closed_address, 1), time.monotonic())
-        assert [address for _, address in in_order] == [(LOOPBACK, fake.address.port), (closed_address.host, closed_address.port)]
+        assert [address for _, address in in_order] == [
+            (LOOPBACK, fake.address.port),
+            (closed_address.host, closed_address.port),
+        ]
 
     def test_silent_address_costs_its_head_start_only_once(self, fake: FakeGateway, silent_address: HostPort) -> None:
         resolver = FakeResolver((silent_address.host, silent_address.port), (LOOPBACK, fake.address.port))
