@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -39,6 +39,8 @@ class Problem:
     message: str
     column: int = 0
     """Column, counted from 1, known for TOML syntax errors only."""
+    may_pass: bool = field(default=False, compare=False)
+    """Whether it may disappear without an edit, such as a directory that is not mounted yet."""
 
     def __str__(self) -> str:
         where = "environment" if self.path is None else str(self.path)
@@ -59,6 +61,11 @@ class ConfigError(PomagentError):
         self.patterns = patterns
         """Patterns of files that may resolve it by appearing in or vanishing from a watched directory."""
         super().__init__("\n".join(map(str, self.problems)))
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same files may be valid later, because nothing but their surroundings is wrong."""
+        return all(problem.may_pass for problem in self.problems)
 
 
 class BindError(PomagentError):

@@ -13,7 +13,6 @@ from pomagent.config.model import ENV_DELIMITER, ENV_PREFIX
 from pomagent.config.positions import KeyPath, lines_of_keys
 from pomagent.config.toml import MAX_FILE_BYTES, TomlError, parse_toml
 from pomagent.errors import Problem
-from pomagent.runtime.files import FileError
 
 
 @dataclass(eq=False)
@@ -76,12 +75,10 @@ def _printable(text: str) -> str:
 
 
 def read_document(path: Path, inputs: Inputs, order: int = 0) -> Document | Problem:
-    """Return a parsed file, or the problem that prevents this. Blocks."""
+    """Return a parsed file, or its problem if it is not valid TOML. Blocks. Raises FileError."""
+    content = inputs.read_configuration(path, limit=MAX_FILE_BYTES)
     try:
-        content = inputs.read_configuration(path, limit=MAX_FILE_BYTES)
         text, data = parse_toml(content)
-    except FileError as error:
-        return Problem(path, 0, "", error.reason)
     except TomlError as error:
         return Problem(path, error.line, "", str(error), error.column)
     return Document(path, text, data, order, content)

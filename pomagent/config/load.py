@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pomagent.config.documents import Document, read_document
 from pomagent.config.environment import overrides
 from pomagent.config.gateways import resolve_credential, resolve_gateway
-from pomagent.config.includes import included_files, is_literal, missing_directory, names_to_watch
+from pomagent.config.includes import IncludedFiles, names_to_watch
 from pomagent.config.inputs import Inputs
 from pomagent.config.listen import Listeners
 from pomagent.config.locations import locator
@@ -25,6 +26,7 @@ from pomagent.config.resolve import (
 )
 from pomagent.config.tables import TableReader, Tables
 from pomagent.errors import ConfigError, Problem
+from pomagent.runtime.files import FileError
 from pomagent.settings import Settings
 
 StoredFiles = Sequence[tuple[Path, bytes]]
@@ -52,7 +54,10 @@ class _Load:
         self._is_complete = True
 
     def settings(self) -> Settings:
-        self._add_document(self._path)
+        try:
+            self._add_document(self._path)
+        except FileError as unreadable:
+            self._mistakes.add([Problem(self._path, 0, "", unreadable.reason)])
         if error := self._error():
             raise error
         self._add_included()
@@ -69,6 +74,7 @@ class _Load:
         return ConfigError(problems, self._inputs.watched, self._patterns) if problems else None
 
     def _add_document(self, path: Path) -> None:
+        """Read and parse a file. Raises FileError if it cannot be read."""
         document = read_document(path, self._inputs, order=len(self._documents))
         if isinstance(document, Problem):
             self._mistakes.add([document])
@@ -84,20 +90,21 @@ class _Load:
             for path in self._stored[1:]:
                 self._add_document(path)
             return
-        try:
-            files = included_files(self._documents[0], agent.table.include, self._inputs)
-        except ValueError:
-            self._mistakes.problem(agent.place, "include", "has an element that is not a pattern of file names")
-            return
-        for pattern, paths in files.items():
-            if is_literal(pattern) and paths and not paths[0].is_file():
-                self._mistakes.problem(agent.place, "include", f"{paths[0]} is not a file")
-                self._is_complete = False
+        files = IncludedFiles(self._documents[0], self._inputs)
+        unreadable = files.unreadable
+        for pattern in agent.table.include:
+            try:
+                paths = files.of(pattern)
+            except ValueError:
+                self._mistakes.problem(agent.place, "include", "has an element that is not a pattern of file names")
                 continue
-            if not is_literal(pattern) and (directory := missing_directory(self._documents[0].directory, pattern)):
-                self._mistakes.warning(agent.place, "include", f"there is no directory {directory}")
             for path in paths:
-                self._add_document(path)
+                try:
+                    self._add_document(path)
+                except FileError as error:
+                    unreadable.append(error)
+        self._is_complete &= not unreadable
+        self._mistakes.add(replace(agent.place.problem("include", str(reason)), may_pass=True) for reason in unreadable)
 
     def _tables(self) -> Tables:
         overlay, misnamed = overrides(self._environ, _token_variables(self._documents))

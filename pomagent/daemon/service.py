@@ -22,7 +22,7 @@ from pomagent.errors import ConfigError
 from pomagent.log import events
 from pomagent.log.crash_reports import install_crash_boundary
 from pomagent.log.logger import LogFormat, Logger, LogLevel
-from pomagent.runtime.exit_codes import INVALID, NOT_PERMITTED
+from pomagent.runtime.exit_codes import INVALID, NOT_PERMITTED, NOT_YET
 
 
 class Service:
@@ -73,8 +73,9 @@ class Service:
             problems = list(map(str, error.problems))
             self._log.error(events.CONFIG_REJECTED, path=self._path, problems=problems)
             parts.notifier.status(rejected(error.problems))
-            parts.takeover.fail("the configuration is invalid", INVALID, problems)
-            return INVALID
+            code = NOT_YET if error.may_pass else INVALID
+            parts.takeover.fail("the configuration is invalid", code, problems)
+            return code
         gc.freeze()  # what a start builds stays, and each full collection of it stalls the hub (1,000 routes: 40 ms)
         if parts.agent.quarantined and not parts.agent.bound_count:
             self._log.error(events.AGENT_STOPPED, error="no route could be bound", signal="")

@@ -121,7 +121,7 @@ def _print_of(path: Path) -> object:
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
-            return found.st_dev, found.st_ino
+            return found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_gid
         return _stable(found), _digest(path, found)
     except OSError as error:
         return error.errno

@@ -88,29 +88,32 @@ class Reloader:
 
     def start(self) -> Settings:
         """Load and apply the first settings. Blocks. Raises ConfigError."""
-        settings, also_watched = self._first()
+        settings, rejection = self._first()
         self._log.info(events.CONFIG_LOADED, path=settings.path, sha=settings.sha, routes=len(settings.routes))
         self._warn(settings)
         self._apply(settings, diff(None, settings))
         self.current, self.applied_at = settings, time.time()
         self._threads.call(self._last_good.save, settings)
-        self._follow(settings.watched | also_watched, settings.patterns)
+        if rejection is None:
+            self._follow(settings.watched, settings.patterns)
+        else:
+            self._follow(settings.watched | rejection.watched, settings.patterns + rejection.patterns)
         return settings
 
-    def _first(self) -> tuple[Settings, frozenset[Path]]:
-        """Return the settings to start from and further paths to watch.
+    def _first(self) -> tuple[Settings, ConfigError | None]:
+        """Return the settings to start from, and the error if they are not those of the files.
 
         If the files are invalid, the last good settings are used, provided that they ask for it themselves.
         """
         try:
-            return self.read(), frozenset()
+            return self.read(), None
         except ConfigError as error:
             settings = self._threads.call(self._last_good.restore)
             if settings is None or not settings.agent.boot_from_last_good:
                 raise
             self.last = Outcome("rejected", problems=error.problems)
             self._log_rejection(error, is_requested=True)
-            return settings, error.watched
+            return settings, error
 
     def read(self) -> Settings:
         """Load the files in a thread. Blocks. Raises ConfigError."""

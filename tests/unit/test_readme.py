@@ -44,4 +44,4 @@ def test_table_of_protocols_agrees_with_the_presets() -> None:
 
 def test_every_exit_code_is_in_the_table_of_exit_codes() -> None:
     listed = set(map(int, re.findall(r"^\| (\d+) \|", README, re.MULTILINE)))
-    assert listed == {0, 1, 2, 69, 74, 77, 78}
+    assert listed == {0, 1, 2, 69, 74, 75, 77, 78}

@@ -205,7 +205,7 @@ class TestWatched:
         ("pattern", "expected"),
         [
             ("none.d/*.toml", {"none.d"}),
-            ("*/routes/*.toml", {".", "x/routes"}),
+            ("*/routes/*.toml", {".", "x", "none.d", "x/routes"}),
             ("x/**/*.toml", {"x", "x/routes", "x/other"}),
         ],
     )
@@ -214,6 +214,7 @@ class TestWatched:
     ) -> None:
         (directory / "x/routes").mkdir(parents=True)
         (directory / "x/other").mkdir()
+        (directory / "none.d").mkdir()
         settings = load_text(f'[agent]\ninclude = ["{pattern}"]\n{ROUTE}')
         assert {directory / name for name in [*expected, "agent.toml"]} == settings.watched
 

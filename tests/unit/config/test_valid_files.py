@@ -30,6 +30,7 @@ FILES = sorted((ROOT / "tests" / "data" / "valid").glob("*.toml"))
 @pytest.fixture
 def load_file(directory: Path, write: Callable[..., Path]) -> Callable[[str], Settings]:
     token = write("bastion.jwt", "a-token\n", 0o640)
+    Path("routes.d").mkdir()
 
     def copy_and_load(name: str) -> Settings:
         shutil.copy(FILES[0].parent / f"{name}.toml", "agent.toml")
@@ -107,10 +108,11 @@ def test_the_example_shows_every_key() -> None:
     assert set(_keys_of_the_schema(json_schema())) == shown
 
 
-def test_the_example_is_accepted_with_all_of_its_keys_set(load_text: Callable[..., Settings]) -> None:
+def test_the_example_is_accepted_with_all_of_its_keys_set(load_text: Callable[..., Settings], directory: Path) -> None:
     """What is commented out is valid too, apart from a credential's second and further source."""
     text = re.sub(r"^# (?=\w+ = |\[)", "", (ROOT / "agent.toml").read_text(), flags=re.MULTILINE)
     text = re.sub(r"^(service_account_file|systemd_credential|command|login) = .*$", "", text, flags=re.MULTILINE)
+    Path("routes.d").mkdir()
     assert len(load_text(text, {"POMAGENT_TOKEN": "token"}).routes) == 1
 
 

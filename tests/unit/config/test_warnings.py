@@ -46,10 +46,3 @@ def test_warning_about_a_variable_names_the_environment(load_text: Load) -> None
         "environment: POMAGENT_GATEWAYS__CORP__VERIFY_TLS: "
         "is false: any host on the path to the gateway can take the token",
     )
-
-
-def test_an_include_into_a_directory_that_does_not_exist_is_warned_of(load_text: Load) -> None:
-    text = '[agent]\ninclude = ["*.d/*.toml", "route.d/*.toml"]\n' + ROUTE
-    (warning,) = load_text(text).warnings
-    assert warning.startswith("agent.toml:2: agent.include: there is no directory ")
-    assert warning.endswith("/route.d")
