@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from pomagent.credentials.fetch import ReadToken
 from pomagent.credentials.token import Token
-from pomagent.errors import BindError, ConfigError
+from pomagent.errors import BindError, ConfigError, Problem
 from pomagent.forwarder import Forwarder
 from pomagent.gateway.gateways import Gateways
 from pomagent.listeners.fd_store import FdStore
@@ -162,6 +162,11 @@ class Agent:
     def routes(self) -> tuple[Route, ...]:
         """The routes of the settings at work, including disabled ones."""
         return self._settings.routes if self._settings else ()
+
+    @property
+    def waits_for(self) -> tuple[Problem, ...]:
+        """Credentials and certificates that the settings at work cannot use yet."""
+        return self._settings.waits_for if self._settings else ()
 
     @property
     def diag(self) -> SockDiag | None:

@@ -178,6 +178,12 @@ class GatewayTimedOut(TunnelError):
     """A phase took longer than its timeout."""
 
 
+class GatewayUnusable(TunnelError):
+    """The gateway must not be dialed: a certificate, key or password that it needs cannot be used yet."""
+
+    recovery = Recovery.OPERATOR
+
+
 class GatewayUntrusted(TunnelError):
     """The certificate or host name does not verify, or the gateway requires a client certificate."""
 

@@ -112,6 +112,8 @@ class Gateway:
     tls_timeout_s: float = 5.0
     response_timeout_s: float = 35.0
     max_dials: int = 8
+    problem: str = ""
+    """Why it must not be dialed: a certificate, key or password cannot be used yet. Empty if nothing is missing."""
 
     @property
     def tunnel_trust(self) -> Trust:
@@ -221,6 +223,8 @@ class Settings:
     """Short hash over all files that were read. Equal hashes need no reload."""
     warnings: tuple[str, ...] = ()
     """Sentences about accepted settings that are unsafe or without effect, each with file and line."""
+    waits_for: tuple[Problem, ...] = ()
+    """Credentials and certificates that cannot be used yet. Their routes cannot be dialed."""
     patterns: tuple[str, ...] = ()
     """Names that ``include`` matches. Other entries of a watched directory are ignored."""
     gateways: tuple[tuple[Gateway, Credential | None], ...] = field(default=(), compare=False, repr=False)

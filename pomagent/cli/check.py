@@ -13,9 +13,9 @@ import click
 
 from pomagent.cli.agent_client import ask_if_running, socket_option
 from pomagent.cli.agent_commands import print_outcome
-from pomagent.cli.options import config_option, config_path, load_config
+from pomagent.cli.options import config_option, config_path, existing_config
 from pomagent.cli.tables import many
-from pomagent.config.load import load
+from pomagent.config.load import InputsMissing, load
 from pomagent.credentials.expiry import WARN_BEFORE_S, life_of
 from pomagent.errors import ConfigError, Problem
 from pomagent.reload.plan import diff as diff_plans
@@ -34,7 +34,7 @@ def check(config: Path | None, control_socket: Path | None, diff: bool, as_json:
         _preview(config, control_socket, as_json=as_json)
         return
     try:
-        settings = load_config(config)
+        settings = _load(existing_config(config))
     except ConfigError as error:
         if not as_json:
             raise
@@ -69,7 +69,7 @@ def _preview_by_last_good(path: Path) -> dict[str, Any]:
 
     last = LastGood(path, os.environ).restore()
     try:
-        settings = load(path, os.environ)
+        settings = _load(path)
         outcome = compare(last, settings) if last else Outcome("applied", plan=diff_plans(None, settings))
     except ConfigError as error:
         outcome = Outcome("rejected", problems=error.problems)
@@ -77,6 +77,14 @@ def _preview_by_last_good(path: Path) -> dict[str, Any]:
         f"no agent runs on {path}; compared with {'the configuration accepted last' if last else 'nothing'}", err=True
     )
     return reload_document(outcome)
+
+
+def _load(path: Path) -> Settings:
+    """Return the settings that a start accepts. Raises ConfigError."""
+    try:
+        return load(path, os.environ)
+    except InputsMissing as error:
+        return error.settings
 
 
 def _warnings(settings: Settings) -> list[str]:

@@ -93,11 +93,11 @@ def _credentials(entry: Entry[GatewayTable], file: Path, mistakes: Mistakes, inp
     try:
         content = read_secret_file(file)
     except CredentialError as error:
-        mistakes.problem(entry.place, key, str(error))
+        mistakes.problem(entry.place, key, str(error), may_pass=True)
         return ""
     inputs.add(file, content.encode())
     if not content.partition(":")[0] or ":" not in content or not content.isprintable():
-        mistakes.problem(entry.place, key, f'{file} does not hold one line "user:password"')
+        mistakes.problem(entry.place, key, f'{file} does not hold one line "user:password"', may_pass=True)
         return ""
     return content
 
@@ -109,4 +109,5 @@ def _check_for_socks(credentials: str, entry: Entry[GatewayTable], mistakes: Mis
         mistakes.problem(
             entry.place, file if entry.table.forward_proxy_credentials_file else "forward_proxy",
             f"SOCKS takes a user and a password of 1 to {MAX_SOCKS_WORD_BYTES} bytes each",
+            may_pass=bool(entry.table.forward_proxy_credentials_file),
         )  # fmt: skip

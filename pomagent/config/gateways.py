@@ -50,13 +50,17 @@ def resolve_gateway(
         response_timeout_s=table.response_timeout_s,
         max_dials=table.max_dials,
     )
-    return with_forward_proxy(gateway, entry, environ, mistakes, inputs)
+    gateway = with_forward_proxy(gateway, entry, environ, mistakes, inputs)
+    return replace(gateway, problem=mistakes.passing(entry.place))
 
 
 def resolve_credential(
     name: str, entry: Entry[CredentialTable], environ: Mapping[str, str], mistakes: Mistakes, inputs: Inputs
 ) -> Credential | None:
-    """Return one credential with its token, or None, with its problems reported, if it is unusable. Blocks."""
+    """Return one credential with its token, and report its problems. Blocks.
+
+    None is returned for one without a usable source. A token that cannot be read is None: it is read when it is needed.
+    """
     table, place = entry.table, entry.place
     given = [source for source in SOURCES if source in entry.given]
     if len(given) != 1:
@@ -83,8 +87,9 @@ def resolve_credential(
             return credential
         return _with_token(credential, environ, inputs)
     except CredentialError as error:
-        mistakes.problem(place, source, str(error))
-        return None
+        # Another content of the file heals it without an edit. A variable never changes while the agent runs.
+        mistakes.problem(place, source, str(error), may_pass=credential.path is not None)
+        return credential
 
 
 def _with_token(credential: Credential, environ: Mapping[str, str], inputs: Inputs) -> Credential:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,23 @@ from pomagent.settings import Settings
 StoredFiles = Sequence[tuple[Path, bytes]]
 
 
+WAITING = "until this is mended, its routes refuse their clients"
+"""The end of a warning about an input that is missing at the start."""
+
+
+class InputsMissing(ConfigError):
+    """Credentials or certificates cannot be used yet, and nothing else is wrong: other routes can be served."""
+
+    def __init__(self, error: ConfigError, settings: Settings) -> None:
+        super().__init__(error.problems, error.watched, error.patterns)
+        self.settings = settings
+        """Settings under which the routes that need the inputs fail to dial."""
+
+
 def load(path: Path, environ: Mapping[str, str], stored: StoredFiles = ()) -> Settings:
     """Return the settings of the file and everything it names. Blocks. Raises ConfigError with every problem.
+
+    The error is InputsMissing if only the content of credentials or certificates is unusable.
 
     ``stored`` holds TOML files of an earlier load, which replace the main file and all its includes.
     """
@@ -65,9 +79,11 @@ class _Load:
         if not self._documents[0].text.strip() and not tables.agent.table.allow_empty:
             raise ConfigError([Problem(self._path, 0, "", "is empty; a file without routes needs agent.allow_empty")])
         settings = self._resolved(tables)
-        if error := self._error():
-            raise error
-        return settings
+        if (error := self._error()) is None:
+            return settings
+        if error.may_pass and self._is_complete:
+            raise InputsMissing(error, settings)
+        raise error
 
     def _error(self) -> ConfigError | None:
         problems = self._mistakes.problems(self._documents)
@@ -104,7 +120,8 @@ class _Load:
                 except FileError as error:
                     unreadable.append(error)
         self._is_complete &= not unreadable
-        self._mistakes.add(replace(agent.place.problem("include", str(reason)), may_pass=True) for reason in unreadable)
+        for reason in unreadable:
+            self._mistakes.problem(agent.place, "include", str(reason), may_pass=True)
 
     def _tables(self) -> Tables:
         overlay, misnamed = overrides(self._environ, _token_variables(self._documents))
@@ -139,10 +156,20 @@ class _Load:
             patterns=self._patterns,
             gateways=tuple((gateway, references.credential_of(name)) for name, gateway in gateways.items() if gateway),
             files=tuple((document.path.absolute(), document.content) for document in self._documents),
-            sha=inputs.sha,
-            warnings=mistakes.warnings(self._documents),
+            sha=self._sha(),
+            warnings=(*mistakes.warnings(self._documents), *(f"{problem}; {WAITING}" for problem in self._missing())),
+            waits_for=self._missing(),
             locate=locator(tables, self._path),
         )
+
+    def _missing(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self._mistakes.problems(self._documents) if problem.may_pass)
+
+    def _sha(self) -> str:
+        """Return the hash of all inputs. What is wrong with a missing one is part of it."""
+        for problem in self._missing():
+            self._inputs.add(self._path, str(problem).encode(errors="surrogateescape"))
+        return self._inputs.sha
 
     def _check_not_empty(self, tables: Tables) -> None:
         """Report empty files, because a file that is being written must not stop all routes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from pomagent.config.documents import Document, Place
 from pomagent.errors import Problem
@@ -15,14 +16,19 @@ class Mistakes:
         self._problems: list[Problem] = []
         self._warnings: list[Problem] = []
 
-    def problem(self, place: Place, key: str, message: str) -> None:
-        self._problems.append(place.problem(key, message))
+    def problem(self, place: Place, key: str, message: str, *, may_pass: bool = False) -> None:
+        self._problems.append(replace(place.problem(key, message), may_pass=may_pass))
 
     def warning(self, place: Place, key: str, message: str) -> None:
         self._warnings.append(place.problem(key, message))
 
     def add(self, problems: Iterable[Problem]) -> None:
         self._problems.extend(problems)
+
+    def passing(self, place: Place) -> str:
+        """Return the messages about a table that may pass without an edit."""
+        prefix = f"{place.label}."
+        return "; ".join(p.message for p in self._problems if p.may_pass and p.key.startswith(prefix))
 
     def problems(self, documents: Iterable[Document]) -> tuple[Problem, ...]:
         return _in_order(self._problems, documents)

@@ -41,10 +41,10 @@ def _read(entry: Entry[GatewayTable], key: str, path: Path, mistakes: Mistakes, 
     try:
         file = inputs.read(path, limit=MAX_PEM_BYTES)
     except FileError as error:
-        mistakes.problem(entry.place, key, str(error))
+        mistakes.problem(entry.place, key, str(error), may_pass=True)
         return None
     if defect := _defect(key, path, file.content):
-        mistakes.problem(entry.place, key, defect)
+        mistakes.problem(entry.place, key, defect, may_pass=True)
         return None
     if b"PRIVATE KEY-----" in file.content and file.mode & stat.S_IROTH:
         mistakes.warning(entry.place, key, f"{path} holds a private key and can be read by every user")
@@ -79,18 +79,18 @@ def _check_pair(
     key = paths[key_holder]
     if defect := _key_defect(key, contents[key_holder] or b""):
         hint = "; name the key's file: client_key_file" if key == certificate else ""
-        mistakes.problem(entry.place, key_holder, defect + hint)
+        mistakes.problem(entry.place, key_holder, defect + hint, may_pass=True)
         return
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=lambda: "")
     except (ssl.SSLError, OSError) as error:
         if defect := _defect("client_cert_file", certificate, contents["client_cert_file"] or b""):
             # The file is being replaced: it was valid when it was read.
-            mistakes.problem(entry.place, "client_cert_file", defect)
+            mistakes.problem(entry.place, "client_cert_file", defect, may_pass=True)
             return
         mismatch = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
         what = f"is not the key of the certificate {certificate}" if mismatch else "holds a key that cannot be parsed"
-        mistakes.problem(entry.place, key_holder, f"{key} {what}")
+        mistakes.problem(entry.place, key_holder, f"{key} {what}", may_pass=True)
 
 
 def _digest(contents: dict[str, bytes | None]) -> str:

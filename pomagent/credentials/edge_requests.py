@@ -9,6 +9,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from pomagent.credentials.edge_proxy import connections_through
+from pomagent.errors import GatewayUnusable
 from pomagent.settings import Gateway
 from pomagent.transport.tls_context import make_context
 
@@ -31,6 +32,8 @@ class Adapter(HTTPAdapter):
     def __init__(self, gateway: Gateway, what: str = "a page") -> None:
         self._gateway = gateway
         self._what = what
+        if gateway.problem:
+            raise GatewayUnusable(gateway.problem, gateway=str(gateway.address), destination=what, phase="tls")
         self._context = make_context(gateway.trust) if gateway.tls else None
         super().__init__(max_retries=0)
 

@@ -20,7 +20,7 @@ from pomagent.admin.status import documents as status
 from pomagent.admin.status.resources import StatusResources
 from pomagent.admin.status.server import StatusServer
 from pomagent.agent import Agent
-from pomagent.config.load import load
+from pomagent.config.load import InputsMissing, load
 from pomagent.credentials.sources import TokenSources
 from pomagent.daemon.drain import Drain
 from pomagent.daemon.stop_request import StopRequest
@@ -109,10 +109,18 @@ class Wiring:
 
     def load_settings(self) -> Settings:
         """Read and validate the files. Blocks its thread. Raises ConfigError."""
-        settings = load(self._path, self._environ)
-        if self.reloader.current is None:  # the first settings decide how they themselves are logged
-            self._set_log_format(settings)
+        try:
+            settings = load(self._path, self._environ)
+        except InputsMissing as error:
+            self._log_first_as_set(error.settings)
+            raise
+        self._log_first_as_set(settings)
         return settings
+
+    def _log_first_as_set(self, settings: Settings) -> None:
+        """Let the first settings decide how they themselves are logged."""
+        if self.reloader.current is None:
+            self._set_log_format(settings)
 
     def apply_settings(self, settings: Settings, plan: Plan) -> None:
         """Put settings to work, those of the status server included, or change nothing. Blocks. Raises ConfigError."""

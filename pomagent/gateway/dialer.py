@@ -10,7 +10,7 @@ from typing import Literal
 
 import gevent
 
-from pomagent.errors import GatewayTimedOut, GatewayUnreachable, GatewayUntrusted
+from pomagent.errors import GatewayTimedOut, GatewayUnreachable, GatewayUntrusted, GatewayUnusable
 from pomagent.gateway.address_health import AddressHealth
 from pomagent.gateway.forward_proxy import carry_out
 from pomagent.gateway.handshake_limit import HandshakeLimit
@@ -98,11 +98,17 @@ class Dialer:
         return self._addresses.avoided(time.monotonic())
 
     def dial(self, destination: str, on_tls: Callable[[], None] = lambda: None, *, urgent: bool = True) -> Secured:
-        """Return a secured stream. Blocks. Raises GatewayUnreachable, …TimedOut, …Untrusted, …Misbehaved, ProxyRefused.
+        """Return a secured stream. Blocks.
+
+        Raises GatewayUnreachable, …TimedOut, …Untrusted, …Unusable, …Misbehaved, ProxyRefused.
 
         ``destination`` appears in error sentences. ``on_tls`` is called once, when the TLS handshake begins.
         Dials that are ``urgent``, because a client waits, begin before others.
         """
+        if self.gateway.problem:
+            raise GatewayUnusable(
+                self.gateway.problem, gateway=str(self.gateway.address), destination=destination, phase="tls"
+            )
         has_begun = False
 
         def begin_tls() -> None:

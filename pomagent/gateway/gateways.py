@@ -111,6 +111,8 @@ class Gateways:
 
 def _trusts(gateway: Gateway) -> list[Trust]:
     """Return the trust of each TLS connection: the gateway's own, and that of an ``https`` forward proxy."""
+    if gateway.problem:  # it is not dialed
+        return []
     proxy = [gateway.proxy.trust] if gateway.proxy and gateway.proxy.scheme == "https" else []
     return [*([gateway.tunnel_trust] if gateway.tls else []), *proxy]
 
@@ -121,7 +123,11 @@ def _make_contexts(missing: dict[Trust, str], settings: Settings) -> Contexts:
         try:
             contexts[trust] = make_context(trust)
         except (OSError, ssl.SSLError) as error:
-            problems.append(Problem(settings.path, 0, f"gateways.{name}", f"its certificates cannot be used: {error}"))
+            problems.append(
+                Problem(
+                    settings.path, 0, f"gateways.{name}", f"its certificates cannot be used: {error}", may_pass=True
+                )
+            )
     if problems:
         raise ConfigError(problems)
     return contexts

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pomagent.config.default_paths import state_directory
-from pomagent.config.load import StoredFiles, load
+from pomagent.config.load import InputsMissing, StoredFiles, load
 from pomagent.errors import ConfigError
 from pomagent.log import events
 from pomagent.log.logger import Logger
@@ -49,6 +49,8 @@ class LastGood:
         files = self._read()
         try:
             return load(self._config, self._environ, files) if files else None
+        except InputsMissing as error:
+            return error.settings
         except ConfigError:
             return None
 

@@ -15,6 +15,7 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from pomagent.config.keys import LIVE, NEW_SESSIONS, REBIND
+from pomagent.config.load import InputsMissing
 from pomagent.errors import ConfigError
 from pomagent.log import events
 from pomagent.log.logger import Logger
@@ -107,6 +108,8 @@ class Reloader:
         """
         try:
             return self.read(), None
+        except InputsMissing as error:
+            return error.settings, None  # its warnings name what is missing
         except ConfigError as error:
             settings = self._threads.call(self._last_good.restore)
             if settings is None or not settings.agent.boot_from_last_good:
@@ -118,6 +121,19 @@ class Reloader:
     def read(self) -> Settings:
         """Load the files in a thread. Blocks. Raises ConfigError."""
         return self._threads.call(self._load)
+
+    def _read_next(self) -> Settings:
+        """Load the files. Credentials and certificates may be missing only if those that run wait for them, too.
+
+        Blocks. Raises ConfigError.
+        """
+        try:
+            return self.read()
+        except InputsMissing as error:
+            awaited = {problem.key for problem in self._running.waits_for}
+            if all(problem.key in awaited for problem in error.problems):
+                return error.settings
+            raise
 
     def run(self) -> None:
         """Reload after each notice and request. Never returns."""
@@ -138,7 +154,7 @@ class Reloader:
             settings: Settings | None = None
             try:
                 with bugs_as_rejections(self._running.path):
-                    settings = self.read()
+                    settings = self._read_next()
                     outcome = self._threads.call(compare, self._running, settings)
                     if outcome.result == "applied" or self._is_half_applied:
                         self._apply(settings, outcome.plan)
@@ -164,7 +180,7 @@ class Reloader:
         """Return what ``reload`` would do now, without trying to bind. Blocks."""
         try:
             with bugs_as_rejections(self._running.path):
-                return self._threads.call(compare, self._running, self.read())
+                return self._threads.call(compare, self._running, self._read_next())
         except ConfigError as error:
             report_bug(error)
             return Outcome("rejected", problems=error.problems)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agent.agent_process import connect, pomagent
+from tests.conftest import wait_until
+from tests.support.agent.agent_process import AgentProcess, connect, pomagent
 from tests.support.agent.bastion import ANY, Bastion, on, say
 
 NOT_YET = 75
@@ -76,3 +77,58 @@ def test_hostile_main_file_is_reported_and_the_next_good_one_is_applied(replace,
     assert problem in agent.wait_for("config.rejected")["problems"][0]
     bastion.save({"echo": ANY, "banner": ANY})
     agent.wait_for("config.applied", started=1)
+
+
+def _state(agent: AgentProcess, name: str) -> tuple[str, str]:
+    (route,) = [route for route in agent.status()["routes"] if route["name"] == name]
+    return route["state"], str(route["reason"])
+
+
+class TestCredentials:
+    ROUTES = {"echo": {"listen": ANY}, "page": {"listen": ANY, "credential": "late", "warm": "tunnel"}}
+    LATE = {"credentials.late": {"service_account_file": "late.jwt"}}
+
+    def test_missing_token_costs_its_own_routes_and_heals_without_a_client(self, bastion: Bastion) -> None:
+        agent = bastion.start(self.ROUTES, **self.LATE)
+        with connect(agent.port("echo")) as client:
+            assert say(client) == b"hello\n"
+        wait_until(lambda: _state(agent, "page")[0] == "unauthenticated")
+        assert "late.jwt cannot be read: No such file or directory" in _state(agent, "page")[1]
+        checked = pomagent("check", "--config", str(bastion.path))
+        assert checked.returncode == 0
+        assert "late.jwt cannot be read" in checked.stderr
+        late = bastion.directory / "late.jwt"
+        late.touch(0o600)
+        late.write_text(bastion.gateway.token)
+        wait_until(lambda: _state(agent, "page")[0] == "up")
+
+    def test_token_that_disappears_while_the_agent_runs_stays_in_use(self, bastion: Bastion) -> None:
+        agent = bastion.start({"echo": {"listen": ANY, "warm": "off"}})
+        bastion.token_file.rename(bastion.directory / "elsewhere")
+        assert "token cannot be read" in agent.wait_for("config.rejected")["problems"][0]
+        with connect(agent.port("echo")) as client:
+            assert say(client) == b"hello\n"
+
+    def test_edit_of_another_route_is_applied_while_a_token_is_missing_since_the_start(self, bastion: Bastion) -> None:
+        agent = bastion.start(self.ROUTES, **self.LATE)
+        bastion.save({**self.ROUTES, "banner": ANY}, **self.LATE)
+        agent.wait_for("config.applied", started=1)
+        bastion.save(
+            {**self.ROUTES, "banner": ANY}, **{**self.LATE, "credentials.never": self.LATE["credentials.late"]}
+        )
+        assert "credentials.never" in str(agent.wait_for("config.rejected")["problems"])
+
+
+class TestCertificates:
+    def test_half_written_ca_is_never_replaced_by_the_trust_of_the_system(self, bastion: Bastion) -> None:
+        ca = bastion.directory / "ca.pem"
+        whole = bastion.gateway.ca_file.read_bytes()
+        ca.write_bytes(whole[: len(whole) // 2])
+        edge = {"url": bastion.gateway.url, "connect_to": bastion.gateway.connect_to, "ca_file": "ca.pem"}
+        agent = bastion.start({"echo": {"listen": ANY, "warm": "tunnel"}}, **{"gateways.demo": edge})
+        wait_until(lambda: _state(agent, "echo")[0] == "down")
+        assert "ca.pem holds a" in _state(agent, "echo")[1]
+        ca.write_bytes(whole)
+        wait_until(lambda: _state(agent, "echo")[0] == "up")
+        with connect(agent.port("echo")) as client:
+            assert say(client) == b"hello\n"

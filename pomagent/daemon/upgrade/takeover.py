@@ -16,7 +16,7 @@ from pomagent.daemon.upgrade.channel import Channel, ChannelClosed, Message
 from pomagent.daemon.upgrade.old_processes import OldProcess
 from pomagent.errors import PomagentError
 from pomagent.listeners.inherited import Inherited
-from pomagent.runtime.exit_codes import CANNOT_SERVE, NOT_PERMITTED
+from pomagent.runtime.exit_codes import CANNOT_SERVE, INVALID, NOT_PERMITTED
 from pomagent.runtime.sd_notify import Notifier
 
 WARM_UP_S: Final = 2.0
@@ -79,6 +79,7 @@ class Takeover:
         if self._channel is None:
             return
         self._reject_lost_routes(agent)
+        self._reject_lost_inputs(agent)
         self._pause(agent)
         _warm_up(agent)
         self._send("ready")
@@ -98,6 +99,15 @@ class Takeover:
             error = "a route cannot be bound that the old process may serve"
             self.fail(error, NOT_PERMITTED, lost)
             raise TakeoverFailed(error, NOT_PERMITTED)
+
+    def _reject_lost_inputs(self, agent: Agent) -> None:
+        """Fail for a token or certificate that is missing now: the old process may still have it in memory."""
+        missed_before = set(self._old_state.get("waits_for", ()))
+        lost = [str(problem) for problem in agent.waits_for if problem.key not in missed_before]
+        if lost:
+            error = "a credential or certificate cannot be read that the old process may use"
+            self.fail(error, INVALID, lost)
+            raise TakeoverFailed(error, INVALID)
 
     def _pause(self, agent: Agent) -> None:
         """Pause the routes that an operator has paused in the old process."""

@@ -124,6 +124,7 @@ class Upgrade:
         return {
             "pid": os.getpid(), "version": __version__, "sessions": self._agent.session_count,
             "quarantined": sorted(self._agent.quarantined), "paused": self._agent.running.paused,
+            "waits_for": [problem.key for problem in self._agent.waits_for],
         }  # fmt: skip
 
     def _commit(self, new: NewProcess) -> None:
