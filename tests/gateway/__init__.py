@@ -1,7 +1,7 @@
 """An embedded gateway that behaves like a Pomerium edge: the other end of the tests, and of ``scripts/demo``.
 
-- ``facade``: ``Gateway``, all of it as one thing that starts and stops.
-- ``edge``: a real Envoy. ``configuration`` and ``listener``: its configuration. ``certificates``: what it presents;
+- ``facade``: ``Gateway``, starts and stops all of it.
+- ``edge``: a real Envoy. ``configuration`` and ``listener``: its configuration. ``certificates``: its certificates,
   ``access`` and ``admin``: its reports.
 - ``authorizer``: decides by token, over gRPC (``protobuf``). ``tokens``: mints them.
 - ``identity``: logs browsers in and lists routes, behind ``/.pomerium/``.

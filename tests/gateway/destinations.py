@@ -4,7 +4,7 @@ Each speaks as little as a test needs. Lines end with ``\\n``, all numbers in th
 
 =========  ============================================================================================
 echo       returns every byte, and closes after the client's end of file
-banner     says ``SSH-2.0-test\\r\\n`` before it is spoken to, then echoes
+banner     sends ``SSH-2.0-test\\r\\n`` first, then echoes
 page       answers an HTTP request with a small page and closes
 upload     8 bytes (big-endian length N), then N bytes → their SHA-256 in hex and ``\\n``. Again and again
 download   ``SEED N\\n`` → ``pseudo_random(SEED, N)`` and closes. ``SEED N keep\\n`` stays for another line

@@ -2,7 +2,7 @@
 
 A browser that comes to sign in is signed in at once, unless the test asks for a form with a button. Every URL on the
 way carries an HMAC over all of itself, its expiry included, and ends after five minutes. The tokens are HS256 JWTs with
-a random ``jti``. Whether one is alive is the authorizer's to say, so that revoking it there ends it everywhere.
+a random ``jti``. Whether one is alive is the authorizer's decision, so that revoking it there ends it everywhere.
 """
 
 import base64
@@ -95,8 +95,8 @@ class Identity:
 
     def mint(self, user: str = "", **claims: object) -> str:
         """A session's token, alive from now on."""
-        told = {"jti": secrets.token_hex(8), "sub": user or self.user, "iat": int(self.clock()), "idp_id": IDP_ID}
-        signed = f"{_segment({'alg': 'HS256', 'typ': 'JWT'})}.{_segment(told | claims)}"
+        standard = {"jti": secrets.token_hex(8), "sub": user or self.user, "iat": int(self.clock()), "idp_id": IDP_ID}
+        signed = f"{_segment({'alg': 'HS256', 'typ': 'JWT'})}.{_segment(standard | claims)}"
         token = f"{signed}.{_base64(hmac.digest(self._key, signed.encode(), hashlib.sha256))}"
         self._authorizer.trust(token)
         with self._lock:
@@ -180,14 +180,14 @@ class Identity:
         more = urlencode({"pomerium_jwt": query["pomerium_session_encrypted"]})
         return Reply(302, location=target._replace(query=f"{target.query}&{more}".lstrip("&")).geturl())
 
-    def _for_users(self, headers: dict[str, str], tell: Callable[[dict[str, str]], object]) -> Reply:
+    def _for_users(self, headers: dict[str, str], describe: Callable[[dict[str, str]], object]) -> Reply:
         token = headers.get("authorization", "").removeprefix("Bearer Pomerium-").removeprefix("Pomerium ")
         token = token or headers.get("x-pomerium-authorization", "")
         if not self._authorizer.trusts(token):
             return Reply(401, json.dumps({"error": "Unauthenticated"}), "application/json")
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return Reply(200, json.dumps(tell(claims)), "application/json")
+        return Reply(200, json.dumps(describe(claims)), "application/json")
 
     # Its URLs.
 

@@ -66,7 +66,7 @@ def failure(gateway: Gateway, resolver: Any = None) -> TunnelError:
     return caught.value
 
 
-def said(error: TunnelError) -> tuple[type[TunnelError], str, Recovery]:
+def class_phase_recovery(error: TunnelError) -> tuple[type[TunnelError], str, Recovery]:
     return type(error), error.phase, error.recovery
 
 
@@ -138,7 +138,7 @@ class TestSuccess:
 class TestDns:
     def test_an_unknown_name(self, fake: FakeGateway) -> None:
         error = failure(fake.settings, FakeResolver())
-        assert said(error) == (GatewayUnreachable, "dns", Recovery.RETRY)
+        assert class_phase_recovery(error) == (GatewayUnreachable, "dns", Recovery.RETRY)
         assert str(error) == (
             "db.example.test:5432: no address for 127.0.0.1: name or service not known; "
             f"check the name and this host's resolver (via {HOST}:{fake.address.port})"
@@ -147,7 +147,7 @@ class TestDns:
     def test_a_real_unknown_name(self) -> None:
         resolver = Resolver()
         error = failure(Gateway("g", HostPort("no-such-host.invalid", 443)), resolver)
-        assert said(error)[:2] == (GatewayUnreachable, "dns")
+        assert class_phase_recovery(error)[:2] == (GatewayUnreachable, "dns")
         assert "no address for no-such-host.invalid" in str(error)
         resolver.close()
 
@@ -155,14 +155,14 @@ class TestDns:
 class TestTcp:
     def test_a_refused_connection(self, fake: FakeGateway, closed_address: HostPort) -> None:
         error = failure(replace(fake.settings, connect_to=closed_address))
-        assert said(error) == (GatewayUnreachable, "tcp", Recovery.RETRY)
+        assert class_phase_recovery(error) == (GatewayUnreachable, "tcp", Recovery.RETRY)
         assert f"no TCP connection to {closed_address}: connection refused; start the gateway, or mend the URL" in str(
             error
         )
 
     def test_a_silent_address(self, fake: FakeGateway, silent_address: HostPort) -> None:
         error = failure(replace(fake.settings, connect_to=silent_address, connect_timeout_s=0.2))
-        assert said(error) == (GatewayTimedOut, "tcp", Recovery.RETRY)
+        assert class_phase_recovery(error) == (GatewayTimedOut, "tcp", Recovery.RETRY)
         assert f"no TCP connection to {silent_address} within 0.2 s; look for a firewall in between" in str(error)
 
     def test_without_descriptors_the_remedy_is_the_limit(
@@ -173,7 +173,7 @@ class TestTcp:
 
         monkeypatch.setattr(happy_eyeballs.socket, "socket", exhausted)
         error = failure(fake.settings, FakeResolver((LOOPBACK, fake.address.port)))
-        assert said(error)[:2] == (GatewayUnreachable, "tcp")
+        assert class_phase_recovery(error)[:2] == (GatewayUnreachable, "tcp")
         assert "too many open files; raise LimitNOFILE of the service" in str(error)
 
 
@@ -203,19 +203,19 @@ class TestHappyEyeballs:
     def test_first_error_is_reported_when_all_addresses_fail(self, fake: FakeGateway, closed_address: HostPort) -> None:
         resolver = FakeResolver((LOOPBACK, closed_address.port), ("::1", closed_address.port))
         error = failure(fake.settings, resolver)
-        assert said(error)[:2] == (GatewayUnreachable, "tcp")
+        assert class_phase_recovery(error)[:2] == (GatewayUnreachable, "tcp")
         assert "connection refused" in str(error)
 
     def test_all_addresses_share_one_timeout(self, fake: FakeGateway, silent_address: HostPort) -> None:
         resolver = FakeResolver(*[(LOOPBACK, silent_address.port)] * 3)
         error = failure(replace(fake.settings, connect_timeout_s=0.3), resolver)
-        assert said(error)[:2] == (GatewayTimedOut, "tcp")
+        assert class_phase_recovery(error)[:2] == (GatewayTimedOut, "tcp")
 
     def test_a_refused_and_a_silent_address_are_a_timeout(
         self, fake: FakeGateway, closed_address: HostPort, silent_address: HostPort
     ) -> None:
         resolver = FakeResolver((LOOPBACK, closed_address.port), (LOOPBACK, silent_address.port))
-        assert said(failure(replace(fake.settings, connect_timeout_s=0.3), resolver))[0] is GatewayTimedOut
+        assert isinstance(failure(replace(fake.settings, connect_timeout_s=0.3), resolver), GatewayTimedOut)
 
     def test_families_alternate_beginning_with_the_resolvers_choice(self) -> None:
         def addresses(*hosts: str) -> list[Address]:
@@ -234,20 +234,20 @@ class TestHappyEyeballs:
 class TestTls:
     def test_an_untrusted_authority(self, fake: FakeGateway, other_authority: Authority) -> None:
         error = failure(replace(fake.settings, trust=Trust(ca_file=other_authority.ca_file)))
-        assert said(error) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
+        assert class_phase_recovery(error) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
         assert "gateway's certificate is not accepted: unable to get local issuer certificate; set ca_file" in str(
             error
         )
 
     def test_a_wrong_host_name(self, fake: FakeGateway) -> None:
         error = failure(replace(fake.settings, address=HostPort("edge.example.com", 443)))
-        assert said(error) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
+        assert class_phase_recovery(error) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
         assert "Hostname mismatch, certificate is not valid for 'edge.example.com'" in str(error)
 
     def test_an_expired_certificate(self, authority: Authority) -> None:
         with FakeGateway(authority, authority.issue_server("expired", expires_in=-A_DAY)) as expired:
             error = failure(expired.settings)
-        assert said(error) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
+        assert class_phase_recovery(error) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
         assert "certificate has expired" in str(error)
 
     def test_the_gateway_is_told_why_its_certificate_was_not_accepted(
@@ -269,13 +269,13 @@ class TestTls:
         self, fake: FakeGateway, other_authority: Authority
     ) -> None:
         wrong_at_first(fake, other_authority, times=2)
-        assert said(failure(fake.settings)) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
+        assert class_phase_recovery(failure(fake.settings)) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
         assert len(fake.connections) == 2
 
     def test_a_wanted_client_certificate_is_no_matter_of_a_moment(self, fake: FakeGateway) -> None:
         require_client_certificate(fake)
         fake.context.maximum_version = ssl.TLSVersion.TLSv1_2
-        assert said(failure(fake.settings)) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
+        assert class_phase_recovery(failure(fake.settings)) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
         assert len(fake.connections) == 1
 
     def test_nothing_is_verified_where_the_operator_says_so(self, fake: FakeGateway) -> None:
@@ -286,13 +286,13 @@ class TestTls:
     def test_a_plain_text_server(self, fake: FakeGateway, script: play.Script) -> None:
         fake.plays(script)
         error = failure(fake.settings)
-        assert said(error) == (GatewayMisbehaved, "tls", Recovery.RETRY)
+        assert class_phase_recovery(error) == (GatewayMisbehaved, "tls", Recovery.RETRY)
         assert "the gateway does not answer in TLS; check its scheme and port (via " in str(error)
 
     def test_a_gateway_that_never_answers(self, fake: FakeGateway) -> None:
         fake.plays(play.says_nothing)
         error = failure(replace(fake.settings, tls_timeout_s=0.2))
-        assert said(error) == (GatewayTimedOut, "tls", Recovery.RETRY)
+        assert class_phase_recovery(error) == (GatewayTimedOut, "tls", Recovery.RETRY)
         assert f"no TLS handshake with {fake.address} within 0.2 s; is it overloaded" in str(error)
 
     def test_a_gateway_that_trickles_has_the_same_budget(self, fake: FakeGateway) -> None:
@@ -304,19 +304,19 @@ class TestTls:
                 gevent.sleep(0.01)
 
         fake.plays(trickle)
-        assert said(failure(replace(fake.settings, tls_timeout_s=0.3)))[:2] == (GatewayTimedOut, "tls")
+        assert class_phase_recovery(failure(replace(fake.settings, tls_timeout_s=0.3)))[:2] == (GatewayTimedOut, "tls")
 
     def test_a_reset(self, fake: FakeGateway) -> None:
         fake.plays(play.resets)
         error = failure(fake.settings)
-        assert said(error) == (GatewayUnreachable, "tls", Recovery.RETRY)
+        assert class_phase_recovery(error) == (GatewayUnreachable, "tls", Recovery.RETRY)
         assert "the connection was lost in the TLS handshake; is the gateway restarting?" in str(error)
         assert str(error).endswith(": connection reset by peer)")
 
     def test_an_early_end(self, fake: FakeGateway) -> None:
         fake.plays(play.closes)
         error = failure(fake.settings)
-        assert said(error) == (GatewayUnreachable, "tls", Recovery.RETRY)
+        assert class_phase_recovery(error) == (GatewayUnreachable, "tls", Recovery.RETRY)
         assert "the gateway closed the connection in the TLS handshake; is it restarting?" in str(error)
 
     @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
@@ -325,14 +325,14 @@ class TestTls:
         fake.context.maximum_version = ssl.TLSVersion.TLSv1_1
         fake.context.set_ciphers("DEFAULT:@SECLEVEL=0")
         error = failure(fake.settings)
-        assert said(error) == (GatewayMisbehaved, "tls", Recovery.RETRY)
+        assert class_phase_recovery(error) == (GatewayMisbehaved, "tls", Recovery.RETRY)
         assert "the gateway offers no TLS 1.2 or newer; enable it there" in str(error)
 
     def test_a_client_certificate_that_tls_1_2_asks_for(self, fake: FakeGateway) -> None:
         require_client_certificate(fake)
         fake.context.maximum_version = ssl.TLSVersion.TLSv1_2
         error = failure(fake.settings)
-        assert said(error) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
+        assert class_phase_recovery(error) == (GatewayUntrusted, "tls", Recovery.OPERATOR)
         assert "the gateway requires a client certificate that it trusts; set client_cert_file" in str(error)
         assert str(error).endswith(": sslv3 alert handshake failure)")
 

@@ -34,17 +34,17 @@ def talk(scheme: ProxyScheme = "http", *, with_user: bool = False) -> Negotiatio
     return negotiate(TARGET, failures(scheme, with_user=with_user))
 
 
-def feed(conversation: Negotiation, pieces: Iterable[bytes]) -> None:
+def feed(negotiation: Negotiation, pieces: Iterable[bytes]) -> None:
     for piece in pieces:
-        if conversation.is_over:
+        if negotiation.is_over:
             return
-        conversation.pop_outgoing()
-        conversation.receive(piece)
+        negotiation.pop_outgoing()
+        negotiation.receive(piece)
 
 
-def told(conversation: Negotiation, *pieces: bytes) -> TunnelError:
+def failure(negotiation: Negotiation, *pieces: bytes) -> TunnelError:
     with pytest.raises(TunnelError) as caught:
-        feed(conversation, pieces)
+        feed(negotiation, pieces)
     assert caught.value.phase == "proxy"
     assert caught.value.status is None, "it is not the gateway's"
     assert not isinstance(caught.value, GatewayRefused)
@@ -65,9 +65,9 @@ class TestHttp:
         assert b"Proxy-Authorization: Basic " + b64encode(f"me:{SECRET}".encode()) + b"\r\n" in request
 
     def test_request_is_sent_once(self) -> None:
-        conversation = talk()
-        assert conversation.pop_outgoing()
-        assert conversation.pop_outgoing() == b""
+        negotiation = talk()
+        assert negotiation.pop_outgoing()
+        assert negotiation.pop_outgoing() == b""
 
     @pytest.mark.parametrize(
         "answer",
@@ -111,12 +111,12 @@ class TestHttp:
     def test_each_refusal_has_its_remedy(
         self, status: int, kind: type[TunnelError], recovery: Recovery, words: str
     ) -> None:
-        error = told(talk(), f"HTTP/1.1 {status} X\r\ncontent-length: 900\r\n\r\n".encode())
+        error = failure(talk(), f"HTTP/1.1 {status} X\r\ncontent-length: 900\r\n\r\n".encode())
         assert (type(error), error.recovery) == (kind, recovery)
         assert words in str(error)
 
     def test_407_to_credentials_reports_them_as_wrong(self) -> None:
-        error = told(talk(with_user=True), b"HTTP/1.1 407 No\r\n\r\n")
+        error = failure(talk(with_user=True), b"HTTP/1.1 407 No\r\n\r\n")
         assert "mend the user and the password in forward_proxy_credentials_file" in str(error)
 
     @pytest.mark.parametrize(
@@ -124,29 +124,31 @@ class TestHttp:
         [b"SSH-2.0-OpenSSH_9.2p1\r\n", b"\x05\x00", b"HTTP/1.1 200 OK\r\n\r\nhello", b"\x15\x03\x01\x00\x02\x02\x46"],
     )
     def test_garbage_is_not_a_proxy(self, answer: bytes) -> None:
-        error = told(talk(), answer, b"\r\n\r\n")
+        error = failure(talk(), answer, b"\r\n\r\n")
         assert isinstance(error, GatewayMisbehaved)
         assert "as an HTTP proxy (" in str(error)
 
     @pytest.mark.parametrize("before", [[], [b"HTTP/1.1 2"]])
     def test_end_without_an_answer_is_unreachable(self, before: list[bytes]) -> None:
-        assert isinstance(told(talk(), *before, b""), GatewayUnreachable)
+        assert isinstance(failure(talk(), *before, b""), GatewayUnreachable)
 
     def test_endless_head_is_misbehaviour(self) -> None:
-        error = told(talk(), b"HTTP/1.1 200 OK\r\n", *[b"x: " + b"y" * 8000 + b"\r\n"] * (MAX_HEAD_BYTES // 8000 + 1))
+        error = failure(
+            talk(), b"HTTP/1.1 200 OK\r\n", *[b"x: " + b"y" * 8000 + b"\r\n"] * (MAX_HEAD_BYTES // 8000 + 1)
+        )
         assert isinstance(error, GatewayMisbehaved)
 
 
 class TestSocks:
     def test_handshake_opens_the_path(self) -> None:
-        conversation = talk("socks5h", with_user=True)
-        assert conversation.pop_outgoing() == b"\x05\x02\x00\x02"
-        conversation.receive(b"\x05\x02")
-        assert conversation.pop_outgoing() == b"\x01\x02me\x07" + SECRET.encode()
-        conversation.receive(b"\x01\x00")
-        assert TARGET.host.encode() in conversation.pop_outgoing()
-        conversation.receive(bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]))
-        assert conversation.is_over
+        negotiation = talk("socks5h", with_user=True)
+        assert negotiation.pop_outgoing() == b"\x05\x02\x00\x02"
+        negotiation.receive(b"\x05\x02")
+        assert negotiation.pop_outgoing() == b"\x01\x02me\x07" + SECRET.encode()
+        negotiation.receive(b"\x01\x00")
+        assert TARGET.host.encode() in negotiation.pop_outgoing()
+        negotiation.receive(bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]))
+        assert negotiation.is_over
 
     @pytest.mark.parametrize(
         ("pieces", "kind", "words"),
@@ -167,12 +169,12 @@ class TestSocks:
         ],
     )
     def test_each_refusal_has_its_remedy(self, pieces: list[bytes], kind: type[TunnelError], words: str) -> None:
-        error = told(talk("socks5"), *pieces)
+        error = failure(talk("socks5"), *pieces)
         assert type(error) is kind
         assert words in str(error)
 
     def test_rejected_user_has_its_remedy(self) -> None:
-        error = told(talk("socks5", with_user=True), b"\x05\x02", b"\x01\x01")
+        error = failure(talk("socks5", with_user=True), b"\x05\x02", b"\x01\x01")
         assert "refuses this user; mend the user and the password" in str(error)
 
 
@@ -193,11 +195,11 @@ class TestSocks:
 def test_any_bytes_open_the_path_or_raise_a_tunnel_error(
     scheme: ProxyScheme, with_user: bool, pieces: list[bytes]
 ) -> None:
-    conversation = talk(scheme, with_user=with_user)
+    negotiation = talk(scheme, with_user=with_user)
     error: TunnelError | None = None
     try:
-        feed(conversation, [*pieces, b""])
+        feed(negotiation, [*pieces, b""])
     except TunnelError as raised:
         error = raised
-    assert conversation.is_over or (error is not None and error.phase == "proxy")
+    assert negotiation.is_over or (error is not None and error.phase == "proxy")
     assert error is None or error.recovery is not Recovery.REAUTHENTICATE
