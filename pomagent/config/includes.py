@@ -24,7 +24,7 @@ class IncludedFiles:
         self._inputs = inputs
         self._seen = {os.path.realpath(main.path)}
         self.unreadable: list[FileError] = []
-        """Directories and entries of which nobody knows what they hold."""
+        """Directories and entries with unknown contents."""
 
     def of(self, pattern: str) -> list[Path]:
         """Return the files of a pattern, and watch the directories where more may appear. Blocks.

@@ -77,8 +77,7 @@ class Dialer:
         self._proxy_context = proxy_context
         self._resolver = resolver
         self._scratch = scratch or memoryview(bytearray(SCRATCH_BYTES))
-        # TLS within TLS uses both buffers at once.
-        self._outer_scratch = memoryview(bytearray(SCRATCH_BYTES if proxy_context else 0))
+        self._outer_scratch = memoryview(bytearray(SCRATCH_BYTES if proxy_context else 0))  # TLS within TLS uses both
         self._health = health
         self._addresses = AddressHealth()
         self.handshake_limit = handshake_limit or HandshakeLimit(gateway.max_dials)
@@ -224,9 +223,8 @@ class Dialer:
 
     def _targets(self, proxy: ForwardProxy, gateway: Hop) -> list[HostPort]:
         """Return the gateway's name for the proxy to resolve, or with ``socks5`` the addresses resolved here."""
-        dialled = self.gateway.dial_address
         if proxy.scheme != "socks5":
-            return [dialled]
+            return [self.gateway.dial_address]
         addresses = interleave(gateway.look_up(self._resolver))
         return [HostPort(*sockaddr) for _, sockaddr in addresses[:MAX_TARGETS]]
 
