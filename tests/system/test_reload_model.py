@@ -192,7 +192,7 @@ class Model(RuleBasedStateMachine):
         self.reload()
 
     def reload(self) -> dict[str, Any]:
-        outcome = ask(Path(self.agent.session_limit["POMAGENT_STATUS__CONTROL_SOCKET"]), "POST", "/reload")
+        outcome = ask(Path(self.agent.environment["POMAGENT_STATUS__CONTROL_SOCKET"]), "POST", "/reload")
         assert (outcome["result"] == "rejected") == bool(self.spoilt), outcome
         if not self.spoilt:
             self.running = self.expected()

@@ -163,7 +163,7 @@ def test_hundred_reloads_under_load_leave_kept_routes_alone(bastion: Bastion, ga
         agent.wait_for("pool.filled", route=name)
     before = _process(agent)
     inodes = {port: listening_inode(port) for port in kept.values()}
-    control = Path(agent.session_limit["POMAGENT_STATUS__CONTROL_SOCKET"])
+    control = Path(agent.environment["POMAGENT_STATUS__CONTROL_SOCKET"])
     results = []
     with Load(list(kept.values())) as load:
         wait_until(lambda: load.connections > NEW_PER_SECOND / 2)

@@ -197,7 +197,7 @@ def test_signal_upgrades_too(service: Service) -> None:
 def test_unix_listeners_status_page_and_control_socket_stay_where_they_are(bastion: Bastion, service: Service) -> None:
     path, page = bastion.directory / "e.sock", unused_port()
     agent = service.start({"slow": f"unix:{path}"}, status={"listen": on(page)})
-    control = Path(agent.session_limit["POMAGENT_STATUS__CONTROL_SOCKET"])
+    control = Path(agent.environment["POMAGENT_STATUS__CONTROL_SOCKET"])
     files, inode = (path.stat().st_ino, control.stat().st_ino), listening_inode(page)
     new = service.upgrade()
     service.wait_for_end(agent.pid)
@@ -416,7 +416,7 @@ def test_stop_cancels_an_upgrade(service: Service) -> None:
 
 def test_second_upgrade_and_login_are_declined_during_an_upgrade(service: Service) -> None:
     agent = service.start({"echo": ANY})
-    control = Path(agent.session_limit["POMAGENT_STATUS__CONTROL_SOCKET"])
+    control = Path(agent.environment["POMAGENT_STATUS__CONTROL_SOCKET"])
     service.install(SABOTAGED.format(word="hello", what=HANG) + GOOD)
     agent.signal(signal.SIGUSR2)
     agent.wait_for("agent.upgrading")
