@@ -215,14 +215,24 @@ class GatewayRefused(TunnelError):
         self.retry_after_s = retry_after_s
 
 
+class OutageInFront(GatewayRefused):
+    """Something in front of the gateway answered in its place, which says nothing about a credential or a route."""
+
+
 class CredentialRejected(GatewayRefused):
-    """The gateway answered 401 or redirected to the sign-in page."""
+    """Pomerium answered 401 or redirected to its sign-in page."""
 
     recovery = Recovery.REAUTHENTICATE
 
 
 class RouteForbidden(GatewayRefused):
-    """The gateway answered 403: its policy denies access."""
+    """Pomerium's authorizer answered 403: its policy denies access."""
+
+    recovery = Recovery.OPERATOR
+
+
+class BearerForbidden(GatewayRefused):
+    """Pomerium's authorizer answered 403 to a ``bearer`` token: the token is bad, or the policy denies access."""
 
     recovery = Recovery.OPERATOR
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from pomagent.errors import Recovery, RouteForbidden, TunnelError
+from pomagent.errors import BearerForbidden, Recovery, RouteForbidden, TunnelError
 
 State: TypeAlias = Literal[
     "untried", "up", "degraded", "down", "unauthenticated", "denied", "quarantined", "paused", "draining", "disabled"
@@ -64,6 +64,6 @@ def is_ready(route: RouteFacts) -> bool:
 def _state_after(error: TunnelError, route: RouteFacts) -> State:
     if error.recovery is Recovery.REAUTHENTICATE:
         return "unauthenticated"
-    if isinstance(error, RouteForbidden):
+    if isinstance(error, RouteForbidden | BearerForbidden):
         return "denied"
     return "degraded" if route.is_breaker_closed and route.still_serves else "down"

@@ -30,12 +30,14 @@ from pomagent.errors import (
     GatewayTimedOut,
     GatewayUnreachable,
     GatewayUntrusted,
+    OutageInFront,
     RequestRefused,
     RouteForbidden,
     RouteUnknown,
     TunnelError,
 )
-from pomagent.protocol.connect import MAX_REQUEST_ID_CHARACTERS
+from pomagent.protocol.connect import Answer
+from pomagent.protocol.speaker import REDIRECTS, evidence, interference, is_foreign
 from pomagent.protocol.tls_alerts import demands_certificate
 from pomagent.runtime.printable import printable
 from pomagent.settings import Gateway
@@ -57,7 +59,7 @@ NOT_LOGGED_IN = "not logged in; run pomagent login, or replace the token"
 
 _Row = tuple[Container[int], type[GatewayRefused], str]
 _REFUSALS: tuple[_Row, ...] = (
-    (range(300, 400), CredentialRejected, NOT_LOGGED_IN),
+    (REDIRECTS, CredentialRejected, NOT_LOGGED_IN),
     ({401}, CredentialRejected, NOT_LOGGED_IN),
     ({400}, RequestRefused, "not allowed; add this host to the gateway's programmatic_redirect_domain_whitelist"),
     ({403}, RouteForbidden, "forbidden; allow this user in the gateway's policy"),
@@ -78,14 +80,6 @@ class PortalRoute:
     url: str
     """The route's ``from``."""
     description: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    location: str
-    request_id: str
-    body: bytes
 
 
 def sign_in_url(gateway: Gateway, redirect_uri: str, proxies: Proxies | None = None) -> str:
@@ -124,6 +118,16 @@ def portal_routes(
     return [_portal_route(entry) for entry in routes if isinstance(entry, dict)]
 
 
+def _meaning(answer: Answer, path: str) -> tuple[type[GatewayRefused], str, str]:
+    """Return the error of an answer, its sentence and the raw detail."""
+    if is_foreign(answer, path):
+        return OutageInFront, "; ".join(interference(answer)), evidence(answer)
+    for statuses, kind, remedy in _REFUSALS:
+        if answer.status in statuses:
+            return kind, remedy, answer.detail
+    return RequestRefused, "look for a proxy in front of the gateway; Pomerium does not answer like this", ""
+
+
 def _headers(gateway: Gateway, token: SecretStr, scheme: str) -> dict[str, str]:
     return header(gateway.credential_header, scheme, token)
 
@@ -150,6 +154,7 @@ class _Request:
         self._gateway = gateway
         self._proxies = dict(proxies or {})
         self._named = {"gateway": str(gateway.address), "destination": what}
+        self._path = ""
 
     def document(self, path: str, headers: Mapping[str, str]) -> Any:
         answer = self.get(path, headers)
@@ -160,7 +165,8 @@ class _Request:
         except (ValueError, RecursionError) as error:
             raise self.misbehaved("the answer is no JSON") from error
 
-    def get(self, path: str, headers: Mapping[str, str] | None = None) -> _Answer:
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        self._path = path
         url = url_of(self._gateway)
         defaults = {
             "Accept": "application/json",  # otherwise the gateway redirects an expired token to a page
@@ -174,11 +180,8 @@ class _Request:
                 timeout=(self._gateway.connect_timeout_s, ANSWER_TIMEOUT_S), proxies=self._proxies,
             )  # fmt: skip
             with response:
-                request_id = printable(response.headers.get("x-request-id", ""), MAX_REQUEST_ID_CHARACTERS)
-                return _Answer(
-                    response.status_code, response.headers.get("location", ""),
-                    request_id, self._body(response),
-                )  # fmt: skip
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Answer(response.status_code, headers, self._body(response))
 
     def _session(self) -> requests.Session:
         try:
@@ -218,13 +221,10 @@ class _Request:
 
     # --- errors ---------------------------------------------------------------------------------------------------
 
-    def refusal(self, answer: _Answer) -> TunnelError:
-        kind, remedy = next(
-            ((row[1], row[2]) for row in _REFUSALS if answer.status in row[0]),
-            (RequestRefused, "look for a proxy in front of the gateway; Pomerium does not answer like this"),
-        )
+    def refusal(self, answer: Answer) -> TunnelError:
+        kind, remedy, detail = _meaning(answer, self._path)
         return kind(
-            remedy, status=answer.status, request_id=answer.request_id,
+            remedy, detail=detail, status=answer.status, request_id=answer.request_id,
             gateway=self._named["gateway"], destination=self._named["destination"],
         )  # fmt: skip
 

@@ -10,12 +10,12 @@ from pomagent.credentials.expiry import life_of
 from pomagent.credentials.header import header
 from pomagent.credentials.token import Token
 from pomagent.errors import (
+    BearerForbidden,
     CredentialError,
     CredentialRejected,
     GatewayTimedOut,
     GatewayUnreachable,
     GatewayUntrusted,
-    RouteForbidden,
     TokenMissing,
     TunnelError,
 )
@@ -77,8 +77,8 @@ class TunnelOpener:
         sent = self._obtain(tunnel)
         try:
             return self._connect(tunnel, sent)
-        except (CredentialRejected, RouteForbidden) as error:
-            if self._token is None or not self._may_heal(error) or not self._token.reread(sent):
+        except (CredentialRejected, BearerForbidden) as error:
+            if self._token is None or not self._token.reread(sent):
                 if isinstance(error, CredentialRejected) and (problem := self._login_problem):
                     raise self._unhealed(error, problem) from error
                 raise
@@ -114,11 +114,6 @@ class TunnelOpener:
         return TokenMissing(
             f'no token from the credential "{token.credential.name}": {problem}', phase="token", **self._named
         )
-
-    def _may_heal(self, error: TunnelError) -> bool:
-        """Return whether another token may help: a bad IdP token looks like a denial (wire contract §5.2)."""
-        assert self._token is not None
-        return isinstance(error, CredentialRejected) or self._token.credential.scheme == "bearer"
 
     @property
     def _login_problem(self) -> str:
@@ -157,6 +152,7 @@ class TunnelOpener:
                 answer, credential=credential, login=login, is_fresh=is_fresh,
                 gateway=self._named["gateway"], destination=self._named["destination"],
                 ended=self._ended(token) if token else "", clock=clock_offset.problem(self._dialer.clock_offset_s),
+                is_bearer=self._token is not None and self._token.credential.scheme == "bearer",
             )  # fmt: skip
 
     def _ended(self, token: SecretStr) -> str:

@@ -6,17 +6,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pomagent.errors import (
+    BearerForbidden,
     CredentialRejected,
     DestinationDown,
     GatewayMisbehaved,
     GatewayOverloaded,
     GatewayRefused,
+    OutageInFront,
     RequestRefused,
     RouteForbidden,
     RouteUnknown,
     TunnelError,
 )
 from pomagent.protocol.connect import Answer
+from pomagent.protocol.speaker import (
+    REDIRECTS,
+    demands_login,
+    denies_route,
+    evidence,
+    interference,
+    is_authorizers,
+    is_foreign,
+)
 
 Test = Callable[[Answer], bool]
 
@@ -48,22 +59,22 @@ def _row(
 
 
 def _is_bare(answer: Answer) -> bool:
-    return not answer.body and not answer.from_authorizer
+    return not answer.body and not is_authorizers(answer)
 
 
 ROWS = (
-    _row((301, 302, 303, 307, 308, 401), CredentialRejected, "not logged in", ""),
-    _row(
-        (403,), RouteForbidden, "the route does not take CONNECT",
-        'make its "from" in the gateway\'s configuration a tcp+https:// URL', _is_bare,
-    ),
+    _row((*sorted(REDIRECTS), 401), CredentialRejected, "not logged in", "", demands_login),
     _row(
         (403,), RouteForbidden, "the policy denies this credential",
-        "allow its user in the route's policy",
+        "allow its user in the route's policy", denies_route,
+    ),
+    _row(
+        (403,), RequestRefused, "the route does not take CONNECT",
+        'make its "from" in the gateway\'s configuration a tcp+https:// URL',
     ),
     _row(
         (404,), DestinationDown, "the gateway is still loading this route", "the agent retries",
-        lambda answer: answer.from_authorizer,
+        is_authorizers,
     ),
     _row(
         (404,), RouteUnknown, "the gateway has no TCP route for this host and port",
@@ -99,25 +110,32 @@ ROWS = (
     ),
 )  # fmt: skip
 
+_BEARER_FORBIDDEN = _row(
+    (403,), BearerForbidden, "the token is bad or has expired, or the policy denies its user",
+    "replace the token; if it is good, allow its user in the route's policy",
+)  # fmt: skip
+
 
 def refusal(
     answer: Answer, *, gateway: str, destination: str, credential: str | None, login: str = "", is_fresh: bool = False,
-    ended: str = "", clock: str = "",
+    ended: str = "", clock: str = "", is_bearer: bool = False,
 ) -> TunnelError:  # fmt: skip
     """Return the error for an answer that is not a tunnel.
 
     ``credential`` names the credential that was sent, if any. ``login`` names the gateway to log in to, for a
     credential from a login, and ``is_fresh`` marks a login that has just succeeded. ``ended`` is how long ago the token
     expired by its own claim, ``clock`` what is wrong with this host's clock. Both are empty if nothing is known.
+    ``is_bearer`` marks a token of the identity provider, where a bad one looks like a denial (wire contract §2.1).
     """
     if answer.looks_terminated:
         return _terminated(answer, gateway, destination)
-    row = _match(answer)
+    row = _match(answer, is_bearer=is_bearer and credential is not None)
     what = f"{row.meaning}; {row.remedy}" if row.remedy else _rejection(credential, login, ended, is_fresh=is_fresh)
     if clock and not row.remedy:
         what = f"{clock}; if that does not help: {what}"
     return row.error(
-        what, gateway=gateway, destination=destination, status=answer.status, detail=answer.detail,
+        what, gateway=gateway, destination=destination, status=answer.status,
+        detail=answer.detail if row.error is not OutageInFront else evidence(answer),
         request_id=answer.request_id, retry_after_s=answer.retry_after_s,
     )  # fmt: skip
 
@@ -125,14 +143,19 @@ def refusal(
 def _terminated(answer: Answer, gateway: str, destination: str) -> GatewayMisbehaved:
     error = GatewayMisbehaved(
         "something in front of the gateway terminates HTTP; pass TCP through to the gateway",
-        gateway=gateway, destination=destination, phase="connect", detail="a body instead of a tunnel",
+        gateway=gateway, destination=destination, phase="connect",
+        detail=", ".join(filter(None, ("a body instead of a tunnel", evidence(answer)))),
         origin=f"{answer.status} from",
     )  # fmt: skip
     error.status, error.request_id = answer.status, answer.request_id
     return error
 
 
-def _match(answer: Answer) -> Row:
+def _match(answer: Answer, *, is_bearer: bool) -> Row:
+    if is_foreign(answer):
+        return _row((), OutageInFront, *interference(answer))
+    if is_bearer and denies_route(answer):
+        return _BEARER_FORBIDDEN
     for row in ROWS:
         if answer.status in row.statuses and row.when(answer):
             return row

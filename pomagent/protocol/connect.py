@@ -65,14 +65,9 @@ class Answer:
         return printable(self.headers.get("x-request-id", ""), MAX_REQUEST_ID_CHARACTERS)
 
     @property
-    def from_authorizer(self) -> bool:
-        """Whether the policy engine answered, rather than the proxy itself (wire contract §3.2)."""
-        return "x-pomerium-intercepted-response" in self.headers or "error" in self._explained
-
-    @property
     def detail(self) -> str:
         """The gateway's short explanation, from a JSON body only. HTML is unreadable in a terminal."""
-        words = (self._explained.get(key) for key in ("statusText", "error"))
+        words = (self.explained.get(key) for key in ("statusText", "error"))
         explanation = next((word for word in words if isinstance(word, str) and word), "")
         return printable(explanation, MAX_DETAIL_CHARACTERS)
 
@@ -83,7 +78,8 @@ class Answer:
         return float(value) if value.isascii() and value.isdigit() and len(value) < 6 else 0.0
 
     @property
-    def _explained(self) -> dict[str, object]:
+    def explained(self) -> dict[str, object]:
+        """The fields of a JSON body, empty for any other."""
         try:
             explained = json.loads(self.body)
         except (ValueError, RecursionError):  # not JSON, or nested too deeply

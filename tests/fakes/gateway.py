@@ -159,6 +159,13 @@ def refuses(status: int, body: bytes = b"", **headers: str) -> Script:
     return answers("\r\n".join([*lines, "", ""]).encode() + body)
 
 
+def rejects(status: int = 401) -> Script:
+    """Reject the CONNECT in Pomerium's own words: a 401, a 403, or a redirect to the sign-in page."""
+    if status in (401, 403):
+        return refuses(status, b'{"error":"Forbidden","request_id":"r-1"}')
+    return refuses(status, location="https://auth.example.test/.pomerium/sign_in?x=y")
+
+
 def answers(raw: bytes, piece: int = 0) -> Script:
     """Answer a CONNECT with these bytes, in pieces of ``size`` with a pause after each, and leave it open."""
 

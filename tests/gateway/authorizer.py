@@ -169,7 +169,10 @@ class Authorizer:
             self._misbehave = lambda context: context.abort(grpc.StatusCode.UNAVAILABLE, "told to fail")
 
     def refuse(self, status: int, headers: Mapping[str, str] | None = None, body: str = "") -> None:
-        """Answer every check for a route with this, whatever its token."""
+        """Answer every check for a route with this, whatever its token.
+
+        A status of Pomerium's own without ``headers`` and ``body`` is answered in Pomerium's own words.
+        """
         with self._lock:
             self._refusal = Denial(status, headers or {}, body)
 
@@ -204,8 +207,9 @@ class Authorizer:
     def _decide(self, check: Check) -> Denial | None:
         if check.is_internal:
             return None
-        if self._refusal:
-            return self._refusal
+        if refusal := self._refusal:
+            is_own = refusal.status in TITLES and not refusal.headers and not refusal.body
+            return denial(check, refusal.status) if is_own else refusal
         if self._wants_certificate(check):
             return denial(check, 495)
         if check.host in self._forbidden_hosts or check.token in self._forbidden_tokens:

@@ -28,6 +28,7 @@ IDP_ID = "6c1f0b7f0d4b5f0c"
 FORM = """<!doctype html><title>Sign in</title>
 <form method="post"><button id="sign-in">Sign in as {user}</button></form>
 """
+OWN_WORDS = {401: "Unauthenticated", 403: "Forbidden"}
 Query = dict[str, str]
 
 
@@ -89,7 +90,9 @@ class Identity:
             self.portal.append(entry | {"logo_url": ""})
 
     def refuse(self, status: int, body: str = "", location: str = "") -> None:
-        """Answer everything with this until ``reset``."""
+        """Answer everything with this until ``reset``. A 401 or 403 without a body is in Pomerium's own words."""
+        if status in OWN_WORDS and not body:
+            body = json.dumps({"error": OWN_WORDS[status], "request_id": "r-1"})
         with self._lock:
             self._refusal = Reply(status, body, location=location)
 
@@ -184,7 +187,7 @@ class Identity:
         token = headers.get("authorization", "").removeprefix("Bearer Pomerium-").removeprefix("Pomerium ")
         token = token or headers.get("x-pomerium-authorization", "")
         if not self._authorizer.trusts(token):
-            return Reply(401, json.dumps({"error": "Unauthenticated"}), "application/json")
+            return Reply(401, json.dumps({"error": "Unauthenticated", "request_id": "r-1"}), "application/json")
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return Reply(200, json.dumps(describe(claims)), "application/json")

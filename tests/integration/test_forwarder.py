@@ -35,7 +35,7 @@ from pomagent.transport.resolver import Resolver
 from pomagent.transport.sock_diag import SockDiag
 from pomagent.transport.tls_context import make_context
 from tests.fakes import gateway as play
-from tests.fakes.gateway import Connection, FakeGateway, accepts, refuses, then
+from tests.fakes.gateway import Connection, FakeGateway, accepts, rejects, then
 from tests.fakes.greenlets import caught_crashes, settle
 from tests.fakes.log import FakeLog
 from tests.gateway.destinations import pseudo_random
@@ -319,7 +319,7 @@ class TestOneSession:
 
 class TestRefusal:
     def test_refusal_is_one_line_and_a_reset(self, bench: Callable[..., Bench], fake: FakeGateway) -> None:
-        fake.plays(refuses(403))
+        fake.plays(rejects(403))
         here = bench()
         assert reset_soon(here.connect())
         line = here.line()
@@ -824,7 +824,7 @@ class TestLogSessions:
     def test_setting_decides_which_sessions_are_logged(
         self, bench: Callable[..., Bench], fake: FakeGateway, wish: str, expected: int
     ) -> None:
-        fake.plays(then(accepts(), Connection.finish), then(accepts(), Connection.fin), refuses(403))
+        fake.plays(then(accepts(), Connection.finish), then(accepts(), Connection.fin), rejects(403))
         here = bench()
         here.wished = wish
         for _ in range(3):

@@ -15,6 +15,7 @@ from pomagent.errors import (
     GatewayMisbehaved,
     GatewayTimedOut,
     GatewayUnreachable,
+    OutageInFront,
     RouteForbidden,
     StreamLost,
 )
@@ -86,10 +87,12 @@ class TestConnect:
             edge.reset(Code.INTERNAL_ERROR)
 
         gateway.plays(gateway.does(break_off))
-        assert isinstance(Opened(gateway.fake).failure(), RouteForbidden)
+        error = Opened(gateway.fake).failure()
+        assert isinstance(error, OutageInFront)  # nothing shows that Pomerium wrote it
+        assert error.status == 403
 
     def test_refused_token_is_read_again_and_sent_once_more(self, gateway: Http2Gateway) -> None:
-        gateway.plays(gateway.does(lambda edge: edge.refuse(401)))
+        gateway.plays(gateway.does(lambda edge: edge.refuse(401, b'{"error":"Unauthenticated","request_id":"1"}')))
         opened = Opened(gateway.fake, source=Source(OLD))
         assert isinstance(opened.failure(), CredentialRejected)
         assert opened.source.reads == 1

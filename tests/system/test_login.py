@@ -366,7 +366,16 @@ def test_a_login_at_one_name_of_a_cluster_serves_its_other_names(
     assert visitor.starts == 1
 
 
-@pytest.mark.parametrize("trouble", ["edge down", "404", "408", "429", "503", "destination down"])
+IN_FRONT = {
+    "maintenance": (302, {"location": "https://down.example.com/"}),
+    "another name": (308, {"location": "https://new.example.com/"}),
+    "a redirect to nowhere": (307, {"x-balancer": "1"}),
+    "a balancer's login": (401, {"www-authenticate": "Basic"}),
+    "a firewall": (403, {"content-type": "text/plain"}),
+}
+
+
+@pytest.mark.parametrize("trouble", ["edge down", "404", "408", "429", "503", "destination down", *IN_FRONT])
 def test_only_a_refusal_of_the_login_removes_a_token(
     home: Home, visitor: Visitor, gateway: Gateway, trouble: str
 ) -> None:
@@ -375,6 +384,10 @@ def test_only_a_refusal_of_the_login_removes_a_token(
     before = home.tokens
     if trouble == "edge down":
         gateway.edge.stop()
+    elif trouble in IN_FRONT:
+        status, headers = IN_FRONT[trouble]
+        gateway.authorizer.refuse(status, headers, "who?")
+        gateway.identity.refuse(status, "who?", headers.get("location", ""))
     elif trouble != "destination down":
         gateway.authorizer.refuse(int(trouble))
     route = "down" if trouble == "destination down" else "echo"
@@ -388,6 +401,20 @@ def test_only_a_refusal_of_the_login_removes_a_token(
                 assert say(client) == b"hello\n"
     assert home.tokens == before
     assert visitor.starts == 1
+
+
+@pytest.mark.parametrize("trouble", IN_FRONT)
+def test_whoami_names_what_is_in_front_and_keeps_the_token(
+    home: Home, visitor: Visitor, gateway: Gateway, trouble: str
+) -> None:
+    home.run("login", "--browser-cmd", visitor.command)
+    before = home.tokens
+    status, headers = IN_FRONT[trouble]
+    gateway.identity.refuse(status, "who?", headers.get("location", ""))
+    for command in ("whoami", "login"):
+        done = home.run(command)
+        assert "something in front of the gateway" in done.stderr
+    assert home.tokens == before
 
 
 @pytest.mark.parametrize("during", ["login", "session"])

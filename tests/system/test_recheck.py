@@ -3,6 +3,7 @@
 import socket
 import time
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import pytest
 
@@ -109,6 +110,55 @@ def test_redirect_to_the_sign_in_page_is_a_verdict_too(bastion: Bastion) -> None
         bastion.gateway.identity.refuse(302, location="https://authenticate.example.test/.pomerium/sign_in")
         agent.wait_for("session.closed", reason="revoked")
         wait_until(lambda: has_ended(client))
+
+
+class Front(NamedTuple):
+    """An answer of something in front of the gateway, which is no verdict."""
+
+    status: int
+    words: str
+    headers: dict[str, str] = {}
+    body: str = ""
+
+
+FRONTS = {
+    "a redirect to a maintenance page": Front(
+        302, "redirects to https://down.example.com/page;", {"location": "https://down.example.com/page?t=1"}
+    ),
+    "a redirect to another name": Front(308, "redirects to https://new.example.com;",
+                                        {"location": "https://new.example.com"}),
+    "a redirect without a Location": Front(307, "redirects without a Location"),
+    "a balancer's 401": Front(401, "demands a login of its own", {"www-authenticate": 'Basic realm="lb"'}, "who?"),
+    "a firewall's 403": Front(403, "forbids the request", {"content-type": "text/html"}, "<h1>Blocked</h1>"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+def test_answer_of_something_in_front_is_an_outage_and_ends_nothing(bastion: Bastion, kind: str) -> None:
+    front = FRONTS[kind]
+    agent = start(bastion, 2)
+    agent.wait_for("pool.filled", route="echo")
+    with connect(agent.port("echo")) as client:
+        assert say(client) == b"hello\n"
+        agent.wait_for("pool.filled", route="echo")
+        bastion.gateway.authorizer.refuse(front.status, front.headers, front.body)
+        bastion.gateway.identity.refuse(front.status, front.body or "-", front.headers.get("location", ""))
+        unchecked = agent.wait_for("credential.unchecked")
+        assert "something in front of the gateway" in unchecked["error"]
+        connect(agent.port("echo")).close()  # takes the warm tunnel; its replacement is refused
+        failed = agent.wait_for("tunnel.failed", status=front.status)
+        assert failed["recovery"] == "retry"
+        assert front.words in failed["error"]
+        asked = looks(bastion)
+        wait_until(lambda: looks(bastion) >= asked + 2)
+        assert say(client) == b"hello\n"
+        assert state(agent, "echo") in {"degraded", "down"}
+        bastion.gateway.identity.reset()
+        bastion.gateway.authorizer.behave()
+        wait_until(lambda: state(agent, "echo") == "up")
+        assert say(client) == b"hello\n"
+    assert not agent.events("credential.revoked")
+    assert not agent.events("session.closed", reason="revoked")
 
 
 def test_session_is_checked_by_the_token_that_opened_it(bastion: Bastion) -> None:

@@ -20,7 +20,7 @@ from tests.support.inspection.scrape import ask
 
 DOCUMENT = Path(__file__).parents[2] / "docs/troubleshooting.md"
 ROW = re.compile(r"^\| ([^|`]+) \| `(\w+)` \| `(.+)` \|$", re.MULTILINE)
-PLACEHOLDER = re.compile(r"\b(DESTINATION|GATEWAY|ADDRESS|DETAIL|NAME|AGE|HOST|CAUSE|PROCESS|COUNT|TIME)\b")
+PLACEHOLDER = re.compile(r"\b(DESTINATION|GATEWAY|ADDRESS|DETAIL|NAME|AGE|HOST|CAUSE|PROCESS|COUNT|TIME|LOCATION)\b")
 ROWS = {fault: (state, sentence.replace("``", "`")) for fault, state, sentence in ROW.findall(DOCUMENT.read_text())}
 WARM: dict[str, Any] = {"listen": ANY, "warm": "tunnel"}
 
@@ -66,6 +66,12 @@ def revoked(scene: Scene) -> tuple[AgentProcess, str]:
 
 def denied(scene: Scene) -> tuple[AgentProcess, str]:
     scene.bastion.replace_token(scene.gateway.forbidden_token)
+    return scene.start()
+
+
+def in_front(scene: Scene) -> tuple[AgentProcess, str]:
+    scene.gateway.authorizer.refuse(302, {"location": "https://down.example.com/page?token=x"})
+    scene.values["LOCATION"] = "https://down.example.com/page"
     return scene.start()
 
 
@@ -129,6 +135,7 @@ FAULTS: dict[str, Fault] = {
     "the token has expired": expired,
     "the token was revoked, or is of another cluster": revoked,
     "the policy denies access": denied,
+    "something in front of the gateway answers in its place": in_front,
     "the gateway does not know the route": unknown,
     "the gateway is down": gateway_down,
     "the gateway's name leads nowhere": no_name,

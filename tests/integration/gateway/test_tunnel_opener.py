@@ -19,6 +19,7 @@ from pomagent.errors import (
     GatewayTimedOut,
     GatewayUnreachable,
     GatewayUntrusted,
+    OutageInFront,
     Recovery,
     RequestRefused,
     RouteForbidden,
@@ -35,7 +36,7 @@ from pomagent.settings import Credential, Route
 from pomagent.transport.resolver import Resolver
 from pomagent.transport.tls_context import make_context
 from tests.fakes import gateway as play
-from tests.fakes.gateway import Connection, FakeGateway, accepts, answers, refuses, then
+from tests.fakes.gateway import Connection, FakeGateway, accepts, answers, refuses, rejects, then
 from tests.fakes.log import FakeLog
 from tests.gateway.certificates import Authority
 from tests.gateway.waiting import wait_until
@@ -140,9 +141,11 @@ class TestAnAcceptedConnect:
 
 
 REFUSALS: list[tuple[int, bytes, type[TunnelError], Recovery]] = [
-    (401, b'{"error":"Unauthenticated"}', CredentialRejected, Recovery.REAUTHENTICATE),
-    (302, b"", CredentialRejected, Recovery.REAUTHENTICATE),
-    (403, b'{"error":"Forbidden"}', RouteForbidden, Recovery.OPERATOR),
+    (401, b'{"error":"Unauthenticated","request_id":"r-1"}', CredentialRejected, Recovery.REAUTHENTICATE),
+    (401, b"", OutageInFront, Recovery.RETRY),
+    (302, b"", OutageInFront, Recovery.RETRY),
+    (403, b'{"error":"Forbidden","request_id":"r-1"}', RouteForbidden, Recovery.OPERATOR),
+    (403, b"", OutageInFront, Recovery.RETRY),
     (404, b'{"statusText":"route_not_found"}', RouteUnknown, Recovery.OPERATOR),
     (400, b"", RequestRefused, Recovery.OPERATOR),
     (503, b'{"statusText":"remote_connection_failure"}', DestinationDown, Recovery.RETRY),
@@ -163,7 +166,7 @@ class TestARefusal:
         )  # fmt: skip
 
     def test_closes_its_connection_and_is_logged_once(self, fake: FakeGateway) -> None:
-        fake.plays(refuses(403))
+        fake.plays(rejects(403))
         opened = Opened(fake)
         opened.failure()
         (failed,) = opened.log.named("tunnel.failed")
@@ -174,16 +177,32 @@ class TestARefusal:
     def test_counts_however_the_connection_ends_after_it(
         self, fake: FakeGateway, end: Callable[[Connection], None]
     ) -> None:
-        fake.plays(then(answers(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno"), end))
+        fake.plays(
+            then(
+                answers(
+                    b"HTTP/1.1 403 Forbidden\r\nx-pomerium-intercepted-response: true\r\ncontent-length: 2\r\n\r\nno"
+                ),
+                end,
+            )
+        )
         assert isinstance(Opened(fake).failure(), RouteForbidden)
 
     @pytest.mark.parametrize("end", [Connection.finish, Connection.fin])
     def test_counts_even_if_its_body_breaks_off(self, fake: FakeGateway, end: Callable[[Connection], None]) -> None:
-        fake.plays(then(answers(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 200\r\n\r\nno"), end))
+        fake.plays(
+            then(
+                answers(
+                    b"HTTP/1.1 403 Forbidden\r\nx-pomerium-intercepted-response: true\r\ncontent-length: 200\r\n\r\nno"
+                ),
+                end,
+            )
+        )
         assert isinstance(Opened(fake).failure(), RouteForbidden)
 
     def test_counts_even_if_its_body_never_ends(self, fake: FakeGateway) -> None:
-        fake.plays(answers(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 200\r\n\r\nno"))
+        fake.plays(
+            answers(b"HTTP/1.1 403 Forbidden\r\nx-pomerium-intercepted-response: true\r\ncontent-length: 200\r\n\r\nno")
+        )
         gateway = replace(fake.settings, response_timeout_s=0.2)
         assert isinstance(Opened(fake, fake.route(gateway)).failure(), RouteForbidden)
 
@@ -201,7 +220,7 @@ class TestARefusal:
         assert isinstance(opened.failure(), RequestRefused)
 
     def test_a_body_larger_than_the_limit_is_cut_and_harmless(self, fake: FakeGateway) -> None:
-        fake.plays(refuses(403, b"x" * 1_000_000))
+        fake.plays(refuses(403, b"x" * 1_000_000, x_pomerium_intercepted_response="true"))
         assert isinstance(Opened(fake).failure(), RouteForbidden)
 
     def test_200_with_a_body_is_no_tunnel(self, fake: FakeGateway) -> None:
@@ -291,32 +310,32 @@ class TestAClientCertificate:
 class TestOneMoreTry:
     @pytest.mark.parametrize("status", [401, 302])
     def test_with_a_fresh_token_over_a_new_connection(self, fake: FakeGateway, status: int) -> None:
-        fake.plays(refuses(status), accepts())
+        fake.plays(rejects(status), accepts())
         opened = Opened(fake, source=Source(NEW))
         opened.open().close(Reason.FINISHED)
         assert tokens(fake) == ["Pomerium old-token", "Pomerium new-token"]
         assert opened.source.reads == 1
 
     def test_and_no_second_one(self, fake: FakeGateway) -> None:
-        fake.plays(refuses(401))
+        fake.plays(rejects())
         opened = Opened(fake, source=Source(NEW))
         assert isinstance(opened.failure(), CredentialRejected)
         assert len(fake.connections) == 2
         assert opened.source.reads == 1
 
     def test_not_with_the_same_token(self, fake: FakeGateway) -> None:
-        fake.plays(refuses(401))
+        fake.plays(rejects())
         opened = Opened(fake, source=Source(OLD))
         assert isinstance(opened.failure(), CredentialRejected)
         assert len(fake.connections) == 1
 
     def test_not_if_the_token_cannot_be_read(self, fake: FakeGateway) -> None:
-        fake.plays(refuses(401))
+        fake.plays(rejects())
         assert isinstance(Opened(fake, source=Source(None)).failure(), CredentialRejected)
         assert len(fake.connections) == 1
 
     def test_not_after_a_denial(self, fake: FakeGateway) -> None:
-        fake.plays(refuses(403))
+        fake.plays(rejects(403))
         opened = Opened(fake, source=Source(NEW))
         opened.failure()
         assert (len(fake.connections), opened.source.reads) == (1, 0)

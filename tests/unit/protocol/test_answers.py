@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from pomagent.errors import (
+    BearerForbidden,
     CredentialRejected,
     DestinationDown,
     GatewayMisbehaved,
     GatewayOverloaded,
     GatewayRefused,
+    OutageInFront,
     Recovery,
     RequestRefused,
     RouteForbidden,
@@ -23,6 +25,7 @@ from pomagent.protocol.answers import ROWS, refusal
 from pomagent.protocol.connect import Answer, ConnectRequest, Exchange
 
 INTERCEPTED = {"x-pomerium-intercepted-response": "true", "content-type": "text/html; charset=UTF-8"}
+REJECTED = Answer(401, {}, b'{"error":"Unauthenticated","request_id":"c0ffee"}')
 PAGE = b"<!DOCTYPE html><html><body>Pomerium <b>says</b> no</body></html>"
 
 
@@ -44,9 +47,9 @@ def error_for(answer: Answer, credential: str | None = "default") -> TunnelError
 
 # One answer for each row of the table, by the row's meaning.
 ANSWERS = {
-    "not logged in": answer(401, body=pomeriums("Unauthenticated")),
-    "the route does not take CONNECT": answer(403),
+    "not logged in": answer(401, {"location": "/.pomerium/sign_in?x=y"}, pomeriums("Unauthenticated")),
     "the policy denies this credential": answer(403, body=pomeriums("Forbidden")),
+    "the route does not take CONNECT": answer(403, {"server": "envoy"}),
     "the gateway is still loading this route": answer(404, body=pomeriums("Not Found")),
     "the gateway has no TCP route for this host and port": answer(404, body=envoys(404, "route_not_found")),
     "the route has reached the gateway's connection limit": answer(503, {"x-envoy-overloaded": "true"}),
@@ -141,7 +144,7 @@ WIRE = {
         body=pomeriums("Forbidden"),
     ),
     "403, CONNECT not enabled": Documented(
-        "403 Forbidden", RouteForbidden, Recovery.OPERATOR, "a tcp+https:// URL"
+        "403 Forbidden", RequestRefused, Recovery.OPERATOR, "a tcp+https:// URL"
     ),
     "404 from Envoy": Documented(
         "404 Not Found", RouteUnknown, Recovery.OPERATOR, 'compare "from" with the gateway\'s routes, port included',
@@ -191,6 +194,24 @@ WIRE = {
     "503 UAEX": Documented(
         "503 Service Unavailable", GatewayOverloaded, Recovery.RETRY,
         "check the gateway's authorize and databroker services",
+    ),
+    "302 to a maintenance page": Documented(
+        "302 Found", OutageInFront, Recovery.RETRY, "redirects to https://down.example.com/",
+        {"location": "https://down.example.com/?back=/.pomerium/sign_in"}, PAGE,
+    ),
+    "307 without a Location": Documented(
+        "307 Temporary Redirect", OutageInFront, Recovery.RETRY, "redirects without a Location"
+    ),
+    "308 to another name": Documented(
+        "308 Permanent Redirect", OutageInFront, Recovery.RETRY, "redirects to https://new.example.com",
+        {"location": "https://new.example.com"},
+    ),
+    "401 of a balancer": Documented(
+        "401 Unauthorized", OutageInFront, Recovery.RETRY, "demands a login of its own",
+        {"www-authenticate": 'Basic realm="lb"'}, PAGE,
+    ),
+    "403 of a firewall": Documented(
+        "403 Forbidden", OutageInFront, Recovery.RETRY, "forbids the request; allow CONNECT", {"server": "fw"}, PAGE
     ),
     "502": Documented("502 Bad Gateway", GatewayOverloaded, Recovery.RETRY, "the agent retries", body=PAGE),
     "504": Documented("504 Gateway Timeout", GatewayOverloaded, Recovery.RETRY, "the agent retries", body=PAGE),
@@ -251,26 +272,46 @@ class TestSentences:
         )
 
     def test_a_login_remedy_names_the_credential_that_was_sent(self):
-        assert 'the credential "ops" is expired, revoked or of another cluster' in str(error_for(answer(401), "ops"))
+        assert 'the credential "ops" is expired, revoked or of another cluster' in str(error_for(REJECTED, "ops"))
 
     def test_expired_token_is_reported(self):
-        error = refusal(answer(401), gateway="edge:443", destination="db:1", credential="ops", ended="2 hours")
+        error = refusal(REJECTED, gateway="edge:443", destination="db:1", credential="ops", ended="2 hours")
         assert (
-            str(error) == 'db:1: the token of the credential "ops" expired 2 hours ago; replace it (401 from edge:443)'
+            str(error) == 'db:1: the token of the credential "ops" expired 2 hours ago; replace it '
+            "(401 from edge:443: Unauthenticated)"
         )
 
     @pytest.mark.parametrize(("status", "is_about_time"), [(401, True), (403, False), (404, False)])
     def test_wrong_clock_comes_first_where_tokens_are_rejected(self, status, is_about_time):
-        error = refusal(answer(status), gateway="edge:443", destination="db:1", credential="ops", clock="the clock")
+        given = answer(status, body=pomeriums("Unauthenticated"))
+        error = refusal(given, gateway="edge:443", destination="db:1", credential="ops", clock="the clock")
         assert ("db:1: the clock; if that does not help: the credential" in str(error)) is is_about_time
 
     def test_missing_credential_has_its_remedy(self):
         assert "no credential was sent; set one for the route or its gateway, such as [credentials.default]" in str(
-            error_for(answer(401), None)
+            error_for(REJECTED, None)
         )
 
     def test_a_status_without_an_explanation_has_no_empty_brackets(self):
         assert "()" not in str(error_for(answer(403)))
+
+
+class TestBearerTokens:
+    """A bad token of the identity provider looks like a denial (wire contract §2.1)."""
+
+    def refused(self, given: Answer, credential: str | None = "idp") -> TunnelError:
+        return refusal(given, gateway="edge:443", destination="db:1", credential=credential, is_bearer=True)
+
+    def test_denial_names_both_causes_and_forbids_nothing(self):
+        error = self.refused(answer(403, body=pomeriums("Forbidden")))
+        assert type(error) is BearerForbidden
+        assert "the token is bad or has expired, or the policy denies its user; replace the token" in str(error)
+
+    def test_denial_without_a_token_is_the_policys(self):
+        assert type(self.refused(answer(403, body=pomeriums("Forbidden")), None)) is RouteForbidden
+
+    def test_firewalls_denial_is_no_verdict(self):
+        assert type(self.refused(answer(403, body=PAGE))) is OutageInFront
 
 
 def test_retry_after_is_passed_on():

@@ -22,6 +22,7 @@ from pomagent.protocol.connect import (
     MalformedAnswer,
     accepted,
 )
+from pomagent.protocol.speaker import is_authorizers
 
 ACCEPTED = (
     b"HTTP/1.1 200 OK\r\ndate: Sun, 22 Nov 2026 07:35:03 GMT\r\nserver: envoy\r\n"
@@ -300,7 +301,7 @@ def feed(data: bytes, cuts: list[int]) -> None:
                 assert isinstance(answer.status, int)
                 assert answer.detail.isprintable()
                 assert answer.retry_after_s >= 0
-                assert isinstance(answer.from_authorizer, bool)
+                assert isinstance(is_authorizers(answer), bool)
                 assert not (answer.is_tunnel and answer.looks_terminated)
                 return
     except MalformedAnswer:
@@ -366,7 +367,7 @@ def test_any_body_is_explained_in_printable_words_or_not_at_all(body):
     answer = Answer(503, {}, body)
     assert answer.detail.isprintable()
     assert len(answer.detail) <= MAX_DETAIL_CHARACTERS
-    assert answer.from_authorizer in (True, False)
+    assert is_authorizers(answer) in (True, False)
 
 
 class TestDetail:
@@ -416,12 +417,13 @@ class TestRetryAfter:
 
 class TestOrigin:
     def test_authorizer_is_known_by_a_header_or_by_its_json(self):
-        assert Answer(403, {"x-pomerium-intercepted-response": "true"}, b"<html>").from_authorizer
-        assert explained({"error": "Forbidden"}).from_authorizer
+        assert is_authorizers(Answer(403, {"x-pomerium-intercepted-response": "true"}, b"<html>"))
+        assert is_authorizers(explained({"error": "Forbidden", "request_id": "r-1"}))
 
     def test_everything_else_is_the_proxys_own(self):
-        assert not Answer(403, {}).from_authorizer
-        assert not explained({"status": 404, "statusText": "route_not_found"}).from_authorizer
+        assert not is_authorizers(Answer(403, {}))
+        assert not is_authorizers(explained({"error": "Forbidden"}))
+        assert not is_authorizers(explained({"status": 404, "statusText": "route_not_found"}))
 
 
 @pytest.mark.parametrize("character", ["\x1b", "\x07", "\x9b", "\x00", "\n", "\u202e"])
