@@ -95,7 +95,6 @@ class DialScheduler:
         """Abort all dials. Does not block."""
         for task in self._tasks:
             task.kill()
-        self.reset()
 
     # --- one dial ---------------------------------------------------------------------------------------------------
 

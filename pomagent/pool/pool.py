@@ -120,6 +120,8 @@ class Pool:
         self.drain(reason)
         self._housekeeper.close()
         self._scheduler.close()
+        if reason is Reason.STALE:  # the next pool begins without the failures. At a stop, nothing has healed
+            self._scheduler.reset()
         while waiter := self._state.waiters.next():
             waiter.set_exception(PoolClosed(f"route {self._route_name} is closing"))
 
