@@ -25,6 +25,8 @@ CONFIG_WARNED: Final = "config.warned"
 
 LISTENER_BOUND: Final = "listener.bound"
 LISTENER_CLOSED: Final = "listener.closed"
+LISTENER_LOST: Final = "listener.lost"
+"""The file of a Unix socket was removed or replaced. The address is bound again."""
 LISTENER_BIND_FAILED: Final = "listener.bind_failed"
 LISTENER_ACCEPT_FAILED: Final = "listener.accept_failed"
 LISTENER_BLOCKED: Final = "listener.blocked"
