@@ -96,6 +96,7 @@ class Wiring:
             agent, reloader, self._recent, self.started_at, is_started=lambda: self.is_started,
             is_draining=lambda: self.stop.is_made,
             old_processes=lambda: [process.document for process in self.old_processes.all],
+            on_hub_stall=lambda lag_s: log.warning(events.HUB_STALLED, duration_ms=round(lag_s * 1000)),
         )  # fmt: skip
         self._report = AgentReport(
             ReportSources(
