@@ -236,6 +236,13 @@ class Agent:
         for forwarder in self.forwarders():
             forwarder.stop_sessions(DRAINED)
 
+    def mend_sockets(self) -> None:
+        """Bind the Unix addresses again whose files were removed or replaced. Blocks for a moment."""
+        for route in self._enabled_routes():
+            problem = self.listeners.mend(route)
+            if (forwarder := self.running.get(route.name)) is not None:
+                forwarder.unreachable = problem
+
     def retry(self, names: Collection[str] | None = None) -> None:
         """End the waits after failures of these routes, or of all. Does not block."""
         routes = [route for route in self._enabled_routes() if names is None or route.name in names]

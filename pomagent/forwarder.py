@@ -60,6 +60,8 @@ class Forwarder:
         self.history = RouteHistory(route, self._log, context.clock)
         self.pool = make_pool(route, self.history, self._log)
         self.counts = SessionCounts()
+        self.unreachable = ""
+        """Why no client reaches the listener of the route, or empty."""
         self._route_context = RouteContext(
             route, self.lease, self.history.note_greeting, self.history.note_close, self._session_limit, self.counts,
             self._log, generation,
@@ -103,10 +105,10 @@ class Forwarder:
         """The facts that decide the route's state."""
         status = self.pool.status
         return RouteFacts(
-            is_draining=self._is_draining, is_paused=self.is_paused, error=self.last_error,
-            is_breaker_closed=status.breaker is BreakerState.CLOSED, still_serves=status.still_serves,
-            is_overrun=bool(self.overrun), has_succeeded=status.has_succeeded, is_short=status.is_short,
-            keeps_warm=self.pool.warm_target.level != "off", is_warm=status.is_warm,
+            is_bound=not self.unreachable, is_draining=self._is_draining, is_paused=self.is_paused,
+            error=self.last_error, is_breaker_closed=status.breaker is BreakerState.CLOSED,
+            still_serves=status.still_serves, is_overrun=bool(self.overrun), has_succeeded=status.has_succeeded,
+            is_short=status.is_short, keeps_warm=self.pool.warm_target.level != "off", is_warm=status.is_warm,
         )  # fmt: skip
 
     @property

@@ -164,6 +164,8 @@ class Route:
     """0: the default of the protocol."""
     pool_decay_s: float = 1800.0
     wait_timeout_s: float = 20.0
+    hold_s: float = 8.0
+    """0: no client is held."""
     max_sessions: int = 256
     half_close: HalfClose = "auto"
     half_close_timeout_s: float = 60.0

@@ -183,6 +183,12 @@ class RouteDefaults(Table):
         "Time without a client after which only TLS connections shared with other routes are kept ready; 0: never.",
     )
     wait_timeout_s: float = timeout(20, "Time that a client may wait for a tunnel.")
+    hold_s: float = seconds(
+        8,
+        NEW_SESSIONS,
+        "Time that new clients of a route that served within the last minute wait, instead of being reset, while its "
+        "gateway restarts; 0: off.",
+    )
     max_sessions: int = key(
         256,
         NEW_SESSIONS,

@@ -58,6 +58,7 @@ class RouteResolver:
             pool_max_age_s=table.pool_max_age_s,
             pool_decay_s=table.pool_decay_s,
             wait_timeout_s=table.wait_timeout_s,
+            hold_s=table.hold_s,
             max_sessions=table.max_sessions,
             half_close=table.half_close,
             half_close_timeout_s=table.half_close_timeout_s,

@@ -115,6 +115,7 @@ class Service:
         parts.until_exit.spawn(parts.resources.hub_lag.run).name = "hub lag"
         parts.notifier.ready(parts.systemd_status.line)
         parts.until_stop.spawn(parts.reloader.run).name = "reload"
+        parts.until_stop.spawn(parts.socket_files.run).name = "socket files"
         parts.until_stop.spawn(parts.systemd_status.run).name = "status"
 
     # --- signals --------------------------------------------------------------------------------------------------

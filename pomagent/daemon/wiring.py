@@ -23,6 +23,7 @@ from pomagent.agent import Agent
 from pomagent.config.load import InputsMissing, load
 from pomagent.credentials.sources import TokenSources
 from pomagent.daemon.drain import Drain
+from pomagent.daemon.socket_files import SocketFiles
 from pomagent.daemon.stop_request import StopRequest
 from pomagent.daemon.systemd_status import SystemdStatus
 from pomagent.daemon.upgrade.old_processes import OldProcesses
@@ -78,6 +79,7 @@ class Wiring:
         self.old_processes = OldProcesses()
         self.drain = Drain(self.agent, self.old_processes, self.notifier)
         self.systemd_status = SystemdStatus(self.agent, self.reloader, self.old_processes, self.notifier)
+        self.socket_files = SocketFiles(self.mend_sockets)
         self.watchdog = Watchdog(self.notifier, self.agent.listeners.find_stuck, log)
         self.upgrade = Upgrade(
             self.agent, self.reloader, self.notifier, self.old_processes, self.inheritable_sockets, environ, log
@@ -94,6 +96,7 @@ class Wiring:
             agent, reloader, self._recent, self.started_at, is_started=lambda: self.is_started,
             is_draining=lambda: self.stop.is_made,
             old_processes=lambda: [process.document for process in self.old_processes.all],
+            on_hub_stall=lambda lag_s: log.warning(events.HUB_STALLED, duration_ms=round(lag_s * 1000)),
         )  # fmt: skip
         self._report = AgentReport(
             ReportSources(
@@ -104,6 +107,7 @@ class Wiring:
             self.resources, agent.diag, agent.users, log, store=self.store, gate=agent.listeners.accepting
         )
         self.control_server: ControlServer | None = None
+        self._is_control_lost = False
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
@@ -164,7 +168,22 @@ class Wiring:
         try:
             self.control_server.start(self.store.claim(key_of(path), UnixAddress(path)))
         except BindError as error:
+            self._is_control_lost = True
             self._log_missing_control_socket(path, error)
+
+    def mend_sockets(self) -> None:
+        """Bind the Unix sockets again whose files were removed or replaced. Blocks for a moment."""
+        self.agent.mend_sockets()
+        if self.control_server is None or not self.agent.listeners.accepting.is_set():
+            return
+        try:
+            self.control_server.mend()
+        except BindError as error:
+            if not self._is_control_lost:
+                self._log_missing_control_socket(self.control_server.path, error)
+            self._is_control_lost = True
+        else:
+            self._is_control_lost = False
 
     def _log_missing_control_socket(self, path: Path, error: BindError) -> None:
         cause = f"{error}; no command reaches this agent"

@@ -112,6 +112,14 @@ def file_of(address: ListenAddress) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def how_lost(address: UnixAddress, bound: tuple[int, int] | None) -> str:
+    """Return how the file of a socket that was bound to ``address`` was lost, or an empty string if it is there."""
+    found = file_of(address)
+    if found is None:
+        return "its file was removed"
+    return "its file was replaced" if bound is not None and found != bound else ""
+
+
 def _remove_leftover(address: UnixAddress) -> None:
     """Remove the socket file of a process that has ended. Keep a file that is in use or is no socket."""
     try:

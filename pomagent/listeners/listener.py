@@ -13,7 +13,7 @@ from gevent import get_hub
 from gevent.event import Event
 from gevent.socket import wait
 
-from pomagent.listeners.bind import bind, bound_address, explain, file_of, set_permissions
+from pomagent.listeners.bind import bind, bound_address, explain, file_of, how_lost, set_permissions
 from pomagent.listeners.inherited import Inherited, store_name
 from pomagent.log import events
 from pomagent.log.logger import Logger
@@ -70,6 +70,18 @@ class Listener:
     def is_from_unit(self) -> bool:
         """Whether a systemd ``.socket`` unit listens there as well, so that the address is not ours to give up."""
         return self.inherited is not None and self.inherited.is_from_unit
+
+    @property
+    def lost_file(self) -> str:
+        """How the file of a Unix socket was lost, so that no client reaches this listener. Empty if it is there."""
+        if not isinstance(self.requested, UnixAddress):
+            return ""
+        return how_lost(self.requested, self._file)
+
+    @property
+    def accept(self) -> Accept | None:
+        """The receiver of its connections."""
+        return self._accept
 
     def inheritable(self, key: ListenKey) -> Inherited:
         """Return the socket under the name by which another process of this service finds it."""

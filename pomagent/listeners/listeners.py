@@ -14,6 +14,7 @@ from pomagent.errors import BindError
 from pomagent.listeners.fd_store import FdStore
 from pomagent.listeners.inherited import Inherited
 from pomagent.listeners.listener import Listener
+from pomagent.log import events
 from pomagent.log.logger import Logger
 from pomagent.settings import ListenAddress, ListenKey, Route, UnixAddress, listen_key
 
@@ -36,6 +37,8 @@ class Listeners:
         self._store = store
         self._log = log
         self._by_key: dict[ListenKey, Listener] = {}
+        self._lost: set[ListenKey] = set()
+        """Addresses whose lost file has been logged."""
         self.accepting = Event()
         """All listeners accept while it is set."""
         self.accepting.set()
@@ -96,6 +99,34 @@ class Listeners:
             if isinstance(listener.requested, UnixAddress):
                 with suppress(BindError):  # as in ``rollback``
                     listener.set_permissions(listener.requested)
+
+    def mend(self, route: Route) -> str:
+        """Bind a Unix address again if the file of its socket was lost. Blocks for a moment.
+
+        Returns why clients cannot reach the route, or an empty string. A file of another program at the path stays, and
+        the next call tries again.
+        """
+        key, listener = listen_key(route), self.of(route)
+        lost = listener.lost_file if listener is not None and self.accepting.is_set() else ""
+        if listener is None or listener.accept is None or not lost:
+            self._lost.discard(key)
+            return ""
+        if key not in self._lost:
+            self._lost.add(key)
+            self._log.warning(events.LISTENER_LOST, route=route.name, listen=str(route.listen), error=lost)
+        if listener.is_from_unit:
+            return f"restart the .socket unit of {route.listen}: {lost}"
+        try:
+            successor = Listener(route.listen, self._log, accepting=self.accepting)
+        except BindError as error:
+            return f"{error} ({lost})"
+        successor.deliver_to(route.name, listener.accept)
+        self._by_key[key] = successor
+        self._lost.discard(key)
+        self._store.forget(key, listener)
+        self._store.keep(key, successor)
+        listener.close()
+        return ""
 
     def find_stuck(self) -> list[Listener]:
         """Return the listeners that leave clients waiting although they may accept. Takes one system call for all."""

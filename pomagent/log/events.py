@@ -23,8 +23,13 @@ CONFIG_REJECTED: Final = "config.rejected"
 CONFIG_WARNED: Final = "config.warned"
 """An accepted setting is unsafe or without effect (``warning``)."""
 
+HUB_STALLED: Final = "hub.stalled"
+"""The event loop stood still, and every session with it: a bug, a stopped process, or a host without processor time."""
+
 LISTENER_BOUND: Final = "listener.bound"
 LISTENER_CLOSED: Final = "listener.closed"
+LISTENER_LOST: Final = "listener.lost"
+"""The file of a Unix socket was removed or replaced. The address is bound again."""
 LISTENER_BIND_FAILED: Final = "listener.bind_failed"
 LISTENER_ACCEPT_FAILED: Final = "listener.accept_failed"
 LISTENER_BLOCKED: Final = "listener.blocked"

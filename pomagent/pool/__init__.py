@@ -12,6 +12,7 @@ Decisions, pure functions of facts:
   ``greeting`` (what a server sends first), ``presets`` (by protocol), ``early_closes`` (servers that close them).
 - ``demand``: how many tunnels the route needs. ``dial_budget``: how many dials may be under way.
 - ``breaker`` and ``backoff``: what failed dials forbid. ``refill_pacing``: when leases and losses allow a refill.
+- ``outage``: how long clients are held while a gateway restarts.
 - ``hidden_timeouts``: undocumented timeouts on the path. ``expiring_queue``, ``waiters``: what waits, in order.
 
 Actors:

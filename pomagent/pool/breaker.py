@@ -12,7 +12,7 @@ from pomagent.errors import Recovery
 from pomagent.pool.backoff import FAST_TRIES, Backoff, Dice
 
 SHARE_S = 1.0
-"""Minimum seconds between the starts of two dials for clients while the breaker is open."""
+"""Minimum seconds between the starts of two dials for clients while they share them."""
 
 
 class BreakerState(Enum):

@@ -30,10 +30,12 @@ class PoolSnapshot:
     """Clients that wait for a tunnel."""
     dials: DialBudget = NO_DIALS
     has_uncovered_client: bool = False
-    """Whether a client waits that no dial under way decides for while the breaker is open."""
+    """Whether a client waits that no dial under way decides for while dials are shared."""
     is_breaker_open: bool = False
+    hold_until: float = 0.0
+    """Until when clients are held although dials fail."""
     shared_dial_from: float = 0.0
-    """When the breaker, while it is open, permits the next dial for clients."""
+    """When the next dial that clients share may begin."""
     refill_from: float = 0.0
     """When leases, losses and failures permit the next refill."""
     fails_after_tls: bool = False
@@ -41,6 +43,16 @@ class PoolSnapshot:
     is_draining: bool = False
     is_denied: bool = False
     """Whether the gateway's policy denies the route, so that no tunnel is kept warm."""
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether a failure that may pass refuses no client."""
+        return self.now < self.hold_until
+
+    @property
+    def shares_dials(self) -> bool:
+        """Whether all clients share one dial a second: dials keep failing."""
+        return self.is_breaker_open or self.is_holding
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +93,16 @@ NO_REFILL = Refill()
 def shared_dial_at(pool: PoolSnapshot) -> float | None:
     """Return when waiting clients get their shared dial.
 
-    None if the breaker is closed, if a dial under way decides for every client, or until a dial ends and makes room.
+    None if each client gets its own dial, if a dial under way decides for every client, or until a dial ends and makes
+    room.
     """
-    is_needed = pool.is_breaker_open and pool.has_uncovered_client
+    is_needed = pool.shares_dials and pool.has_uncovered_client
     return pool.shared_dial_from if is_needed and pool.dials.has_room else None
 
 
 def client_dials(pool: PoolSnapshot) -> int:
-    """Return how many dials to begin for waiting clients: one each, or one for all while the breaker is open."""
-    if not pool.is_breaker_open:
+    """Return how many dials to begin for waiting clients: one each, or one for all while dials are shared."""
+    if not pool.shares_dials:
         return pool.dials.needed_by_clients(pool.waiting_count)
     at = shared_dial_at(pool)
     return int(at is not None and pool.now >= at)
@@ -132,8 +145,13 @@ def placement(pool: PoolSnapshot, *, is_ready: bool, is_refill: bool) -> Placeme
     return Placement.WARM if has_room else Placement.UNWANTED
 
 
-def clients_concerned(pool: PoolSnapshot) -> Concerned:
-    """Return which waiting clients the failure of a client's dial refuses. ``pool.dials`` still counts that dial."""
+def clients_concerned(pool: PoolSnapshot, *, may_pass: bool) -> Concerned:
+    """Return which waiting clients the failure of a client's dial refuses. ``pool.dials`` still counts that dial.
+
+    ``may_pass`` is false for a failure that waiting cannot mend, such as a 403 or an untrusted certificate.
+    """
+    if may_pass and pool.is_holding:
+        return Concerned.NONE
     if pool.is_breaker_open:
         return Concerned.ALL
     return Concerned.NONE if pool.dials.suffices_without_one(pool.waiting_count) else Concerned.OLDEST

@@ -91,6 +91,7 @@ class DialScheduler:
     def reset(self) -> None:
         """Forget the failures: something has changed that may cure them. Does not block."""
         breaker = self._state.breaker
+        self._history.outage.forget_failures()
         failures, open_s = breaker.failure_count, breaker.open_s(self._clock())
         if breaker.reset():
             self._log_closed(failures, open_s)
@@ -114,7 +115,6 @@ class DialScheduler:
         """Abort all dials. Does not block."""
         for task in self._tasks:
             task.kill()
-        self.reset()
 
     # --- one dial ---------------------------------------------------------------------------------------------------
 
@@ -199,6 +199,7 @@ class DialScheduler:
                 return  # it may have been accepted before the denial
             state.is_denied = False
             self._trusted_elsewhere = False
+            self._history.outage.succeeded(self._clock())
         elif state.last_error is not None and state.last_error.phase in AFTER_TLS:
             return  # TLS alone proves nothing about the CONNECT
         state.last_error = None
@@ -224,6 +225,7 @@ class DialScheduler:
     def _failed(self, recovery: Recovery, at_least_s: float = 0.0) -> None:
         now = self._failed_at = self._clock()
         breaker = self._state.breaker
+        self._history.outage.failed(now, may_pass=recovery is Recovery.RETRY)
         if breaker.failed(recovery, now, at_least_s):
             self._log.warning(
                 events.BREAKER_OPENED, failures=breaker.failure_count, error=str(self._state.last_error or ""),
@@ -242,7 +244,8 @@ class DialScheduler:
     def _refuse(self, error: Exception, mark: int) -> None:
         """Refuse the waiting clients that a failed dial concerns."""
         waiters = self._state.waiters
-        concerned = clients_concerned(self._state.snapshot(self._clock()))
+        may_pass = isinstance(error, TunnelError) and error.recovery is Recovery.RETRY
+        concerned = clients_concerned(self._state.snapshot(self._clock()), may_pass=may_pass)
         if concerned is Concerned.ALL:
             refused = waiters.before(mark)
         elif concerned is Concerned.OLDEST and (oldest := waiters.next_before(mark)) is not None:

@@ -8,6 +8,7 @@ from pomagent.log import events
 from pomagent.log.logger import Logger
 from pomagent.pool.early_closes import EarlyCloses
 from pomagent.pool.hidden_timeouts import HiddenTimeouts
+from pomagent.pool.outage import Outage
 from pomagent.pool.wakeup import WakeupTimer
 from pomagent.pool.warm_policy import WarmPolicy
 from pomagent.runtime.deadline import Clock
@@ -24,6 +25,7 @@ class RouteHistory:
         self.policy = WarmPolicy(route, clock())
         self.early_closes = EarlyCloses()
         self.hidden_timeouts = HiddenTimeouts()
+        self.outage = Outage()
         self.wakeup: WakeupTimer | None = None
         """Wakes the housekeeper of the route's present pool."""
         self.leases: Counter[str] = Counter()
@@ -50,6 +52,7 @@ class RouteHistory:
 
     def note_close(self, idle_s: float, age_s: float) -> None:
         """Learn from a tunnel that the gateway's side closed, ``idle_s`` after its last byte. Does not block."""
+        self.outage.was_alive(self._clock())
         timeout = self.hidden_timeouts.note(idle_s, age_s)
         if timeout is not None:
             self._log.info(
@@ -70,7 +73,7 @@ class RouteHistory:
             self.policy.follow(route)
         else:
             self.policy = WarmPolicy(route, self._clock())
-            self.early_closes, self.hidden_timeouts = EarlyCloses(), HiddenTimeouts()
+            self.early_closes, self.hidden_timeouts, self.outage = EarlyCloses(), HiddenTimeouts(), Outage()
 
 
 def _server_of(route: Route) -> tuple[object, ...]:

@@ -93,6 +93,7 @@ class Pool:
         tunnel = state.warm.take_ready() if target.may_be_leased else None
         if tunnel is not None:
             self._history.leases["tunnel"] += 1
+            self._history.outage.was_alive(now)
         else:
             tunnel = self._wait_for_tunnel(deadline)
             self._history.leases["tls" if tunnel.was_warm else "cold"] += 1
@@ -127,6 +128,8 @@ class Pool:
         self.drain(reason)
         self._housekeeper.close()
         self._scheduler.close()
+        if reason is Reason.STALE:  # the next pool begins without the failures. At a stop, nothing has healed
+            self._scheduler.reset()
         while waiter := self._state.waiters.next():
             waiter.set_exception(PoolClosed(f"route {self._route_name} is closing"))
 
@@ -190,7 +193,9 @@ class Pool:
         waiter = AsyncResult()
         state.waiters.join(waiter)
         self._scheduler.dial_for_clients()
-        if state.breaker.is_open:  # else the client's dial has begun, and the housekeeper has nothing to do for it
+        if state.snapshot(
+            self._clock()
+        ).shares_dials:  # else the client's dial has begun, and the housekeeper has nothing to do for it
             state.wakeup.ring()
         return waiter
 

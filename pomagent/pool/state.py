@@ -25,6 +25,7 @@ class PoolState:
 
     def __init__(self, context: PoolContext) -> None:
         route = context.route
+        self._hold_s = route.hold_s
         self._history = context.history
         self.wakeup = WakeupTimer(context.clock)
         """Wakes the housekeeper: whatever changes what it decides rings it."""
@@ -75,6 +76,7 @@ class PoolState:
             dials=self.dials,
             has_uncovered_client=are_all_uncovered or waiters.has_since(self.covered_mark),
             is_breaker_open=breaker.is_open,
+            hold_until=self._history.outage.hold_until(self._hold_s),
             shared_dial_from=breaker.shared_dial_from,
             refill_from=max(self.pacing.refill_from, breaker.retry_at),
             fails_after_tls=self.last_error is not None and self.last_error.phase in AFTER_TLS,

@@ -117,6 +117,7 @@ class WarmTunnels:
         self._secured.remove(tunnel)
         now, age_s = self._clock(), tunnel.age_ms / 1000
         self._gateway_health.lost(self._route.name, age_s)
+        self._history.outage.was_alive(now)
         early_closes = self._history.early_closes
         if tunnel.is_ready:
             self._history.policy.stopped_listening()

@@ -60,6 +60,7 @@ PURE = {
     "pool.expiring_queue": set(),
     "pool.greeting": set(),
     "pool.hidden_timeouts": set(),
+    "pool.outage": set(),
     "pool.presets": set(),
     "pool.refill_pacing": set(),
     "pool.waiters": set(),

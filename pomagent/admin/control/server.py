@@ -23,7 +23,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from pomagent.admin.control.audit import loggable_arguments
 from pomagent.admin.json_object import JsonObject
 from pomagent.errors import PomagentError
-from pomagent.listeners.bind import bind, file_of
+from pomagent.listeners.bind import bind, file_of, how_lost
 from pomagent.listeners.inherited import Inherited, store_name
 from pomagent.log import events
 from pomagent.log.logger import Logger
@@ -61,7 +61,7 @@ class ControlServer:
     ) -> None:  # fmt: skip
         """Handlers are keyed by URL path. ``body_handlers`` serve POST requests with a JSON object as their body."""
         self._body_handlers = dict(body_handlers or {})
-        self._path = path
+        self.path = path
         self._handlers = {("GET", url): handler for url, handler in get_handlers.items()}
         self._handlers |= {("POST", url): handler for url, handler in post_handlers.items()}
         self._log = log
@@ -72,22 +72,38 @@ class ControlServer:
     @property
     def shared(self) -> list[Inherited]:
         """The listening socket, if open, to hand to a new process."""
-        return [Inherited(self._server.socket, store_name(key_of(self._path)))] if self._server else []
+        return [Inherited(self._server.socket, store_name(key_of(self.path)))] if self._server else []
 
     def start(self, inherited: Inherited | None = None) -> None:
         """Listen, on the inherited socket if there is one. Raises BindError."""
-        sock = inherited.sock if inherited is not None else self._bind()
-        self._file = file_of(UnixAddress(self._path))
+        self._serve(inherited.sock if inherited is not None else self._bind())
+
+    def _serve(self, sock: socket.socket) -> None:
+        self._file = file_of(UnixAddress(self.path))
         self._server = WSGIServer(
             gevent_socket.socket(fileno=sock.detach()), self._answer, spawn=Pool(MAX_CONNECTIONS),
             handler_class=_Handler, log=None, error_log=None,
         )  # fmt: skip
         self._server.start()
 
+    def mend(self) -> None:
+        """Bind the socket again if its file was removed or replaced, or if ``start`` could not. Blocks for a moment.
+
+        Requests under way are still answered. Raises BindError.
+        """
+        lost = how_lost(UnixAddress(self.path), self._file) if self._server is not None else "it was never bound"
+        if not lost:
+            return
+        sock = self._bind()
+        self._log.warning(events.LISTENER_LOST, listen=f"unix:{self.path}", error=lost)
+        if self._server is not None:
+            self._server.close()
+        self._serve(sock)
+
     def _bind(self) -> socket.socket:
         with suppress(OSError):
-            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        return bind(UnixAddress(self._path, MODE, group=GROUP if _may_give_to(GROUP) else ""))
+            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return bind(UnixAddress(self.path, MODE, group=GROUP if _may_give_to(GROUP) else ""))
 
     def leave(self) -> None:
         """Stop accepting, and leave the socket to the new process. Requests under way are still answered."""
@@ -100,8 +116,8 @@ class ControlServer:
         if self._server is None:
             return
         self._server.stop(timeout=1)
-        if self._file is not None and file_of(UnixAddress(self._path)) == self._file:
-            self._path.unlink()
+        if self._file is not None and file_of(UnixAddress(self.path)) == self._file:
+            self.path.unlink()
         self._server = None
 
     def _answer(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

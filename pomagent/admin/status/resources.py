@@ -55,8 +55,12 @@ class StatusResources:
         self, agent: Agent, reloader: Reloader, recent: RecentEvents, started_at: float, *,
         is_started: Callable[[], bool], is_draining: Callable[[], bool],
         old_processes: Callable[[], Sequence[JsonObject]] = tuple,
+        on_hub_stall: Callable[[float], None] = lambda _lag_s: None,
     ) -> None:  # fmt: skip
-        """``old_processes`` returns what is known of processes that still have sessions after an upgrade."""
+        """``old_processes`` returns what is known of processes that still have sessions after an upgrade.
+
+        ``on_hub_stall`` gets the duration in seconds of each time that the hub stood still.
+        """
         self._old_processes = old_processes
         self._agent = agent
         self._reloader = reloader
@@ -65,7 +69,7 @@ class StatusResources:
         self._is_started = is_started
         self._is_draining = is_draining
         self._threads = Threads(1)
-        self.hub_lag = HubLag()
+        self.hub_lag = HubLag(on_hub_stall)
         self._resources = {
             "/": Resource(lambda _: self._page(), is_private=True),
             "/livez": Resource(lambda _: _as_text(health.OK)),

@@ -30,4 +30,5 @@ def route_status(route: Route, agent: Agent) -> RouteStatus:
         return RouteStatus(route.name, state_of(facts), agent.quarantined.get(route.name, ""), is_ready(facts))
     state = forwarder.state
     error = RoutePaused(route.name) if state == "paused" else forwarder.pool.last_error
-    return RouteStatus(route.name, state, str(error or "") or forwarder.overrun, is_ready(forwarder.facts))
+    reason = forwarder.unreachable or str(error or "") or forwarder.overrun
+    return RouteStatus(route.name, state, reason, is_ready(forwarder.facts))

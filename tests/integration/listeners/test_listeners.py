@@ -371,3 +371,70 @@ def test_a_listener_that_may_not_accept_is_not_stuck(listeners: Listeners) -> No
         listeners.accepting.set()
         gevent.sleep(0.01)
         assert client.recv(1) == b""
+
+
+class TestLostSocketFile:
+    """The file of a Unix listener is removed or replaced behind the agent's back."""
+
+    def test_removed_file_is_bound_again(self, listeners: Listeners, directory: Path) -> None:
+        address = UnixAddress(directory / "redis.sock", 0o600)
+        change(listeners, route(address))
+        before = listeners.of(route(address))
+        address.path.unlink()
+        assert listeners.mend(route(address)) == ""
+        assert listeners.of(route(address)) is not before
+        assert stat.S_IMODE(address.path.stat().st_mode) == 0o600
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(address.path))
+            gevent.sleep(0.01)
+            assert client.recv(1) == b""
+
+    def test_present_file_is_left_alone(self, listeners: Listeners, directory: Path) -> None:
+        address = UnixAddress(directory / "redis.sock")
+        change(listeners, route(address))
+        before = listeners.of(route(address))
+        assert listeners.mend(route(address)) == ""
+        assert listeners.of(route(address)) is before
+
+    @pytest.mark.parametrize("kind", ["file", "directory", "socket"])
+    def test_file_of_another_program_stays_until_it_is_gone(
+        self, listeners: Listeners, directory: Path, kind: str
+    ) -> None:
+        address = UnixAddress(directory / "redis.sock")
+        change(listeners, route(address))
+        address.path.unlink()
+        other = socket.socket(socket.AF_UNIX)
+        with other:
+            if kind == "socket":
+                other.bind(str(address.path))
+                other.listen()
+            else:
+                address.path.mkdir() if kind == "directory" else address.path.touch()
+            found = address.path.lstat().st_ino
+            assert "its file was replaced" in listeners.mend(route(address))
+            assert address.path.lstat().st_ino == found
+        address.path.rmdir() if kind == "directory" else address.path.unlink()
+        assert listeners.mend(route(address)) == ""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(address.path))
+
+    def test_missing_directory_is_reported_with_its_remedy(self, listeners: Listeners, directory: Path) -> None:
+        address = UnixAddress(directory / "run" / "redis.sock")
+        address.path.parent.mkdir()
+        change(listeners, route(address))
+        address.path.unlink()
+        address.path.parent.rmdir()
+        assert "create its directory first" in listeners.mend(route(address))
+
+    def test_nothing_is_bound_while_another_process_may_accept(self, listeners: Listeners, directory: Path) -> None:
+        address = UnixAddress(directory / "redis.sock")
+        change(listeners, route(address))
+        address.path.unlink()
+        listeners.accepting.clear()
+        assert listeners.mend(route(address)) == ""
+        assert not address.path.exists()
+
+    def test_tcp_listener_has_no_file_to_lose(self, listeners: Listeners) -> None:
+        address = HostPort(LOOPBACK, unused_port())
+        change(listeners, route(address))
+        assert listeners.mend(route(address)) == ""

@@ -133,12 +133,24 @@ class TestPlacement:
 class TestFailedDial:
     def test_failure_concerns_the_client_that_has_waited_longest(self):
         pool = replace(EMPTY, waiting_count=2, dials=DialBudget(client_count=2))
-        assert clients_concerned(pool) is Concerned.OLDEST
+        assert clients_concerned(pool, may_pass=True) is Concerned.OLDEST
 
     def test_failure_concerns_no_client_while_other_dials_suffice(self):
         pool = replace(EMPTY, waiting_count=2, dials=DialBudget(client_count=3))
-        assert clients_concerned(pool) is Concerned.NONE
+        assert clients_concerned(pool, may_pass=True) is Concerned.NONE
 
     def test_failure_concerns_all_clients_while_the_breaker_is_open(self):
         pool = replace(OPEN, dials=DialBudget(client_count=9))
-        assert clients_concerned(pool) is Concerned.ALL
+        assert clients_concerned(pool, may_pass=True) is Concerned.ALL
+
+    def test_failure_that_may_pass_concerns_no_client_during_a_hold(self):
+        held = replace(OPEN, dials=DialBudget(client_count=1), hold_until=NOW + 0.1)
+        assert clients_concerned(held, may_pass=True) is Concerned.NONE
+        assert clients_concerned(held, may_pass=False) is Concerned.ALL
+        assert clients_concerned(replace(held, hold_until=NOW), may_pass=True) is Concerned.ALL
+
+    def test_clients_share_dials_during_a_hold_although_the_breaker_is_closed(self):
+        held = replace(OPEN, is_breaker_open=False, hold_until=NOW + 0.1)
+        assert client_dials(held) == 1
+        assert client_dials(replace(held, shared_dial_from=NOW + 1)) == 0
+        assert client_dials(replace(held, hold_until=NOW)) == 3

@@ -127,3 +127,19 @@ class TestOpenBreaker:
         scene.pass_time(SHARE_S)
         tunnel = scene.succeed()
         assert waiting.value is tunnel
+
+
+class TestEndOfAPoolWithAnOpenBreaker:
+    """Only a breaker that heals, or whose failures are forgotten, is logged as closed."""
+
+    def test_stop_logs_no_closed_breaker(self, scene):
+        scene.client()
+        scene.fail(DENIED)
+        scene.pool.close(Reason.DRAINED)
+        assert not scene.fake_log.named(events.BREAKER_CLOSED)
+
+    def test_replaced_pool_logs_that_the_failures_are_forgotten(self, scene):
+        scene.client()
+        scene.fail(DENIED)
+        scene.reconfigure(pool_max=5)
+        assert scene.fake_log.named(events.BREAKER_CLOSED)

@@ -75,7 +75,8 @@ class TestLease:
         while len(waiters) > 1:
             waiters.next()
 
-    def test_dials_for_clients_are_limited_and_each_outcome_makes_room_for_the_next(self, scene):
+    def test_dials_for_clients_are_limited_and_each_outcome_makes_room_for_the_next(self, make):
+        scene = make(hold_s=0.0)
         clients = [scene.client() for _ in range(MAX_DIALS_PER_ROUTE + 2)]
         assert scene.pending == MAX_DIALS_PER_ROUTE
         scene.succeed()
@@ -166,7 +167,7 @@ def test_tunnel_errors_are_leased_as_they_are(scene):
 
 class TestCounters:
     def test_counters_show_how_clients_were_served(self, make):
-        scene = make(pool_min=1).filled()
+        scene = make(pool_min=1, hold_s=0.0).filled()
         scene.client()
         scene.client()
         scene.succeed()

@@ -94,6 +94,7 @@ OTHER = {
     "pool_max_age_s": 46.0,
     "pool_decay_s": 0.0,
     "wait_timeout_s": 21.0,
+    "hold_s": 0.0,
     "max_sessions": 257,
     "half_close": "close",
     "half_close_timeout_s": 61.0,

@@ -15,6 +15,7 @@ from pomagent.admin.control import client, server
 from pomagent.admin.control.client import ControlError
 from pomagent.admin.control.server import MAX_BODY_BYTES, ControlServer, Declined
 from pomagent.admin.json_object import JsonObject
+from pomagent.errors import BindError
 from pomagent.runtime.threads import Threads
 from pomagent.runtime.unix_peer import Peer
 from tests.fakes.greenlets import caught_crashes
@@ -173,3 +174,38 @@ def test_an_incomplete_request_is_dropped_without_output(agent, monkeypatch, cap
 
     Threads(1).call(begin)
     assert capfd.readouterr() == ("", "")
+
+
+class TestLostSocketFile:
+    """The file of the control socket is removed or replaced behind the agent's back."""
+
+    def test_removed_file_is_bound_again(self, agent):
+        agent.path.unlink()
+        agent.server.mend()
+        assert agent.ask("GET", "/status") == {"is": "well"}
+        assert agent.log.named("listener.lost")
+
+    def test_present_file_is_left_alone(self, agent):
+        found = agent.path.stat().st_ino
+        agent.server.mend()
+        assert agent.path.stat().st_ino == found
+
+    def test_file_of_another_program_stays_until_it_is_gone(self, agent):
+        agent.path.unlink()
+        agent.path.write_text("not ours")
+        with pytest.raises(BindError):
+            agent.server.mend()
+        assert agent.path.read_text() == "not ours"
+        agent.path.unlink()
+        agent.server.mend()
+        assert agent.ask("GET", "/status") == {"is": "well"}
+
+    def test_socket_that_could_not_be_bound_at_the_start_is_tried_again(self, tmp_path):
+        late = Agent(tmp_path)
+        late.path.write_text("not ours")
+        with pytest.raises(BindError):
+            late.server.start()
+        late.path.unlink()
+        late.server.mend()
+        assert late.ask("GET", "/status") == {"is": "well"}
+        late.server.close()
