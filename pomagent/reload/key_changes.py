@@ -115,6 +115,7 @@ def _route_keys(route: Route) -> dict[str, Any]:
 def _gateway_keys(gateway: Gateway) -> dict[str, Any]:
     keys = _plain(gateway)
     keys.pop("name")
+    keys.pop("problem")  # not a key: a file that can be used again shows as its contents
     trust: Trust = keys.pop("trust")
     proxy: ForwardProxy | None = keys.pop("proxy")
     if proxy is not None and gateway.forward_proxy_credentials_file:

@@ -13,6 +13,7 @@ from pomagent.config.load import InputsMissing
 from pomagent.errors import ConfigError, GatewayUnusable, Recovery
 from pomagent.gateway.dialer import Dialer
 from pomagent.gateway.gateways import _trusts
+from pomagent.reload.outcome import compare
 from pomagent.settings import Settings
 from pomagent.transport.resolver import Resolver
 
@@ -113,3 +114,16 @@ def test_mistake_that_no_file_can_mend_rejects_everything(text: str, load_text: 
         load_text(text)
     assert not isinstance(refusal.value, InputsMissing)
     assert not refusal.value.may_pass
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_file_that_holds_something_else_is_a_change_that_a_reload_can_name(field: str, load_text: Load) -> None:
+    environ = {"CREDENTIALS_DIRECTORY": str(Path.cwd())}
+    found = []
+    for content in (b"", b"\xff\xfe\x00"):
+        _holds(content)(Path("input"))
+        with pytest.raises(InputsMissing) as missing:
+            load_text(FIELDS[field] + REST, environ)
+        found.append(missing.value.settings)
+    before, after = found
+    assert before.routes == after.routes or compare(before, after).plan.replaced
