@@ -31,7 +31,6 @@ from pomagent.transport.sock_diag import SockDiag
 
 CHECK_EVERY_S = 1.0
 """Seconds between two checks of the sessions' limits: no limit needs a finer step."""
-
 ABORT_TIMEOUT_S = 3.0
 """Maximum seconds that sessions get to close both sides in order after a request to end."""
 
