@@ -16,7 +16,7 @@ from pomagent.cli.agent_commands import print_outcome
 from pomagent.cli.options import config_option, config_path, existing_config
 from pomagent.cli.tables import many
 from pomagent.config.load import InputsMissing, load
-from pomagent.credentials.expiry import WARN_BEFORE_S, life_of
+from pomagent.credentials.refresh_schedule import WARN_BEFORE_S, life_of
 from pomagent.errors import ConfigError, Problem
 from pomagent.reload.plan import diff as diff_plans
 from pomagent.runtime.exit_codes import INVALID

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pydantic import SecretStr
 
-from pomagent.credentials.expiry import is_recent
+from pomagent.credentials.refresh_schedule import is_recent
 from pomagent.errors import CredentialError
 from pomagent.log import events
 from pomagent.log.logger import Logger

@@ -9,7 +9,7 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Group
 
-from pomagent.credentials.expiry import (
+from pomagent.credentials.refresh_schedule import (
     WARN_BEFORE_S,
     Life,
     next_warning_at,

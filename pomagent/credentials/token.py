@@ -10,9 +10,9 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 from pydantic import SecretStr
 
-from pomagent.credentials.expiry import MIN_REFRESH_PAUSE_S, Life, is_recent, life_of
 from pomagent.credentials.fetch import ReadToken, TokenFetcher
 from pomagent.credentials.refresh import TokenRefresher, expires_in_ms
+from pomagent.credentials.refresh_schedule import MIN_REFRESH_PAUSE_S, Life, is_recent, life_of
 from pomagent.errors import CredentialError
 from pomagent.log import events
 from pomagent.log.logger import Logger

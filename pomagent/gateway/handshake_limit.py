@@ -1,4 +1,4 @@
-"""Limits concurrent handshakes with one gateway. They wait here until ``admission`` admits them."""
+"""Limits concurrent handshakes with one gateway. They wait here until ``handshake_admission`` admits them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from gevent import get_hub
 from gevent.event import Event
 
-from pomagent.gateway.admission import Admission
+from pomagent.gateway.handshake_admission import Admission
 from pomagent.runtime.deadline import Clock
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import gevent
 from gevent.pool import Group
 
-from pomagent.credentials.expiry import WARN_BEFORE_S, Life, warning_step
+from pomagent.credentials.refresh_schedule import WARN_BEFORE_S, Life, warning_step
 from pomagent.gateway import clock_offset
 from pomagent.gateway.counters import GatewayCounts
 from pomagent.gateway.mass_loss import REFILLS_PER_S, Losses

@@ -6,8 +6,8 @@ import time
 
 from pydantic import SecretStr
 
-from pomagent.credentials.expiry import life_of
 from pomagent.credentials.header import header
+from pomagent.credentials.refresh_schedule import life_of
 from pomagent.credentials.token import Token
 from pomagent.errors import (
     BearerForbidden,

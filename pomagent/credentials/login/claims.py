@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from pomagent.credentials.expiry import life_of
+from pomagent.credentials.refresh_schedule import life_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pomagent.credentials.expiry import MIN_REFRESH_PAUSE_S, SHORT_MARGIN_S
+from pomagent.credentials.refresh_schedule import MIN_REFRESH_PAUSE_S, SHORT_MARGIN_S
 from pomagent.credentials.token import Token
 from pomagent.errors import CredentialError
 from pomagent.log import events

@@ -10,7 +10,7 @@ import pytest
 from gevent.event import AsyncResult
 from pydantic import SecretStr
 
-from pomagent.credentials.expiry import MIN_REFRESH_PAUSE_S
+from pomagent.credentials.refresh_schedule import MIN_REFRESH_PAUSE_S
 from pomagent.credentials.token import Token
 from pomagent.errors import CredentialError
 from pomagent.log import events

@@ -4,7 +4,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from pomagent.gateway.admission import BURST
+from pomagent.gateway.handshake_admission import BURST
 from pomagent.gateway.handshake_limit import HandshakeLimit
 from tests.fakes.greenlets import settle
 from tests.gateway.waiting import wait_until

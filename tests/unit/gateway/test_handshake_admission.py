@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pomagent.gateway.admission import BURST, Admission
+from pomagent.gateway.handshake_admission import BURST, Admission
 from pomagent.gateway.mass_loss import REFILLS_PER_S
 
 NOW = 1000.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pomagent.credentials.expiry import (
+from pomagent.credentials.refresh_schedule import (
     MAX_SLEEP_S,
     MIN_REFRESH_PAUSE_S,
     MIN_SLEEP_S,
