@@ -104,7 +104,7 @@ def test_reload_after_one_that_crashed_before_it_changed_anything_binds_the_same
 def test_crash_of_the_only_session_is_reported_as_a_bug(
     fake: FakeGateway, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pomagent.sessions.session.Session._enter", lambda _: 1 // 0)
+    monkeypatch.setattr("pomagent.sessions.session.Session._admit", lambda _: 1 // 0)
     ours, theirs = socket.socketpair()
     with theirs, caught_crashes() as crashes:
         assert "a bug ended the session; please report it" in agent.serve_once(

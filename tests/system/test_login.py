@@ -683,10 +683,10 @@ def test_routes_of_a_configured_gateway_fit_an_included_file(
     bastion: Bastion, gateway: Gateway, listed: Callable[[], None]
 ) -> None:
     listed()
+    (bastion.directory / "routes.d").mkdir()
     bastion.save({"orders-db": ANY}, agent={"include": ["routes.d/*.toml"]})
     done = pomagent("routes", "demo", "--toml", "--config", str(bastion.path))
     assert done.returncode == 0, done.stderr
-    (bastion.directory / "routes.d").mkdir()
     (bastion.directory / "routes.d/demo.toml").write_text(done.stdout)
     checked = pomagent("check", "--config", str(bastion.path))
     assert checked.returncode == 0, checked.stderr + done.stdout
