@@ -42,7 +42,7 @@ def test_failing_route_gateway_or_credential_leaves_other_routes_alone(bastion: 
     wait_until(lambda: agent.status()["routes"][0]["pool"]["warm"]["tunnel"] >= DEPTH)
     states = {route["name"]: route["state"] for route in agent.status()["routes"]}
     assert states == {
-        "echo": "up", "down": "down", "noconnect": "denied", "page": "unauthenticated", "answer": "down",
+        "echo": "up", "down": "down", "noconnect": "down", "page": "unauthenticated", "answer": "down",
     }  # fmt: skip
 
 
